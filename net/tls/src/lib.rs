@@ -1,0 +1,1 @@
+//! A TLS record stream that owns no buffers while idle, over unbuffered rustls.

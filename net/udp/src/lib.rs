@@ -1,0 +1,1 @@
+//! Batched UDP sockets that answer from the address that was asked.

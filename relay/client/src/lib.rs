@@ -1,0 +1,1 @@
+//! Dialling a DERP relay: TLS with a pin, upgrade with and without fast start, login, frames.

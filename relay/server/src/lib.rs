@@ -1,0 +1,1 @@
+//! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.

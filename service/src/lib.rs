@@ -1,0 +1,1 @@
+//! What every Towpath server needs: strict configuration, logs, metrics, an admin listener, signals.

@@ -1,0 +1,1 @@
+//! STUN Binding as Tailscale clients speak it: a parser and a writer without allocation.

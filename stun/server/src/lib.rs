@@ -1,0 +1,1 @@
+//! The STUN server as a library: batched UDP, one thread.

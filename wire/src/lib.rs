@@ -1,0 +1,1 @@
+//! Keys, sealed boxes, DERP frames, DERP maps and time: what every Towpath program agrees on.
