@@ -1,1 +1,13 @@
 //! Keys, sealed boxes, DERP frames, DERP maps and time: what every Towpath program agrees on.
+//!
+//! Pure: no sockets, no clock, no source of randomness. Everything that reads bytes from a network returns an error for
+//! each malformed input and panics on none.
+
+pub mod derp;
+pub mod disco;
+mod hex;
+pub mod key;
+pub mod map;
+pub mod pool;
+pub mod sealed;
+pub mod time;

@@ -1,0 +1,314 @@
+//! Frames: type, length, payload.
+//!
+//! | type | name | direction | payload |
+//! |---|---|---|---|
+//! | 0x01 | ServerKey | to client | magic\[8\], key\[32\], bytes to ignore |
+//! | 0x02 | ClientInfo | to server | key\[32\], nonce\[24\], box |
+//! | 0x03 | ServerInfo | to client | nonce\[24\], box |
+//! | 0x04 | SendPacket | to server | destination\[32\], packet |
+//! | 0x05 | RecvPacket | to client | source\[32\], packet |
+//! | 0x06 | KeepAlive | to client | empty |
+//! | 0x07 | NotePreferred | to server | one byte, zero or not |
+//! | 0x08 | PeerGone | to client | key\[32\], reason u8 |
+//! | 0x09 | PeerPresent | to watcher | key\[32\], IP\[16\], port u16, flags u8 |
+//! | 0x0a | ForwardPacket | to server, mesh | source\[32\], destination\[32\], packet |
+//! | 0x10 | WatchConns | to server, mesh | empty |
+//! | 0x11 | ClosePeer | to server, mesh | key\[32\] |
+//! | 0x12 | Ping | either | 8 bytes |
+//! | 0x13 | Pong | either | the 8 bytes of the ping |
+//! | 0x14 | Health | to client | UTF-8 text, empty = healthy |
+//! | 0x15 | Restarting | to client | reconnect in ms u32, try for ms u32 |
+//!
+//! Integers are big endian. Any other type is skipped by both sides.
+
+use super::{HEADER_LEN, MAGIC, MAX_PACKET};
+use crate::key::{KEY_LEN, NodePublic};
+
+/// The first byte of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the table above has them")]
+pub enum FrameType {
+    ServerKey = 0x01,
+    ClientInfo = 0x02,
+    ServerInfo = 0x03,
+    SendPacket = 0x04,
+    RecvPacket = 0x05,
+    KeepAlive = 0x06,
+    NotePreferred = 0x07,
+    PeerGone = 0x08,
+    PeerPresent = 0x09,
+    ForwardPacket = 0x0a,
+    WatchConns = 0x10,
+    ClosePeer = 0x11,
+    Ping = 0x12,
+    Pong = 0x13,
+    Health = 0x14,
+    Restarting = 0x15,
+}
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The type as it came; it may be one that nobody knows.
+    pub kind: u8,
+    /// Bytes of payload that follow.
+    pub len: u32,
+}
+
+impl Header {
+    /// The header of a frame of `kind` with `len` bytes of payload.
+    ///
+    /// # Panics
+    ///
+    /// When `len` does not fit in 32 bits, which no frame of this protocol comes near.
+    #[must_use]
+    pub fn new(kind: FrameType, len: usize) -> Self {
+        Self { kind: kind as u8, len: u32::try_from(len).expect("a frame is shorter than 4 GiB") }
+    }
+
+    /// Reads the header at the front of `bytes`; `None` when fewer than five bytes are there.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let &[kind, a, b, c, d] = bytes.first_chunk::<HEADER_LEN>()?;
+        Some(Self { kind, len: u32::from_be_bytes([a, b, c, d]) })
+    }
+
+    /// The five bytes.
+    #[must_use]
+    pub const fn encode(self) -> [u8; HEADER_LEN] {
+        let [a, b, c, d] = self.len.to_be_bytes();
+        [self.kind, a, b, c, d]
+    }
+}
+
+/// Why a relay says that a peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoneReason {
+    /// The peer was here, and left.
+    Disconnected,
+    /// The peer is not known here.
+    NotHere,
+    /// A reason that this version does not know.
+    Other(u8),
+}
+
+impl From<u8> for GoneReason {
+    fn from(byte: u8) -> Self {
+        match byte {
+            0 => Self::Disconnected,
+            1 => Self::NotHere,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl From<GoneReason> for u8 {
+    fn from(reason: GoneReason) -> Self {
+        match reason {
+            GoneReason::Disconnected => 0,
+            GoneReason::NotHere => 1,
+            GoneReason::Other(byte) => byte,
+        }
+    }
+}
+
+/// The eight bytes that a Ping carries and its Pong returns.
+pub type PingData = [u8; 8];
+
+/// A payload that does not have its frame's layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("malformed {0} frame")]
+pub struct Malformed(pub &'static str);
+
+/// A frame from a client that has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table above has them")]
+pub enum ClientFrame<'a> {
+    SendPacket { to: NodePublic, packet: &'a [u8] },
+    NotePreferred(bool),
+    ForwardPacket { from: NodePublic, to: NodePublic, packet: &'a [u8] },
+    WatchConns,
+    ClosePeer(NodePublic),
+    Ping(PingData),
+    Pong(PingData),
+}
+
+/// Most bytes that the payload of a Ping may have; upstream closes above.
+pub const MAX_PING: u32 = 1000;
+
+impl<'a> ClientFrame<'a> {
+    /// The bounds of the payload of a frame that a relay understands, or `None` when it skips the frame.
+    ///
+    /// They are checked before the payload is here, so that a relay never holds what it would refuse. A Pong may be
+    /// anything: it is skipped, as are all unknown types.
+    #[must_use]
+    pub fn payload_bounds(kind: u8) -> Option<(u32, u32)> {
+        const KEY: u32 = KEY_LEN as u32;
+        const PACKET: u32 = MAX_PACKET as u32;
+        match kind {
+            0x04 => Some((KEY, KEY + PACKET)),
+            0x07 => Some((1, 1)),
+            0x0a => Some((2 * KEY, 2 * KEY + PACKET)),
+            0x10 => Some((0, 0)),
+            0x11 => Some((KEY, KEY)),
+            0x12 => Some((8, MAX_PING)),
+            _ => None,
+        }
+    }
+
+    /// Decodes the payload of a frame of `kind`; `Ok(None)` for a type that a relay skips.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] with the frame's name when the payload is too short or too long.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        Ok(Some(match kind {
+            0x04 => {
+                let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
+                Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? }
+            }
+            0x07 => match payload {
+                &[byte] => Self::NotePreferred(byte != 0),
+                _ => return Err(Malformed("NotePreferred")),
+            },
+            0x0a => {
+                let (from, rest) = NodePublic::split_from(payload).ok_or(Malformed("ForwardPacket"))?;
+                let (to, packet) = NodePublic::split_from(rest).ok_or(Malformed("ForwardPacket"))?;
+                Self::ForwardPacket { from, to, packet: packet_of(packet, "ForwardPacket")? }
+            }
+            0x10 if payload.is_empty() => Self::WatchConns,
+            0x10 => return Err(Malformed("WatchConns")),
+            0x11 => match NodePublic::split_from(payload) {
+                Some((key, [])) => Self::ClosePeer(key),
+                _ => return Err(Malformed("ClosePeer")),
+            },
+            0x12 => match payload.first_chunk() {
+                Some(data) if payload.len() <= MAX_PING as usize => Self::Ping(*data),
+                _ => return Err(Malformed("Ping")),
+            },
+            0x13 => match payload.first_chunk() {
+                Some(data) => Self::Pong(*data),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Appends the whole frame, header included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::SendPacket { to, packet } => frame(out, FrameType::SendPacket, &[to.as_bytes(), packet]),
+            Self::NotePreferred(on) => frame(out, FrameType::NotePreferred, &[&[u8::from(on)]]),
+            Self::ForwardPacket { from, to, packet } => {
+                frame(out, FrameType::ForwardPacket, &[from.as_bytes(), to.as_bytes(), packet]);
+            }
+            Self::WatchConns => frame(out, FrameType::WatchConns, &[]),
+            Self::ClosePeer(key) => frame(out, FrameType::ClosePeer, &[key.as_bytes()]),
+            Self::Ping(data) => frame(out, FrameType::Ping, &[&data]),
+            Self::Pong(data) => frame(out, FrameType::Pong, &[&data]),
+        }
+    }
+}
+
+fn packet_of<'a>(packet: &'a [u8], name: &'static str) -> Result<&'a [u8], Malformed> {
+    if packet.len() <= MAX_PACKET { Ok(packet) } else { Err(Malformed(name)) }
+}
+
+/// A frame from a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table above has them")]
+pub enum ServerFrame<'a> {
+    ServerKey(NodePublic),
+    ServerInfo { nonce: &'a [u8; 24], sealed: &'a [u8] },
+    RecvPacket { from: NodePublic, packet: &'a [u8] },
+    KeepAlive,
+    PeerGone { peer: NodePublic, reason: GoneReason },
+    Ping(PingData),
+    Pong(PingData),
+    Health(&'a str),
+    Restarting { reconnect_in_ms: u32, try_for_ms: u32 },
+}
+
+impl<'a> ServerFrame<'a> {
+    /// Decodes the payload of a frame of `kind`; `Ok(None)` for a type that a client skips.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] with the frame's name when the payload does not have its layout.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        Ok(Some(match kind {
+            0x01 => match payload.strip_prefix(&MAGIC).and_then(NodePublic::split_from) {
+                Some((key, _ignored)) => Self::ServerKey(key),
+                None => return Err(Malformed("ServerKey")),
+            },
+            0x03 => match payload.split_first_chunk() {
+                Some((nonce, sealed)) => Self::ServerInfo { nonce, sealed },
+                None => return Err(Malformed("ServerInfo")),
+            },
+            0x05 => match NodePublic::split_from(payload) {
+                Some((from, packet)) => Self::RecvPacket { from, packet },
+                None => return Err(Malformed("RecvPacket")),
+            },
+            0x06 => Self::KeepAlive,
+            0x08 => match NodePublic::split_from(payload) {
+                // Relays of old sent no reason; then the peer was here and left.
+                Some((peer, rest)) => {
+                    Self::PeerGone { peer, reason: rest.first().copied().unwrap_or_default().into() }
+                }
+                None => return Err(Malformed("PeerGone")),
+            },
+            0x12 => Self::Ping(*payload.first_chunk().ok_or(Malformed("Ping"))?),
+            0x13 => Self::Pong(*payload.first_chunk().ok_or(Malformed("Pong"))?),
+            0x14 => Self::Health(std::str::from_utf8(payload).map_err(|_| Malformed("Health"))?),
+            0x15 => match payload.first_chunk::<8>() {
+                Some(&[a, b, c, d, e, f, g, h]) => Self::Restarting {
+                    reconnect_in_ms: u32::from_be_bytes([a, b, c, d]),
+                    try_for_ms: u32::from_be_bytes([e, f, g, h]),
+                },
+                None => return Err(Malformed("Restarting")),
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Appends the whole frame, header included.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::ServerKey(key) => frame(out, FrameType::ServerKey, &[&MAGIC, key.as_bytes()]),
+            Self::ServerInfo { nonce, sealed } => frame(out, FrameType::ServerInfo, &[nonce, sealed]),
+            Self::RecvPacket { from, packet } => {
+                frame(out, FrameType::RecvPacket, &[from.as_bytes(), packet]);
+            }
+            Self::KeepAlive => frame(out, FrameType::KeepAlive, &[]),
+            Self::PeerGone { peer, reason } => {
+                frame(out, FrameType::PeerGone, &[peer.as_bytes(), &[reason.into()]]);
+            }
+            Self::Ping(data) => frame(out, FrameType::Ping, &[&data]),
+            Self::Pong(data) => frame(out, FrameType::Pong, &[&data]),
+            Self::Health(text) => frame(out, FrameType::Health, &[text.as_bytes()]),
+            Self::Restarting { reconnect_in_ms, try_for_ms } => frame(
+                out,
+                FrameType::Restarting,
+                &[&reconnect_in_ms.to_be_bytes(), &try_for_ms.to_be_bytes()],
+            ),
+        }
+    }
+
+    /// Bytes of the whole frame that [`encode`](Self::encode) appends for a RecvPacket with `packet` bytes.
+    #[must_use]
+    pub const fn recv_packet_len(packet: usize) -> usize {
+        HEADER_LEN + KEY_LEN + packet
+    }
+}
+
+/// Appends a frame whose payload is the concatenation of `parts`.
+#[inline]
+pub fn frame(out: &mut Vec<u8>, kind: FrameType, parts: &[&[u8]]) {
+    let len = parts.iter().map(|part| part.len()).sum();
+    out.reserve(HEADER_LEN + len);
+    out.extend_from_slice(&Header::new(kind, len).encode());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}

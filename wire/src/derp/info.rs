@@ -1,0 +1,229 @@
+//! The two boxed JSON messages of a login.
+//!
+//! Go matches JSON keys in any case, ignores unknown keys, refuses a key of a wrong type, and takes `null` for an empty
+//! object. So does this parser, because a relay must admit exactly those clients that upstream admits.
+
+use serde_json::{Map, Value};
+
+use crate::hex;
+use crate::key::{NodePrivate, NodePublic};
+use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
+
+use super::frame::{FrameType, frame};
+
+/// Bytes of a mesh key.
+pub const MESH_KEY_LEN: usize = 32;
+/// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
+pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
+
+/// What a client says of itself at login.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The regional pre-shared key, when the client claims mesh rights.
+    pub mesh_key: Option<[u8; MESH_KEY_LEN]>,
+    /// The protocol version that the client states; compared with nothing.
+    pub version: i64,
+    /// Whether the client answers a Ping.
+    pub can_ack_pings: bool,
+    /// Whether the client is a monitoring probe.
+    pub is_prober: bool,
+}
+
+/// Why a ClientInfo frame is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ClientInfoError {
+    /// Key or nonce are cut off.
+    #[error("the frame is too short")]
+    Short,
+    /// The key cannot be agreed with, see [`NodePublic::is_contributory`].
+    #[error("the key is of small order or not canonical")]
+    Key,
+    /// The box does not open: the client does not own the key or means another relay.
+    #[error("the box does not open")]
+    Box,
+    /// The box opens and holds something else than the JSON of a ClientInfo.
+    #[error("the message is not a ClientInfo")]
+    Json,
+}
+
+impl ClientInfo {
+    /// Opens the payload of a ClientInfo frame with the relay's key.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientInfoError`].
+    pub fn open(relay: &NodePrivate, payload: &[u8]) -> Result<Introduction, ClientInfoError> {
+        let (client, rest) = NodePublic::split_from(payload).ok_or(ClientInfoError::Short)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(ClientInfoError::Short)?;
+        if !client.is_contributory() {
+            return Err(ClientInfoError::Key);
+        }
+        let shared = SharedKey::new(relay, &client);
+        let json = shared.open(nonce, sealed).map_err(|_| ClientInfoError::Box)?;
+        Ok(Introduction { client, info: Self::from_json(&json)?, shared })
+    }
+
+    /// Appends the ClientInfo frame of `client` for the relay with the key `relay`.
+    pub fn seal(&self, client: &NodePrivate, relay: &NodePublic, nonce: &Nonce, out: &mut Vec<u8>) {
+        let sealed = SharedKey::new(client, relay).seal(nonce, self.to_json().as_bytes());
+        frame(out, FrameType::ClientInfo, &[client.public().as_bytes(), nonce, &sealed]);
+    }
+
+    fn to_json(&self) -> String {
+        let mut mesh_key = String::new();
+        if let Some(key) = &self.mesh_key {
+            mesh_key.push_str("\"meshKey\":\"");
+            hex::write(&mut mesh_key, key).expect("writing to a String cannot fail");
+            mesh_key.push_str("\",");
+        }
+        let prober = if self.is_prober { ",\"IsProber\":true" } else { "" };
+        format!("{{{mesh_key}\"version\":{},\"CanAckPings\":{}{prober}}}", self.version, self.can_ack_pings)
+    }
+
+    /// Reads the JSON by Go's rules.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientInfoError::Json`].
+    pub fn from_json(json: &[u8]) -> Result<Self, ClientInfoError> {
+        let bad = ClientInfoError::Json;
+        let object = match serde_json::from_slice(json).map_err(|_| bad)? {
+            Value::Object(object) => object,
+            Value::Null => Map::new(),
+            _ => return Err(bad),
+        };
+        let mut info = Self::default();
+        for (name, value) in &object {
+            match name.to_ascii_lowercase().as_str() {
+                // Upstream parses this field with a parser of its own, which refuses null and the empty text too.
+                "meshkey" => info.mesh_key = Some(value.as_str().and_then(hex::read).ok_or(bad)?),
+                _ if value.is_null() => {}
+                "version" => info.version = value.as_i64().ok_or(bad)?,
+                "canackpings" => info.can_ack_pings = value.as_bool().ok_or(bad)?,
+                "isprober" => info.is_prober = value.as_bool().ok_or(bad)?,
+                "appname" if !value.is_string() => return Err(bad),
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+}
+
+/// A client that has proven its key.
+#[derive(Debug)]
+pub struct Introduction {
+    /// Who it is.
+    pub client: NodePublic,
+    /// What it says of itself.
+    pub info: ClientInfo,
+    /// The agreement of its key with the relay's, for the answer: the agreement is what a login costs.
+    pub shared: SharedKey,
+}
+
+/// What a relay says at login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// Bytes a second that the client shall keep to; zero = as much as it likes.
+    pub rate: u64,
+    /// Bytes that it may send at once within that rate.
+    pub burst: u64,
+}
+
+impl ServerInfo {
+    /// The box of a ServerInfo frame.
+    #[must_use]
+    pub fn seal(&self, shared: &SharedKey, nonce: &Nonce) -> Vec<u8> {
+        let Self { rate, burst } = self;
+        if *rate == 0 {
+            return shared.seal(nonce, br#"{"version":2}"#);
+        }
+        let json =
+            format!(r#"{{"version":2,"TokenBucketBytesPerSecond":{rate},"TokenBucketBytesBurst":{burst}}}"#);
+        shared.seal(nonce, json.as_bytes())
+    }
+
+    /// Opens the parts of a ServerInfo frame with the client's key.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientInfoError::Box`] or [`ClientInfoError::Json`], which mean the same here.
+    pub fn open(
+        client: &NodePrivate,
+        relay: &NodePublic,
+        nonce: &Nonce,
+        sealed: &[u8],
+    ) -> Result<Self, ClientInfoError> {
+        if sealed.len() < OVERHEAD {
+            return Err(ClientInfoError::Short);
+        }
+        let json = SharedKey::new(client, relay).open(nonce, sealed).map_err(|_| ClientInfoError::Box)?;
+        let object: Map<String, Value> = serde_json::from_slice(&json).map_err(|_| ClientInfoError::Json)?;
+        let number = |name: &str| object.get(name).and_then(Value::as_u64).unwrap_or(0);
+        Ok(Self { rate: number("TokenBucketBytesPerSecond"), burst: number("TokenBucketBytesBurst") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_read_by_the_rules_of_go() {
+        let read = |json: &str| ClientInfo::from_json(json.as_bytes());
+        assert_eq!(read("{}"), Ok(ClientInfo::default()));
+        assert_eq!(read("null"), Ok(ClientInfo::default()));
+        let mesh_key = Some([0xab; 32]);
+        let hex = "aB".repeat(32);
+        for name in ["meshKey", "MESHKEY", "meshkey"] {
+            assert_eq!(
+                read(&format!(r#"{{"{name}":"{hex}"}}"#)),
+                Ok(ClientInfo { mesh_key, ..Default::default() })
+            );
+        }
+        let said = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, mesh_key: None };
+        assert_eq!(
+            read(r#"{"VERSION":2,"canackpings":true,"IsProber":true,"AppName":"x","new":[1]}"#),
+            Ok(said)
+        );
+        // What ts_derp sends: a field of another name, so no mesh login at all.
+        assert_eq!(
+            read(r#"{"can_ack_pings":false,"is_prober":false,"mesh_key":"none","version":2}"#)
+                .map(|i| i.mesh_key),
+            Ok(None)
+        );
+        assert_eq!(read(r#"{"version":null}"#), Ok(ClientInfo::default()));
+    }
+
+    #[test]
+    fn json_of_wrong_types_is_refused() {
+        let short = "ab".repeat(31);
+        for json in [
+            "",
+            "[]",
+            "2",
+            "{",
+            r#"{"version":"2"}"#,
+            r#"{"version":2.5}"#,
+            r#"{"CanAckPings":1}"#,
+            r#"{"IsProber":"yes"}"#,
+            r#"{"AppName":1}"#,
+            r#"{"meshKey":""}"#,
+            r#"{"meshKey":null}"#,
+            &format!(r#"{{"meshKey":"{short}"}}"#),
+            &format!(r#"{{"meshKey":"{short}abab"}}"#),
+        ] {
+            assert_eq!(ClientInfo::from_json(json.as_bytes()), Err(ClientInfoError::Json), "{json}");
+        }
+    }
+
+    #[test]
+    fn own_json_has_upstreams_order() {
+        let info = ClientInfo { mesh_key: Some([1; 32]), version: 2, can_ack_pings: false, is_prober: true };
+        let key = "01".repeat(32);
+        assert_eq!(
+            info.to_json(),
+            format!(r#"{{"meshKey":"{key}","version":2,"CanAckPings":false,"IsProber":true}}"#)
+        );
+        assert_eq!(ClientInfo::from_json(info.to_json().as_bytes()), Ok(info));
+    }
+}

@@ -1,0 +1,19 @@
+//! DERP version 2: length-prefixed frames over a byte stream.
+//!
+//! [`frame`] has the frames and their exact layouts, [`info`] the two boxed JSON messages of a login, [`buffer`] cuts a
+//! byte stream into frames without copying those that arrive whole.
+
+pub mod buffer;
+pub mod frame;
+pub mod info;
+
+/// First bytes of a ServerKey frame: "DERP" and U+1F511.
+pub const MAGIC: [u8; 8] = [0x44, 0x45, 0x52, 0x50, 0xf0, 0x9f, 0x94, 0x91];
+/// The protocol version that both sides state and nobody compares.
+pub const PROTOCOL_VERSION: u32 = 2;
+/// Bytes of a frame before its payload: type u8, payload length u32 big endian.
+pub const HEADER_LEN: usize = 5;
+/// The longest packet that is relayed, keys and header not counted.
+pub const MAX_PACKET: usize = 65_536;
+/// The longest payload that a Go client takes in one frame.
+pub const MAX_CLIENT_FRAME: usize = 1 << 20;

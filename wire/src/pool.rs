@@ -1,0 +1,32 @@
+//! Buffers that are owned only while bytes are in them.
+//!
+//! What makes an idle connection cheap is that it holds no buffer at all; what makes a busy one cheap is that the next
+//! buffer comes from here and not from the allocator.
+
+/// A stack of empty buffers of one thread.
+#[derive(Debug, Default)]
+pub struct BufferPool {
+    free: Vec<Vec<u8>>,
+}
+
+impl BufferPool {
+    /// More buffers than one batch of events can need are returned to the allocator.
+    const MAX_FREE: usize = 256;
+    /// A buffer that grew above this was for a backlog, not for a batch; it is returned to the allocator.
+    pub const MAX_CAPACITY: usize = 128 * 1024;
+    const INITIAL_CAPACITY: usize = 2048;
+
+    /// An empty buffer.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_else(|| Vec::with_capacity(Self::INITIAL_CAPACITY))
+    }
+
+    /// Takes a buffer back; its bytes are forgotten.
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        if (1..=Self::MAX_CAPACITY).contains(&buffer.capacity()) && self.free.len() < Self::MAX_FREE {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
