@@ -1,0 +1,229 @@
+//! A server on the loopback interface and clients with sockets of their own.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
+use towpath_stun::{Counters, NotStun, Running, Server, Snapshot};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A server on fresh ports of the given addresses.
+fn serve(addresses: &[&str]) -> (Running, Vec<SocketAddr>) {
+    let addresses: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let server = Server::bind(&addresses).unwrap();
+    let bound = server.local_addrs();
+    (server.spawn().unwrap(), bound)
+}
+
+/// A socket that talks to `server`, and to nobody else, until the deadline.
+fn client(server: SocketAddr) -> UdpSocket {
+    let loopback = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let socket = UdpSocket::bind(loopback).unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+fn request(number: u32) -> [u8; REQUEST_LEN] {
+    let mut out = [0; REQUEST_LEN];
+    write_request(&mut out, transaction(number));
+    out
+}
+
+fn transaction(number: u32) -> TransactionId {
+    let mut id = [0xab; 12];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    TransactionId(id)
+}
+
+/// The next response that arrives at `client`.
+fn response(client: &UdpSocket) -> Response {
+    let mut buffer = [0; 128];
+    let len = client.recv(&mut buffer).expect("a response before the deadline");
+    Response::parse(&buffer[..len]).unwrap()
+}
+
+fn assert_answers(client: &UdpSocket, number: u32) {
+    client.send(&request(number)).unwrap();
+    let expected = Response { transaction: transaction(number), mapped: client.local_addr().unwrap() };
+    assert_eq!(response(client), expected);
+}
+
+/// Waits for the counters to reach `expected`: a response may arrive before it is counted.
+fn assert_counts(counters: &Counters, expected: Snapshot) {
+    let start = Instant::now();
+    while counters.snapshot() != expected && start.elapsed() < DEADLINE {
+        thread::yield_now();
+    }
+    assert_eq!(counters.snapshot(), expected);
+}
+
+#[test]
+fn both_families_are_answered() {
+    let (server, addresses) = serve(&["127.0.0.1:0", "[::1]:0"]);
+    for (number, address) in (0..).zip(&addresses) {
+        assert_answers(&client(*address), number);
+    }
+    let expected = Snapshot { success: 2, ipv4: 1, ipv6: 1, ..Snapshot::default() };
+    assert_counts(&server.counters(), expected);
+    server.stop().unwrap();
+}
+
+/// A connected client hears the asked address only.
+#[test]
+fn a_wildcard_socket_answers_from_the_asked_address() {
+    let (_server, addresses) = serve(&["0.0.0.0:0"]);
+    for (number, ip) in (0..).zip([[127, 0, 0, 1], [127, 0, 0, 2]]) {
+        assert_answers(&client(SocketAddr::from((ip, addresses[0].port()))), number);
+    }
+}
+
+/// Requests that were sent before the thread started wait in the socket.
+#[test]
+fn early_requests_are_answered() {
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let client = client(server.local_addrs()[0]);
+    client.send(&request(7)).unwrap();
+    let _running = server.spawn().unwrap();
+    assert_eq!(response(&client).transaction, transaction(7));
+}
+
+#[test]
+fn garbage_is_counted_and_not_answered() {
+    let (server, addresses) = serve(&["127.0.0.1:0"]);
+    let client = client(addresses[0]);
+    let good = request(1);
+    let mut other_method = good;
+    other_method[1] = 0x03;
+    let mut wrong_fingerprint = good;
+    wrong_fingerprint[39] ^= 1;
+    let garbage: [(&[u8], NotStun); 8] = [
+        (b"", NotStun::TooShort),
+        (b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", NotStun::BadHeader),
+        (&[0; 9000], NotStun::TooLong),
+        (&other_method, NotStun::NotBindingRequest),
+        (&good[..38], NotStun::MalformedAttributes),
+        (&good[..20], NotStun::ForeignSoftware),
+        (&good[..32], NotStun::NoFingerprint),
+        (&wrong_fingerprint, NotStun::WrongFingerprint),
+    ];
+    let mut expected = Snapshot { success: 1, ipv4: 1, ..Snapshot::default() };
+    for (datagram, reason) in garbage {
+        client.send(datagram).unwrap();
+        expected.not_stun[reason as usize] = 1;
+    }
+    assert_answers(&client, 2);
+    assert_counts(&server.counters(), expected);
+    assert_eq!(expected.not_stun_total(), 8);
+    server.stop().unwrap();
+    client.set_nonblocking(true).unwrap();
+    assert!(client.recv(&mut [0; 64]).is_err(), "a second answer");
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let free = "127.0.0.1:0".parse().unwrap();
+    let error = Server::bind(&[free, address]).unwrap_err();
+    let expected = format!("cannot bind STUN on {address}/udp: Address already in use");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+/// On addresses that no other test takes ports of.
+#[test]
+fn stopping_closes_the_sockets() {
+    let (server, addresses) = serve(&["127.0.0.3:0", "127.0.0.4:0"]);
+    assert!(server.is_alive());
+    server.stop().unwrap();
+    let second = Server::bind(&addresses).unwrap();
+    assert_eq!(second.local_addrs(), addresses);
+    drop(second.spawn().unwrap());
+    Server::bind(&addresses).unwrap();
+}
+
+/// A socket that never runs empty neither starves another nor the order to stop.
+#[test]
+fn a_flood_on_one_socket_starves_nobody() {
+    let (server, addresses) = serve(&["127.0.0.1:0", "127.0.0.1:0"]);
+    let flooding = AtomicBool::new(true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let flooder = client(addresses[0]);
+            let flooding = &flooding;
+            scope.spawn(move || {
+                while flooding.load(Relaxed) {
+                    let _ = flooder.send(b"garbage");
+                }
+            });
+        }
+        let start = Instant::now();
+        while server.counters().snapshot().not_stun_total() < 1000 && start.elapsed() < DEADLINE {
+            thread::yield_now();
+        }
+        let client = client(addresses[1]);
+        for number in 0..100 {
+            assert_answers(&client, number);
+        }
+        let start = Instant::now();
+        server.stop().unwrap();
+        flooding.store(false, Relaxed);
+        assert!(start.elapsed() < Duration::from_secs(2), "stopped after {:?}", start.elapsed());
+    });
+}
+
+/// Ten thousand requests from several sockets, each with a window that no socket buffer overflows.
+#[test]
+fn every_request_of_a_closed_loop_is_answered() {
+    const CLIENTS: u32 = 5;
+    const REQUESTS_PER_CLIENT: u32 = 2000;
+    const WINDOW: u32 = 16;
+
+    let (server, addresses) = serve(&["127.0.0.1:0", "[::1]:0"]);
+    thread::scope(|scope| {
+        for index in 0..CLIENTS {
+            let client = client(addresses[index as usize % addresses.len()]);
+            scope.spawn(move || {
+                for number in 0..WINDOW {
+                    client.send(&request(number)).unwrap();
+                }
+                for number in 0..REQUESTS_PER_CLIENT {
+                    assert_eq!(response(&client).transaction, transaction(number));
+                    if number + WINDOW < REQUESTS_PER_CLIENT {
+                        client.send(&request(number + WINDOW)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let (ipv4, ipv6) = (3 * u64::from(REQUESTS_PER_CLIENT), 2 * u64::from(REQUESTS_PER_CLIENT));
+    assert_counts(&server.counters(), Snapshot { success: ipv4 + ipv6, ipv4, ipv6, ..Snapshot::default() });
+    server.stop().unwrap();
+}
+
+/// A TCP listener with a connection waiting is always ready and never readable: the worst of sockets.
+#[test]
+fn a_read_error_does_not_spin() {
+    let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _waiting = TcpStream::connect(broken.local_addr().unwrap()).unwrap();
+    let good = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = client(good.local_addr().unwrap());
+    let server = Server::from_sockets([UdpSocket::from(OwnedFd::from(broken)), good]).unwrap();
+    let server = server.spawn().unwrap();
+
+    let start = Instant::now();
+    let mut number = 0;
+    while server.counters().snapshot().read_error < 4 {
+        assert!(start.elapsed() < DEADLINE, "the broken socket is not tried again");
+        assert_answers(&client, number);
+        number += 1;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(250), "four errors in {:?}", start.elapsed());
+    server.stop().unwrap();
+}
