@@ -1,0 +1,284 @@
+//! The two halves of a connection after its handshake, for threads that do their own reading and writing.
+//!
+//! rustls keeps one state for both directions, so the halves share it behind a mutex. Records that the reading half owes
+//! the peer (an answer to a key update, an alert) are left in the shared state, sealed; the writing half sends them
+//! before anything that it seals later, which is the order of their numbers.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+
+use crate::{Connection, RECORD_HEADER, SealBuffer, TlsError};
+
+/// The state of a connection and the records that its reading side owes the peer.
+pub(crate) struct Records<C> {
+    pub(crate) connection: C,
+    pub(crate) owed: Vec<u8>,
+    /// The reading side has failed. rustls may then have kept a place in a buffer that the writing side does not have.
+    broken: bool,
+}
+
+/// What an open came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of ciphertext that are used up.
+    pub consumed: usize,
+    /// The peer has said that it sends no more.
+    pub closed: bool,
+}
+
+/// Where the state machine stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// The handshake needs more bytes.
+    Handshaking,
+    /// The connection is open; all whole records are used up.
+    Open,
+    /// The peer has closed.
+    Closed,
+    /// The receiver of plaintext wants no more.
+    Broken,
+}
+
+impl<C: Connection> Records<C> {
+    pub(crate) const fn new(connection: C) -> Self {
+        Self { connection, owed: Vec::new(), broken: false }
+    }
+
+    /// Runs the state machine over `incoming` until it needs more. Returns how many bytes are used up.
+    ///
+    /// After an error the alert that tells the peer of it is owed, and nothing else can be sealed any more.
+    pub(crate) fn advance(
+        &mut self,
+        incoming: &mut [u8],
+        plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(usize, Stopped), TlsError> {
+        if self.broken {
+            return Err(TlsError::Unusable);
+        }
+        let advanced = self.run(incoming, plaintext);
+        self.broken |= advanced.is_err();
+        if let Err(TlsError::Rustls(_)) = &advanced {
+            // One record, and one call: the next would go on with `incoming` and fail again.
+            if let ConnectionState::EncodeTlsData(mut data) =
+                self.connection.process_tls_records(incoming).state?
+            {
+                encode(&mut data, &mut self.owed);
+            }
+        }
+        advanced
+    }
+
+    fn run(
+        &mut self,
+        incoming: &mut [u8],
+        mut plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(usize, Stopped), TlsError> {
+        let mut consumed = 0;
+        let mut closed = false;
+        let stopped = loop {
+            let UnbufferedStatus { mut discard, state, .. } =
+                self.connection.process_tls_records(&mut incoming[consumed..]);
+            let stop = match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    let mut stop = None;
+                    while let Some(record) = traffic.next_record() {
+                        let record = record?;
+                        discard += record.discard;
+                        if plaintext(record.payload).is_break() {
+                            stop = Some(Stopped::Broken);
+                            break;
+                        }
+                    }
+                    stop
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    encode(&mut data, &mut self.owed);
+                    None
+                }
+                ConnectionState::TransmitTlsData(data) => {
+                    data.done();
+                    None
+                }
+                ConnectionState::PeerClosed => {
+                    closed = true;
+                    None
+                }
+                ConnectionState::BlockedHandshake => Some(Stopped::Handshaking),
+                ConnectionState::WriteTraffic(_) => Some(Stopped::Open),
+                ConnectionState::Closed => Some(Stopped::Closed),
+                // Early data is never offered, and the enum may grow.
+                _ => return Err(TlsError::Rustls(rustls::Error::General("unexpected TLS state".into()))),
+            };
+            consumed += discard;
+            if let Some(stop) = stop {
+                break stop;
+            }
+        };
+        let stopped = if closed && stopped == Stopped::Open { Stopped::Closed } else { stopped };
+        if stopped == Stopped::Open && starts_with_record(&incoming[consumed..]) {
+            return Err(TlsError::HandshakeInPieces);
+        }
+        Ok((consumed, stopped))
+    }
+
+    /// Seals `plaintext` into `out`, behind what is owed. `incoming` is what of the peer's bytes is not used up, where
+    /// the caller has it.
+    pub(crate) fn seal(
+        &mut self,
+        incoming: &mut [u8],
+        plaintext: &[u8],
+        out: &mut SealBuffer,
+    ) -> Result<(), TlsError> {
+        self.write(incoming, out, |traffic, out| {
+            if plaintext.is_empty() {
+                return Ok(());
+            }
+            let sealed = match traffic.encrypt(plaintext, out.room_for(plaintext.len())) {
+                Err(EncryptError::InsufficientSize(needed)) => {
+                    traffic.encrypt(plaintext, out.room(needed.required_size))
+                }
+                sealed => sealed,
+            };
+            out.filled(sealed.map_err(|_| TlsError::Unusable)?);
+            Ok(())
+        })
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub(crate) fn close(&mut self, incoming: &mut [u8], out: &mut SealBuffer) -> Result<(), TlsError> {
+        self.write(incoming, out, |traffic, out| {
+            let sealed = match traffic.queue_close_notify(out.room_for(2)) {
+                Err(EncryptError::InsufficientSize(needed)) => {
+                    traffic.queue_close_notify(out.room(needed.required_size))
+                }
+                sealed => sealed,
+            };
+            out.filled(sealed.map_err(|_| TlsError::Unusable)?);
+            Ok(())
+        })
+    }
+
+    fn write(
+        &mut self,
+        incoming: &mut [u8],
+        out: &mut SealBuffer,
+        write: impl FnOnce(
+            &mut rustls::unbuffered::WriteTraffic<'_, C::Data>,
+            &mut SealBuffer,
+        ) -> Result<(), TlsError>,
+    ) -> Result<(), TlsError> {
+        if !self.owed.is_empty() {
+            out.append(&self.owed);
+            self.owed = Vec::new();
+        }
+        if self.broken {
+            return Err(TlsError::Unusable);
+        }
+        loop {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(incoming);
+            match state? {
+                ConnectionState::WriteTraffic(mut traffic) => return write(&mut traffic, out),
+                ConnectionState::EncodeTlsData(mut data) => {
+                    let mut record = Vec::new();
+                    encode(&mut data, &mut record);
+                    out.append(&record);
+                }
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::PeerClosed => {}
+                _ => return Err(TlsError::Unusable),
+            }
+        }
+    }
+}
+
+fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    let start = out.len();
+    // Encoding into nothing is how the size is asked for.
+    if let Err(EncodeError::InsufficientSize(needed)) = data.encode(&mut []) {
+        out.resize(start + needed.required_size, 0);
+        let written = data.encode(&mut out[start..]).expect("the size is the one asked for");
+        out.truncate(start + written);
+    }
+}
+
+/// Whether a whole record stands at the front of `bytes`.
+fn starts_with_record(bytes: &[u8]) -> bool {
+    match bytes.first_chunk::<RECORD_HEADER>() {
+        Some(&[_, _, _, high, low]) => {
+            bytes.len() >= RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]))
+        }
+        None => false,
+    }
+}
+
+/// The reading half.
+pub struct Reader<C>(Arc<Mutex<Records<C>>>);
+
+/// The writing half.
+pub struct Writer<C>(Arc<Mutex<Records<C>>>);
+
+impl<C> fmt::Debug for Reader<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reader(..)")
+    }
+}
+
+impl<C> fmt::Debug for Writer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writer(..)")
+    }
+}
+
+pub(crate) fn halves<C: Connection>(records: Records<C>) -> (Reader<C>, Writer<C>) {
+    let records = Arc::new(Mutex::new(records));
+    (Reader(records.clone()), Writer(records))
+}
+
+/// A poisoned state is locked as well: rustls has marked it as broken or it is whole.
+fn lock<C>(records: &Mutex<Records<C>>) -> MutexGuard<'_, Records<C>> {
+    records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl<C: Connection> Reader<C> {
+    /// Opens the whole records in `ciphertext` and hands their plaintext on, a record at a time, in order.
+    ///
+    /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next. While
+    /// `plaintext` runs, the writing half waits; it must not write to this connection. When `plaintext` breaks off, the
+    /// rest is lost and the connection of no more use.
+    ///
+    /// # Errors
+    ///
+    /// See [`TlsError`]. An alert for the peer may then be owed; [`Writer::close`] has it.
+    pub fn open(
+        &mut self,
+        ciphertext: &mut [u8],
+        plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Opened, TlsError> {
+        let (consumed, stopped) = lock(&self.0).advance(ciphertext, plaintext)?;
+        Ok(Opened { consumed, closed: stopped == Stopped::Closed })
+    }
+}
+
+impl<C: Connection> Writer<C> {
+    /// Seals `plaintext` into records of up to 16 KiB at the end of `out`, behind what the reading half owes.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Unusable`], or that of the reading half when that has failed.
+    pub fn seal(&mut self, plaintext: &[u8], out: &mut SealBuffer) -> Result<(), TlsError> {
+        lock(&self.0).seal(&mut [], plaintext, out)
+    }
+
+    /// Appends the alert by which the peer knows that the end is the end and no attack (RFC 8446 section 6.1), behind
+    /// what the reading half owes.
+    ///
+    /// # Errors
+    ///
+    /// As [`seal`](Self::seal); what is owed is appended all the same.
+    pub fn close(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
+        lock(&self.0).close(&mut [], out)
+    }
+}

@@ -1,0 +1,209 @@
+//! A TLS connection on tokio, from its first byte until it is taken apart.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::records::{Records, Stopped, halves};
+use crate::{Connection, Reader, SealBuffer, TlsError, Writer};
+
+/// How much is read at once. Handshakes and logins are short; what comes after is read elsewhere.
+const READ_SIZE: usize = 4 * 1024;
+/// How much may wait to be written before a writer is held up.
+const MAX_UNSENT: usize = 64 * 1024;
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The socket failed, or the peer closed it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The peers do not agree.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// A TLS connection over a byte stream.
+pub struct Stream<IO, C> {
+    io: IO,
+    records: Records<C>,
+    /// Ciphertext that was read and not used.
+    incoming: Vec<u8>,
+    /// Plaintext that was opened and, from `taken` on, not read.
+    plaintext: Vec<u8>,
+    taken: usize,
+    /// Records of which those from `sent` on are not written.
+    out: SealBuffer,
+    sent: usize,
+    ended: bool,
+}
+
+/// What a [`Stream`] is made of.
+#[derive(Debug)]
+pub struct Parts<IO, C> {
+    /// The byte stream below.
+    pub io: IO,
+    /// The reading half.
+    pub reader: Reader<C>,
+    /// The writing half.
+    pub writer: Writer<C>,
+    /// Ciphertext that was read and not opened: the start of a record, as a rule nothing.
+    pub incoming: Vec<u8>,
+    /// Plaintext that was opened and not read.
+    pub plaintext: Vec<u8>,
+}
+
+impl<IO: fmt::Debug, C> fmt::Debug for Stream<IO, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("io", &self.io).finish_non_exhaustive()
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
+    /// Shakes hands. For a client, the handshake ends with its own last flight; the server's judgement of that comes
+    /// with the first read.
+    ///
+    /// # Errors
+    ///
+    /// See [`HandshakeError`]. The peer has been told by an alert, as far as the socket took it.
+    pub async fn handshake(io: IO, connection: C) -> Result<Self, HandshakeError> {
+        let mut stream = Self {
+            io,
+            records: Records::new(connection),
+            incoming: Vec::new(),
+            plaintext: Vec::new(),
+            taken: 0,
+            out: SealBuffer::default(),
+            sent: 0,
+            ended: false,
+        };
+        loop {
+            let stopped = stream.advance();
+            let owed = std::mem::take(&mut stream.records.owed);
+            stream.io.write_all(&owed).await?;
+            match stopped? {
+                Stopped::Handshaking => {}
+                Stopped::Closed => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Stopped::Open | Stopped::Broken => {
+                    stream.io.flush().await?;
+                    return Ok(stream);
+                }
+            }
+            stream.incoming.reserve(READ_SIZE);
+            if stream.io.read_buf(&mut stream.incoming).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// What was negotiated.
+    pub fn state(&self) -> &rustls::CommonState {
+        self.records.connection.state()
+    }
+
+    /// The byte stream below.
+    pub const fn io(&self) -> &IO {
+        &self.io
+    }
+
+    /// Takes the stream apart. Call it after a flush: what was written and not sent is lost.
+    pub fn into_parts(mut self) -> Parts<IO, C> {
+        self.plaintext.drain(..self.taken);
+        // The halves live long and the handshake's buffers were large.
+        self.records.owed.shrink_to_fit();
+        let (reader, writer) = halves(self.records);
+        Parts { io: self.io, reader, writer, incoming: self.incoming, plaintext: self.plaintext }
+    }
+
+    /// Runs the state machine over what was read.
+    fn advance(&mut self) -> Result<Stopped, TlsError> {
+        if self.taken == self.plaintext.len() {
+            self.plaintext.clear();
+            self.taken = 0;
+        }
+        let plaintext = &mut self.plaintext;
+        let advanced = self.records.advance(&mut self.incoming, |bytes| {
+            plaintext.extend_from_slice(bytes);
+            ControlFlow::Continue(())
+        });
+        let (consumed, stopped) = advanced?;
+        self.incoming.drain(..consumed);
+        Ok(stopped)
+    }
+
+    /// Writes what was sealed.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.out.as_slice().len() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out.as_slice()[self.sent..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += written;
+        }
+        self.out.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn invalid(error: TlsError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection + Unpin> AsyncRead for Stream<IO, C> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            let waiting = &this.plaintext[this.taken..];
+            if !waiting.is_empty() {
+                let taken = waiting.len().min(buf.remaining());
+                buf.put_slice(&waiting[..taken]);
+                this.taken += taken;
+                return Poll::Ready(Ok(()));
+            }
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
+            this.incoming.reserve(READ_SIZE);
+            let mut chunk = [0; READ_SIZE];
+            let mut read = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            this.incoming.extend_from_slice(read.filled());
+            this.ended = this.advance().map_err(invalid)? == Stopped::Closed;
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection + Unpin> AsyncWrite for Stream<IO, C> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.out.as_slice().len() >= MAX_UNSENT {
+            ready!(this.poll_send(cx))?;
+        }
+        let taken = bytes.len().min(MAX_UNSENT);
+        this.records.seal(&mut this.incoming, &bytes[..taken], &mut this.out).map_err(invalid)?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.records.seal(&mut this.incoming, &[], &mut this.out).map_err(invalid)?;
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // Called again until it is done; a second close_notify is not made.
+        let _ = this.records.close(&mut this.incoming, &mut this.out);
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}

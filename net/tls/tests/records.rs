@@ -1,0 +1,276 @@
+//! The stream and its halves against rustls' own buffered client, which is the oracle for every byte.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tls::{HandshakeError, Parts, SealBuffer, Stream, TlsError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+type Server = Stream<DuplexStream, UnbufferedServerConnection>;
+
+/// A client and a server that trust each other and speak `version`.
+fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let mut client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.enable_secret_extraction = true;
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    server.send_tls13_tickets = 0;
+    (Arc::new(client), Arc::new(server))
+}
+
+/// rustls' buffered client on the other end of a pipe.
+struct Oracle {
+    connection: ClientConnection,
+    io: DuplexStream,
+    plaintext: Vec<u8>,
+}
+
+impl Oracle {
+    /// Sends what the connection wants to send.
+    async fn send(&mut self) {
+        let mut out = Vec::new();
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut out).unwrap();
+        }
+        self.io.write_all(&out).await.unwrap();
+    }
+
+    /// Receives once; whether the other side is still there.
+    async fn receive(&mut self) -> bool {
+        let mut bytes = vec![0; 40_000];
+        let read = self.io.read(&mut bytes).await.unwrap();
+        let mut rest = &bytes[..read];
+        while !rest.is_empty() {
+            self.connection.read_tls(&mut rest).unwrap();
+            let opened = self.connection.process_new_packets().unwrap().plaintext_bytes_to_read();
+            let start = self.plaintext.len();
+            self.plaintext.resize(start + opened, 0);
+            self.connection.reader().read_exact(&mut self.plaintext[start..]).unwrap();
+        }
+        read > 0
+    }
+
+    async fn read_exact(&mut self, len: usize) -> Vec<u8> {
+        while self.plaintext.len() < len {
+            assert!(self.receive().await, "the server closed after {} bytes", self.plaintext.len());
+        }
+        self.plaintext.drain(..len).collect()
+    }
+}
+
+async fn connect(version: &'static SupportedProtocolVersion) -> (Oracle, Server) {
+    let (client, server) = configs(version);
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let connection = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut oracle = Oracle { connection, io: near, plaintext: Vec::new() };
+    let server = tokio::spawn(Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()));
+    while oracle.connection.is_handshaking() {
+        oracle.send().await;
+        if oracle.connection.is_handshaking() {
+            assert!(oracle.receive().await);
+        }
+    }
+    oracle.send().await;
+    (oracle, server.await.unwrap().unwrap())
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn bytes_of_any_length_pass_both_ways_through_the_stream() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (mut oracle, mut server) = connect(version).await;
+        for len in [1, 100, 16_383, 16_384, 16_385, 70_000] {
+            oracle.connection.set_buffer_limit(None);
+            oracle.connection.writer().write_all(&noise(len)).unwrap();
+            oracle.send().await;
+            let mut read = vec![0; len];
+            server.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, noise(len));
+            server.write_all(&read).await.unwrap();
+            server.flush().await.unwrap();
+            assert_eq!(oracle.read_exact(len).await, read);
+        }
+        oracle.connection.send_close_notify();
+        oracle.send().await;
+        assert_eq!(server.read(&mut [0; 10]).await.unwrap(), 0, "close_notify is the end");
+        server.shutdown().await.unwrap();
+        assert!(oracle.receive().await);
+        assert!(oracle.connection.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+#[tokio::test]
+async fn the_halves_go_on_where_the_stream_stopped_whatever_the_cut() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (mut oracle, mut server) = connect(version).await;
+        // The stream is taken apart after it has read some of these bytes, opened more, and received part of a record.
+        oracle.connection.writer().write_all(b"first").unwrap();
+        let mut sent = Vec::new();
+        oracle.connection.write_tls(&mut sent).unwrap();
+        oracle.connection.writer().write_all(b"second").unwrap();
+        let cut = sent.len() + 9;
+        oracle.connection.write_tls(&mut sent).unwrap();
+        oracle.io.write_all(&sent[..cut]).await.unwrap();
+        let mut start = [0; 2];
+        server.read_exact(&mut start).await.unwrap();
+
+        let Parts { mut io, mut reader, mut writer, incoming, plaintext } = server.into_parts();
+        assert_eq!((&start[..], &plaintext[..], incoming.len()), (&b"fi"[..], &b"rst"[..], 9));
+        let mut ciphertext = [&incoming, &sent[cut..]].concat();
+        for until in incoming.len()..ciphertext.len() {
+            let opened =
+                reader.open(&mut ciphertext.clone()[..until], |_| unreachable!("no whole record")).unwrap();
+            assert_eq!(opened.consumed, 0);
+        }
+        let mut received = Vec::new();
+        let opened = reader.open(&mut ciphertext, |bytes| {
+            received.extend_from_slice(bytes);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(opened.unwrap().consumed, ciphertext.len());
+        assert_eq!(received, b"second");
+
+        let mut sealed = SealBuffer::with_capacity(64);
+        for len in [1, 16_384, 16_385, 50_000] {
+            sealed.clear();
+            writer.seal(&noise(len), &mut sealed).unwrap();
+            io.write_all(sealed.as_slice()).await.unwrap();
+            assert_eq!(oracle.read_exact(len).await, noise(len));
+        }
+        sealed.clear();
+        writer.close(&mut sealed).unwrap();
+        io.write_all(sealed.as_slice()).await.unwrap();
+        oracle.receive().await;
+        assert!(oracle.connection.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+#[tokio::test]
+async fn a_key_update_is_answered_before_what_is_sealed_next() {
+    let (mut oracle, server) = connect(&rustls::version::TLS13).await;
+    let Parts { mut io, mut reader, mut writer, .. } = server.into_parts();
+    let mut sealed = SealBuffer::default();
+    for round in 0..3 {
+        oracle.connection.refresh_traffic_keys().unwrap();
+        oracle.connection.writer().write_all(b"under new keys").unwrap();
+        let mut ciphertext = Vec::new();
+        while oracle.connection.wants_write() {
+            oracle.connection.write_tls(&mut ciphertext).unwrap();
+        }
+        let mut received = Vec::new();
+        let opened = reader
+            .open(&mut ciphertext, |bytes| {
+                received.extend_from_slice(bytes);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(
+            (opened.consumed, &received[..]),
+            (ciphertext.len(), &b"under new keys"[..]),
+            "round {round}"
+        );
+        sealed.clear();
+        writer.seal(b"answer", &mut sealed).unwrap();
+        io.write_all(sealed.as_slice()).await.unwrap();
+        assert_eq!(oracle.read_exact(6).await, b"answer", "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn every_changed_byte_of_a_record_is_refused_with_an_alert() {
+    let (mut oracle, server) = connect(&rustls::version::TLS13).await;
+    let Parts { mut reader, mut writer, .. } = server.into_parts();
+    oracle.connection.writer().write_all(b"secret").unwrap();
+    let mut record = Vec::new();
+    oracle.connection.write_tls(&mut record).unwrap();
+    // The length decides how much is waited for, so its bytes are not changed here; a connection has one failure only.
+    record[7] ^= 1;
+    let refused = reader.open(&mut record, |_| unreachable!("the record is forged"));
+    assert!(matches!(refused, Err(TlsError::Rustls(rustls::Error::DecryptError))), "{refused:?}");
+    let mut sealed = SealBuffer::default();
+    let _ = writer.close(&mut sealed);
+    let mut alert = sealed.as_slice();
+    oracle.connection.read_tls(&mut alert).unwrap();
+    let told = oracle.connection.process_new_packets();
+    assert_eq!(told.unwrap_err(), rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+}
+
+#[tokio::test]
+async fn a_handshake_message_in_pieces_is_refused_and_the_writer_survives() {
+    let (oracle, server) = connect(&rustls::version::TLS13).await;
+    let Parts { mut reader, mut writer, .. } = server.into_parts();
+    // A record of content type handshake with the first three bytes of a KeyUpdate, sealed with the client's own keys.
+    let (_, secrets) = oracle.connection.dangerous_extract_secrets().map(|s| (s.rx, s.tx)).unwrap();
+    let mut record = seal_tls13(secrets, 22, &[24, 0, 0]);
+    let refused = reader.open(&mut record, |_| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(TlsError::HandshakeInPieces)), "{refused:?}");
+    let mut sealed = SealBuffer::default();
+    assert!(matches!(writer.seal(b"x", &mut sealed), Err(TlsError::Unusable)));
+    assert!(matches!(writer.close(&mut sealed), Err(TlsError::Unusable)));
+}
+
+/// RFC 8446 section 5.2, for the sequence number and keys that rustls gives out.
+fn seal_tls13(
+    (sequence, secrets): (u64, rustls::ConnectionTrafficSecrets),
+    kind: u8,
+    plaintext: &[u8],
+) -> Vec<u8> {
+    use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use rustls::ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm};
+    let (algorithm, key, iv) = match &secrets {
+        Aes128Gcm { key, iv } => (&AES_128_GCM, key.as_ref(), iv.as_ref()),
+        Aes256Gcm { key, iv } => (&AES_256_GCM, key.as_ref(), iv.as_ref()),
+        _ => panic!("an AES suite is preferred"),
+    };
+    let mut nonce: [u8; 12] = iv.try_into().unwrap();
+    nonce.iter_mut().skip(4).zip(sequence.to_be_bytes()).for_each(|(byte, number)| *byte ^= number);
+    let mut body = [plaintext, &[kind]].concat();
+    let header = [23, 3, 3, 0, (body.len() + 16) as u8];
+    LessSafeKey::new(UnboundKey::new(algorithm, key).unwrap())
+        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut body)
+        .unwrap();
+    [&header[..], &body].concat()
+}
+
+#[tokio::test]
+async fn a_peer_that_leaves_during_the_handshake_is_an_error() {
+    let (_, server) = configs(&rustls::version::TLS13);
+    let (near, far) = tokio::io::duplex(1000);
+    drop(near);
+    let refused = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()).await;
+    assert!(matches!(refused, Err(HandshakeError::Io(_))));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_speak_tls_is_told_by_an_alert() {
+    let (_, server) = configs(&rustls::version::TLS13);
+    let (mut near, far) = tokio::io::duplex(1000);
+    near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let refused = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()).await;
+    assert!(matches!(refused, Err(HandshakeError::Tls(_))));
+    let mut alert = Vec::new();
+    near.read_to_end(&mut alert).await.unwrap();
+    assert_eq!((alert[0], alert.len()), (21, 7), "a fatal alert in clear");
+}
