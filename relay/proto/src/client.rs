@@ -1,0 +1,41 @@
+//! The client's side of a session: cuts the relay's stream into frames.
+
+use wire::derp::MAX_CLIENT_FRAME;
+use wire::derp::buffer::{BadLength, Deframer};
+use wire::derp::frame::{Malformed, ServerFrame};
+use wire::pool::BufferPool;
+
+/// A stream that is not DERP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// A frame of more than 1 MiB.
+    #[error(transparent)]
+    BadLength(#[from] BadLength),
+    /// A frame that breaks the layout of its type.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// The client's side of one connection.
+#[derive(Debug, Default)]
+pub struct ClientSession {
+    deframer: Deframer,
+}
+
+impl ClientSession {
+    /// The next frame from the relay; `None` when `input` is used up. Unknown types are left out.
+    ///
+    /// # Errors
+    ///
+    /// See [`StreamError`]. The connection is then of no more use.
+    pub fn next<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut &'i [u8],
+        pool: &mut BufferPool,
+    ) -> Result<Option<ServerFrame<'s>>, StreamError> {
+        let known =
+            |kind| matches!(kind, 1 | 3 | 5 | 6 | 8 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32));
+        let Some(frame) = self.deframer.next(input, known, pool)? else { return Ok(None) };
+        Ok(ServerFrame::decode(frame.kind, frame.payload)?)
+    }
+}

@@ -1,0 +1,66 @@
+//! Login: the relay states its key, the client proves its own, the relay answers.
+//!
+//! ```text
+//! S -> C   0x01 ServerKey    (always, also in fast-start mode)
+//! C -> S   0x02 ClientInfo   (must be the first frame)
+//! S -> C   0x03 ServerInfo
+//! ```
+
+use wire::derp::buffer::{BadLength, Deframer};
+use wire::derp::frame::{FrameType, ServerFrame};
+use wire::derp::info::{ClientInfo, ClientInfoError, Introduction, MIN_CLIENT_INFO};
+use wire::key::{NodePrivate, NodePublic};
+use wire::pool::BufferPool;
+
+/// Most bytes of a ClientInfo payload. Upstream takes 256 KiB from anybody; the largest honest one has about 350 bytes.
+pub const MAX_CLIENT_INFO: u32 = 4096;
+
+/// Why a login fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum LoginError {
+    /// The first frame is not a ClientInfo.
+    #[error("the first frame has type {0:#04x} instead of ClientInfo")]
+    NotClientInfo(u8),
+    /// The ClientInfo is shorter than key and nonce, or longer than [`MAX_CLIENT_INFO`].
+    #[error("a ClientInfo of {0} bytes")]
+    Length(u32),
+    /// The ClientInfo does not hold.
+    #[error(transparent)]
+    ClientInfo(#[from] ClientInfoError),
+}
+
+/// Appends the ServerKey frame.
+pub fn greet(relay: &NodePublic, out: &mut Vec<u8>) {
+    ServerFrame::ServerKey(*relay).encode(out);
+}
+
+/// The relay's side of one login.
+#[derive(Debug, Default)]
+pub struct Login {
+    deframer: Deframer,
+}
+
+impl Login {
+    /// Reads on; `None` while the ClientInfo is not complete. What follows it stays in `input`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoginError`]. The connection is then of no more use.
+    pub fn next(
+        &mut self,
+        input: &mut &[u8],
+        relay: &NodePrivate,
+        pool: &mut BufferPool,
+    ) -> Result<Option<Introduction>, LoginError> {
+        const CLIENT_INFO: u8 = FrameType::ClientInfo as u8;
+        // No length suits any other type, so that it is refused by its header.
+        let bounds =
+            |kind| Some(if kind == CLIENT_INFO { (MIN_CLIENT_INFO as u32, MAX_CLIENT_INFO) } else { (1, 0) });
+        match self.deframer.next(input, bounds, pool) {
+            Ok(None) => Ok(None),
+            Ok(Some(frame)) => Ok(Some(ClientInfo::open(relay, frame.payload)?)),
+            Err(BadLength { kind: CLIENT_INFO, len }) => Err(LoginError::Length(len)),
+            Err(BadLength { kind, .. }) => Err(LoginError::NotClientInfo(kind)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::VecDeque as Queue;
+
+const LIMITS: Limits = Limits { bytes: 1000, disco_bytes: 300, age: Duration::from_millis(160) };
+const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
+
+#[derive(Default, Debug, PartialEq)]
+struct Drops(Vec<(DropReason, PacketKind, usize)>);
+
+impl DropSink for Drops {
+    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize) {
+        self.0.push((reason, kind, bytes));
+    }
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+/// A packet that carries its number, disco or not.
+fn packet(number: u32, len: usize, disco: bool) -> Vec<u8> {
+    let mut packet = Vec::new();
+    if disco {
+        packet.extend(wire::disco::MAGIC);
+        packet.resize(wire::disco::MIN_LEN, 0);
+    }
+    packet.extend(number.to_be_bytes());
+    packet.resize(packet.len().max(len), 0);
+    packet
+}
+
+fn number(kind: PacketKind, packet: &[u8]) -> u32 {
+    let start = if kind == PacketKind::Disco { wire::disco::MIN_LEN } else { 0 };
+    u32::from_be_bytes(packet[start..start + 4].try_into().unwrap())
+}
+
+/// Sends at most `chunks` chunks and returns the numbers sent and what is left.
+fn drain(mut batch: Batch, max: usize, chunks: usize) -> (Vec<u32>, Batch) {
+    let mut sent = Vec::new();
+    for _ in 0..chunks {
+        let Some(chunk) = batch.chunk(max) else { break };
+        let (mut rest, len) = (chunk, chunk.len());
+        while let Some(header) = Header::decode(rest) {
+            let (frame, later) = rest[HEADER_LEN..].split_at(header.len as usize);
+            if header.kind == 5 {
+                sent.push(number(PacketKind::of(&frame[32..]), &frame[32..]));
+            }
+            rest = later;
+        }
+        assert!(rest.is_empty(), "a chunk is whole frames");
+        batch.advance(len);
+    }
+    (sent, batch)
+}
+
+fn push(outbox: &mut Outbox, now: Instant, packet: &[u8], drops: &mut Drops) {
+    outbox.push_packet(now, &FROM, packet, &LIMITS, &mut BufferPool::default(), drops);
+}
+
+#[test]
+fn control_goes_first_then_disco_then_the_rest() {
+    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    push(&mut outbox, at(0), &packet(1, 50, false), &mut drops);
+    push(&mut outbox, at(0), &packet(2, 0, true), &mut drops);
+    assert!(outbox.push_control(&ServerFrame::KeepAlive, &mut pool));
+    let mut batch = outbox.take(at(0), &LIMITS, &mut drops).expect("three frames");
+    assert_eq!(batch.chunk(1000), Some(&[6, 0, 0, 0, 0][..]));
+    batch.advance(5);
+    assert_eq!(drain(batch, 1000, 9).0, [2, 1]);
+    assert!(outbox.is_empty() && drops.0.is_empty());
+}
+
+#[test]
+fn a_full_lane_drops_its_oldest_and_leaves_the_other_alone() {
+    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    push(&mut outbox, at(0), &packet(0, 0, true), &mut drops);
+    for n in 1..=5 {
+        push(&mut outbox, at(0), &packet(n, 300 - 37, false), &mut drops);
+    }
+    let dropped = (DropReason::QueueFull, PacketKind::Other, 300 - 37);
+    assert_eq!(drops.0, [dropped; 2]);
+    let batch = outbox.take(at(0), &LIMITS, &mut drops).expect("frames");
+    assert_eq!(drain(batch, 9999, 9).0, [0, 3, 4, 5]);
+}
+
+#[test]
+fn a_frame_longer_than_the_bound_is_let_through_alone() {
+    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    push(&mut outbox, at(0), &packet(1, 500, false), &mut drops);
+    push(&mut outbox, at(0), &packet(2, 5000, false), &mut drops);
+    assert_eq!(drops.0.len(), 1);
+    let batch = outbox.take(at(0), &LIMITS, &mut drops).expect("a frame");
+    assert_eq!(drain(batch, 10, 9).0, [2]);
+}
+
+#[test]
+fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
+    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    for n in 0..10 {
+        push(&mut outbox, at(u64::from(n) * 20), &packet(n, 40, false), &mut drops);
+    }
+    // The age is 160 ms, measured in steps of 10: at 241 ms those of 0, 20, 40, 60 and 80 have been there too long.
+    let batch = outbox.take(at(241), &LIMITS, &mut drops).expect("frames");
+    assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40); 5]);
+    assert_eq!(drain(batch, 9999, 9).0, [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn control_frames_are_bounded_and_do_not_age() {
+    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let pong = ServerFrame::Pong([1; 8]);
+    let mut held = 0;
+    while outbox.push_control(&pong, &mut pool) {
+        held += 1;
+    }
+    assert_eq!(held, MAX_CONTROL.div_ceil(13));
+    let batch = outbox.take(at(1_000_000), &LIMITS, &mut drops).expect("pongs");
+    assert_eq!(batch.chunk(usize::MAX).map(<[u8]>::len), Some(held * 13));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push {
+        len: usize,
+        disco: bool,
+    },
+    /// Send some chunks of some size, while packets come in, then be blocked.
+    Send {
+        max: usize,
+        chunks: usize,
+        meanwhile: usize,
+    },
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0usize..400, any::<bool>()).prop_map(|(len, disco)| Step::Push { len, disco }),
+        2 => (1usize..600, 0usize..4, 0usize..4).prop_map(|(max, chunks, meanwhile)| Step::Send { max, chunks, meanwhile }),
+        1 => (0u64..60).prop_map(Step::Wait),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    /// Whatever happens, packets of a kind leave in order, each at most once, and each is sent, dropped or still here;
+    /// what waits keeps to its bounds.
+    #[test]
+    fn every_packet_is_sent_in_order_or_dropped_and_counted(steps in steps()) {
+        let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+        let (mut clock, mut next) = (0, 0);
+        let mut waiting: [Queue<u32>; 2] = Default::default();
+        let mut sent = 0;
+        let mut push = |outbox: &mut Outbox, waiting: &mut [Queue<u32>; 2], len, disco, clock, pool: &mut _, drops: &mut Drops| {
+            outbox.push_packet(at(clock), &FROM, &packet(next, len, disco), &LIMITS, pool, drops);
+            waiting[usize::from(disco)].push_back(next);
+            next += 1;
+        };
+        for step in steps {
+            match step {
+                Step::Push { len, disco } => {
+                    push(&mut outbox, &mut waiting, len, disco, clock, &mut pool, &mut drops);
+                }
+                Step::Wait(ms) => clock += ms,
+                Step::Send { max, chunks, meanwhile } => {
+                    let Some(batch) = outbox.take(at(clock), &LIMITS, &mut drops) else { continue };
+                    let (numbers, rest) = drain(batch, max, chunks);
+                    for number in numbers {
+                        // Those before it in its lane must have been dropped.
+                        let lane = waiting.iter_mut().find(|lane| lane.contains(&number)).expect("sent once");
+                        while lane.pop_front() != Some(number) {}
+                        sent += 1;
+                    }
+                    for n in 0..meanwhile {
+                        push(&mut outbox, &mut waiting, 100, n % 2 == 0, clock, &mut pool, &mut drops);
+                    }
+                    outbox.give_back(rest, &LIMITS, &mut pool, &mut drops);
+                }
+            }
+            prop_assert!(outbox.data.len() <= LIMITS.bytes.max(437));
+            prop_assert!(outbox.disco.len() <= LIMITS.disco_bytes.max(437 + wire::disco::MIN_LEN));
+        }
+        outbox.drop_all(DropReason::Gone, &mut pool, &mut drops);
+        prop_assert!(outbox.is_empty());
+        prop_assert_eq!(sent + drops.0.len(), next as usize);
+    }
+}

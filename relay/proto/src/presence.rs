@@ -1,0 +1,228 @@
+//! The connections of one key, of which one is active.
+//!
+//! Upstream's rules for clones of a key (`lastWriterIsActive`): a new connection becomes the active one and the others
+//! stay; whoever sends a frame becomes active; when the active one leaves, the one that sent last takes over, and
+//! where none has sent, the oldest.
+//!
+//! A sender that knows the active connection keeps it and looks only at its flag. The flags change inside
+//! [`Presence`]'s methods, which the owner of the map calls under its lock; so whoever sees a flag down and asks the map
+//! is told the successor.
+
+use std::sync::Arc;
+
+/// A connection as its key's presence sees it.
+pub trait Connection {
+    /// A number that no other connection of this process has had.
+    fn id(&self) -> u64;
+    /// Tells the connection whether packets for its key go to it.
+    fn set_active(&self, active: bool);
+    /// Tells the connection whether its key has others, so that what it sends must be noted.
+    fn set_shared(&self, shared: bool);
+}
+
+#[derive(Debug)]
+struct Member<C> {
+    connection: Arc<C>,
+    /// When it last sent, counted in the set's own time; zero = never.
+    last_sent: u64,
+}
+
+/// The connections of one key, at least one.
+#[derive(Debug)]
+pub struct Presence<C> {
+    /// The active connection. Alone, as almost always, it is all there is.
+    active: Arc<C>,
+    /// All connections, the active one included, oldest first; `None` while there is one.
+    clones: Option<Box<Clones<C>>>,
+}
+
+#[derive(Debug)]
+struct Clones<C> {
+    members: Vec<Member<C>>,
+    sent: u64,
+}
+
+/// What a departure leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The key has no connection any more.
+    KeyGone,
+    /// Others of the key are here.
+    OthersRemain,
+    /// The connection was not here.
+    Unknown,
+}
+
+impl<C: Connection> Presence<C> {
+    /// The presence of a key with its first connection.
+    #[must_use]
+    pub fn new(first: Arc<C>) -> Self {
+        first.set_active(true);
+        Self { active: first, clones: None }
+    }
+
+    /// The connection that packets for the key go to.
+    #[must_use]
+    pub const fn active(&self) -> &Arc<C> {
+        &self.active
+    }
+
+    /// How many connections the key has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clones.as_ref().map_or(1, |clones| clones.members.len())
+    }
+
+    /// Never: a presence without a connection does not exist.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Adds a connection, which becomes the active one.
+    pub fn join(&mut self, connection: Arc<C>) {
+        let first = &self.active;
+        let clones = self.clones.get_or_insert_with(|| {
+            first.set_shared(true);
+            // Upstream takes it that whoever was alone has sent.
+            Box::new(Clones { members: vec![Member { connection: first.clone(), last_sent: 1 }], sent: 1 })
+        });
+        connection.set_shared(true);
+        clones.members.push(Member { connection: connection.clone(), last_sent: 0 });
+        self.activate(connection);
+    }
+
+    /// Notes that the connection `id` has sent a frame.
+    pub fn note_sent(&mut self, id: u64) {
+        let Some(clones) = &mut self.clones else { return };
+        let Some(member) = clones.members.iter_mut().find(|member| member.connection.id() == id) else {
+            return;
+        };
+        clones.sent += 1;
+        member.last_sent = clones.sent;
+        if self.active.id() != id {
+            let connection = member.connection.clone();
+            self.activate(connection);
+        }
+    }
+
+    /// Removes the connection `id`. After [`Departure::KeyGone`] the presence must be dropped.
+    pub fn leave(&mut self, id: u64) -> Departure {
+        let Some(clones) = &mut self.clones else {
+            if self.active.id() != id {
+                return Departure::Unknown;
+            }
+            self.active.set_active(false);
+            return Departure::KeyGone;
+        };
+        let Some(at) = clones.members.iter().position(|member| member.connection.id() == id) else {
+            return Departure::Unknown;
+        };
+        clones.members.remove(at).connection.set_shared(false);
+        // The first of those that sent last, hence the oldest where none has sent.
+        let successor = clones.members.iter().rev().max_by_key(|member| member.last_sent);
+        let successor = successor.expect("clones are two or more").connection.clone();
+        if clones.members.len() == 1 {
+            successor.set_shared(false);
+            self.clones = None;
+        }
+        if self.active.id() == id {
+            self.activate(successor);
+        }
+        Departure::OthersRemain
+    }
+
+    fn activate(&mut self, connection: Arc<C>) {
+        connection.set_active(true);
+        std::mem::replace(&mut self.active, connection).set_active(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    #[derive(Debug)]
+    struct Flags {
+        id: u64,
+        active: AtomicBool,
+        shared: AtomicBool,
+    }
+
+    impl Connection for Flags {
+        fn id(&self) -> u64 {
+            self.id
+        }
+        fn set_active(&self, active: bool) {
+            self.active.store(active, Relaxed);
+        }
+        fn set_shared(&self, shared: bool) {
+            self.shared.store(shared, Relaxed);
+        }
+    }
+
+    impl Flags {
+        fn is_active(&self) -> bool {
+            self.active.load(Relaxed)
+        }
+        fn is_shared(&self) -> bool {
+            self.shared.load(Relaxed)
+        }
+    }
+
+    fn connections<const N: usize>() -> [Arc<Flags>; N] {
+        std::array::from_fn(|id| {
+            Arc::new(Flags { id: id as u64, active: AtomicBool::new(false), shared: AtomicBool::new(false) })
+        })
+    }
+
+    #[test]
+    fn the_newest_is_active_and_the_rest_stay() {
+        let [a, b] = connections();
+        let mut presence = Presence::new(a.clone());
+        assert!(a.is_active() && !a.is_shared());
+        presence.join(b.clone());
+        assert_eq!((a.is_active(), b.is_active()), (false, true));
+        assert!(a.is_shared() && b.is_shared());
+        assert_eq!(presence.leave(1), Departure::OthersRemain);
+        assert!(a.is_active() && !a.is_shared());
+        assert_eq!(presence.leave(1), Departure::Unknown);
+        assert_eq!(presence.leave(0), Departure::KeyGone);
+        assert!(!a.is_active() && !b.is_active() && !b.is_shared());
+    }
+
+    #[test]
+    fn the_last_writer_is_active_and_succeeds() {
+        let [a, b, c] = connections();
+        let mut presence = Presence::new(a.clone());
+        presence.join(b.clone());
+        presence.join(c.clone());
+        presence.note_sent(b.id);
+        assert_eq!(presence.active().id, 1);
+        presence.note_sent(a.id);
+        assert_eq!(presence.active().id, 0);
+        assert_eq!(presence.leave(a.id), Departure::OthersRemain);
+        assert_eq!(presence.active().id, 1, "b sent, c did not");
+        assert!(b.is_active() && !c.is_active());
+    }
+
+    #[test]
+    fn where_none_has_sent_the_oldest_succeeds() {
+        let [a, b, c] = connections();
+        let mut presence = Presence::new(a);
+        presence.join(b);
+        presence.join(c);
+        presence.leave(2);
+        assert_eq!(presence.active().id, 0);
+        let [a, b, c, d] = connections();
+        let mut presence = Presence::new(a);
+        presence.join(b);
+        presence.join(c);
+        presence.join(d);
+        presence.leave(0);
+        assert_eq!(presence.active().id, 3, "an idle clone that leaves changes nothing");
+        presence.leave(3);
+        assert_eq!(presence.active().id, 1, "the oldest of those left");
+    }
+}

@@ -1,0 +1,144 @@
+//! A session: what the bytes of a logged-in connection ask the relay for.
+//!
+//! The driver hands in slices of the stream as they come and performs the [`Action`]s that come out. An action borrows
+//! the bytes of its frame; nothing is copied unless a frame was cut between two slices.
+
+use wire::derp::buffer::{BadLength, Deframer};
+use wire::derp::frame::{ClientFrame, Malformed, PingData};
+use wire::disco::looks_like_disco;
+use wire::key::NodePublic;
+use wire::pool::BufferPool;
+
+/// Whether a packet is disco: it has a lane of its own and a label of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PacketKind {
+    /// The packet looks like disco.
+    Disco,
+    /// Anything else, as a rule WireGuard.
+    Other,
+}
+
+impl PacketKind {
+    /// The kind of `packet`.
+    #[must_use]
+    #[inline]
+    pub fn of(packet: &[u8]) -> Self {
+        if looks_like_disco(packet) { Self::Disco } else { Self::Other }
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Send `packet` to the peer `to`.
+    Forward {
+        /// The destination.
+        to: NodePublic,
+        /// At most 65,536 bytes.
+        packet: &'a [u8],
+    },
+    /// Answer a Ping with these bytes.
+    Pong(PingData),
+    /// This relay is, or is no longer, the client's home.
+    Preferred(bool),
+}
+
+/// Why the relay closes a connection that has logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Close {
+    /// The client closed, or the network did.
+    PeerClosed,
+    /// A frame breaks the layout of its type.
+    BadFrame,
+    /// A frame needs mesh rights, which the client does not have.
+    NotPermitted,
+    /// The client broke TLS.
+    Tls,
+    /// The socket reports an error.
+    Socket,
+    /// Nothing could be written for the write timeout.
+    WriteTimeout,
+    /// The relay shuts down.
+    Shutdown,
+}
+
+impl Close {
+    /// Every reason, for metrics that exist from the start.
+    pub const ALL: [Self; 7] = [
+        Self::PeerClosed,
+        Self::BadFrame,
+        Self::NotPermitted,
+        Self::Tls,
+        Self::Socket,
+        Self::WriteTimeout,
+        Self::Shutdown,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::BadFrame => "bad_frame",
+            Self::NotPermitted => "not_permitted",
+            Self::Tls => "tls",
+            Self::Socket => "socket",
+            Self::WriteTimeout => "write_timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<BadLength> for Close {
+    fn from(_: BadLength) -> Self {
+        Self::BadFrame
+    }
+}
+
+impl From<Malformed> for Close {
+    fn from(_: Malformed) -> Self {
+        Self::BadFrame
+    }
+}
+
+/// The relay's side of one logged-in connection.
+#[derive(Debug, Default)]
+pub struct Session {
+    deframer: Deframer,
+}
+
+impl Session {
+    /// The next thing that the client asks for; `None` when `input` is used up.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the connection must be closed.
+    #[inline]
+    pub fn next<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut &'i [u8],
+        pool: &mut BufferPool,
+    ) -> Result<Option<Action<'s>>, Close> {
+        // A Pong answers nothing, for this relay sends no Ping: it is skipped, as are the types that nobody knows.
+        let Some(frame) = self.deframer.next(input, ClientFrame::payload_bounds, pool)? else {
+            return Ok(None);
+        };
+        match ClientFrame::decode(frame.kind, frame.payload)? {
+            Some(ClientFrame::SendPacket { to, packet }) => Ok(Some(Action::Forward { to, packet })),
+            Some(ClientFrame::Ping(data)) => Ok(Some(Action::Pong(data))),
+            Some(ClientFrame::NotePreferred(on)) => Ok(Some(Action::Preferred(on))),
+            Some(ClientFrame::ForwardPacket { .. } | ClientFrame::WatchConns | ClientFrame::ClosePeer(_)) => {
+                Err(Close::NotPermitted)
+            }
+            Some(ClientFrame::Pong(_)) | None => {
+                unreachable!("a type without bounds is skipped by the deframer")
+            }
+        }
+    }
+
+    /// Frames of unknown types that were skipped.
+    #[must_use]
+    pub const fn skipped(&self) -> u64 {
+        self.deframer.skipped()
+    }
+}

@@ -1,0 +1,249 @@
+//! Every interleaving of the threads that share an outbox, and of a sender with one connection of a key that replaces
+//! another. Run by `make loom`, which builds with `--cfg loom`.
+
+#![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::sync::Arc as StdArc;
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
+use relay_proto::outbox::{Batch, DropReason, DropSink, Limits};
+use relay_proto::presence::{Connection, Departure, Presence};
+use relay_proto::session::PacketKind;
+use wire::derp::frame::ServerFrame;
+use wire::key::NodePublic;
+use wire::pool::BufferPool;
+use wire::time::Instant;
+
+const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
+const LIMITS: Limits = Limits { bytes: 1 << 20, disco_bytes: 1 << 20, age: Duration::from_secs(1) };
+const FRAME: usize = ServerFrame::recv_packet_len(1);
+
+#[derive(Default)]
+struct Drops(usize);
+
+impl DropSink for Drops {
+    fn dropped(&mut self, _: DropReason, _: PacketKind, _: usize) {
+        self.0 += 1;
+    }
+}
+
+/// A socket as the kernel has it: it takes a frame while it is writable, and who finds it full is promised an event.
+#[derive(Default)]
+struct Socket {
+    writable: bool,
+    event_promised: bool,
+    received: Vec<u8>,
+}
+
+/// The way out to a [`Socket`]; `sending` is up while a write is in flight.
+struct Outlet {
+    socket: Arc<Mutex<Socket>>,
+    sending: Arc<AtomicBool>,
+}
+
+impl Transmit for Outlet {
+    type Scratch = ();
+
+    fn send(&mut self, batch: Option<&mut Batch>, (): &mut ()) -> Sent {
+        let Some(batch) = batch else { return Sent::All };
+        assert!(!self.sending.swap(true, Ordering::SeqCst), "two writes in flight for one socket");
+        let sent = {
+            let mut socket = self.socket.lock().unwrap();
+            if socket.writable {
+                while let Some(chunk) = batch.chunk(usize::MAX) {
+                    socket.received.extend_from_slice(chunk);
+                    let len = chunk.len();
+                    batch.advance(len);
+                }
+                Sent::All
+            } else {
+                socket.event_promised = true;
+                Sent::Blocked
+            }
+        };
+        self.sending.store(false, Ordering::SeqCst);
+        sent
+    }
+}
+
+fn connection(writable: bool) -> (Arc<Mutex<Socket>>, Arc<Egress<Outlet>>) {
+    let socket = Arc::new(Mutex::new(Socket { writable, ..Socket::default() }));
+    let outlet = Outlet { socket: socket.clone(), sending: Arc::new(AtomicBool::new(false)) };
+    (socket, Arc::new(Egress::new(outlet)))
+}
+
+/// Lends a thread what a flush needs.
+fn with_hand<R>(drops: &mut Drops, work: impl FnOnce(&mut Hand<'_, (), Drops>) -> R) -> R {
+    let hand = &mut Hand {
+        now: Instant::ZERO,
+        limits: &LIMITS,
+        pool: &mut BufferPool::default(),
+        drops,
+        scratch: &mut (),
+    };
+    work(hand)
+}
+
+/// Pushes a packet and flushes if that is owed. Returns whether the connection took it.
+fn send(egress: &Egress<Outlet>, number: u8, drops: &mut Drops) -> bool {
+    let pushed = egress.push(|outbox| {
+        outbox.push_packet(Instant::ZERO, &FROM, &[number], &LIMITS, &mut BufferPool::default(), drops);
+        true
+    });
+    if pushed == Pushed::MustFlush {
+        with_hand(drops, |hand| egress.flush(hand));
+    }
+    pushed != Pushed::Closed
+}
+
+fn received(socket: &Mutex<Socket>) -> usize {
+    let len = socket.lock().unwrap().received.len();
+    assert_eq!(len % FRAME, 0, "frames are whole");
+    len / FRAME
+}
+
+#[test]
+fn what_two_threads_push_is_sent_by_the_time_both_are_done() {
+    loom::model(|| {
+        let (socket, egress) = connection(true);
+        let other = {
+            let egress = egress.clone();
+            thread::spawn(move || {
+                assert!(send(&egress, 1, &mut Drops::default()));
+            })
+        };
+        assert!(send(&egress, 2, &mut Drops::default()));
+        other.join().unwrap();
+        assert_eq!(received(&socket), 2);
+    });
+}
+
+#[test]
+fn a_socket_that_becomes_writable_at_any_moment_is_written_to() {
+    loom::model(|| {
+        let (socket, egress) = connection(false);
+        let owner = {
+            let (socket, egress) = (socket.clone(), egress.clone());
+            thread::spawn(move || {
+                let event = {
+                    let mut socket = socket.lock().unwrap();
+                    socket.writable = true;
+                    std::mem::take(&mut socket.event_promised)
+                };
+                if event {
+                    let flushed = with_hand(&mut Drops::default(), |hand| egress.flush_writable(hand));
+                    assert_eq!(flushed, Flushed::Done);
+                }
+            })
+        };
+        assert!(send(&egress, 1, &mut Drops::default()));
+        assert!(send(&egress, 2, &mut Drops::default()));
+        owner.join().unwrap();
+        assert_eq!(received(&socket), 2);
+        assert!(!egress.is_blocked());
+    });
+}
+
+#[test]
+fn a_packet_pushed_while_the_connection_closes_is_sent_or_dropped_and_never_both() {
+    loom::model(|| {
+        let (socket, egress) = connection(true);
+        let closer = {
+            let egress = egress.clone();
+            thread::spawn(move || {
+                let mut drops = Drops::default();
+                with_hand(&mut drops, |hand| egress.close(hand, |_, ()| ()));
+                drops.0
+            })
+        };
+        let mut drops = Drops::default();
+        let refused = usize::from(!send(&egress, 1, &mut drops));
+        let dropped = closer.join().unwrap();
+        assert_eq!(received(&socket) + dropped + drops.0 + refused, 1);
+        assert!(!send(&egress, 2, &mut drops), "a closed connection takes nothing");
+    });
+}
+
+/// A connection with the flag that senders look at.
+struct Peer {
+    id: u64,
+    active: AtomicBool,
+    inbox: Mutex<Vec<u8>>,
+}
+
+impl Connection for Peer {
+    fn id(&self) -> u64 {
+        self.id
+    }
+    fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
+    }
+    fn set_shared(&self, _: bool) {}
+}
+
+fn peer(id: u64) -> StdArc<Peer> {
+    StdArc::new(Peer { id, active: AtomicBool::new(false), inbox: Mutex::new(Vec::new()) })
+}
+
+type Map = Mutex<Option<Presence<Peer>>>;
+
+/// What a sender does that knows `route`: trust its flag, else ask the map.
+fn deliver(map: &Map, route: &StdArc<Peer>, number: u8) -> bool {
+    let to = if route.active.load(Ordering::Acquire) {
+        Some(route.clone())
+    } else {
+        map.lock().unwrap().as_ref().map(|presence| presence.active().clone())
+    };
+    if let Some(to) = &to {
+        to.inbox.lock().unwrap().push(number);
+    }
+    to.is_some()
+}
+
+#[test]
+fn while_one_connection_replaces_another_a_packet_reaches_one_of_them_and_then_the_new_one() {
+    loom::model(|| {
+        let (old, new) = (peer(1), peer(2));
+        let map: Arc<Map> = Arc::new(Mutex::new(Some(Presence::new(old.clone()))));
+        let arrival = {
+            let (map, new) = (map.clone(), new.clone());
+            thread::spawn(move || map.lock().unwrap().as_mut().unwrap().join(new))
+        };
+        assert!(deliver(&map, &old, 1), "the key is here all the time");
+        arrival.join().unwrap();
+        assert!(deliver(&map, &old, 2));
+        let (old, new) = (old.inbox.lock().unwrap().clone(), new.inbox.lock().unwrap().clone());
+        assert_eq!(old.len() + new.len(), 2);
+        assert_eq!(new.last(), Some(&2), "once the new one is there, it is the one");
+    });
+}
+
+#[test]
+fn while_the_active_connection_leaves_a_packet_goes_to_it_or_to_its_successor() {
+    loom::model(|| {
+        let (stays, leaves) = (peer(1), peer(2));
+        let mut presence = Presence::new(stays.clone());
+        presence.join(leaves.clone());
+        let map: Arc<Map> = Arc::new(Mutex::new(Some(presence)));
+        let departure = {
+            let map = map.clone();
+            thread::spawn(move || {
+                let departure = map.lock().unwrap().as_mut().unwrap().leave(2);
+                assert_eq!(departure, Departure::OthersRemain);
+            })
+        };
+        assert!(deliver(&map, &leaves, 1), "the key is here all the time");
+        departure.join().unwrap();
+        assert!(deliver(&map, &leaves, 2));
+        assert_eq!(
+            stays.inbox.lock().unwrap().last(),
+            Some(&2),
+            "once it has left, the successor is the one"
+        );
+    });
+}
