@@ -1,0 +1,327 @@
+//! Looking settings up: one value through all layers, and at the end whatever nobody looked up.
+
+use std::{
+    fmt::Debug,
+    ops::{Range, RangeInclusive},
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Key, Origin, Problem, Problems, Resolved, Sources, Value, problem::closest, resolved::Setting,
+    sources::File,
+};
+
+/// Longest piece of a value that a message repeats, in characters.
+const FOUND_LEN: usize = 60;
+
+/// How private keys begin in text. A value that contains this is never repeated, whichever key it was given for: the
+/// likeliest way to leak a secret is to give it under a wrong name.
+const SECRET_MARK: &str = "privkey:";
+
+/// Reads settings out of [`Sources`] and collects what is wrong with them.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    sources: &'a Sources,
+    table: DeTable<'a>,
+    /// The file could not be read as a whole, so that nothing follows from a setting that seems to be missing.
+    broken: bool,
+    known: Vec<Key>,
+    known_variables: Vec<String>,
+    settings: Vec<Setting>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// Parses the file, if there is one.
+    pub fn new(sources: &'a Sources) -> Self {
+        let mut reader = Self {
+            sources,
+            table: DeTable::new(),
+            broken: sources.unreadable.is_some(),
+            known: Vec::new(),
+            known_variables: Vec::new(),
+            settings: Vec::new(),
+            problems: sources.unreadable.iter().cloned().collect(),
+        };
+        if let Some(file) = &sources.file {
+            let (table, errors) = DeTable::parse_recoverable(&file.text);
+            if errors.is_empty() {
+                reader.table = table.into_inner();
+            }
+            reader.broken |= !errors.is_empty();
+            reader.problems.extend(errors.iter().map(|error| Problem::Syntax {
+                origin: file.origin(error.span().unwrap_or_default()),
+                reason: error.message().replace('\n', ", "),
+            }));
+        }
+        reader
+    }
+
+    /// Begins the lookup of one setting. Each key is looked up once.
+    pub fn key<V: Value>(&mut self, key: Key) -> Lookup<'_, 'a, V> {
+        Lookup { reader: self, key, allowed: V::allowed(), rule: Box::new(|_| true) }
+    }
+
+    /// Accepts a variable that is no setting, such as the one that names the file. Its name includes the prefix.
+    pub fn accept_variable(&mut self, name: &str) {
+        self.known_variables.push(name.into());
+    }
+
+    /// Where the setting was given last, in the order of the layers; `None` if nowhere.
+    pub fn given(&self, key: Key) -> Option<Origin> {
+        if let Some(flag) = key.flag.filter(|_| self.sources.flags.contains_key(key.path)) {
+            return Some(Origin::Flag(flag));
+        }
+        let variable = key.variable(self.sources.prefix);
+        if self.sources.variables.contains_key(&variable) {
+            return Some(Origin::Variable(variable));
+        }
+        let (file, value) = self.in_file(key)?;
+        Some(file.origin(value.span()))
+    }
+
+    /// Notes that a setting does not go together with another one. `reason` names the other.
+    pub fn conflict(&mut self, key: Key, reason: impl Into<String>) {
+        let origin = self.given(key).unwrap_or(Origin::Default);
+        self.problems.push(Problem::Conflict { origin, key: key.path.into(), reason: reason.into() });
+    }
+
+    /// Notes that a setting without a default is missing.
+    pub fn missing(&mut self, key: Key, allowed: impl Into<String>) {
+        if !self.broken {
+            let ways = key.ways(self.sources.prefix);
+            self.problems.push(Problem::Missing { key: key.path.into(), ways, allowed: allowed.into() });
+        }
+    }
+
+    /// Ends the reading: what is left over in the file is unknown; any problem is an error.
+    pub fn finish(mut self) -> Result<Resolved, Problems> {
+        let table = std::mem::take(&mut self.table);
+        if let Some(file) = &self.sources.file {
+            self.unknown_keys(file, "", &table);
+        }
+        let warnings = self.unknown_variables();
+        if self.problems.is_empty() {
+            Ok(Resolved::new(self.settings, warnings))
+        } else {
+            Err(Problems::new(self.problems, warnings))
+        }
+    }
+
+    fn in_file(&self, key: Key) -> Option<(&'a File, &Spanned<DeValue<'a>>)> {
+        let file = self.sources.file.as_ref()?;
+        let (tables, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        let mut table = &self.table;
+        for segment in tables.split('.').filter(|segment| !segment.is_empty()) {
+            table = table.get(segment)?.get_ref().as_table()?;
+        }
+        Some((file, table.get(name)?))
+    }
+
+    /// Reports each key of `table` that is no setting and leads to none.
+    fn unknown_keys(&mut self, file: &File, prefix: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let path = format!("{prefix}{}", bare_or_quoted(name.get_ref()));
+            if self.known.iter().any(|key| key.path == path) {
+                continue;
+            }
+            let inner = format!("{path}.");
+            let is_table = self.known.iter().any(|key| key.path.starts_with(&inner));
+            match value.get_ref() {
+                DeValue::Table(table) if is_table => self.unknown_keys(file, &inner, table),
+                _ if is_table => self.problems.push(Problem::Rejected {
+                    origin: file.origin(value.span()),
+                    key: path,
+                    found: shown(&file.text[value.span()]),
+                    allowed: format!("a table with {}", self.names_in(&inner)),
+                }),
+                _ => self.problems.push(Problem::Unknown {
+                    origin: file.origin(name.span()),
+                    hint: self.hint(&path, prefix),
+                    key: path,
+                }),
+            }
+        }
+    }
+
+    fn hint(&self, path: &str, prefix: &str) -> String {
+        let keys = self.known.iter().map(|key| key.path);
+        let tables = keys.clone().filter_map(|path| path.rsplit_once('.')).map(|(table, _)| table);
+        match closest(path, keys.chain(tables)) {
+            Some(key) => format!("did you mean {key}?"),
+            None => format!("allowed here: {}", self.names_in(prefix)),
+        }
+    }
+
+    /// What may stand directly in the table with this prefix: keys, then tables, in the order of their lookup.
+    fn names_in(&self, prefix: &str) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for rest in self.known.iter().filter_map(|key| key.path.strip_prefix(prefix)) {
+            let name =
+                rest.split_once('.').map_or_else(|| rest.to_owned(), |(table, _)| format!("[{table}]"));
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(", ")
+    }
+
+    /// Variables that begin with the prefix and are no setting. Kubernetes puts such variables into every container (for
+    /// a Service named `towpath`: `TOWPATH_SERVICE_HOST` and more), so they cannot be errors.
+    fn unknown_variables(&self) -> Vec<String> {
+        let mut known: Vec<_> = self.known.iter().map(|key| key.variable(self.sources.prefix)).collect();
+        known.extend(self.known_variables.iter().cloned());
+        let unknown = self.sources.variables.keys().filter(|name| !known.contains(name));
+        unknown
+            .map(|name| match closest(name, known.iter().map(String::as_str)) {
+                Some(near) => format!("{name} is not a setting and is ignored; did you mean {near}?"),
+                None => format!("{name} is not a setting and is ignored"),
+            })
+            .collect()
+    }
+
+    /// The value of the highest layer that gives an acceptable one. Notes what is wrong in any layer.
+    fn look_up<V: Value>(
+        &mut self,
+        key: Key,
+        allowed: &str,
+        rule: &dyn Fn(&V) -> bool,
+    ) -> Option<(V, Origin)> {
+        debug_assert!(self.known.iter().all(|known| known.path != key.path), "{} looked up twice", key.path);
+        self.known.push(key);
+        let mut best = None;
+        let mut rejected = Vec::new();
+        if let Some((file, value)) = self.in_file(key) {
+            match V::from_toml(value) {
+                Ok(read) if rule(&read) => best = Some((read, file.origin(value.span()))),
+                Ok(_) => rejected.push((file.origin(value.span()), &file.text[value.span()])),
+                Err(spans) => {
+                    rejected
+                        .extend(spans.into_iter().map(|span| (file.origin(span.clone()), &file.text[span])));
+                }
+            }
+        }
+        for (text, origin) in self.texts(key) {
+            match text.and_then(V::from_text).filter(rule) {
+                Some(read) => best = Some((read, origin)),
+                None => rejected.push((origin, text.unwrap_or("bytes that are not UTF-8"))),
+            }
+        }
+        self.problems.extend(rejected.into_iter().map(|(origin, found)| Problem::Rejected {
+            origin,
+            key: key.path.into(),
+            found: if key.secret { "a value that is not shown".into() } else { shown(found) },
+            allowed: allowed.into(),
+        }));
+        best
+    }
+
+    /// What the environment and the command line give, in this order. `None` in place of text that is not UTF-8.
+    fn texts(&self, key: Key) -> impl Iterator<Item = (Option<&'a str>, Origin)> + use<'a> {
+        let variable = key.variable(self.sources.prefix);
+        let from_variable = self.sources.variables.get(&variable).map(|text| text.to_str());
+        let from_flag = self.sources.flags.get(key.path).map(|text| Some(text.as_str()));
+        let variable = from_variable.map(|text| (text, Origin::Variable(variable)));
+        variable.into_iter().chain(from_flag.zip(key.flag.map(Origin::Flag)))
+    }
+}
+
+/// One setting being looked up; ended by [`or`](Self::or), [`optional`](Self::optional) or
+/// [`required`](Self::required).
+#[must_use = "a setting that is not looked up is an unknown key"]
+pub struct Lookup<'r, 'a, V> {
+    reader: &'r mut Reader<'a>,
+    key: Key,
+    allowed: String,
+    rule: Box<dyn Fn(&V) -> bool>,
+}
+
+impl<V: Value> Lookup<'_, '_, V> {
+    /// Accepts only values that `rule` holds for, which `allowed` describes.
+    pub fn matching(mut self, allowed: impl Into<String>, rule: impl Fn(&V) -> bool + 'static) -> Self {
+        self.allowed = allowed.into();
+        self.rule = Box::new(rule);
+        self
+    }
+
+    /// Accepts only values in this range.
+    pub fn within(self, range: RangeInclusive<V>) -> Self
+    where
+        V: PartialOrd,
+    {
+        let allowed = format!("{} to {}", range.start().to_toml(), range.end().to_toml());
+        self.matching(allowed, move |value| range.contains(value))
+    }
+
+    /// The value, or `default` if it is not given.
+    pub fn or(self, default: V) -> V {
+        debug_assert!((self.rule)(&default), "the default of {} breaks its own rule", self.key.path);
+        let found = self.reader.look_up(self.key, &self.allowed, &*self.rule);
+        let (value, origin) = found.unwrap_or((default, Origin::Default));
+        self.reader.settings.push(Setting::new(self.key, Some(value.to_toml()), origin));
+        value
+    }
+
+    /// The value, if it is given.
+    pub fn optional(self) -> Option<V> {
+        let found = self.reader.look_up(self.key, &self.allowed, &*self.rule);
+        let (value, origin) = found.map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
+        self.reader.settings.push(Setting::new(self.key, value.as_ref().map(V::to_toml), origin));
+        value
+    }
+
+    /// The value. If it is not given, that is a problem, and what is returned in its place must not be used for anything
+    /// but finding more problems: [`Reader::finish`] fails.
+    pub fn required(self) -> V
+    where
+        V: Default,
+    {
+        if self.reader.given(self.key).is_none() {
+            self.reader.missing(self.key, &self.allowed);
+        }
+        self.optional().unwrap_or_default()
+    }
+}
+
+impl<V> Debug for Lookup<'_, '_, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lookup")
+            .field("key", &self.key.path)
+            .field("allowed", &self.allowed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl File {
+    fn origin(&self, span: Range<usize>) -> Origin {
+        let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        Origin::File { name: self.name.clone(), line }
+    }
+}
+
+/// The name as TOML would write it, so that a quoted key with a dot is not mistaken for a path.
+fn bare_or_quoted(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    if bare { name.into() } else { super::value::quote(name) }
+}
+
+/// An offending value as a message repeats it: one line, of bounded length, never a secret.
+fn shown(text: &str) -> String {
+    if text.to_ascii_lowercase().contains(SECRET_MARK) {
+        return "a private key".into();
+    }
+    if text.is_empty() {
+        return "nothing".into();
+    }
+    let mut shown: String =
+        text.chars().take(FOUND_LEN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(FOUND_LEN).is_some() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,86 @@
+//! Strict configuration: nothing given is ever ignored, and every mistake is reported at once.
+//!
+//! A setting is a [`Key`] with a type ([`Value`]) and often a rule. It is looked up in four layers, each overriding the
+//! one before: the default, the file (TOML), the environment (`TOWPATH_OUTBOX_AGE`), the command line (`--listen`).
+//! A program reads its settings from a [`Reader`] in the order in which they should be printed:
+//!
+//! ```
+//! use std::time::Duration;
+//! use service::config::{Key, Reader, Sources};
+//!
+//! const KEEPALIVE: Key = Key::new("keepalive");
+//!
+//! let sources = Sources::new("TOWPATH").text("relay.toml", "keepalive = \"90s\"");
+//! let mut reader = Reader::new(&sources);
+//! let keepalive = reader
+//!     .key(KEEPALIVE)
+//!     .within(Duration::from_secs(5)..=Duration::from_secs(600))
+//!     .or(Duration::from_secs(60));
+//! let resolved = reader.finish()?;
+//! assert_eq!(keepalive, Duration::from_secs(90));
+//! assert_eq!(resolved.to_toml(), "keepalive = \"90s\"  # relay.toml:1\n");
+//! # Ok::<(), service::config::Problems>(())
+//! ```
+//!
+//! Looking a setting up never fails: a mistake is noted, the next lower layer's value is returned, and
+//! [`Reader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
+//! that would be wrong on its own should not wait for the day on which the override goes away.
+
+mod lookup;
+mod problem;
+mod resolved;
+mod sources;
+mod value;
+
+pub use lookup::{Lookup, Reader};
+pub use problem::{Origin, Problem, Problems};
+pub use resolved::Resolved;
+pub use sources::Sources;
+pub use value::{ByteSize, Choice, Value};
+
+/// The name of a setting: a dotted path in the file, from which the environment variable follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    path: &'static str,
+    flag: Option<&'static str>,
+    secret: bool,
+}
+
+impl Key {
+    /// A setting at this dotted path, such as `outbox.age`.
+    pub const fn new(path: &'static str) -> Self {
+        Self { path, flag: None, secret: false }
+    }
+
+    /// The same setting, with a flag on the command line, such as `--listen`.
+    pub const fn with_flag(self, flag: &'static str) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    /// The same setting, never to be shown.
+    pub const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    /// The dotted path.
+    pub const fn path(self) -> &'static str {
+        self.path
+    }
+
+    /// The environment variable: prefix and path in capitals, dots as underscores.
+    fn variable(self, prefix: &str) -> String {
+        format!("{prefix}_{}", self.path.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Every way to give the setting, in words.
+    fn ways(self, prefix: &str) -> String {
+        let variable = self.variable(prefix);
+        match self.flag {
+            Some(flag) => format!("in the file, as {variable} or as {flag}"),
+            None => format!("in the file or as {variable}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! The outcome: every setting with its value and where that came from.
+
+use std::fmt::Write;
+
+use super::{Key, Origin};
+
+/// What stands for the value of a secret.
+const MASK: &str = "\"********\"";
+
+/// One setting as it was resolved.
+#[derive(Clone, Debug)]
+pub(super) struct Setting {
+    path: &'static str,
+    /// TOML; `None` if the setting has no value. A secret's value is not kept.
+    value: Option<String>,
+    origin: Origin,
+}
+
+impl Setting {
+    pub(super) fn new(key: Key, value: Option<String>, origin: Origin) -> Self {
+        let value = if key.secret { value.map(|_| MASK.into()) } else { value };
+        Self { path: key.path, value, origin }
+    }
+}
+
+/// Every setting with its value and origin.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    settings: Vec<Setting>,
+    warnings: Vec<String>,
+}
+
+impl Resolved {
+    pub(super) fn new(settings: Vec<Setting>, warnings: Vec<String>) -> Self {
+        Self { settings, warnings }
+    }
+
+    /// What was ignored and should be told to the user.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where the value of the setting came from. `None` for a setting that nobody looked up.
+    pub fn origin(&self, key: Key) -> Option<&Origin> {
+        self.settings.iter().find(|setting| setting.path == key.path).map(|setting| &setting.origin)
+    }
+
+    /// The configuration as a TOML file that would resolve to the same values, each with its origin in a comment.
+    /// Secrets are masked; settings without a value are comments.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        let mut tables: Vec<&str> = self.settings.iter().map(|setting| split(setting.path).0).collect();
+        // Stable, so that tables keep the order of their first setting; the root has to come first.
+        tables.sort_by_key(|table| !table.is_empty());
+        let mut written = Vec::new();
+        for table in tables {
+            if written.contains(&table) {
+                continue;
+            }
+            written.push(table);
+            if !table.is_empty() {
+                push(&mut out, format_args!("\n[{table}]\n"));
+            }
+            for setting in &self.settings {
+                let (of, name) = split(setting.path);
+                match &setting.value {
+                    _ if of != table => {}
+                    Some(value) => push(&mut out, format_args!("{name} = {value}  # {}\n", setting.origin)),
+                    None => push(&mut out, format_args!("# {name} is not set\n")),
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Table and name of a dotted path; the root table is empty.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('.').unwrap_or(("", path))
+}
+
+fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
+    out.write_fmt(line).expect("writing to a String cannot fail");
+}

@@ -1,0 +1,72 @@
+//! The layers above the defaults, as raw text: a file, the environment, the command line.
+
+use std::{collections::BTreeMap, ffi::OsString, path::Path};
+
+use super::{Key, Problem};
+
+/// What the user gave, before anything is looked up in it.
+#[derive(Debug)]
+pub struct Sources {
+    pub(super) prefix: &'static str,
+    pub(super) file: Option<File>,
+    pub(super) unreadable: Option<Problem>,
+    pub(super) variables: BTreeMap<String, OsString>,
+    /// By path of the setting.
+    pub(super) flags: BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Sources {
+    /// No file, no variables, no flags; variables will be those that begin with `prefix` and an underscore.
+    pub fn new(prefix: &'static str) -> Self {
+        Self { prefix, file: None, unreadable: None, variables: BTreeMap::new(), flags: BTreeMap::new() }
+    }
+
+    /// Adds the file at `path`. A file that was asked for and cannot be read is a [`Problem`], never an empty file.
+    #[must_use]
+    pub fn file(mut self, path: &Path) -> Self {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.file = Some(File { name, text }),
+            Err(error) => self.unreadable = Some(Problem::Unreadable { name, reason: error.to_string() }),
+        }
+        self
+    }
+
+    /// Adds a file that is in memory already.
+    #[must_use]
+    pub fn text(mut self, name: &str, text: &str) -> Self {
+        self.file = Some(File { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Adds environment variables, such as those of `std::env::vars_os()`. Those without the prefix are not kept.
+    #[must_use]
+    pub fn variables<K: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        for (name, value) in variables {
+            let Ok(name) = name.into().into_string() else { continue };
+            if name.strip_prefix(self.prefix).is_some_and(|rest| rest.starts_with('_')) {
+                self.variables.insert(name, value.into());
+            }
+        }
+        self
+    }
+
+    /// Adds the value of the key's flag, if the user gave it.
+    #[must_use]
+    pub fn flag(mut self, key: Key, value: Option<String>) -> Self {
+        debug_assert!(key.flag.is_some(), "{} has no flag", key.path);
+        if let Some(value) = value {
+            self.flags.insert(key.path, value);
+        }
+        self
+    }
+}

@@ -1,0 +1,73 @@
+//! Logs: events of [`tracing`], written to standard error, for a person or for a machine.
+//!
+//! Standard output stays free for what a command was asked to print.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::Choice;
+
+/// How log events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One line of text for each event; coloured on a terminal.
+    Human,
+    /// One JSON object on a line of its own for each event.
+    Json,
+}
+
+impl Choice for Format {
+    const ALL: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
+}
+
+/// The least severe events that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// What needs a person now.
+    Error,
+    /// What is wrong but survivable.
+    Warn,
+    /// What an operator wants to know about a healthy server.
+    Info,
+    /// What helps to find a fault; may be many events for each connection.
+    Debug,
+    /// Everything, events for each packet included: not for production.
+    Trace,
+}
+
+impl Choice for Level {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// Writes the events of the whole process to standard error from now on.
+///
+/// # Errors
+///
+/// If the process has a subscriber already.
+pub fn init(format: Format, level: Level) -> Result<(), tracing_subscriber::util::TryInitError> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match format {
+        Format::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(layer.with_filter(LevelFilter::from(level))).try_init()
+}

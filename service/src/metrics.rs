@@ -1,0 +1,19 @@
+//! Metrics that every process has.
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{IntGauge, Opts, Registry};
+
+/// Registers `process_…` (memory, CPU, file descriptors, start time) and `towpath_build_info`.
+///
+/// # Errors
+///
+/// When the registry already has metrics of these names.
+pub fn register_process(registry: &Registry, binary: &str, version: &str) -> prometheus::Result<()> {
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let build = Opts::new("towpath_build_info", "Always 1; the labels say what runs")
+        .const_label("binary", binary)
+        .const_label("version", version);
+    let build = IntGauge::with_opts(build)?;
+    build.set(1);
+    registry.register(Box::new(build))
+}

@@ -1,0 +1,84 @@
+//! Signals that ask the process to end.
+//!
+//! The first SIGTERM or SIGINT starts an orderly shutdown, the second one ends the process at once, for when the first
+//! takes too long. SIGHUP, whose default is to kill, is caught and ignored: nothing is reloaded while running.
+//!
+//! A thread of its own waits for them, so that the second signal works however stuck the rest of the process is.
+
+use std::{io, thread};
+
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+/// The exit code after a second signal: the shutdown was not completed.
+const CUT_SHORT: i32 = 1;
+
+/// The process's wish to end, as told by signals. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    requested: watch::Receiver<bool>,
+}
+
+impl Shutdown {
+    /// Catches the signals from now on, for the rest of the process's life.
+    ///
+    /// # Errors
+    ///
+    /// If the thread or the signal handlers cannot be set up.
+    pub fn install() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let (request, requested) = watch::channel(false);
+        let signals = {
+            let _inside = runtime.enter();
+            Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                hangup: signal(SignalKind::hangup())?,
+            }
+        };
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(signals.watch(&request)))?;
+        Ok(Self { requested })
+    }
+
+    /// Waits for the first signal. Completes at once if it has arrived already.
+    pub async fn requested(mut self) {
+        if self.requested.wait_for(|requested| *requested).await.is_err() {
+            // Only if the thread is gone: no signal will be told any more, which is no reason to end.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    async fn watch(mut self, request: &watch::Sender<bool>) {
+        let first = self.next().await;
+        info!(signal = first, "shutting down; a second signal ends the process at once");
+        request.send_replace(true);
+        let second = self.next().await;
+        warn!(signal = second, "shutdown cut short");
+        std::process::exit(CUT_SHORT);
+    }
+
+    /// The next signal that asks for an end.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => warn!("SIGHUP ignored: restart the process to apply a new configuration"),
+            }
+        }
+    }
+}
