@@ -1,1 +1,18 @@
 //! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.
+//!
+//! - [`config`]: what can be set. [`identity`]: keys and certificates. [`derpmap`]: what clients are told of the relay.
+//! - [`Server`]: binds, runs, stops.
+//! - `control`: from an accepted socket to a logged-in connection; `pages`: what is answered over HTTP besides.
+//! - `forward`: the data plane, which moves packets.
+
+pub mod config;
+mod control;
+pub mod derpmap;
+mod forward;
+pub mod identity;
+mod metrics;
+mod pages;
+mod server;
+
+pub use identity::Identity;
+pub use server::{Addresses, BindError, RunError, Server};

@@ -1,0 +1,301 @@
+//! The command line: which command with which settings, and how it went.
+//!
+//! Exit codes: 0 for success, 1 for what failed while running, 2 for a wrong configuration or command line (the code
+//! that clap uses too). What a command was asked for goes to standard output, everything else to standard error.
+
+mod trial;
+
+use std::{
+    io::{self, Write},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use relay::{
+    Addresses, Identity, Server,
+    config::{CONFIG_VARIABLE, Config, KeySource, VARIABLE_PREFIX, keys, self_signed_files},
+    derpmap::Advertised,
+    identity,
+};
+use service::{
+    config::{Problems, Resolved, Sources},
+    limits, logs,
+    signals::Shutdown,
+};
+use wire::map::DerpMap;
+
+use self::trial::Trial;
+
+/// A DERP relay with STUN for Tailscale and Headscale clients.
+///
+/// Without a command, runs the relay. Settings come from the file, the environment (TOWPATH_LISTEN, TOWPATH_OUTBOX_AGE
+/// and so on) and the command line; each overrides the one before.
+#[derive(Debug, Parser)]
+#[command(name = "towpath-relay", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    run: Run,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reports everything that is wrong with the configuration, and runs nothing
+    CheckConfig(Run),
+    /// Prints the configuration as TOML, with the origin of each value; secrets are masked
+    PrintConfig(Run),
+    /// Makes a node key, and writes it in the format of derper's key file
+    Keygen(Keygen),
+    /// Prints the DERP map by which clients find this relay
+    Derpmap(Derpmap),
+}
+
+#[derive(Args, Debug)]
+struct Run {
+    #[command(flatten)]
+    settings: Settings,
+    /// A trial on this machine: loopback only, port 3340, a throw-away key and certificate; prints a DERP map to try
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Settings are text here and read by the configuration, which reports a wrong one with all others.
+#[derive(Args, Debug)]
+struct Settings {
+    /// The configuration file, TOML [env: TOWPATH_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// TCP address for TLS [env: TOWPATH_LISTEN] [default: [::]:443]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// DNS name or IP address that clients dial [env: TOWPATH_HOSTNAME]
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Certificate chain, PEM; self-signed if not given [env: TOWPATH_CERT]
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
+    /// Private key of the certificate, PEM [env: TOWPATH_KEY]
+    #[arg(long, value_name = "FILE")]
+    key: Option<String>,
+    /// UDP address for STUN; repeat or separate by commas, "" for none [env: TOWPATH_STUN_LISTEN] [default: port 3478]
+    #[arg(long, value_name = "IP:PORT")]
+    stun_listen: Vec<String>,
+    /// Node key, created if missing [env: TOWPATH_KEY_FILE] [default: /var/lib/towpath/relay.key]
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Keygen {
+    /// The file to create, readable by its owner only; without it, the key is printed
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct Derpmap {
+    /// For whom
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// The relay's public IPv4 address, which spares clients the DNS
+    #[arg(long, value_name = "IP")]
+    ipv4: Option<Ipv4Addr>,
+    /// The relay's public IPv6 address, which spares clients the DNS
+    #[arg(long, value_name = "IP")]
+    ipv6: Option<Ipv6Addr>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// JSON, as Tailscale's clients and Headscale's derp.urls read it
+    Json,
+    /// YAML, a file for Headscale's derp.paths
+    Headscale,
+    /// The derpMap member of Tailscale's policy file, HuJSON
+    TailscalePolicy,
+}
+
+impl Format {
+    fn write(self, map: &DerpMap) -> String {
+        match self {
+            Self::Json => map.to_json(),
+            Self::Headscale => map.to_headscale_yaml(),
+            Self::TailscalePolicy => map.to_tailscale_policy(),
+        }
+    }
+}
+
+/// Why the program ends without success.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error("{0:#}")]
+    Runtime(#[from] anyhow::Error),
+}
+
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Config(_) => 2.into(),
+            Failure::Runtime(_) => 1.into(),
+        }
+    }
+}
+
+/// Does what the command line asks for.
+pub(crate) fn main() -> ExitCode {
+    let Cli { run, command } = Cli::parse();
+    let done = match command {
+        None => start(&run),
+        Some(Command::CheckConfig(run)) => check_config(&run),
+        Some(Command::PrintConfig(run)) => print_config(&run),
+        Some(Command::Keygen(keygen)) => self::keygen(keygen.file.as_deref()),
+        Some(Command::Derpmap(derpmap)) => self::derpmap(&derpmap),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("towpath-relay: {failure}"));
+            failure.into()
+        }
+    }
+}
+
+impl Run {
+    fn read(&self) -> Result<(Config, Resolved), Problems> {
+        Config::read(&self.settings.sources(), self.dev)
+    }
+}
+
+impl Settings {
+    fn sources(&self) -> Sources {
+        let mut sources = Sources::new(VARIABLE_PREFIX).variables(std::env::vars_os());
+        let from_variable = || std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
+        if let Some(path) = self.config.clone().or_else(from_variable) {
+            sources = sources.file(&path);
+        }
+        let stun_listen = (!self.stun_listen.is_empty()).then(|| self.stun_listen.join(","));
+        sources
+            .flag(keys::LISTEN, self.listen.clone())
+            .flag(keys::HOSTNAME, self.hostname.clone())
+            .flag(keys::CERT, self.cert.clone())
+            .flag(keys::KEY, self.key.clone())
+            .flag(keys::STUN_LISTEN, stun_listen)
+            .flag(keys::KEY_FILE, self.key_file.clone())
+    }
+}
+
+fn check_config(run: &Run) -> Result<(), Failure> {
+    let (_, resolved) = run.read()?;
+    warn(&resolved);
+    print("the configuration is valid\n")?;
+    Ok(())
+}
+
+fn print_config(run: &Run) -> Result<(), Failure> {
+    let (_, resolved) = run.read()?;
+    warn(&resolved);
+    print(&resolved.to_toml())?;
+    Ok(())
+}
+
+fn keygen(file: Option<&Path>) -> Result<(), Failure> {
+    let key = identity::random_key().context("cannot make a key")?;
+    let text = identity::key_file_text(&key);
+    match file {
+        Some(path) => identity::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
+        None => print(&text)?,
+    }
+    say(&format!("public key: {}", key.public()));
+    Ok(())
+}
+
+fn derpmap(asked: &Derpmap) -> Result<(), Failure> {
+    let (config, resolved) = Config::read(&asked.settings.sources(), false)?;
+    warn(&resolved);
+    // A map has room for real ports only.
+    if config.listen.port() == 0 || config.stun.first().is_some_and(|address| address.port() == 0) {
+        return Err(anyhow!(
+            "listen and stun.listen need ports other than 0, which is a new one at each start"
+        )
+        .into());
+    }
+    let mut advertised = Advertised::of(&config);
+    advertised.certificate_pin = certificate_pin(&config)?;
+    advertised.ipv4 = asked.ipv4;
+    advertised.ipv6 = asked.ipv6;
+    print(&asked.format.write(&advertised.derp_map(&config)))?;
+    Ok(())
+}
+
+/// The pin of the self-signed certificate, if that is what the relay serves.
+///
+/// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
+/// the relay itself could not read it.
+fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
+    let (None, KeySource::File(key_file)) = (&config.cert, &config.node_key) else { return Ok(None) };
+    let made = self_signed_files(key_file);
+    for path in [key_file, &made.cert, &made.key] {
+        if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
+            bail!("there is no {} yet: start the relay once, it makes its certificate then", path.display());
+        }
+    }
+    Ok(Identity::load(config)?.certificate_pin())
+}
+
+fn start(run: &Run) -> Result<(), Failure> {
+    let (config, resolved) = run.read()?;
+    logs::init(config.log.format, config.log.level).context("cannot set up logs")?;
+    for warning in resolved.warnings() {
+        tracing::warn!("{warning}");
+    }
+    serve(&config)?;
+    Ok(())
+}
+
+fn serve(config: &Config) -> anyhow::Result<()> {
+    match limits::raise_open_files() {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
+    }
+    // Signals first: one that comes during the start is a request to stop as well.
+    let shutdown = Shutdown::install().context("cannot catch signals")?;
+    let identity = Identity::load(config)?;
+    let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());
+    let server = Server::bind(config, identity)?;
+    let Addresses { tls: listen, stun, admin } = server.addresses();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, %node_public, %listen, ?stun, admin = admin.map(display), "listening");
+    if config.dev {
+        let advertised = Advertised { listen, stun, certificate_pin, ipv4: None, ipv6: None };
+        let text = Trial { config, advertised, admin, node_public }.to_text();
+        print(&text)?;
+    }
+    server.run(shutdown.requested())?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Prints as asked on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Tells a person. If nobody listens any more there is nobody to tell that, either.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn warn(resolved: &Resolved) {
+    for warning in resolved.warnings() {
+        say(&format!("towpath-relay: warning: {warning}"));
+    }
+}

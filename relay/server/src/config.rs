@@ -1,0 +1,428 @@
+//! The relay's configuration: what can be set, within which bounds, and what goes together.
+//!
+//! Every key is enforced by the server; there is none that is only read. Names, defaults and bounds stand here once, in
+//! the order in which `print-config` shows them.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use service::{
+    config::{ByteSize, Key, Problems, Reader, Resolved, Sources, Value},
+    logs,
+};
+use wire::key::NodePrivate;
+
+/// What the environment variables of all settings begin with.
+pub const VARIABLE_PREFIX: &str = "TOWPATH";
+
+/// The variable that names the configuration file if `--config` does not.
+pub const CONFIG_VARIABLE: &str = "TOWPATH_CONFIG";
+
+/// Every setting of the relay.
+pub mod keys {
+    use service::config::Key;
+
+    /// The name in the certificate and in DERP maps.
+    pub const HOSTNAME: Key = Key::new("hostname").with_flag("--hostname");
+    /// The TCP address for TLS.
+    pub const LISTEN: Key = Key::new("listen").with_flag("--listen");
+    /// The certificate chain, a PEM file.
+    pub const CERT: Key = Key::new("cert").with_flag("--cert");
+    /// The certificate's private key, a PEM file.
+    pub const KEY: Key = Key::new("key").with_flag("--key");
+    /// The file that holds the relay's node key.
+    pub const KEY_FILE: Key = Key::new("key_file").with_flag("--key-file");
+    /// The relay's node key itself. No flag: command lines are visible to every user of the machine.
+    pub const PRIVATE_KEY: Key = Key::new("private_key").secret();
+    /// Threads of the data plane.
+    pub const WORKERS: Key = Key::new("workers");
+    /// The interval of keep-alive frames.
+    pub const KEEPALIVE: Key = Key::new("keepalive");
+    /// How long a shutdown may take.
+    pub const SHUTDOWN_TIMEOUT: Key = Key::new("shutdown_timeout");
+    /// The DERP region's number.
+    pub const REGION_ID: Key = Key::new("region.id");
+    /// The DERP region's short name.
+    pub const REGION_CODE: Key = Key::new("region.code");
+    /// The DERP region's name for people.
+    pub const REGION_NAME: Key = Key::new("region.name");
+    /// The UDP addresses for STUN.
+    pub const STUN_LISTEN: Key = Key::new("stun.listen").with_flag("--stun-listen");
+    /// The TCP address for metrics and health.
+    pub const ADMIN_LISTEN: Key = Key::new("admin.listen");
+    /// The limit of a TLS handshake.
+    pub const HANDSHAKE_TIMEOUT: Key = Key::new("login.handshake_timeout");
+    /// The limit from the HTTP upgrade to the end of the login.
+    pub const LOGIN_TIMEOUT: Key = Key::new("login.login_timeout");
+    /// The limit of an HTTP connection without a request.
+    pub const IDLE_HTTP_TIMEOUT: Key = Key::new("login.idle_http_timeout");
+    /// Connections that have not logged in yet.
+    pub const MAX_PENDING: Key = Key::new("login.max_pending");
+    /// Bytes waiting for one peer.
+    pub const OUTBOX_BYTES: Key = Key::new("outbox.bytes");
+    /// Age of what waits for one peer.
+    pub const OUTBOX_AGE: Key = Key::new("outbox.age");
+    /// Bytes of disco messages that may overtake.
+    pub const OUTBOX_DISCO_BYTES: Key = Key::new("outbox.disco_bytes");
+    /// How long a peer may refuse to take anything.
+    pub const WRITE_TIMEOUT: Key = Key::new("outbox.write_timeout");
+    /// The form of log lines.
+    pub const LOG_FORMAT: Key = Key::new("log.format");
+    /// The least severe events that are logged.
+    pub const LOG_LEVEL: Key = Key::new("log.level");
+}
+
+/// What the relay runs with. Every value is within its bounds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The DNS name or IP address that clients dial and that the certificate is for.
+    pub hostname: String,
+    /// The TCP address for TLS: DERP and HTTP.
+    pub listen: SocketAddr,
+    /// The certificate to serve. `None`: a self-signed one, kept beside the key file as `self-signed.crt` and
+    /// `self-signed.key`, or in memory if the node key is ephemeral too.
+    pub cert: Option<CertFiles>,
+    /// Where the relay's node key comes from.
+    pub node_key: KeySource,
+    /// The region of which the relay tells in DERP maps.
+    pub region: Region,
+    /// The UDP addresses for STUN; empty for none.
+    pub stun: Vec<SocketAddr>,
+    /// The loopback TCP address for metrics and health; `None` for none.
+    pub admin: Option<SocketAddr>,
+    /// Threads of the data plane, 1 to 256.
+    pub workers: NonZeroUsize,
+    /// Limits on connections that have not logged in.
+    pub login: LoginLimits,
+    /// Limits on what waits for a peer.
+    pub outbox: OutboxLimits,
+    /// The interval of keep-alive frames, 5 s to 10 min.
+    pub keepalive: Duration,
+    /// How long a shutdown may take, up to a minute; zero ends at once.
+    pub shutdown_timeout: Duration,
+    /// What is logged and how.
+    pub log: Log,
+    /// Whether this is a trial run on one machine (`--dev`): listeners on loopback only, throw-away secrets.
+    pub dev: bool,
+}
+
+/// A certificate chain and its key, PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Where the relay's node key comes from.
+#[derive(Clone)]
+pub enum KeySource {
+    /// This file, in derper's JSON format; created if missing.
+    File(PathBuf),
+    /// The configuration itself.
+    Inline(NodePrivate),
+    /// A fresh key for this run only.
+    Ephemeral,
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Inline(_) => f.write_str("Inline(..)"),
+            Self::Ephemeral => f.write_str("Ephemeral"),
+        }
+    }
+}
+
+/// The region of a DERP map that the relay belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The number, 1 to 2^53−1. 900 to 999 are set aside for people who run their own relays.
+    pub id: u64,
+    /// The short name, shown by `tailscale netcheck`.
+    pub code: String,
+    /// The name for people.
+    pub name: String,
+}
+
+/// Limits on connections that have not logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// From accept to the end of the TLS handshake, 1 s to 60 s.
+    pub handshake_timeout: Duration,
+    /// From the upgrade request to the end of the login, 1 s to 60 s.
+    pub login_timeout: Duration,
+    /// For an HTTP connection to send a request, 1 s to 10 min.
+    pub idle_http_timeout: Duration,
+    /// Connections in any of these states at a time, 1 to 1 000 000.
+    pub max_pending: usize,
+}
+
+/// Limits on what waits for one peer. What exceeds them is dropped, the oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxLimits {
+    /// Bytes of frames, 66 KiB to 64 MiB: never less than the largest frame.
+    pub bytes: usize,
+    /// Time that a frame may wait, 10 ms to 60 s.
+    pub age: Duration,
+    /// Bytes of disco messages that may wait ahead of everything else, 2 KiB to 1 MiB; part of `bytes`.
+    pub disco_bytes: usize,
+    /// Time for which a peer's socket may accept nothing before the connection is closed, 100 ms to 60 s.
+    pub write_timeout: Duration,
+}
+
+/// What is logged and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The form of each line.
+    pub format: logs::Format,
+    /// The least severe events that are logged.
+    pub level: logs::Level,
+}
+
+/// Where the node key is kept unless the configuration says otherwise.
+const DEFAULT_KEY_FILE: &str = "/var/lib/towpath/relay.key";
+
+/// The standard ports of STUN (RFC 8489 section 8) and HTTPS.
+const STUN_PORT: u16 = 3478;
+const HTTPS_PORT: u16 = 443;
+
+/// What `--dev` listens on: derper's port for the same purpose.
+const DEV_PORT: u16 = 3340;
+
+/// The port of metrics and health.
+const ADMIN_PORT: u16 = 9090;
+
+/// The largest number that JavaScript, and so every reader of JSON, represents exactly.
+const REGION_ID_MAX: u64 = (1 << 53) - 1;
+
+/// More threads than this only contend, whatever the machine.
+const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+
+/// Bytes of the longest DNS name (RFC 1035 section 2.3.4) and label.
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+const LOOPBACK_ALLOWED: &str =
+    "a loopback address such as \"127.0.0.1:9090\" or \"[::1]:9090\", or \"\" to turn it off";
+const DEV_ALLOWED: &str = "with --dev, only loopback addresses such as \"127.0.0.1:3340\"";
+
+impl Config {
+    /// Reads the whole configuration. `dev` chooses the defaults of a trial run and confines it to loopback.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, at once.
+    pub fn read(sources: &Sources, dev: bool) -> Result<(Self, Resolved), Problems> {
+        let mut reader = Reader::new(sources);
+        reader.accept_variable(CONFIG_VARIABLE);
+        // Field by field in the order of evaluation, which is the order of `print-config`.
+        let config = Self {
+            hostname: hostname(&mut reader, dev),
+            listen: listen(&mut reader, dev),
+            cert: cert(&mut reader),
+            node_key: node_key(&mut reader, dev),
+            workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
+            keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(600)).or(secs(60)),
+            shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
+            region: Region::read(&mut reader),
+            stun: stun(&mut reader, dev),
+            admin: reader
+                .key(keys::ADMIN_LISTEN)
+                .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
+                .or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
+            login: LoginLimits::read(&mut reader),
+            outbox: OutboxLimits::read(&mut reader),
+            log: Log {
+                format: reader.key(keys::LOG_FORMAT).or(logs::Format::Human),
+                level: reader.key(keys::LOG_LEVEL).or(logs::Level::Info),
+            },
+            dev,
+        };
+        Ok((config, reader.finish()?))
+    }
+}
+
+fn hostname(reader: &mut Reader<'_>, dev: bool) -> String {
+    const ALLOWED: &str = "a DNS name such as \"relay.example.com\" or an IP address";
+    let lookup = reader.key(keys::HOSTNAME).matching(ALLOWED, |name: &String| is_hostname(name));
+    if dev { lookup.or("localhost".into()) } else { lookup.required() }
+}
+
+fn listen(reader: &mut Reader<'_>, dev: bool) -> SocketAddr {
+    let lookup = reader.key(keys::LISTEN);
+    if dev {
+        let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEV_PORT);
+        lookup.matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default)
+    } else {
+        lookup.or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), HTTPS_PORT))
+    }
+}
+
+fn stun(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
+    let lookup = reader.key(keys::STUN_LISTEN);
+    let on = |ip: IpAddr| SocketAddr::new(ip, STUN_PORT);
+    if dev {
+        lookup
+            .matching(DEV_ALLOWED, |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback))
+            .or(vec![on(Ipv4Addr::LOCALHOST.into())])
+    } else {
+        lookup.or(vec![on(Ipv4Addr::UNSPECIFIED.into()), on(Ipv6Addr::UNSPECIFIED.into())])
+    }
+}
+
+fn cert(reader: &mut Reader<'_>) -> Option<CertFiles> {
+    let cert = path(reader, keys::CERT).optional();
+    let key = path(reader, keys::KEY).optional();
+    match (reader.given(keys::CERT), reader.given(keys::KEY)) {
+        (Some(_), None) => reader.conflict(keys::CERT, "needs key, the file with its private key, as well"),
+        (None, Some(_)) => reader.conflict(keys::KEY, "needs cert, the file with the certificate, as well"),
+        _ => {}
+    }
+    Some(CertFiles { cert: cert?, key: key? })
+}
+
+fn node_key(reader: &mut Reader<'_>, dev: bool) -> KeySource {
+    let inline = reader.key::<PrivateKey>(keys::PRIVATE_KEY).optional();
+    let inline_given = reader.given(keys::PRIVATE_KEY).is_some();
+    let file = path(reader, keys::KEY_FILE);
+    let file = if dev || inline_given { file.optional() } else { Some(file.or(DEFAULT_KEY_FILE.into())) };
+    if inline_given && reader.given(keys::KEY_FILE).is_some() {
+        reader.conflict(keys::PRIVATE_KEY, "excludes key_file: give one of them");
+    }
+    if inline_given && !dev && reader.given(keys::CERT).is_none() {
+        let why = "needs cert and key as well: a self-signed certificate would be kept beside key_file";
+        reader.conflict(keys::PRIVATE_KEY, why);
+    }
+    match (inline, file) {
+        (Some(PrivateKey(key)), _) => KeySource::Inline(key),
+        (None, Some(path)) => KeySource::File(path),
+        (None, None) => KeySource::Ephemeral,
+    }
+}
+
+/// A path. One that is a private key in truth would be repeated by the first error about the file.
+fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> service::config::Lookup<'r, 'a, PathBuf> {
+    reader.key(key).matching("the path of a file", |path: &PathBuf| {
+        !path.to_string_lossy().to_ascii_lowercase().contains("privkey:")
+    })
+}
+
+impl Region {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        const CODE: &str = "1 to 63 letters, digits, hyphens or underscores";
+        const NAME: &str = "1 to 253 characters of printable text";
+        Self {
+            id: reader.key(keys::REGION_ID).within(1..=REGION_ID_MAX).or(900),
+            code: reader
+                .key(keys::REGION_CODE)
+                .matching(CODE, |code: &String| {
+                    (1..=LABEL_MAX).contains(&code.len())
+                        && code
+                            .bytes()
+                            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+                })
+                .or("towpath".into()),
+            name: reader
+                .key(keys::REGION_NAME)
+                .matching(NAME, |name: &String| {
+                    (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+                })
+                .or("Towpath".into()),
+        }
+    }
+}
+
+impl LoginLimits {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            handshake_timeout: reader.key(keys::HANDSHAKE_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
+            login_timeout: reader.key(keys::LOGIN_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
+            idle_http_timeout: reader.key(keys::IDLE_HTTP_TIMEOUT).within(secs(1)..=secs(600)).or(secs(30)),
+            max_pending: reader.key(keys::MAX_PENDING).within(1..=1_000_000).or(4096),
+        }
+    }
+}
+
+impl OutboxLimits {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let millis = Duration::from_millis;
+        // The largest DERP frame is 64 KiB of payload, a key and a header.
+        let sizes = ByteSize::kib(66)..=ByteSize::mib(64);
+        let disco_sizes = ByteSize::kib(2)..=ByteSize::mib(1);
+        let bytes = reader.key(keys::OUTBOX_BYTES).within(sizes).or(ByteSize::kib(512));
+        let age = reader.key(keys::OUTBOX_AGE).within(millis(10)..=secs(60)).or(secs(1));
+        let disco_bytes = reader.key(keys::OUTBOX_DISCO_BYTES).within(disco_sizes).or(ByteSize::kib(32));
+        if disco_bytes > bytes {
+            let why = format!("{} is more than outbox.bytes, {}", disco_bytes.to_toml(), bytes.to_toml());
+            reader.conflict(keys::OUTBOX_DISCO_BYTES, why);
+        }
+        let write_timeout = reader.key(keys::WRITE_TIMEOUT).within(millis(100)..=secs(60)).or(secs(2));
+        Self { bytes: bytes.get(), age, disco_bytes: disco_bytes.get(), write_timeout }
+    }
+}
+
+/// The node key as a setting.
+#[derive(Clone)]
+struct PrivateKey(NodePrivate);
+
+impl Value for PrivateKey {
+    fn allowed() -> String {
+        "privkey: and 64 hexadecimal digits, as keygen prints".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
+    fn to_toml(&self) -> String {
+        // The reader masks what a secret key prints; there is no reason to hand it the real text.
+        "\"\"".into()
+    }
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn default_workers() -> NonZeroUsize {
+    std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX))
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// A DNS name that a certificate can be for (letters, digits, inner hyphens: RFC 1123 section 2.1), or an IP address.
+fn is_hostname(name: &str) -> bool {
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let is_label = |label: &str| {
+        (1..=LABEL_MAX).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // A last label of digits only is a mistyped IPv4 address.
+    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= NAME_MAX && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(numeric)
+}
+
+/// The file in which a self-signed certificate is kept, and its key's, if the node key is kept in `key_file`.
+pub fn self_signed_files(key_file: &Path) -> CertFiles {
+    CertFiles {
+        cert: key_file.with_file_name("self-signed.crt"),
+        key: key_file.with_file_name("self-signed.key"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

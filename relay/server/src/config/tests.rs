@@ -1,0 +1,267 @@
+use super::*;
+
+const MINIMAL: &str = "hostname = \"relay.example.com\"\n";
+
+fn read(text: &str) -> Result<(Config, Resolved), Problems> {
+    Config::read(&Sources::new(VARIABLE_PREFIX).text("relay.toml", text), false)
+}
+
+fn read_dev(text: &str) -> Result<(Config, Resolved), Problems> {
+    Config::read(&Sources::new(VARIABLE_PREFIX).text("relay.toml", text), true)
+}
+
+#[track_caller]
+fn assert_problem(result: Result<(Config, Resolved), Problems>, expected: &str) {
+    let problems: Vec<_> =
+        result.expect_err("the configuration is wrong").iter().map(ToString::to_string).collect();
+    assert_eq!(problems, [expected]);
+}
+
+#[test]
+fn a_hostname_is_enough() {
+    let (config, _) = read(MINIMAL).unwrap();
+    assert_eq!(config.listen.to_string(), "[::]:443");
+    assert_eq!(config.cert, None);
+    assert!(
+        matches!(&config.node_key, KeySource::File(path) if path == Path::new("/var/lib/towpath/relay.key"))
+    );
+    assert_eq!(config.stun.len(), 2);
+    assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(config.outbox.bytes, 512 * 1024);
+    assert!(!config.dev);
+    assert_problem(
+        read(""),
+        "hostname: not set; give it in the file, as TOWPATH_HOSTNAME or as --hostname (allowed: a DNS name such as \
+         \"relay.example.com\" or an IP address)",
+    );
+}
+
+#[test]
+fn everything_can_be_set() {
+    let text = r#"hostname = "203.0.113.7"
+listen = "0.0.0.0:8443"
+cert = "/etc/relay.crt"
+key = "/etc/relay.pem"
+key_file = "/srv/relay.key"
+workers = 3
+keepalive = "30s"
+shutdown_timeout = "0s"
+
+[region]
+id = 1234
+code = "fra"
+name = "Frankfurt"
+
+[stun]
+listen = []
+
+[admin]
+listen = ""
+
+[login]
+handshake_timeout = "1s"
+login_timeout = "2s"
+idle_http_timeout = "3s"
+max_pending = 5
+
+[outbox]
+bytes = "66KiB"
+age = "10ms"
+disco_bytes = "2KiB"
+write_timeout = "100ms"
+
+[log]
+format = "json"
+level = "debug"
+"#;
+    let (config, resolved) = read(text).unwrap();
+    assert_eq!(config.hostname, "203.0.113.7");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
+    assert_eq!(config.cert, Some(CertFiles { cert: "/etc/relay.crt".into(), key: "/etc/relay.pem".into() }));
+    assert!(matches!(&config.node_key, KeySource::File(path) if path == Path::new("/srv/relay.key")));
+    assert_eq!(config.workers.get(), 3);
+    assert_eq!(config.keepalive, secs(30));
+    assert_eq!(config.shutdown_timeout, Duration::ZERO);
+    assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
+    assert_eq!(config.stun, []);
+    assert_eq!(config.admin, None);
+    let login = LoginLimits {
+        handshake_timeout: secs(1),
+        login_timeout: secs(2),
+        idle_http_timeout: secs(3),
+        max_pending: 5,
+    };
+    assert_eq!(config.login, login);
+    let outbox = OutboxLimits {
+        bytes: 66 * 1024,
+        age: Duration::from_millis(10),
+        disco_bytes: 2048,
+        write_timeout: Duration::from_millis(100),
+    };
+    assert_eq!(config.outbox, outbox);
+    assert_eq!(config.log, Log { format: logs::Format::Json, level: logs::Level::Debug });
+
+    // What print-config prints is this very file, but for the comments.
+    let printed: String = resolved
+        .to_toml()
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .map(|line| format!("{}\n", line.split("  #").next().unwrap_or_default()))
+        .collect();
+    assert_eq!(printed, text);
+}
+
+#[test]
+fn a_trial_needs_nothing_and_stays_on_loopback() {
+    let (config, _) = read_dev("").unwrap();
+    assert_eq!(config.hostname, "localhost");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:3340");
+    assert_eq!(config.stun, ["127.0.0.1:3478".parse().unwrap()]);
+    assert!(matches!(config.node_key, KeySource::Ephemeral));
+    assert!(config.dev);
+    read_dev("listen = '[::1]:0'\nstun.listen = ['127.0.0.2:1', '[::1]:1']").unwrap();
+    for address in ["0.0.0.0:3340", "[::]:3340", "192.0.2.1:3340", "[::ffff:192.0.2.1]:3340"] {
+        let allowed = "allowed: with --dev, only loopback addresses such as \"127.0.0.1:3340\"";
+        assert_problem(
+            read_dev(&format!("listen = \"{address}\"")),
+            &format!("relay.toml:1: listen: found \"{address}\", {allowed}"),
+        );
+        assert_problem(
+            read_dev(&format!("stun.listen = [\"127.0.0.1:1\", \"{address}\"]")),
+            &format!("relay.toml:1: stun.listen: found [\"127.0.0.1:1\", \"{address}\"], {allowed}"),
+        );
+    }
+}
+
+#[test]
+fn the_admin_listener_is_never_public() {
+    for result in [read, read_dev].map(|read| read("hostname = 'a'\n[admin]\nlisten = \"0.0.0.0:9090\"")) {
+        assert_problem(
+            result,
+            "relay.toml:3: admin.listen: found \"0.0.0.0:9090\", allowed: a loopback address such as \
+             \"127.0.0.1:9090\" or \"[::1]:9090\", or \"\" to turn it off",
+        );
+    }
+}
+
+#[test]
+fn certificate_and_key_come_together() {
+    assert_problem(
+        read(&format!("{MINIMAL}cert = 'a'")),
+        "relay.toml:2: cert: needs key, the file with its private key, as well",
+    );
+    assert_problem(
+        read(&format!("{MINIMAL}key = 'a'")),
+        "relay.toml:2: key: needs cert, the file with the certificate, as well",
+    );
+}
+
+#[test]
+fn the_node_key_has_one_source() {
+    let key = format!("privkey:{}", "0a".repeat(32));
+    let inline = format!("{MINIMAL}cert = 'a'\nkey = 'b'\nprivate_key = '{key}'\n");
+    let (config, resolved) = read(&inline).unwrap();
+    assert!(matches!(config.node_key, KeySource::Inline(_)));
+    assert!(
+        resolved.to_toml().contains("private_key = \"********\"  # relay.toml:4\n# key_file is not set\n")
+    );
+    for text in [format!("{config:?}"), format!("{resolved:?}"), resolved.to_toml()] {
+        assert!(!text.contains("0a0a"), "{text}");
+    }
+
+    let excludes = "relay.toml:4: private_key: excludes key_file: give one of them";
+    assert_problem(read(&format!("{inline}key_file = 'x'")), excludes);
+    assert_problem(
+        read(&format!("{MINIMAL}private_key = '{key}'")),
+        "relay.toml:2: private_key: needs cert and key as well: a self-signed certificate would be kept beside key_file",
+    );
+    let (config, _) = read_dev(&format!("private_key = '{key}'")).unwrap();
+    assert!(matches!(config.node_key, KeySource::Inline(_)));
+}
+
+#[test]
+fn a_private_key_in_the_wrong_place_is_not_repeated() {
+    let key = format!("privkey:{}", "0a".repeat(32));
+    for name in ["key_file", "hostname", "listen", "region.code"] {
+        let problems = read(&format!("{name} = '{key}'")).expect_err("not allowed there").to_string();
+        assert!(problems.contains(&format!("relay.toml:1: {name}: found a private key")), "{problems}");
+        assert!(!problems.contains("0a0a"), "{problems}");
+    }
+    let problems = read(&format!("{MINIMAL}private_key = '{key}0'")).expect_err("too long").to_string();
+    assert!(
+        problems.contains("private_key: found a value that is not shown, allowed: privkey: and 64"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn disco_messages_fit_into_the_outbox() {
+    assert_problem(
+        read(&format!("{MINIMAL}[outbox]\nbytes = '66KiB'\ndisco_bytes = '1MiB'")),
+        "relay.toml:4: outbox.disco_bytes: \"1MiB\" is more than outbox.bytes, \"66KiB\"",
+    );
+}
+
+#[test]
+fn bounds_are_those_of_the_documentation() {
+    let cases = [
+        ("workers", "0", "257", "1 to 256"),
+        ("keepalive", "'4s'", "'601s'", "\"5s\" to \"10m\""),
+        ("shutdown_timeout", "'-1s'", "'61s'", "\"0s\" to \"1m\""),
+        ("region.id", "0", "9007199254740992", "1 to 9007199254740991"),
+        ("login.handshake_timeout", "'999ms'", "'61s'", "\"1s\" to \"1m\""),
+        ("login.login_timeout", "'999ms'", "'61s'", "\"1s\" to \"1m\""),
+        ("login.idle_http_timeout", "'999ms'", "'601s'", "\"1s\" to \"10m\""),
+        ("login.max_pending", "0", "1000001", "1 to 1000000"),
+        ("outbox.bytes", "'65KiB'", "'65MiB'", "\"66KiB\" to \"64MiB\""),
+        ("outbox.age", "'9ms'", "'61s'", "\"10ms\" to \"1m\""),
+        ("outbox.disco_bytes", "2047", "1048577", "\"2KiB\" to \"1MiB\""),
+        ("outbox.write_timeout", "'99ms'", "'61s'", "\"100ms\" to \"1m\""),
+    ];
+    for (key, low, high, allowed) in cases {
+        for value in [low, high] {
+            let expected = format!("relay.toml:2: {key}: found {value}, allowed: {allowed}");
+            assert_problem(read(&format!("{MINIMAL}{key} = {value}")), &expected);
+        }
+    }
+}
+
+#[test]
+fn hostnames_are_dns_names_or_addresses() {
+    let long = format!("{}.{}", "a".repeat(63), "b".repeat(63));
+    for name in [
+        "localhost",
+        "a.b-c.example",
+        "xn--bcher-kva.example",
+        "1.example",
+        "192.0.2.1",
+        "2001:db8::1",
+        &long,
+    ] {
+        assert!(is_hostname(name), "{name}");
+    }
+    let label = "a".repeat(64);
+    let name = ["a"; 128].join(".");
+    let bad = [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "-a",
+        "a-",
+        "a_b",
+        "https://a",
+        "a:443",
+        "[::1]",
+        "192.0.2",
+        "300.0.0.1",
+        "bücher",
+        "a b",
+        &label,
+        &name,
+    ];
+    for name in bad {
+        assert!(!is_hostname(name), "{name}");
+    }
+}

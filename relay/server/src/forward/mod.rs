@@ -1,0 +1,145 @@
+//! The data plane: plain threads that move frames from connection to connection.
+//!
+//! Each worker has an epoll of its own, the connections that were handed to it, one buffer to read into and one to seal
+//! into. A turn of its loop: wait for events; read each ready connection once, open its records, cut them into frames,
+//! and append each frame to the outbox of its destination, whoever owns that; then seal and write each outbox that this
+//! turn made dirty, once. So a burst costs one read, one record and one write, and a packet one copy.
+//!
+//! - [`peer`]: a connection as others see it, and the way out to its socket.
+//! - [`registry`]: which connection has which key.
+//! - [`connection`]: a connection as its worker sees it, and the way in from its socket.
+//! - [`worker`]: the loop. [`wheel`]: its timers. [`counters`]: what it counts.
+
+pub(crate) mod connection;
+pub(crate) mod counters;
+pub(crate) mod peer;
+pub(crate) mod registry;
+mod wheel;
+pub(crate) mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use relay_proto::outbox::Limits;
+use wire::time::Instant;
+
+use counters::Counters;
+use registry::Registry;
+use worker::{Inbox, Message, Worker};
+
+pub(crate) use connection::Arrival;
+
+/// The clock of the data plane: nanoseconds since the process set it up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(std::time::Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Instant {
+        Instant::from(self.0.elapsed())
+    }
+}
+
+/// What the workers share and never change.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) write_timeout: Duration,
+    pub(crate) keepalive: Duration,
+}
+
+/// The data plane as the rest of the relay sees it.
+#[derive(Debug)]
+pub(crate) struct DataPlane {
+    inboxes: Arc<[Arc<Inbox>]>,
+    counters: Vec<Arc<Counters>>,
+    registry: Arc<Registry>,
+    next: AtomicUsize,
+}
+
+/// The threads of the data plane.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    inboxes: Arc<[Arc<Inbox>]>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DataPlane {
+    /// Starts `workers` threads. Each calls `started` first, and `ended` when it ends before it was told to.
+    pub(crate) fn start(
+        workers: usize,
+        rules: Rules,
+        started: impl Fn() + Clone + Send + 'static,
+        ended: impl Fn() + Clone + Send + 'static,
+    ) -> io::Result<(Self, Workers)> {
+        let (clock, rules) = (Clock::start(), Arc::new(rules));
+        let registry = Arc::new(Registry::default());
+        let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let inboxes =
+            polls.iter().map(|poll| Inbox::new(poll).map(Arc::new)).collect::<io::Result<Arc<[_]>>>()?;
+        let mut plane =
+            Self { inboxes: inboxes.clone(), counters: Vec::new(), registry, next: AtomicUsize::new(0) };
+        let mut running = Workers { inboxes, threads: Vec::new() };
+        for (index, poll) in polls.into_iter().enumerate() {
+            let counters = Arc::new(Counters::default());
+            let worker = Worker::new(
+                index,
+                poll,
+                plane.inboxes.clone(),
+                plane.registry.clone(),
+                rules.clone(),
+                counters.clone(),
+                clock,
+            );
+            let (started, ended) = (started.clone(), ended.clone());
+            let thread = std::thread::Builder::new().name(format!("forward-{index}")).spawn(move || {
+                started();
+                let guard = CallOnUnwind(ended);
+                worker.run();
+                std::mem::forget(guard);
+            })?;
+            plane.counters.push(counters);
+            running.threads.push(thread);
+        }
+        Ok((plane, running))
+    }
+
+    /// Hands a logged-in connection to one of the workers, in turn.
+    pub(crate) fn attach(&self, arrival: Arrival) {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
+        self.inboxes[index].send(Message::Attach(Box::new(arrival)));
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub(crate) fn counters(&self) -> Vec<Arc<Counters>> {
+        self.counters.clone()
+    }
+}
+
+impl Workers {
+    /// Closes every connection and ends the threads. Returns when they have ended; they do not wait for any client.
+    pub(crate) fn stop(self) {
+        self.inboxes.iter().for_each(|inbox| inbox.send(Message::Stop));
+        for thread in self.threads {
+            // A worker that panicked has been reported when it did.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct CallOnUnwind<F: Fn()>(F);
+
+impl<F: Fn()> Drop for CallOnUnwind<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

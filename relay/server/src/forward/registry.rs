@@ -1,0 +1,146 @@
+//! Which connection has which key, and who must be told when a key leaves.
+//!
+//! The map is asked on the first packet of a sender to a destination and whenever a connection comes or goes; the
+//! steady state lives on the senders' route caches. No guard of the map leaves an expression here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use relay_proto::presence::{Departure, Presence};
+use wire::key::NodePublic;
+
+use super::peer::Peer;
+
+/// Most connections that are told when one key leaves. A key that has sent to more is a server of a large network; the
+/// clients beyond find out by their own timeouts.
+const MAX_AUDIENCE: usize = 4096;
+
+/// Everybody who is logged in.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    /// Clients choose their keys, so the map's hasher is keyed (the standard library's SipHash).
+    keys: DashMap<NodePublic, Entrant>,
+    ids: AtomicU64,
+    gauges: Gauges,
+}
+
+/// How many are here.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    /// Connections.
+    pub(crate) connections: AtomicI64,
+    /// Connections that called this relay their home.
+    pub(crate) home: AtomicI64,
+    /// Connections that said that another relay would be nearer.
+    pub(crate) not_ideal: AtomicI64,
+    /// Keys that have two connections or more.
+    pub(crate) shared_keys: AtomicI64,
+    /// The connections of those keys.
+    pub(crate) shared_connections: AtomicI64,
+    /// Connections that came while their key had one.
+    pub(crate) shared_total: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Entrant {
+    connections: Presence<Peer>,
+    audience: Option<Box<Audience>>,
+}
+
+/// The connections that have received something from a key.
+#[derive(Debug, Default)]
+struct Audience {
+    members: HashMap<u64, Weak<Peer>>,
+    /// At this size those that left are removed.
+    sweep_at: usize,
+}
+
+impl Audience {
+    fn add(&mut self, peer: &Arc<Peer>) {
+        if self.members.len() >= self.sweep_at {
+            self.members.retain(|_, member| member.strong_count() > 0);
+            self.sweep_at = (2 * self.members.len()).max(8);
+        }
+        if self.members.len() < MAX_AUDIENCE {
+            self.members.insert(peer.id, Arc::downgrade(peer));
+        }
+    }
+}
+
+impl Registry {
+    /// A number that no other connection has had.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) const fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// Distinct keys.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Adds a connection; from now on packets for its key go to it.
+    pub(crate) fn join(&self, peer: &Arc<Peer>) {
+        self.gauges.connections.fetch_add(1, Ordering::Relaxed);
+        match self.keys.entry(peer.key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Entrant { connections: Presence::new(peer.clone()), audience: None });
+            }
+            Entry::Occupied(mut occupied) => {
+                let connections = &mut occupied.get_mut().connections;
+                let (keys, both) = if connections.len() == 1 { (1, 2) } else { (0, 1) };
+                connections.join(peer.clone());
+                self.gauges.shared_keys.fetch_add(keys, Ordering::Relaxed);
+                self.gauges.shared_connections.fetch_add(both, Ordering::Relaxed);
+                self.gauges.shared_total.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The connection that packets for `key` go to.
+    pub(crate) fn find(&self, key: &NodePublic) -> Option<Arc<Peer>> {
+        self.keys.get(key).map(|presence| presence.connections.active().clone())
+    }
+
+    /// Notes that `peer` has sent a frame, which makes it the active connection of its key.
+    pub(crate) fn note_sent(&self, peer: &Peer) {
+        if let Some(mut presence) = self.keys.get_mut(&peer.key) {
+            presence.connections.note_sent(peer.id);
+        }
+    }
+
+    /// Notes that `listener` receives from the key `from`, so that it is told when that key leaves.
+    pub(crate) fn note_heard(&self, from: &NodePublic, listener: &Arc<Peer>) {
+        if let Some(mut presence) = self.keys.get_mut(from) {
+            presence.audience.get_or_insert_default().add(listener);
+        }
+    }
+
+    /// Removes a connection. Returns who must be told that its key is gone: nobody while the key has other connections.
+    pub(crate) fn leave(&self, peer: &Peer) -> Vec<Arc<Peer>> {
+        let Entry::Occupied(mut occupied) = self.keys.entry(peer.key) else { return Vec::new() };
+        let connections = &mut occupied.get_mut().connections;
+        match connections.leave(peer.id) {
+            Departure::Unknown => return Vec::new(),
+            Departure::OthersRemain => {
+                let (keys, both) = if connections.len() == 1 { (1, 2) } else { (0, 1) };
+                self.gauges.shared_keys.fetch_sub(keys, Ordering::Relaxed);
+                self.gauges.shared_connections.fetch_sub(both, Ordering::Relaxed);
+                self.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+                return Vec::new();
+            }
+            Departure::KeyGone => {}
+        }
+        self.gauges.connections.fetch_sub(1, Ordering::Relaxed);
+        let gone = occupied.remove();
+        gone.audience.map_or_else(Vec::new, |audience| {
+            audience.members.into_values().filter_map(|member| member.upgrade()).collect()
+        })
+    }
+}

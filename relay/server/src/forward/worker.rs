@@ -1,0 +1,395 @@
+//! The loop of one data-plane thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use relay_proto::egress::{Flushed, Hand};
+use relay_proto::session::Close;
+use slab::Slab;
+use tls::MAX_RECORD;
+use tracing::debug;
+use wire::derp::frame::ServerFrame;
+use wire::pool::BufferPool;
+use wire::time::Instant;
+
+use super::connection::{Arrival, Connection, Desk, READ_SIZE};
+use super::counters::{Counters, Tally};
+use super::peer::{Outlet, Peer, Scratch};
+use super::registry::Registry;
+use super::wheel::Wheel;
+use super::{Clock, Rules};
+
+/// Events taken from epoll at once.
+const EVENTS: usize = 1024;
+/// After so many bytes read, what is dirty is flushed, so that no packet waits for the reading of all connections.
+const FLUSH_AFTER: usize = 256 * 1024;
+/// How long a reader that is ahead of a destination is held back at a time, and at most until the destination catches
+/// up. A destination that needs longer is slow, and its packets are dropped rather than those for others delayed.
+const HOLD: Duration = Duration::from_millis(1);
+const MAX_HOLD: Duration = Duration::from_millis(20);
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What a worker is told by other threads.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Read this connection from now on.
+    Attach(Box<Arrival>),
+    /// Another worker found the socket of this connection full: watch its write timeout.
+    Blocked { token: usize, id: u64 },
+    /// Close everything and end.
+    Stop,
+}
+
+/// Where a worker is told things.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    messages: Mutex<Vec<Message>>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(super) fn new(poll: &Poll) -> io::Result<Self> {
+        Ok(Self { messages: Mutex::default(), waker: Waker::new(poll.registry(), WAKE)? })
+    }
+
+    pub(super) fn send(&self, message: Message) {
+        let mut messages = self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        messages.push(message);
+        if messages.len() == 1 {
+            // Fails only when the counter of the eventfd is full, and then the worker is awake.
+            let _ = self.waker.wake();
+        }
+    }
+
+    fn take(&self) -> Vec<Message> {
+        std::mem::take(&mut self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+/// A connection in the slab, by place and number: a place is used again, a number is not.
+type Entry = (usize, u64);
+
+/// One thread's share of the connections, and what it needs to serve them.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    index: usize,
+    poll: Poll,
+    inboxes: Arc<[Arc<Inbox>]>,
+    registry: Arc<Registry>,
+    rules: Arc<Rules>,
+    counters: Arc<Counters>,
+    clock: Clock,
+    now: Instant,
+    connections: Slab<Connection>,
+    buffer: Box<[u8]>,
+    scratch: Scratch,
+    pool: BufferPool,
+    tally: Tally,
+    dirty: Vec<Arc<Peer>>,
+    /// Connections that may have something to read.
+    ready: VecDeque<usize>,
+    /// Connections that are held back, and until when. All are held equally long, so the first is due first.
+    held: VecDeque<(Instant, Entry)>,
+    wheel: Wheel<Entry>,
+    due: Vec<Entry>,
+}
+
+/// Lends out the fields of a worker that handling frames needs, while others of its fields are borrowed.
+macro_rules! desk {
+    ($worker:ident) => {
+        Desk {
+            now: $worker.now,
+            limits: &$worker.rules.limits,
+            registry: &$worker.registry,
+            pool: &mut $worker.pool,
+            tally: &mut $worker.tally,
+            dirty: &mut $worker.dirty,
+        }
+    };
+}
+
+/// The same for flushing.
+macro_rules! hand {
+    ($worker:ident) => {
+        Hand {
+            now: $worker.now,
+            limits: &$worker.rules.limits,
+            pool: &mut $worker.pool,
+            drops: &mut $worker.tally,
+            scratch: &mut $worker.scratch,
+        }
+    };
+}
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        poll: Poll,
+        inboxes: Arc<[Arc<Inbox>]>,
+        registry: Arc<Registry>,
+        rules: Arc<Rules>,
+        counters: Arc<Counters>,
+        clock: Clock,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            index,
+            poll,
+            inboxes,
+            registry,
+            rules,
+            counters,
+            clock,
+            now,
+            connections: Slab::new(),
+            buffer: vec![0; READ_SIZE + MAX_RECORD].into(),
+            scratch: Scratch::new(),
+            pool: BufferPool::default(),
+            tally: Tally::default(),
+            dirty: Vec::new(),
+            ready: VecDeque::new(),
+            held: VecDeque::new(),
+            wheel: Wheel::new(now),
+            due: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        while self.turn(&mut events) {}
+        for token in 0..self.connections.capacity() {
+            self.close(token, Close::Shutdown);
+        }
+        self.flush_dirty();
+        self.publish();
+    }
+
+    /// One turn. Returns whether there shall be another.
+    fn turn(&mut self, events: &mut Events) -> bool {
+        match self.poll.poll(events, self.timeout()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) => panic!("epoll fails only on a bug of its caller: {error}"),
+        }
+        self.set_now();
+        self.tally.polls += 1;
+        let mut woken = false;
+        for event in events.iter() {
+            match event.token() {
+                WAKE => woken = true,
+                Token(token) => {
+                    let closed = event.is_read_closed() || event.is_error();
+                    self.note_event(token, event.is_readable(), closed, event.is_writable());
+                }
+            }
+        }
+        let running = !woken || self.handle_messages();
+        self.release_held();
+        self.read_ready();
+        self.flush_dirty();
+        self.handle_timers();
+        self.publish();
+        running
+    }
+
+    fn set_now(&mut self) {
+        self.now = self.clock.now();
+        self.scratch.now = self.now;
+    }
+
+    /// How long to wait for events.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let held = self.held.front().map(|(until, _)| until.since(self.now));
+        let timer = self.wheel.idle(self.now);
+        held.into_iter().chain(timer).min()
+    }
+
+    fn note_event(&mut self, token: usize, readable: bool, closed: bool, writable: bool) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.hung_up |= closed;
+        if (readable || closed) && !std::mem::replace(&mut connection.listed, true) {
+            self.ready.push_back(token);
+        }
+        if writable {
+            let (egress, id) = (&connection.peer().egress, connection.peer().id);
+            if egress.flush_writable(&mut hand!(self)) == Flushed::BecameBlocked {
+                self.watch_write_timeout(token, id);
+            }
+        }
+    }
+
+    /// Handles what others told. Returns whether to go on.
+    fn handle_messages(&mut self) -> bool {
+        for message in self.inboxes[self.index].take() {
+            match message {
+                Message::Attach(arrival) => self.attach(*arrival),
+                Message::Blocked { token, id } => self.watch_write_timeout(token, id),
+                Message::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn attach(&mut self, arrival: Arrival) {
+        let peer = arrival.peer.clone();
+        let fd = arrival.socket.as_raw_fd();
+        let entry = self.connections.vacant_entry();
+        let token = entry.key();
+        peer.settle(self.index, token);
+        // Before the ServerInfo that waits in the outbox is sent, so that who has read it can be reached.
+        self.registry.join(&peer);
+        let (connection, handled) = Connection::new(arrival, &mut desk!(self));
+        self.wheel.insert(connection.keepalive_at, (token, peer.id));
+        entry.insert(connection);
+        self.dirty.push(peer);
+        // Edge-triggered: both directions once and for all, whichever thread finds the socket full.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest);
+        if let Err(close) = handled.and(registered.map_err(|_| Close::Socket)) {
+            self.flush_dirty();
+            self.close(token, close);
+        }
+    }
+
+    /// Reads once from each connection that may have something.
+    fn read_ready(&mut self) {
+        let mut since_flush = 0;
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(token) else { continue };
+            connection.listed = false;
+            let unknown = connection.unknown_frames();
+            let outcome = connection.read(&mut self.buffer, &mut desk!(self));
+            self.tally.unknown_frames += connection.unknown_frames() - unknown;
+            match outcome {
+                Ok(read) => {
+                    since_flush += read.bytes;
+                    if !self.hold_back(token) && read.more {
+                        self.list(token);
+                    }
+                }
+                Err(close) => self.close(token, close),
+            }
+            if since_flush >= FLUSH_AFTER {
+                self.flush_dirty();
+                since_flush = 0;
+            }
+        }
+    }
+
+    fn list(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        if !std::mem::replace(&mut connection.listed, true) {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Holds a reader back that is far ahead of a destination. Returns whether it did.
+    fn hold_back(&mut self, token: usize) -> bool {
+        let connection = &mut self.connections[token];
+        let Some(_) = connection.ahead_of().take() else {
+            connection.held_since = None;
+            return false;
+        };
+        let since = *connection.held_since.get_or_insert(self.now);
+        if self.now.since(since) >= MAX_HOLD {
+            return false;
+        }
+        connection.listed = true;
+        self.held.push_back((self.now + HOLD, (token, connection.peer().id)));
+        self.tally.pauses += 1;
+        true
+    }
+
+    fn release_held(&mut self) {
+        while let Some(&(until, (token, id))) = self.held.front()
+            && until <= self.now
+        {
+            self.held.pop_front();
+            if self.is_here(token, id) {
+                self.ready.push_back(token);
+            }
+        }
+    }
+
+    fn is_here(&self, token: usize, id: u64) -> bool {
+        self.connections.get(token).is_some_and(|connection| connection.peer().id == id)
+    }
+
+    /// Seals and writes what this turn made dirty, each destination once.
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for peer in dirty.drain(..) {
+            if peer.egress.flush(&mut hand!(self)) == Flushed::BecameBlocked {
+                let (owner, token) = peer.place();
+                if owner == self.index {
+                    self.watch_write_timeout(token, peer.id);
+                } else if let Some(inbox) = self.inboxes.get(owner) {
+                    inbox.send(Message::Blocked { token, id: peer.id });
+                }
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    fn watch_write_timeout(&mut self, token: usize, id: u64) {
+        self.wheel.insert(self.now + self.rules.write_timeout, (token, id));
+    }
+
+    fn handle_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.now, &mut due);
+        for (token, id) in due.drain(..) {
+            if self.is_here(token, id) {
+                self.handle_timer(token, id);
+            }
+        }
+        self.due = due;
+        self.flush_dirty();
+    }
+
+    fn handle_timer(&mut self, token: usize, id: u64) {
+        let connection = &mut self.connections[token];
+        let peer = connection.peer().clone();
+        if peer.egress.is_blocked() {
+            let deadline = peer.progress() + self.rules.write_timeout;
+            if deadline <= self.now {
+                return self.close(token, Close::WriteTimeout);
+            }
+            self.wheel.insert(deadline, (token, id));
+        }
+        if connection.keepalive_at <= self.now {
+            connection.keepalive_at = self.now + self.rules.keepalive;
+            self.wheel.insert(connection.keepalive_at, (token, id));
+            self.tally.keepalives += 1;
+            desk!(self).push_control(&peer, &ServerFrame::KeepAlive);
+        }
+    }
+
+    fn close(&mut self, token: usize, reason: Close) {
+        let Some(connection) = self.connections.try_remove(token) else { return };
+        let peer = connection.peer();
+        debug!(peer = ?peer.key, address = %peer.address, reason = reason.label(), "closed");
+        // What the connection was told before it is closed shall reach it, as far as it goes.
+        let _ = peer.egress.flush(&mut hand!(self));
+        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd()));
+        connection.depart(&mut desk!(self));
+        peer.egress.close(&mut hand!(self), Outlet::end);
+        self.tally.closed(reason);
+    }
+
+    fn publish(&mut self) {
+        self.tally.writes = self.scratch.writes;
+        self.counters.publish(&mut self.tally);
+    }
+}

@@ -1,0 +1,278 @@
+//! Who the relay is: its node key, its certificate, and the certificate that carries the one inside the other.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+};
+use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use time::{Duration, OffsetDateTime};
+use wire::derp::PROTOCOL_VERSION;
+use wire::key::{NodePrivate, NodePublic};
+use zeroize::Zeroizing;
+
+use crate::config::{CertFiles, Config, KeySource, self_signed_files};
+
+/// How long a certificate of our own is good for. A client that pins it checks its dates, so an end would be an outage
+/// at a time that nobody chose; the pin, not the date, is what is trusted.
+const SELF_SIGNED_LIFE: Duration = Duration::days(3650);
+/// Clocks of clients are off by up to this much.
+const CLOCK_SKEW: Duration = Duration::days(30);
+
+/// Why the relay has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}: {reason}", path = path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The key file holds something else. The message does not repeat what.
+    #[error("{path} is no key file: {reason}", path = .0.display(), reason = .1)]
+    KeyFile(PathBuf, String),
+    /// A certificate or its key cannot be used.
+    #[error("{path}: {reason}", path = .0.display(), reason = .1)]
+    Certificate(PathBuf, String),
+    /// A certificate cannot be made.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// Certificate and key do not go together, or TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// No randomness.
+    #[error("the system gives no randomness: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// The relay's node key and what it shows in TLS.
+#[derive(Debug)]
+pub struct Identity {
+    node_key: NodePrivate,
+    chain: Vec<CertificateDer<'static>>,
+    tls_key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads keys and certificates, and makes what the configuration lets be made.
+    ///
+    /// # Errors
+    ///
+    /// See [`IdentityError`].
+    pub fn load(config: &Config) -> Result<Self, IdentityError> {
+        let node_key = match &config.node_key {
+            KeySource::Inline(key) => key.clone(),
+            KeySource::Ephemeral => random_key()?,
+            KeySource::File(path) => load_or_create_key(path)?,
+        };
+        let (chain, tls_key) = match (&config.cert, &config.node_key) {
+            (Some(CertFiles { cert, key }), _) => load_certificate(cert, key)?,
+            (None, KeySource::File(path)) => load_or_create_self_signed(path, &config.hostname)?,
+            (None, KeySource::Inline(_) | KeySource::Ephemeral) => {
+                let (cert, key) = self_signed(&config.hostname)?;
+                let chain = vec![cert.der().clone()];
+                (chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            }
+        };
+        Ok(Self { node_key, chain, tls_key })
+    }
+
+    /// The public half of the node key, which clients learn at login.
+    #[must_use]
+    pub fn node_public(&self) -> NodePublic {
+        self.node_key.public()
+    }
+
+    /// `sha256-raw:` and the hash of the certificate, for the `CertName` of a DERP map; `None` where somebody else has
+    /// signed it, so that clients can verify it by its name.
+    #[must_use]
+    pub fn certificate_pin(&self) -> Option<String> {
+        let [leaf] = &self.chain[..] else { return None };
+        let parsed = webpki::EndEntityCert::try_from(leaf).ok()?;
+        (parsed.issuer() == parsed.subject()).then(|| {
+            let hash = NodePublic::from_bytes(Sha256::digest(leaf).into());
+            format!("sha256-raw:{}", hash.to_hex())
+        })
+    }
+
+    pub(crate) const fn node_key(&self) -> &NodePrivate {
+        &self.node_key
+    }
+
+    /// What rustls needs: TLS 1.3 and 1.2, the chain with the meta certificate at its end, no resumption (Tailscale
+    /// clients never resume, and tickets would cost every one of them).
+    pub(crate) fn server_config(&self) -> Result<rustls::ServerConfig, IdentityError> {
+        let mut chain = self.chain.clone();
+        chain.push(meta_certificate(&self.node_public())?);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_single_cert(chain, self.tls_key.clone_key())?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// A fresh node key.
+///
+/// # Errors
+///
+/// Where the system gives no randomness.
+pub fn random_key() -> Result<NodePrivate, getrandom::Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut())?;
+    Ok(NodePrivate::from_random(*bytes))
+}
+
+/// derper's key file.
+#[derive(Deserialize)]
+struct KeyFile {
+    #[serde(rename = "PrivateKey")]
+    private_key: Zeroizing<String>,
+}
+
+/// The text of derper's key file for `key`.
+pub fn key_file_text(key: &NodePrivate) -> Zeroizing<String> {
+    let text = Zeroizing::new(key.to_text());
+    Zeroizing::new(format!("{{\n\t\"PrivateKey\": \"{}\"\n}}\n", *text))
+}
+
+fn load_or_create_key(path: &Path) -> Result<NodePrivate, IdentityError> {
+    match fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(text) => parse_key_file(path, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = random_key()?;
+            create(path, key_file_text(&key).as_bytes())?;
+            Ok(key)
+        }
+        Err(reason) => Err(IdentityError::File { action: "read", path: path.into(), reason }),
+    }
+}
+
+fn parse_key_file(path: &Path, text: &str) -> Result<NodePrivate, IdentityError> {
+    let bad = |reason: String| IdentityError::KeyFile(path.into(), reason);
+    // serde's own message may quote the file.
+    let file: KeyFile = serde_json::from_str(text).map_err(|error| {
+        bad(format!("line {} is not {{\"PrivateKey\":\"privkey:…\"}}", error.line().max(1)))
+    })?;
+    file.private_key.parse().map_err(|error: wire::key::KeyTextError| bad(error.to_string()))
+}
+
+/// Creates a secret file whole or not at all, readable by its owner only. An existing file is never replaced.
+///
+/// # Errors
+///
+/// [`IdentityError::File`].
+pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_path_buf();
+        move |reason| IdentityError::File { action, path, reason }
+    };
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        fs::create_dir_all(dir).map_err(failed("create the directory of", path))?;
+    }
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.tmp", std::process::id()));
+    let draft = PathBuf::from(draft);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        // Unlike a rename, a link fails where another process was faster.
+        fs::hard_link(&draft, path)
+    };
+    let written = write();
+    let _ = fs::remove_file(&draft);
+    written.map_err(failed("create", path))
+}
+
+type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|reason| IdentityError::File { action: "read", path: path.into(), reason })
+    };
+    let bad = |path: &Path, reason: &dyn std::fmt::Display| {
+        IdentityError::Certificate(path.into(), reason.to_string())
+    };
+    let chain = CertificateDer::pem_slice_iter(&read(cert)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad(cert, &error))?;
+    if chain.is_empty() {
+        return Err(bad(cert, &"no certificate in PEM form"));
+    }
+    let key_pem = Zeroizing::new(read(key)?);
+    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => bad(key, &"no private key in PEM form"),
+        error => bad(key, &error),
+    })?;
+    Ok((chain, key))
+}
+
+/// The self-signed certificate beside the key file, so that a pin outlives a restart.
+fn load_or_create_self_signed(key_file: &Path, hostname: &str) -> Result<Certificate, IdentityError> {
+    let CertFiles { cert, key } = self_signed_files(key_file);
+    if !cert.exists() {
+        let (made, made_key) = self_signed(hostname)?;
+        // The key first: where the certificate is, the key is.
+        if !key.exists() {
+            create(&key, Zeroizing::new(made_key.serialize_pem()).as_bytes())?;
+            create(&cert, made.pem().as_bytes())?;
+        } else {
+            return Err(IdentityError::Certificate(
+                key,
+                "is there without self-signed.crt: remove it or restore the certificate".into(),
+            ));
+        }
+    }
+    load_certificate(&cert, &key)
+}
+
+fn self_signed(hostname: &str) -> Result<(rcgen::Certificate, KeyPair), rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new([hostname.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, hostname);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - CLOCK_SKEW, now + SELF_SIGNED_LIFE);
+    Ok((params.self_signed(&key)?, key))
+}
+
+/// The certificate by which a client learns the node key inside the TLS handshake, and so saves a round trip.
+///
+/// It is trusted because the leaf before it vouches for the whole handshake. Its name is longer than RFC 5280 allows;
+/// upstream's are, too.
+fn meta_certificate(node: &NodePublic) -> Result<CertificateDer<'static>, rcgen::Error> {
+    const BASIC_CONSTRAINTS: [u64; 4] = [2, 5, 29, 19];
+    /// An empty sequence: not a CA.
+    const NOT_A_CA: [u8; 2] = [0x30, 0x00];
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("derpkey{}", node.to_hex()));
+    params.serial_number = Some(SerialNumber::from(u64::from(PROTOCOL_VERSION)));
+    // Clients on Windows and macOS want dates and this one extension.
+    let mut constraints = CustomExtension::from_oid_content(&BASIC_CONSTRAINTS, NOT_A_CA.to_vec());
+    constraints.set_criticality(true);
+    params.custom_extensions.push(constraints);
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - CLOCK_SKEW, now + SELF_SIGNED_LIFE);
+    Ok(params.self_signed(&KeyPair::generate_for(&PKCS_ED25519)?)?.der().clone())
+}
