@@ -69,7 +69,7 @@ struct Settings {
     /// The configuration file, TOML [env: TOWPATH_CONFIG]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// TCP address for TLS [env: TOWPATH_LISTEN] [default: [::]:443]
+    /// TCP address for TLS [env: TOWPATH_LISTEN] [default: port 443, every address]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
     /// DNS name or IP address that clients dial [env: TOWPATH_HOSTNAME]
@@ -240,8 +240,8 @@ fn derpmap(asked: &Derpmap) -> Result<(), Failure> {
 /// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
 /// the relay itself could not read it.
 fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
-    let (None, KeySource::File(key_file)) = (&config.cert, &config.node_key) else { return Ok(None) };
-    let made = self_signed_files(key_file);
+    let KeySource::File(key_file) = &config.node_key else { return Ok(None) };
+    let made = config.cert.clone().unwrap_or_else(|| self_signed_files(key_file));
     for path in [key_file, &made.cert, &made.key] {
         if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
             bail!("there is no {} yet: start the relay once, it makes its certificate then", path.display());

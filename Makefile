@@ -1,0 +1,52 @@
+# `make help` lists what there is. `.ci/run` is `make test` on a fresh machine.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Foreign programs (Tailscale, Headscale, derper) are built once into this folder.
+export TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
+export TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
+
+PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto
+
+.PHONY: help demo test check unit budgets loom foreign interop bench build
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## Run a relay on this machine and print a DERP map to try it with
+	cargo run --release --bin towpath-relay -- --dev
+
+test: check unit loom build budgets interop ## Everything that a change must pass (root, for network namespaces)
+	@echo
+	@echo "All passed. Nothing was skipped."
+
+build: ## Build the programs for release
+	cargo build --locked --release --bins
+
+check: ## Format, lints, documentation, and the pure crates for wasm32
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	cargo check --locked --target wasm32-unknown-unknown $(PURE)
+
+unit: ## Unit, property, golden and loopback tests
+	cargo test --locked
+
+loom: ## Every interleaving of what the threads of the data plane share
+	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom
+
+budgets: build ## Instructions, memory and a storm of logins, on the release build
+	cargo test --locked --release -p towpath-relay --test instructions
+	cargo test --locked --release -p towpath-loadtest
+
+foreign: ## Build and install the foreign programs of the tests
+	tests/interop/foreign/install
+
+interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp's own code
+	cargo test --locked -p towpath-interop
+	cd tests/interop/go && go vet ./... && go test -count=1 ./...
+
+bench: build ## What a packet and an idle connection cost (root; two cores to itself)
+	bench/run

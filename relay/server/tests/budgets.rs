@@ -1,0 +1,132 @@
+//! What a forwarded frame costs, counted and not timed: allocations, wake-ups, writes, log calls.
+
+#![allow(unsafe_code, reason = "an allocator that counts cannot be written without")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Relay, packet};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+thread_local! {
+    /// Whether this thread moves packets.
+    static COUNTED: Cell<bool> = const { Cell::new(false) };
+}
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static LOG_CALLS: AtomicU64 = AtomicU64::new(0);
+
+fn note(counter: &AtomicU64) {
+    // A thread that ends allocates after its variables are gone.
+    if COUNTED.try_with(Cell::get).unwrap_or(false) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(&ALLOCATIONS);
+        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(&ALLOCATIONS);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Interested in everything, and counts it.
+struct LogCounter;
+
+impl Subscriber for LogCounter {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        note(&LOG_CALLS);
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        note(&LOG_CALLS);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+const BATCH: usize = 8;
+const PACKET: usize = 1400;
+
+/// Allocations for each record, in and out: rustls puts the plaintext of each record it opens, and the ciphertext of
+/// each it seals, into a vector of its own. Ours for each frame: none.
+const ALLOCATIONS_PER_BATCH: u64 = 2;
+
+#[tokio::test]
+async fn a_batch_of_frames_costs_a_wake_up_a_write_and_the_two_allocations_of_rustls() {
+    tracing::subscriber::set_global_default(LogCounter).expect("the first one in this process");
+    let relay = Relay::start_with_hook("", || COUNTED.set(true));
+    let (_, mut sender) = relay.client(1).await;
+    let (to, mut receiver) = relay.client(2).await;
+    let packets = [[7; PACKET]; BATCH];
+
+    let mut rounds = async |count: u64| {
+        for _ in 0..count {
+            sender
+                .send_batch(packets.iter().map(|packet| (to, &packet[..])))
+                .await
+                .expect("a batch goes out");
+            for _ in 0..BATCH {
+                assert_eq!(packet(&mut receiver).await.1, packets[0]);
+            }
+        }
+    };
+    rounds(100).await;
+    let read = || {
+        let metric = |name| relay.metric(name);
+        // The worker publishes what it has counted at the end of a turn, before it sleeps.
+        let [wakeups, reads, writes] =
+            ["towpath_wakeups_total", "towpath_reads_total", "towpath_writes_total"].map(metric);
+        (wakeups, reads, writes, ALLOCATIONS.load(Ordering::Relaxed), LOG_CALLS.load(Ordering::Relaxed))
+    };
+    relay.wait("the last turn is published", |relay| {
+        relay.metric("derp_packets_received") == 100 * BATCH as u64
+    });
+    let before = read();
+    const ROUNDS: u64 = 1000;
+    rounds(ROUNDS).await;
+    let all = (100 + ROUNDS) * BATCH as u64;
+    relay.wait("the last turn is published", |relay| relay.metric("derp_packets_received") == all);
+    let after = read();
+
+    let (wakeups, reads, writes) = (after.0 - before.0, after.1 - before.1, after.2 - before.2);
+    let (allocations, log_calls) = (after.3 - before.3, after.4 - before.4);
+    println!(
+        "for each of {ROUNDS} batches of {BATCH}: {} wake-ups, {} reads, {} writes, {} allocations",
+        wakeups as f64 / ROUNDS as f64,
+        reads as f64 / ROUNDS as f64,
+        writes as f64 / ROUNDS as f64,
+        allocations as f64 / ROUNDS as f64,
+    );
+    assert_eq!(log_calls, 0);
+    assert_eq!(writes, ROUNDS, "one write for each batch and destination");
+    // A batch that the kernel delivers in two pieces costs two; timers wake up a few times a second at most.
+    assert!(wakeups <= ROUNDS + ROUNDS / 20, "{wakeups} wake-ups for {ROUNDS} batches");
+    assert!(allocations <= ALLOCATIONS_PER_BATCH * ROUNDS, "{allocations} allocations for {ROUNDS} batches");
+}

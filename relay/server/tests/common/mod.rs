@@ -1,0 +1,134 @@
+//! A relay in this process, on ports of its own, and clients for it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use relay::config::Config;
+use relay::{Addresses, Identity, Server};
+use relay_client::{Client, Dialer, Event, TlsVersions, Trust};
+use service::config::Sources;
+use tokio::sync::oneshot;
+use wire::key::{NodePrivate, NodePublic};
+
+/// How long anything may take that takes milliseconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running relay; stops when dropped.
+pub(crate) struct Relay {
+    pub(crate) addresses: Addresses,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts a relay with one worker and these settings besides.
+    pub(crate) fn start(settings: &str) -> Self {
+        Self::start_with_hook(settings, || {})
+    }
+
+    /// The same, and has its worker call `hook` first.
+    pub(crate) fn start_with_hook(settings: &str, hook: fn()) -> Self {
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nworkers = 1\nstun.listen = []\nadmin.listen = \"127.0.0.1:0\"\n{settings}\n"
+        );
+        let sources = Sources::new("UNSET").text("test.toml", &text);
+        let (config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
+        let identity = Identity::load(&config).expect("an identity");
+        let server = Server::bind(&config, identity).expect("free ports").with_worker_hook(hook);
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            server.run(shutdown).expect("the relay runs until it is stopped");
+        });
+        let relay = Self { addresses, stop: Some(stop), thread: Some(thread) };
+        relay.wait("ready", |relay| relay.get("/readyz").starts_with("HTTP/1.1 200"));
+        relay
+    }
+
+    /// Stops the relay and waits until it has ended.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the relay ends without a panic");
+        }
+    }
+
+    pub(crate) fn dialer(&self) -> Dialer {
+        let SocketAddr::V4(address) = self.addresses.tls else { panic!("an IPv4 address") };
+        assert_eq!(*address.ip(), Ipv4Addr::LOCALHOST);
+        Dialer::tls("localhost", address.port(), &Trust::Anyone, TlsVersions::Both)
+            .expect("a dialer")
+            .at(self.addresses.tls)
+    }
+
+    /// A client with a key of its own, made from `seed`.
+    pub(crate) async fn client(&self, seed: u8) -> (NodePublic, Client) {
+        let key = NodePrivate::from_random([seed; 32]);
+        let client = self.dialer().connect(&key).await.expect("a login");
+        (key.public(), client)
+    }
+
+    /// The answer of the admin listener, head and body.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let admin = self.addresses.admin.expect("an admin listener");
+        let mut stream = TcpStream::connect(admin).expect("the admin listener accepts");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// The sum of all samples of a metric; with labels, of the one sample.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let page = self.get("/metrics");
+        let samples = page.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let matches = sample == name || sample.split('{').next() == Some(name);
+            matches.then(|| value.parse::<f64>().expect("a number") as u64)
+        });
+        let samples: Vec<_> = samples.collect();
+        assert!(!samples.is_empty(), "no metric {name}");
+        samples.iter().sum()
+    }
+
+    /// Waits until `fact` is one.
+    pub(crate) fn wait(&self, what: &str, fact: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !fact(self) {
+            assert!(Instant::now() < deadline, "not in time: {what}\n{}", self.get("/metrics"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed, and this may be the drop of another.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The next packet; other events are passed over.
+pub(crate) async fn packet(client: &mut Client) -> (NodePublic, Vec<u8>) {
+    loop {
+        if let Event::Packet { from, packet } = event(client).await {
+            return (from, packet);
+        }
+    }
+}
+
+/// The next event.
+pub(crate) async fn event(client: &mut Client) -> Event {
+    tokio::time::timeout(PATIENCE, client.recv()).await.expect("an event in time").expect("a connection")
+}

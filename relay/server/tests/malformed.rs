@@ -1,0 +1,219 @@
+//! Damaged logins and frames through a real socket: each is closed and counted, and the relay goes on.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{PATIENCE, Relay, packet};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use wire::derp::HEADER_LEN;
+use wire::derp::info::ClientInfo;
+use wire::key::{NodePrivate, NodePublic};
+
+type Stream = tls::Stream<TcpStream, UnbufferedClientConnection>;
+
+/// A TLS connection on which a non-fast-start upgrade was answered, and the relay's key.
+async fn upgraded(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> (Stream, NodePublic) {
+    let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connection = UnbufferedClientConnection::new(config.clone(), name).expect("a client");
+    let mut stream = Stream::handshake(socket, connection).await.expect("a handshake");
+    stream
+        .write_all(b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n")
+        .await
+        .expect("a request");
+    stream.flush().await.expect("a request");
+    let mut answer = Vec::new();
+    let end = loop {
+        assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0);
+        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n")
+            && answer.len() >= end + 4 + HEADER_LEN + 40
+        {
+            break end + 4;
+        }
+    };
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
+    let (key, rest) = NodePublic::split_from(&answer[end + HEADER_LEN + 8..]).expect("a ServerKey");
+    assert!(rest.is_empty());
+    (stream, key)
+}
+
+fn tls_config() -> Arc<rustls::ClientConfig> {
+    #[derive(Debug)]
+    struct Anyone(Arc<rustls::crypto::CryptoProvider>);
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::pki_types::{CertificateDer, UnixTime};
+    impl ServerCertVerifier for Anyone {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &rustls::DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("TLS versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A login's ClientInfo frame for the relay with `key`.
+fn login(key: &NodePublic) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ClientInfo { version: 2, ..ClientInfo::default() }.seal(
+        &NodePrivate::from_random([9; 32]),
+        key,
+        &[3; 24],
+        &mut frame,
+    );
+    frame
+}
+
+/// Sends `bytes` and waits for the relay to close, with or without an alert.
+async fn expect_close(mut stream: Stream, bytes: &[u8], what: &str) {
+    stream.write_all(bytes).await.expect("the relay takes the bytes");
+    stream.flush().await.expect("the relay takes the bytes");
+    let closed = async { while matches!(stream.read(&mut [0; 1024]).await, Ok(read) if read > 0) {} };
+    timeout(PATIENCE, closed).await.unwrap_or_else(|_| panic!("not closed: {what}"));
+}
+
+async fn expect_service(relay: &Relay) {
+    let (_, mut sender) = relay.client(101).await;
+    let (to, mut receiver) = relay.client(102).await;
+    sender.send(to, b"still here").await.expect("a packet goes out");
+    assert_eq!(packet(&mut receiver).await.1, b"still here");
+}
+
+#[tokio::test]
+async fn every_changed_byte_of_a_login_is_refused_and_counted() {
+    let relay = Relay::start("");
+    let config = tls_config();
+    let (_, key) = upgraded(&relay, &config).await;
+    let golden = login(&key);
+    for at in 0..golden.len() {
+        let (stream, _) = upgraded(&relay, &config).await;
+        let mut frame = golden.clone();
+        // The top bit: a length with it is out of bounds at once, and not waited for.
+        frame[at] ^= 0x80;
+        // A length that is a little too long is waited for, until the login's deadline.
+        if (1..4).contains(&at) || at == 4 {
+            frame[1] = 0x80;
+        }
+        expect_close(stream, &frame, &format!("byte {at}")).await;
+    }
+    relay.wait("every refusal is counted", |relay| {
+        let count = |reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
+        count("bad_frame") + count("bad_key") == golden.len() as u64
+    });
+    expect_service(&relay).await;
+}
+
+#[tokio::test]
+async fn every_truncation_of_a_login_is_let_go_when_the_client_leaves() {
+    let relay = Relay::start("");
+    let config = tls_config();
+    let (_, key) = upgraded(&relay, &config).await;
+    let golden = login(&key);
+    for len in 0..golden.len() {
+        let (mut stream, _) = upgraded(&relay, &config).await;
+        stream.write_all(&golden[..len]).await.expect("the relay takes the bytes");
+        stream.shutdown().await.expect("the client leaves");
+    }
+    relay.wait("nobody is left at the door", |relay| relay.metric("towpath_pending_connections") <= 1);
+    assert_eq!(relay.metric("derp_current_connections"), 0);
+    expect_service(&relay).await;
+}
+
+#[tokio::test]
+async fn a_dripping_login_is_closed_at_its_deadline() {
+    let relay = Relay::start("login.login_timeout = \"1s\"");
+    let config = tls_config();
+    let (mut stream, key) = upgraded(&relay, &config).await;
+    let frame = login(&key);
+    let dripping = async {
+        for byte in frame {
+            if stream.write_all(&[byte]).await.and(stream.flush().await).is_err() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    timeout(PATIENCE, dripping).await.expect("closed in the middle");
+    relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"login_timeout\"}") == 1);
+}
+
+#[tokio::test]
+async fn frames_that_break_their_layout_close_the_connection_with_their_reason() {
+    let relay = Relay::start("");
+    let config = tls_config();
+    let long = [&[4][..], &(32u32 + 65_537).to_be_bytes(), &[0; 100]].concat();
+    let cases: [(&str, &[u8], &str); 10] = [
+        ("SendPacket without a key", &[4, 0, 0, 0, 31], "bad_frame"),
+        ("SendPacket too long", &long, "bad_frame"),
+        ("NotePreferred of no byte", &[7, 0, 0, 0, 0], "bad_frame"),
+        ("NotePreferred of two", &[7, 0, 0, 0, 2, 1, 1], "bad_frame"),
+        ("Ping of seven", &[0x12, 0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7], "bad_frame"),
+        ("Ping of 1001", &[0x12, 0, 0, 3, 0xe9], "bad_frame"),
+        ("ForwardPacket", &[&[0x0a, 0, 0, 0, 64][..], &[1; 64]].concat(), "not_permitted"),
+        ("WatchConns", &[0x10, 0, 0, 0, 0], "not_permitted"),
+        ("WatchConns with a byte", &[0x10, 0, 0, 0, 1, 0], "bad_frame"),
+        ("ClosePeer", &[&[0x11, 0, 0, 0, 32][..], &[1; 32]].concat(), "not_permitted"),
+    ];
+    for (what, bytes, reason) in cases {
+        let name = format!("towpath_closed_total{{reason=\"{reason}\"}}");
+        let before = relay.metric(&name);
+        let (stream, key) = upgraded(&relay, &config).await;
+        expect_close(stream, &[&login(&key), bytes].concat(), what).await;
+        relay.wait(what, |relay| relay.metric(&name) == before + 1);
+    }
+    expect_service(&relay).await;
+}
+
+#[tokio::test]
+async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
+    let relay = Relay::start("");
+    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    socket.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("the relay takes the bytes");
+    let mut answer = Vec::new();
+    timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("closed").expect("closed");
+    assert_eq!(answer.first(), Some(&21), "an alert");
+    relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"handshake\"}") == 1);
+
+    let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connection = UnbufferedClientConnection::new(tls_config(), name).expect("a client");
+    let stream = Stream::handshake(socket, connection).await.expect("a handshake");
+    expect_close(stream, b"\x00\x01\x02 this is no request\r\n\r\n", "no HTTP").await;
+    relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);
+}
