@@ -240,14 +240,17 @@ fn derpmap(asked: &Derpmap) -> Result<(), Failure> {
 /// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
 /// the relay itself could not read it.
 fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
-    let KeySource::File(key_file) = &config.node_key else { return Ok(None) };
-    let made = config.cert.clone().unwrap_or_else(|| self_signed_files(key_file));
-    for path in [key_file, &made.cert, &made.key] {
-        if !path.try_exists().with_context(|| format!("cannot look for {}", path.display()))? {
-            bail!("there is no {} yet: start the relay once, it makes its certificate then", path.display());
-        }
+    let cert = match (&config.cert, &config.node_key) {
+        (Some(files), _) => files.cert.clone(),
+        (None, KeySource::File(key_file)) => self_signed_files(key_file).cert,
+        (None, KeySource::Inline(_) | KeySource::Ephemeral) => return Ok(None),
+    };
+    if config.cert.is_none()
+        && !cert.try_exists().with_context(|| format!("cannot look for {}", cert.display()))?
+    {
+        bail!("there is no {} yet: start the relay once, it makes its certificate then", cert.display());
     }
-    Ok(Identity::load(config)?.certificate_pin())
+    Ok(identity::pin_of_file(&cert)?)
 }
 
 fn start(run: &Run) -> Result<(), Failure> {

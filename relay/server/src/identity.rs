@@ -96,16 +96,10 @@ impl Identity {
         self.node_key.public()
     }
 
-    /// `sha256-raw:` and the hash of the certificate, for the `CertName` of a DERP map; `None` where somebody else has
-    /// signed it, so that clients can verify it by its name.
+    /// What clients are to verify the relay by, see [`pin`].
     #[must_use]
     pub fn certificate_pin(&self) -> Option<String> {
-        let [leaf] = &self.chain[..] else { return None };
-        let parsed = webpki::EndEntityCert::try_from(leaf).ok()?;
-        (parsed.issuer() == parsed.subject()).then(|| {
-            let hash = NodePublic::from_bytes(Sha256::digest(leaf).into());
-            format!("sha256-raw:{}", hash.to_hex())
-        })
+        pin(&self.chain)
     }
 
     pub(crate) const fn node_key(&self) -> &NodePrivate {
@@ -127,6 +121,26 @@ impl Identity {
         config.send_tls13_tickets = 0;
         Ok(config)
     }
+}
+
+/// What clients are to verify a relay by that shows the certificates in the file `cert`, see [`pin`].
+///
+/// # Errors
+///
+/// Where the file is no certificate.
+pub fn pin_of_file(cert: &Path) -> Result<Option<String>, IdentityError> {
+    Ok(pin(&load_chain(cert)?))
+}
+
+/// `sha256-raw:` and the hash of a self-signed certificate, for the `CertName` of a DERP map; `None` for one that
+/// somebody else has signed, which clients verify by its name.
+fn pin(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let [leaf] = chain else { return None };
+    let parsed = webpki::EndEntityCert::try_from(leaf).ok()?;
+    (parsed.issuer() == parsed.subject()).then(|| {
+        let hash = NodePublic::from_bytes(Sha256::digest(leaf).into());
+        format!("sha256-raw:{}", hash.to_hex())
+    })
 }
 
 /// A fresh node key.
@@ -204,25 +218,32 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
 
 type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityError> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|reason| IdentityError::File { action: "read", path: path.into(), reason })
-    };
-    let bad = |path: &Path, reason: &dyn std::fmt::Display| {
-        IdentityError::Certificate(path.into(), reason.to_string())
-    };
+fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|reason| IdentityError::File { action: "read", path: path.into(), reason })
+}
+
+fn bad_certificate(path: &Path, reason: impl ToString) -> IdentityError {
+    IdentityError::Certificate(path.into(), reason.to_string())
+}
+
+fn load_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let chain = CertificateDer::pem_slice_iter(&read(cert)?)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| bad(cert, &error))?;
+        .map_err(|error| bad_certificate(cert, error))?;
     if chain.is_empty() {
-        return Err(bad(cert, &"no certificate in PEM form"));
+        return Err(bad_certificate(cert, "no certificate in PEM form"));
     }
+    Ok(chain)
+}
+
+fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityError> {
+    let chain = load_chain(cert)?;
     let key_pem = Zeroizing::new(read(key)?);
-    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => bad(key, &"no private key in PEM form"),
-        error => bad(key, &error),
+    let tls_key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => bad_certificate(key, "no private key in PEM form"),
+        error => bad_certificate(key, error),
     })?;
-    Ok((chain, key))
+    Ok((chain, tls_key))
 }
 
 /// The self-signed certificate beside the key file, so that a pin outlives a restart.

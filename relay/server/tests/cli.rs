@@ -397,6 +397,12 @@ code = "fra"
 name = "Frankfurt"
 "#;
     cli.write("relay.toml", text);
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let issuer = rcgen::Issuer::new(rcgen::CertificateParams::default(), authority);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::new(["relay.example.com".to_owned()]).unwrap();
+    leaf.distinguished_name.push(rcgen::DnType::CommonName, "relay.example.com");
+    cli.write("relay.crt", &leaf.signed_by(&key, &issuer).unwrap().pem());
     let derpmap = |args: &[&str]| cli.run(&[&["derpmap", "--config", "relay.toml"], args].concat());
     let json = r#"{
   "Regions": {
@@ -463,7 +469,7 @@ fn derpmap_pins_a_self_signed_certificate_and_makes_none() {
     let derpmap = || {
         cli.run(&["derpmap", "--config", "relay.toml", "--listen", "127.0.0.1:8443", "--format", "headscale"])
     };
-    let refusal = "towpath-relay: there is no state/relay.key yet: start the relay once, it makes its certificate then\n";
+    let refusal = "towpath-relay: there is no state/self-signed.crt yet: start the relay once, it makes its certificate then\n";
     derpmap().assert_failure(1, refusal);
     assert!(!cli.path("state").exists());
 
