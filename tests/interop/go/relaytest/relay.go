@@ -1,0 +1,378 @@
+// Package relaytest starts a relay as a process of its own, the way an operator does: a configuration file,
+// a certificate, a key file. The tests know the relay only by what it writes to its sockets and files.
+//
+// TOWPATH_RELAY names the binary. With TOWPATH_RELAY_KIND=derper it is stock derper instead, which proves
+// that a test asks for what the protocol really is; [Relay.Stock] tells the two apart where ours differs on
+// purpose.
+package relaytest
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tailscale.com/tailcfg"
+	"tailscale.com/types/key"
+)
+
+// RegionID is the region of every relay under test, in the range for self-hosters.
+const RegionID = 900
+
+const (
+	startLimit = 10 * time.Second
+	stopLimit  = 5 * time.Second
+)
+
+// Options say what a test needs other than a relay on loopback with a fresh key.
+type Options struct {
+	// Host is the relay's IP address: its host name, its certificate's subject, and what it listens on.
+	// Empty means 127.0.0.1.
+	Host string
+	// ListenSTUN is the address the STUN server binds. Empty means Host.
+	ListenSTUN string
+	// PrivateKey is written to the key file before the relay starts. A zero key leaves the file out, and
+	// the relay has to make it.
+	PrivateKey key.NodePrivate
+}
+
+// Relay is a running relay.
+type Relay struct {
+	// Addr is the TLS address, STUN the UDP port of the same host.
+	Addr netip.AddrPort
+	STUN netip.AddrPort
+	// Cert is the self-signed leaf certificate.
+	Cert *x509.Certificate
+	// KeyFile holds the relay's private key in derper's format.
+	KeyFile string
+	// ConfigFile is empty for derper, which has none.
+	ConfigFile string
+	// Stock says that this is derper.
+	Stock bool
+
+	binary string
+	args   []string
+	log    string
+	ready  func(context.Context) error
+	proc   *exec.Cmd
+	exited chan struct{}
+}
+
+// Start runs a relay until the end of the test. It returns when the relay serves.
+func Start(t testing.TB, o Options) *Relay {
+	t.Helper()
+	r := Configure(t, o)
+	r.Launch(t)
+	return r
+}
+
+// Configure writes the relay's files without starting it.
+func Configure(t testing.TB, o Options) *Relay {
+	t.Helper()
+	binary := os.Getenv("TOWPATH_RELAY")
+	if binary == "" {
+		t.Fatal("TOWPATH_RELAY is not set: it names the relay binary under test")
+	}
+	if !filepath.IsAbs(binary) {
+		t.Fatalf("TOWPATH_RELAY=%q: want an absolute path, tests run in the directory of their package", binary)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		t.Fatalf("TOWPATH_RELAY: %v", err)
+	}
+	host, err := netip.ParseAddr(cmp.Or(o.Host, "127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r := &Relay{
+		Addr:    netip.AddrPortFrom(host, freePort(t, "tcp", host)),
+		STUN:    netip.AddrPortFrom(host, freePort(t, "udp", host)),
+		KeyFile: filepath.Join(dir, "relay.key"),
+		binary:  binary,
+		log:     filepath.Join(dir, "relay.log"),
+	}
+	r.Cert = writeCertificate(t, dir, host)
+	if !o.PrivateKey.IsZero() {
+		r.writeKey(t, o.PrivateKey)
+	}
+	listenSTUN := r.STUN
+	if o.ListenSTUN != "" {
+		listenSTUN = netip.AddrPortFrom(netip.MustParseAddr(o.ListenSTUN), r.STUN.Port())
+	}
+	switch kind := os.Getenv("TOWPATH_RELAY_KIND"); kind {
+	case "", "towpath":
+		r.configureTowpath(t, dir, listenSTUN)
+	case "derper":
+		r.configureDerper(t, dir)
+	default:
+		t.Fatalf("TOWPATH_RELAY_KIND=%q: want towpath or derper", kind)
+	}
+	return r
+}
+
+func (r *Relay) configureTowpath(t testing.TB, dir string, stun netip.AddrPort) {
+	loopback := netip.MustParseAddr("127.0.0.1")
+	admin := netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+	r.ConfigFile = filepath.Join(dir, "relay.toml")
+	config := fmt.Sprintf(`hostname = %q
+listen = %q
+cert = %q
+key = %q
+key_file = %q
+
+[stun]
+listen = [%q]
+
+[admin]
+listen = %q
+`, r.Addr.Addr(), r.Addr, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), r.KeyFile, stun, admin)
+	if err := os.WriteFile(r.ConfigFile, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.args = []string{"--config", r.ConfigFile}
+	r.ready = func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/readyz", admin), nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			return fmt.Errorf("/readyz: %s", res.Status)
+		}
+		return nil
+	}
+}
+
+// configureDerper relies on derper's manual mode, which reads HOSTNAME.crt and HOSTNAME.key. STUN is on
+// the host of -a whatever the options say.
+func (r *Relay) configureDerper(t testing.TB, dir string) {
+	r.Stock = true
+	host := r.Addr.Addr().String()
+	for from, to := range map[string]string{"cert.pem": host + ".crt", "key.pem": host + ".key"} {
+		if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.args = []string{
+		"-c", r.KeyFile, "-hostname", host, "-certmode", "manual", "-certdir", dir,
+		"-a", r.Addr.String(), "-http-port", "-1", "-verify-clients=false",
+		"-stun", "-stun-port", fmt.Sprint(r.STUN.Port()),
+	}
+	r.ready = func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.Addr.String())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}
+
+// Launch starts the configured relay and waits until it serves. The test's end stops it.
+func (r *Relay) Launch(t testing.TB) {
+	t.Helper()
+	log, err := os.OpenFile(r.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	first := r.proc == nil
+	proc := exec.Command(r.binary, r.args...)
+	proc.Env = environment()
+	proc.Stdout, proc.Stderr = log, log
+	// No relay outlives the tests, whatever ends them.
+	proc.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := proc.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = proc.Wait()
+		close(exited)
+	}()
+	r.proc, r.exited = proc, exited
+	if first {
+		t.Cleanup(func() { r.cleanUp(t) })
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	for {
+		err := r.ready(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-exited:
+			t.Fatalf("the relay exited at start: %v", proc.ProcessState)
+		case <-ctx.Done():
+			t.Fatalf("the relay was not ready within %v: %v", startLimit, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// environment is ours without what would configure the relay: its settings are in the file alone.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "TOWPATH_")
+	})
+}
+
+// Kill ends the relay as a crash would (SIGKILL) and waits until it is gone.
+func (r *Relay) Kill(t testing.TB) {
+	t.Helper()
+	if err := r.proc.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-r.exited
+}
+
+func (r *Relay) cleanUp(t testing.TB) {
+	select {
+	case <-r.exited:
+		t.Errorf("the relay had exited before the end of the test: %v", r.proc.ProcessState)
+	default:
+		_ = r.proc.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-r.exited:
+		case <-time.After(stopLimit):
+			t.Errorf("the relay ignored SIGTERM for %v", stopLimit)
+			_ = r.proc.Process.Kill()
+			<-r.exited
+		}
+	}
+	if t.Failed() {
+		t.Logf("end of the relay's log:\n%s", Tail(r.log, 8<<10))
+	}
+}
+
+// Pin is the certificate's fingerprint in the form of a DERP map's CertName.
+func (r *Relay) Pin() string { return pin(r.Cert) }
+
+// Region is the relay as the only node of a region, with its certificate pinned.
+func (r *Relay) Region() *tailcfg.DERPRegion {
+	host := r.Addr.Addr().String()
+	node := &tailcfg.DERPNode{
+		Name:     fmt.Sprintf("%da", RegionID),
+		RegionID: RegionID,
+		HostName: host,
+		CertName: r.Pin(),
+		IPv4:     host,
+		IPv6:     "none",
+		STUNPort: int(r.STUN.Port()),
+		DERPPort: int(r.Addr.Port()),
+	}
+	return &tailcfg.DERPRegion{
+		RegionID:   RegionID,
+		RegionCode: "towpath",
+		RegionName: "Towpath under test",
+		Nodes:      []*tailcfg.DERPNode{node},
+	}
+}
+
+// Map is a DERP map of that one region.
+func (r *Relay) Map() *tailcfg.DERPMap {
+	return &tailcfg.DERPMap{Regions: map[int]*tailcfg.DERPRegion{RegionID: r.Region()}}
+}
+
+// Log is the file that takes the relay's output.
+func (r *Relay) Log() string { return r.log }
+
+// Tail returns the last n bytes of a text file, from the start of a line.
+func Tail(path string, n int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if _, err := f.Seek(-n, io.SeekEnd); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err.Error()
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err.Error()
+	}
+	text := string(b)
+	if int64(len(b)) == n {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	return text
+}
+
+// freePort returns a port that was free a moment ago.
+func freePort(t testing.TB, network string, host netip.Addr) uint16 {
+	t.Helper()
+	address := netip.AddrPortFrom(host, 0).String()
+	var bound net.Addr
+	switch network {
+	case "tcp":
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		bound = l.Addr()
+	case "udp":
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		bound = c.LocalAddr()
+	}
+	return netip.MustParseAddrPort(bound.String()).Port()
+}
+
+// HeadscaleMap is the DERP map in the form of Headscale's derp.paths, as the relay itself prints it.
+func (r *Relay) HeadscaleMap(t testing.TB) []byte {
+	t.Helper()
+	if r.Stock {
+		node := r.Region().Nodes[0]
+		return fmt.Appendf(nil, `regions:
+  %[1]d:
+    regionid: %[1]d
+    regioncode: towpath
+    regionname: Towpath under test
+    nodes:
+      - name: %[2]s
+        regionid: %[1]d
+        hostname: %[3]q
+        certname: %[4]q
+        ipv4: %[3]q
+        ipv6: none
+        derpport: %[5]d
+        stunport: %[6]d
+`, node.RegionID, node.Name, node.HostName, node.CertName, node.DERPPort, node.STUNPort)
+	}
+	derpmap := exec.Command(r.binary, "derpmap", "--config", r.ConfigFile, "--format", "headscale")
+	derpmap.Env = environment()
+	out, err := derpmap.Output()
+	if err != nil {
+		t.Fatalf("derpmap: %v", failure(err))
+	}
+	return out
+}
+
+// failure adds what a program wrote to standard error.
+func failure(err error) error {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return fmt.Errorf("%w\n%s", err, exit.Stderr)
+	}
+	return err
+}
