@@ -11,15 +11,19 @@
 
 #![forbid(unsafe_code)]
 
+mod own;
 mod records;
 mod seal;
 mod stream;
 
+pub use own::RecordError;
 pub use records::{Opened, Reader, Writer};
 pub use seal::SealBuffer;
 pub use stream::{HandshakeError, Parts, Stream};
 
+use rustls::ExtractedSecrets;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::UnbufferedStatus;
 
@@ -38,6 +42,23 @@ pub trait Connection: sealed::Sealed + Send + 'static {
 
     /// What was negotiated.
     fn state(&self) -> &rustls::CommonState;
+
+    /// Whether this is the side that dialled.
+    #[doc(hidden)]
+    const CLIENT: bool;
+
+    /// The secrets of a finished handshake, and what derives further ones.
+    #[doc(hidden)]
+    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+}
+
+/// Who opens and seals once a [`Stream`] is taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordLayer {
+    /// TLS 1.3: this crate. TLS 1.2: rustls.
+    Own,
+    /// rustls.
+    Rustls,
 }
 
 mod sealed {
@@ -59,6 +80,12 @@ impl Connection for UnbufferedServerConnection {
     fn state(&self) -> &rustls::CommonState {
         self
     }
+
+    const CLIENT: bool = false;
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        self.dangerous_into_kernel_connection()
+    }
 }
 
 impl Connection for UnbufferedClientConnection {
@@ -73,6 +100,12 @@ impl Connection for UnbufferedClientConnection {
 
     fn state(&self) -> &rustls::CommonState {
         self
+    }
+
+    const CLIENT: bool = true;
+
+    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        self.dangerous_into_kernel_connection()
     }
 }
 
@@ -93,6 +126,9 @@ pub enum TlsError {
     /// The peer broke TLS, or an alert of it ends the connection.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
+    /// The peer broke the record layer of this crate.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The peer cut a handshake message in pieces after the handshake.
     ///
     /// rustls would keep its place in the caller's buffer for the rest and panic when a writer without that buffer

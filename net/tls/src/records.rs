@@ -1,6 +1,7 @@
 //! The two halves of a connection after its handshake, for threads that do their own reading and writing.
 //!
-//! rustls keeps one state for both directions, so the halves share it behind a mutex. Records that the reading half owes
+//! TLS 1.3 goes to records of our own ([`crate::own`]) where that is asked for, and each half has its direction to itself.
+//! Otherwise rustls keeps one state for both directions, so the halves share it behind a mutex. Records that the reading half owes
 //! the peer (an answer to a key update, an alert) are left in the shared state, sealed; the writing half sends them
 //! before anything that it seals later, which is the order of their numbers.
 
@@ -8,9 +9,11 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustls::ProtocolVersion;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 
-use crate::{Connection, RECORD_HEADER, SealBuffer, TlsError};
+use crate::own::{self, Opener, Sealer};
+use crate::{Connection, RECORD_HEADER, RecordLayer, SealBuffer, TlsError};
 
 /// The state of a connection and the records that its reading side owes the peer.
 pub(crate) struct Records<C> {
@@ -215,26 +218,65 @@ fn starts_with_record(bytes: &[u8]) -> bool {
 }
 
 /// The reading half.
-pub struct Reader<C>(Arc<Mutex<Records<C>>>);
+pub struct Reader<C: Connection>(ReadHalf<C>);
+
+enum ReadHalf<C: Connection> {
+    Rustls(Arc<Mutex<Records<C>>>),
+    Own(Opener<C::Data>),
+}
 
 /// The writing half.
-pub struct Writer<C>(Arc<Mutex<Records<C>>>);
+pub struct Writer<C: Connection>(WriteHalf<C>);
 
-impl<C> fmt::Debug for Reader<C> {
+enum WriteHalf<C: Connection> {
+    Rustls(Arc<Mutex<Records<C>>>),
+    Own(Sealer<C::Data>),
+}
+
+impl<C: Connection> fmt::Debug for Reader<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reader(..)")
     }
 }
 
-impl<C> fmt::Debug for Writer<C> {
+impl<C: Connection> fmt::Debug for Writer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Writer(..)")
     }
 }
 
-pub(crate) fn halves<C: Connection>(records: Records<C>) -> (Reader<C>, Writer<C>) {
-    let records = Arc::new(Mutex::new(records));
-    (Reader(records.clone()), Writer(records))
+#[cfg(test)]
+impl<C: Connection> Reader<C> {
+    pub(crate) fn opener(&mut self) -> Option<&mut Opener<C::Data>> {
+        match &mut self.0 {
+            ReadHalf::Own(opener) => Some(opener),
+            ReadHalf::Rustls(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl<C: Connection> Writer<C> {
+    pub(crate) fn sealer(&self) -> Option<&Sealer<C::Data>> {
+        match &self.0 {
+            WriteHalf::Own(sealer) => Some(sealer),
+            WriteHalf::Rustls(_) => None,
+        }
+    }
+}
+
+impl<C: Connection> Records<C> {
+    /// The halves of the connection, with `layer` opening and sealing.
+    pub(crate) fn into_halves(self, layer: RecordLayer) -> Result<(Reader<C>, Writer<C>), TlsError> {
+        let version = self.connection.state().protocol_version();
+        if layer == RecordLayer::Own && version == Some(ProtocolVersion::TLSv1_3) && self.owed.is_empty() {
+            let (secrets, kernel) = self.connection.into_kernel()?;
+            let (opener, sealer) = own::split(secrets, kernel, C::CLIENT)?;
+            return Ok((Reader(ReadHalf::Own(opener)), Writer(WriteHalf::Own(sealer))));
+        }
+        let records = Arc::new(Mutex::new(self));
+        Ok((Reader(ReadHalf::Rustls(records.clone())), Writer(WriteHalf::Rustls(records))))
+    }
 }
 
 /// A poisoned state is locked as well: rustls has marked it as broken or it is whole.
@@ -245,9 +287,9 @@ fn lock<C>(records: &Mutex<Records<C>>) -> MutexGuard<'_, Records<C>> {
 impl<C: Connection> Reader<C> {
     /// Opens the whole records in `ciphertext` and hands their plaintext on, a record at a time, in order.
     ///
-    /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next. While
-    /// `plaintext` runs, the writing half waits; it must not write to this connection. When `plaintext` breaks off, the
-    /// rest is lost and the connection of no more use.
+    /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next.
+    /// `plaintext` must not write to this connection, for whose writing half rustls' records may be waiting. When it
+    /// breaks off, the rest is lost and the connection of no more use.
     ///
     /// # Errors
     ///
@@ -257,8 +299,13 @@ impl<C: Connection> Reader<C> {
         ciphertext: &mut [u8],
         plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Opened, TlsError> {
-        let (consumed, stopped) = lock(&self.0).advance(ciphertext, plaintext)?;
-        Ok(Opened { consumed, closed: stopped == Stopped::Closed })
+        match &mut self.0 {
+            ReadHalf::Rustls(records) => {
+                let (consumed, stopped) = lock(records).advance(ciphertext, plaintext)?;
+                Ok(Opened { consumed, closed: stopped == Stopped::Closed })
+            }
+            ReadHalf::Own(opener) => opener.open(ciphertext, plaintext),
+        }
     }
 }
 
@@ -269,16 +316,22 @@ impl<C: Connection> Writer<C> {
     ///
     /// [`TlsError::Unusable`], or that of the reading half when that has failed.
     pub fn seal(&mut self, plaintext: &[u8], out: &mut SealBuffer) -> Result<(), TlsError> {
-        lock(&self.0).seal(&mut [], plaintext, out)
+        match &mut self.0 {
+            WriteHalf::Rustls(records) => lock(records).seal(&mut [], plaintext, out),
+            WriteHalf::Own(sealer) => sealer.seal(plaintext, out),
+        }
     }
 
-    /// Appends the alert by which the peer knows that the end is the end and no attack (RFC 8446 section 6.1), behind
-    /// what the reading half owes.
+    /// Appends the alert by which the peer knows that the end is the end and no attack (RFC 8446 section 6.1), or which
+    /// of its errors is the reason.
     ///
     /// # Errors
     ///
     /// As [`seal`](Self::seal); what is owed is appended all the same.
     pub fn close(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
-        lock(&self.0).close(&mut [], out)
+        match &mut self.0 {
+            WriteHalf::Rustls(records) => lock(records).close(&mut [], out),
+            WriteHalf::Own(sealer) => sealer.close(out),
+        }
     }
 }

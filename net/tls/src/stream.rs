@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::records::{Records, Stopped, halves};
-use crate::{Connection, Reader, SealBuffer, TlsError, Writer};
+use crate::records::{Records, Stopped};
+use crate::{Connection, Reader, RecordLayer, SealBuffer, TlsError, Writer};
 
 /// How much is read at once. Handshakes and logins are short; what comes after is read elsewhere.
 const READ_SIZE: usize = 4 * 1024;
@@ -44,7 +44,7 @@ pub struct Stream<IO, C> {
 
 /// What a [`Stream`] is made of.
 #[derive(Debug)]
-pub struct Parts<IO, C> {
+pub struct Parts<IO, C: Connection> {
     /// The byte stream below.
     pub io: IO,
     /// The reading half.
@@ -110,13 +110,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
         &self.io
     }
 
-    /// Takes the stream apart. Call it after a flush: what was written and not sent is lost.
-    pub fn into_parts(mut self) -> Parts<IO, C> {
+    /// Takes the stream apart, with `layer` opening and sealing from now on. Call it after a flush: what was written and
+    /// not sent is lost.
+    ///
+    /// # Errors
+    ///
+    /// Where [`RecordLayer::Own`] is asked for, the version is TLS 1.3, and the configuration does not allow
+    /// `enable_secret_extraction`.
+    pub fn into_parts(mut self, layer: RecordLayer) -> Result<Parts<IO, C>, TlsError> {
         self.plaintext.drain(..self.taken);
-        // The halves live long and the handshake's buffers were large.
-        self.records.owed.shrink_to_fit();
-        let (reader, writer) = halves(self.records);
-        Parts { io: self.io, reader, writer, incoming: self.incoming, plaintext: self.plaintext }
+        let (reader, writer) = self.records.into_halves(layer)?;
+        Ok(Parts { io: self.io, reader, writer, incoming: self.incoming, plaintext: self.plaintext })
     }
 
     /// Runs the state machine over what was read.

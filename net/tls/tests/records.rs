@@ -10,7 +10,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use tls::{HandshakeError, Parts, SealBuffer, Stream, TlsError};
+use tls::{HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 type Server = Stream<DuplexStream, UnbufferedServerConnection>;
@@ -34,6 +34,7 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     server.send_tls13_tickets = 0;
+    server.enable_secret_extraction = true;
     (Arc::new(client), Arc::new(server))
 }
 
@@ -123,7 +124,13 @@ async fn bytes_of_any_length_pass_both_ways_through_the_stream() {
 
 #[tokio::test]
 async fn the_halves_go_on_where_the_stream_stopped_whatever_the_cut() {
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+    let all = [
+        (&rustls::version::TLS12, RecordLayer::Rustls),
+        (&rustls::version::TLS13, RecordLayer::Rustls),
+        (&rustls::version::TLS12, RecordLayer::Own),
+        (&rustls::version::TLS13, RecordLayer::Own),
+    ];
+    for (version, layer) in all {
         let (mut oracle, mut server) = connect(version).await;
         // The stream is taken apart after it has read some of these bytes, opened more, and received part of a record.
         oracle.connection.writer().write_all(b"first").unwrap();
@@ -136,7 +143,8 @@ async fn the_halves_go_on_where_the_stream_stopped_whatever_the_cut() {
         let mut start = [0; 2];
         server.read_exact(&mut start).await.unwrap();
 
-        let Parts { mut io, mut reader, mut writer, incoming, plaintext } = server.into_parts();
+        let parts = server.into_parts(layer).unwrap();
+        let Parts { mut io, mut reader, mut writer, incoming, plaintext } = parts;
         assert_eq!((&start[..], &plaintext[..], incoming.len()), (&b"fi"[..], &b"rst"[..], 9));
         let mut ciphertext = [&incoming, &sent[cut..]].concat();
         for until in incoming.len()..ciphertext.len() {
@@ -169,66 +177,78 @@ async fn the_halves_go_on_where_the_stream_stopped_whatever_the_cut() {
 
 #[tokio::test]
 async fn a_key_update_is_answered_before_what_is_sealed_next() {
-    let (mut oracle, server) = connect(&rustls::version::TLS13).await;
-    let Parts { mut io, mut reader, mut writer, .. } = server.into_parts();
-    let mut sealed = SealBuffer::default();
-    for round in 0..3 {
-        oracle.connection.refresh_traffic_keys().unwrap();
-        oracle.connection.writer().write_all(b"under new keys").unwrap();
-        let mut ciphertext = Vec::new();
-        while oracle.connection.wants_write() {
-            oracle.connection.write_tls(&mut ciphertext).unwrap();
+    for layer in [RecordLayer::Rustls, RecordLayer::Own] {
+        let (mut oracle, server) = connect(&rustls::version::TLS13).await;
+        let Parts { mut io, mut reader, mut writer, .. } = server.into_parts(layer).unwrap();
+        let mut sealed = SealBuffer::default();
+        for round in 0..3 {
+            oracle.connection.refresh_traffic_keys().unwrap();
+            oracle.connection.writer().write_all(b"under new keys").unwrap();
+            let mut ciphertext = Vec::new();
+            while oracle.connection.wants_write() {
+                oracle.connection.write_tls(&mut ciphertext).unwrap();
+            }
+            let mut received = Vec::new();
+            let opened = reader
+                .open(&mut ciphertext, |bytes| {
+                    received.extend_from_slice(bytes);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            assert_eq!(
+                (opened.consumed, &received[..]),
+                (ciphertext.len(), &b"under new keys"[..]),
+                "round {round}"
+            );
+            sealed.clear();
+            writer.seal(b"answer", &mut sealed).unwrap();
+            io.write_all(sealed.as_slice()).await.unwrap();
+            assert_eq!(oracle.read_exact(6).await, b"answer", "round {round}");
         }
-        let mut received = Vec::new();
-        let opened = reader
-            .open(&mut ciphertext, |bytes| {
-                received.extend_from_slice(bytes);
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        assert_eq!(
-            (opened.consumed, &received[..]),
-            (ciphertext.len(), &b"under new keys"[..]),
-            "round {round}"
-        );
-        sealed.clear();
-        writer.seal(b"answer", &mut sealed).unwrap();
-        io.write_all(sealed.as_slice()).await.unwrap();
-        assert_eq!(oracle.read_exact(6).await, b"answer", "round {round}");
     }
 }
 
 #[tokio::test]
 async fn every_changed_byte_of_a_record_is_refused_with_an_alert() {
-    let (mut oracle, server) = connect(&rustls::version::TLS13).await;
-    let Parts { mut reader, mut writer, .. } = server.into_parts();
-    oracle.connection.writer().write_all(b"secret").unwrap();
-    let mut record = Vec::new();
-    oracle.connection.write_tls(&mut record).unwrap();
-    // The length decides how much is waited for, so its bytes are not changed here; a connection has one failure only.
-    record[7] ^= 1;
-    let refused = reader.open(&mut record, |_| unreachable!("the record is forged"));
-    assert!(matches!(refused, Err(TlsError::Rustls(rustls::Error::DecryptError))), "{refused:?}");
-    let mut sealed = SealBuffer::default();
-    let _ = writer.close(&mut sealed);
-    let mut alert = sealed.as_slice();
-    oracle.connection.read_tls(&mut alert).unwrap();
-    let told = oracle.connection.process_new_packets();
-    assert_eq!(told.unwrap_err(), rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+    for layer in [RecordLayer::Rustls, RecordLayer::Own] {
+        let (mut oracle, server) = connect(&rustls::version::TLS13).await;
+        let Parts { mut reader, mut writer, .. } = server.into_parts(layer).unwrap();
+        oracle.connection.writer().write_all(b"secret").unwrap();
+        let mut record = Vec::new();
+        oracle.connection.write_tls(&mut record).unwrap();
+        // The length decides how much is waited for, so its bytes are not changed here; a connection has one failure only.
+        record[7] ^= 1;
+        let refused = reader.open(&mut record, |_| unreachable!("the record is forged"));
+        let forged = match &refused {
+            Err(TlsError::Rustls(error)) => *error == rustls::Error::DecryptError,
+            Err(TlsError::Record(error)) => *error == RecordError::BadRecordMac,
+            _ => false,
+        };
+        assert!(forged, "{refused:?}");
+        let mut sealed = SealBuffer::default();
+        let _ = writer.close(&mut sealed);
+        let mut alert = sealed.as_slice();
+        oracle.connection.read_tls(&mut alert).unwrap();
+        let told = oracle.connection.process_new_packets();
+        assert_eq!(told.unwrap_err(), rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+    }
 }
 
 #[tokio::test]
 async fn a_handshake_message_in_pieces_is_refused_and_the_writer_survives() {
-    let (oracle, server) = connect(&rustls::version::TLS13).await;
-    let Parts { mut reader, mut writer, .. } = server.into_parts();
-    // A record of content type handshake with the first three bytes of a KeyUpdate, sealed with the client's own keys.
-    let (_, secrets) = oracle.connection.dangerous_extract_secrets().map(|s| (s.rx, s.tx)).unwrap();
-    let mut record = seal_tls13(secrets, 22, &[24, 0, 0]);
-    let refused = reader.open(&mut record, |_| ControlFlow::Continue(()));
-    assert!(matches!(refused, Err(TlsError::HandshakeInPieces)), "{refused:?}");
-    let mut sealed = SealBuffer::default();
-    assert!(matches!(writer.seal(b"x", &mut sealed), Err(TlsError::Unusable)));
-    assert!(matches!(writer.close(&mut sealed), Err(TlsError::Unusable)));
+    for layer in [RecordLayer::Rustls, RecordLayer::Own] {
+        let (oracle, server) = connect(&rustls::version::TLS13).await;
+        let Parts { mut reader, mut writer, .. } = server.into_parts(layer).unwrap();
+        // A record of content type handshake with the first three bytes of a KeyUpdate, sealed with the client's own keys.
+        let (_, secrets) = oracle.connection.dangerous_extract_secrets().map(|s| (s.rx, s.tx)).unwrap();
+        let mut record = seal_tls13(secrets, 22, &[24, 0, 0]);
+        let refused = reader.open(&mut record, |_| ControlFlow::Continue(()));
+        assert!(matches!(refused, Err(TlsError::HandshakeInPieces)), "{refused:?}");
+        let mut sealed = SealBuffer::default();
+        assert!(matches!(writer.seal(b"x", &mut sealed), Err(TlsError::Unusable)));
+        // The last word is an alert, where there is one.
+        assert_eq!(writer.close(&mut sealed).is_ok(), layer == RecordLayer::Own);
+    }
 }
 
 /// RFC 8446 section 5.2, for the sequence number and keys that rustls gives out.

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_proto::login::{Login, LoginError, greet};
 use rustls::server::UnbufferedServerConnection;
-use tls::{HandshakeError, Parts};
+use tls::{HandshakeError, Parts, RecordLayer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{error::Elapsed, timeout};
 use tracing::debug;
@@ -96,6 +96,7 @@ impl Refusal {
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) records: RecordLayer,
     pub(crate) node_key: NodePrivate,
     pub(crate) node_public: NodePublic,
     pub(crate) limits: LoginLimits,
@@ -225,7 +226,8 @@ impl Door {
         address: SocketAddr,
     ) -> io::Result<()> {
         let Introduction { client, info, shared } = introduction;
-        let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts();
+        let parts = stream.into_parts(self.records).map_err(io::Error::other)?;
+        let Parts { io, reader, writer, incoming, plaintext } = parts;
         let socket = Arc::new(io.into_std()?);
         let peer =
             Arc::new(Peer::new(*client, self.plane.registry().next_id(), address, socket.clone(), writer));

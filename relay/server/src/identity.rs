@@ -20,7 +20,7 @@ use wire::derp::PROTOCOL_VERSION;
 use wire::key::{NodePrivate, NodePublic};
 use zeroize::Zeroizing;
 
-use crate::config::{CertFiles, Config, KeySource, self_signed_files};
+use crate::config::{CertFiles, Config, KeySource, Records, self_signed_files};
 
 /// How long a certificate of our own is good for. A client that pins it checks its dates, so an end would be an outage
 /// at a time that nobody chose; the pin, not the date, is what is trusted.
@@ -108,7 +108,7 @@ impl Identity {
 
     /// What rustls needs: TLS 1.3 and 1.2, the chain with the meta certificate at its end, no resumption (Tailscale
     /// clients never resume, and tickets would cost every one of them).
-    pub(crate) fn server_config(&self) -> Result<rustls::ServerConfig, IdentityError> {
+    pub(crate) fn server_config(&self, records: Records) -> Result<rustls::ServerConfig, IdentityError> {
         let mut chain = self.chain.clone();
         chain.push(meta_certificate(&self.node_public())?);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -119,6 +119,7 @@ impl Identity {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = records == Records::Own;
         Ok(config)
     }
 }

@@ -101,7 +101,7 @@ impl Server {
     ///
     /// See [`BindError`]: each says which address of which listener is at fault.
     pub fn bind(config: &Config, identity: Identity) -> Result<Self, BindError> {
-        let tls = identity.server_config()?;
+        let tls = identity.server_config(config.records)?;
         let tcp = |what, address| listen(address).map_err(|reason| BindError::Tcp { what, address, reason });
         let listener = tcp("TLS", config.listen)?;
         let stun = if config.stun.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
@@ -185,6 +185,7 @@ impl Server {
 
         let door = Arc::new(Door {
             tls: Arc::new(tls),
+            records: config.records.into(),
             node_public: identity.node_public(),
             node_key: identity.node_key().clone(),
             limits: config.login.clone(),

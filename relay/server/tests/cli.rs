@@ -189,6 +189,9 @@ listen = ["[::]:1", "[::]:2"]  # --stun-listen
 [admin]
 listen = "127.0.0.1:9090"  # default
 
+[tls]
+records = "own"  # default
+
 [login]
 handshake_timeout = "10s"  # default
 login_timeout = "10s"  # default

@@ -58,6 +58,9 @@ listen = []
 [admin]
 listen = ""
 
+[tls]
+records = "rustls"
+
 [login]
 handshake_timeout = "1s"
 login_timeout = "2s"

@@ -1,0 +1,366 @@
+//! TLS 1.3 records of our own, for connections whose handshake rustls has finished.
+//!
+//! rustls opens and seals with state for both directions in one place, and puts each record into a vector of its own.
+//! Here each direction has its state to itself, records are opened where they lie and sealed where they are sent from:
+//! no allocation, no lock, and a third less memory. Everything up to the first byte of application data, and every
+//! derivation of keys, stays with rustls; this file is RFC 8446 section 5 (records), section 4.6.3 (key updates) and
+//! section 6 (alerts), and nothing else. TLS 1.2 stays with rustls as a whole.
+//!
+//! What it must never get wrong:
+//! - a nonce is used once: the sequence number only grows, and a key is replaced long before it could end;
+//! - nothing leaves [`Opener::open`] whose tag did not verify (aws-lc compares in constant time);
+//! - after an error nothing is opened and nothing but the alert is sealed;
+//! - a peer cannot have us work without sending data: records without data are limited.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
+use rustls::kernel::KernelConnection;
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+use zeroize::Zeroizing;
+
+use crate::{MAX_PLAINTEXT, Opened, RECORD_HEADER, SealBuffer, TlsError};
+
+/// Records sealed under one key before it is replaced. RFC 8446 section 5.5 allows 2^24.5 of full size for AES-GCM, and
+/// more for ChaCha20-Poly1305; one bound for all is one thing less to get wrong.
+const REKEY_AFTER: u64 = if cfg!(test) { 8 } else { 1 << 23 };
+/// Records without application data that may come in a row. Honest peers send two or three: tickets, a key update.
+const MAX_IDLE_RECORDS: u8 = 32;
+
+const TAG_LEN: usize = 16;
+/// The most that a record's body may have (section 5.2).
+const MAX_BODY: usize = MAX_PLAINTEXT + 256;
+/// The version that every record states (section 5.1).
+const LEGACY_VERSION: [u8; 2] = [3, 3];
+
+/// Content types (appendix B.1).
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+/// Handshake messages that may come after the handshake (appendix B.3).
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+/// The rest of a KeyUpdate message that requests no answer: its length and its one byte.
+const NOT_REQUESTED: [u8; 4] = [0, 0, 1, 0];
+
+/// Alerts (appendix B.2).
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+const LEVEL_WARNING: u8 = 1;
+const LEVEL_FATAL: u8 = 2;
+
+/// How a peer breaks the record layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The record was not sealed by the peer, or was changed.
+    #[error("a record does not open")]
+    BadRecordMac,
+    /// The record, or what it holds, is longer than TLS allows.
+    #[error("a record is too long")]
+    Overflow,
+    /// A record or a message of a kind that has no place here.
+    #[error("an unexpected message")]
+    Unexpected,
+    /// A message that has not its form.
+    #[error("a malformed message")]
+    Decode,
+    /// Too many records without data in a row.
+    #[error("too many records without data")]
+    Idle,
+    /// The peer ends the connection for this reason (appendix B.2).
+    #[error("the peer reports an error (alert {0})")]
+    Alert(u8),
+}
+
+impl RecordError {
+    /// The alert that tells the peer of it; none where the peer told us.
+    const fn alert(self) -> Option<u8> {
+        match self {
+            Self::Unexpected | Self::Idle => Some(10),
+            Self::BadRecordMac => Some(20),
+            Self::Overflow => Some(22),
+            Self::Decode => Some(50),
+            Self::Alert(_) => None,
+        }
+    }
+}
+
+/// What the directions have to tell each other.
+struct Shared<Data> {
+    /// Derives the keys that replace others.
+    kernel: Mutex<KernelConnection<Data>>,
+    /// The peer has asked for new keys of ours.
+    update_owed: AtomicBool,
+    /// The fatal alert that the peer must be told, or zero.
+    alert_owed: AtomicU8,
+}
+
+impl<Data> Shared<Data> {
+    fn kernel(&self) -> std::sync::MutexGuard<'_, KernelConnection<Data>> {
+        self.kernel.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The two directions of a connection whose handshake is done. `client`: this side is the client.
+pub(crate) fn split<Data>(
+    secrets: ExtractedSecrets,
+    kernel: KernelConnection<Data>,
+    client: bool,
+) -> Result<(Opener<Data>, Sealer<Data>), TlsError> {
+    let (update_owed, alert_owed) = (AtomicBool::new(false), AtomicU8::new(0));
+    let shared = Arc::new(Shared { kernel: Mutex::new(kernel), update_owed, alert_owed });
+    let opener =
+        Opener { key: Key::new(secrets.rx)?, shared: shared.clone(), client, idle: 0, failed: false };
+    Ok((opener, Sealer { key: Key::new(secrets.tx)?, shared }))
+}
+
+/// A key, and where its nonces stand.
+struct Key {
+    aead: LessSafeKey,
+    iv: Zeroizing<[u8; NONCE_LEN]>,
+    sequence: u64,
+}
+
+impl Key {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, TlsError> {
+        let (algorithm, key, iv) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+            _ => return Err(TlsError::Unusable),
+        };
+        let aead = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| TlsError::Unusable)?;
+        let iv = iv.as_ref().try_into().map_err(|_| TlsError::Unusable)?;
+        Ok(Self { aead: LessSafeKey::new(aead), iv: Zeroizing::new(iv), sequence })
+    }
+
+    /// The nonce of the next record (section 5.3), once.
+    fn next_nonce(&mut self) -> Option<Nonce> {
+        let mut nonce = *self.iv;
+        for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= number;
+        }
+        self.sequence = self.sequence.checked_add(1)?;
+        Some(Nonce::assume_unique_for_key(nonce))
+    }
+}
+
+/// The direction from the peer.
+pub(crate) struct Opener<Data> {
+    key: Key,
+    shared: Arc<Shared<Data>>,
+    client: bool,
+    /// Records without data since the last with data.
+    idle: u8,
+    failed: bool,
+}
+
+/// What a record held.
+enum Content<'a> {
+    Data(&'a [u8]),
+    Message,
+    Closed,
+}
+
+impl<Data> Opener<Data> {
+    /// See [`crate::Reader::open`].
+    pub(crate) fn open(
+        &mut self,
+        ciphertext: &mut [u8],
+        plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Opened, TlsError> {
+        if self.failed {
+            return Err(TlsError::Unusable);
+        }
+        let opened = self.open_records(ciphertext, plaintext);
+        if let Err(error) = &opened {
+            self.failed = true;
+            let alert = match error {
+                TlsError::Record(record) => record.alert(),
+                TlsError::HandshakeInPieces => RecordError::Unexpected.alert(),
+                TlsError::Rustls(_) | TlsError::Unusable => None,
+            };
+            if let Some(alert) = alert {
+                self.shared.alert_owed.store(alert, Ordering::Release);
+            }
+        }
+        opened
+    }
+
+    fn open_records(
+        &mut self,
+        ciphertext: &mut [u8],
+        mut plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Opened, TlsError> {
+        let mut consumed = 0;
+        while let Some(len) = record_len(&ciphertext[consumed..])? {
+            let record = &mut ciphertext[consumed..consumed + len];
+            consumed += len;
+            match self.open_record(record)? {
+                Content::Data(data) if !data.is_empty() => {
+                    self.idle = 0;
+                    if plaintext(data).is_break() {
+                        break;
+                    }
+                }
+                Content::Data(_) | Content::Message => {
+                    self.idle += 1;
+                    if self.idle > MAX_IDLE_RECORDS {
+                        return Err(RecordError::Idle.into());
+                    }
+                }
+                Content::Closed => return Ok(Opened { consumed, closed: true }),
+            }
+        }
+        Ok(Opened { consumed, closed: false })
+    }
+
+    /// Opens one whole record where it lies.
+    fn open_record<'a>(&mut self, record: &'a mut [u8]) -> Result<Content<'a>, TlsError> {
+        let (header, body) = record.split_first_chunk_mut::<RECORD_HEADER>().ok_or(RecordError::Decode)?;
+        let nonce = self.key.next_nonce().ok_or(TlsError::Unusable)?;
+        let opened = self.key.aead.open_in_place(nonce, Aad::from(*header), body);
+        let inner = opened.map_err(|_| RecordError::BadRecordMac)?;
+        // The content type is the last byte that is not padding.
+        let end = inner.iter().rposition(|&byte| byte != 0).ok_or(RecordError::Unexpected)?;
+        let kind = inner[end];
+        if end > MAX_PLAINTEXT {
+            return Err(RecordError::Overflow.into());
+        }
+        let content = &inner[..end];
+        match kind {
+            APPLICATION_DATA => Ok(Content::Data(content)),
+            ALERT => self.handle_alert(content),
+            HANDSHAKE => self.handle_messages(content).map(|()| Content::Message),
+            _ => Err(RecordError::Unexpected.into()),
+        }
+    }
+
+    fn handle_alert(&self, content: &[u8]) -> Result<Content<'static>, TlsError> {
+        match *content {
+            [_, CLOSE_NOTIFY] => Ok(Content::Closed),
+            [_, USER_CANCELED] => Ok(Content::Message),
+            [_, other] => Err(RecordError::Alert(other).into()),
+            _ => Err(RecordError::Decode.into()),
+        }
+    }
+
+    /// Handles the handshake messages of one record, each of which must be whole.
+    fn handle_messages(&mut self, mut content: &[u8]) -> Result<(), TlsError> {
+        // Section 5.1: a record of this type is never empty.
+        if content.is_empty() {
+            return Err(RecordError::Unexpected.into());
+        }
+        while let Some((&[kind, a, b, c], rest)) = content.split_first_chunk() {
+            let len = u32::from_be_bytes([0, a, b, c]) as usize;
+            let (message, rest) = rest.split_at_checked(len).ok_or(TlsError::HandshakeInPieces)?;
+            match (kind, message) {
+                // Section 5.1: what follows a change of keys must be in a record of its own.
+                (KEY_UPDATE, &[request @ (0 | 1)]) if rest.is_empty() => self.update_key(request == 1)?,
+                (KEY_UPDATE, [0 | 1]) => return Err(RecordError::Unexpected.into()),
+                (KEY_UPDATE, _) => return Err(RecordError::Decode.into()),
+                // Nothing is resumed here.
+                (NEW_SESSION_TICKET, _) if self.client => {}
+                _ => return Err(RecordError::Unexpected.into()),
+            }
+            content = rest;
+        }
+        if content.is_empty() { Ok(()) } else { Err(TlsError::HandshakeInPieces) }
+    }
+
+    fn update_key(&mut self, requested: bool) -> Result<(), TlsError> {
+        self.key = Key::new(self.shared.kernel().update_rx_secret()?)?;
+        if requested {
+            self.shared.update_owed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// The length of the record at the front of `bytes`, header included; `None` while it is not whole.
+fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+    let Some(&[kind, _, _, high, low]) = bytes.first_chunk::<RECORD_HEADER>() else { return Ok(None) };
+    let body = usize::from(u16::from_be_bytes([high, low]));
+    // From now on the peer has nothing to say in clear.
+    if kind != APPLICATION_DATA {
+        return Err(RecordError::Unexpected);
+    }
+    if body > MAX_BODY {
+        return Err(RecordError::Overflow);
+    }
+    let len = RECORD_HEADER + body;
+    Ok((bytes.len() >= len).then_some(len))
+}
+
+/// The direction to the peer.
+pub(crate) struct Sealer<Data> {
+    key: Key,
+    shared: Arc<Shared<Data>>,
+}
+
+impl<Data> Sealer<Data> {
+    /// See [`crate::Writer::seal`].
+    pub(crate) fn seal(&mut self, plaintext: &[u8], out: &mut SealBuffer) -> Result<(), TlsError> {
+        if self.shared.alert_owed.load(Ordering::Acquire) != 0 {
+            return Err(TlsError::Unusable);
+        }
+        if self.shared.update_owed.load(Ordering::Acquire)
+            && self.shared.update_owed.swap(false, Ordering::AcqRel)
+        {
+            self.update_key(out)?;
+        }
+        for fragment in plaintext.chunks(MAX_PLAINTEXT) {
+            if self.key.sequence >= REKEY_AFTER {
+                self.update_key(out)?;
+            }
+            self.seal_record(APPLICATION_DATA, fragment, out)?;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::Writer::close`].
+    pub(crate) fn close(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
+        let alert = match self.shared.alert_owed.load(Ordering::Acquire) {
+            0 => [LEVEL_WARNING, CLOSE_NOTIFY],
+            fatal => [LEVEL_FATAL, fatal],
+        };
+        self.seal_record(ALERT, &alert, out)
+    }
+
+    /// Tells the peer of a new key, under the old one, and changes to it.
+    fn update_key(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
+        let [a, b, c, d] = NOT_REQUESTED;
+        self.seal_record(HANDSHAKE, &[KEY_UPDATE, a, b, c, d], out)?;
+        self.key = Key::new(self.shared.kernel().update_tx_secret()?)?;
+        Ok(())
+    }
+
+    fn seal_record(&mut self, kind: u8, content: &[u8], out: &mut SealBuffer) -> Result<(), TlsError> {
+        let body = content.len() + 1 + TAG_LEN;
+        let [high, low] = u16::try_from(body).map_err(|_| TlsError::Unusable)?.to_be_bytes();
+        let [major, minor] = LEGACY_VERSION;
+        let header = [APPLICATION_DATA, major, minor, high, low];
+        let nonce = self.key.next_nonce().ok_or(TlsError::Unusable)?;
+
+        let (start, rest) = out.room(RECORD_HEADER + body).split_at_mut(RECORD_HEADER);
+        start.copy_from_slice(&header);
+        let (sealed, rest) = rest.split_at_mut(content.len());
+        sealed.copy_from_slice(content);
+        let kind_and_tag = &mut rest[..1 + TAG_LEN];
+        self.key
+            .aead
+            .seal_in_place_scatter(nonce, Aad::from(header), sealed, &[kind], kind_and_tag)
+            .map_err(|_| TlsError::Unusable)?;
+        out.filled(RECORD_HEADER + body);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "own_tests.rs"]
+mod tests;
