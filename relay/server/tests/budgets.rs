@@ -1,6 +1,7 @@
 //! What a forwarded frame costs, counted and not timed: allocations, wake-ups, writes, log calls.
 
 #![allow(unsafe_code, reason = "an allocator that counts cannot be written without")]
+#![allow(clippy::print_stdout, reason = "the figures are worth a line in the log")]
 
 mod common;
 
