@@ -1,1 +1,30 @@
-//! Dialling a DERP relay: TLS with a pin, upgrade with and without fast start, login, frames.
+//! Dialling a DERP relay: TCP, TLS, the HTTP upgrade with and without fast start, login; then frames.
+//!
+//! - [`Dialer`] knows a relay and how it is trusted ([`Trust`]). [`Dialer::connect`] goes through all steps under one
+//!   deadline and says in [`DialError`] at which it failed.
+//! - [`Client`] is what comes of it: packets and batches of packets out, [`Event`]s in. [`Client::split`] makes two
+//!   halves for two tasks, [`Client::into_raw`] takes it apart for programs with loops of their own.
+//!
+//! Certificates of relays are read here only as far as DERP asks for it: the node key in the meta certificate, and the
+//! names and dates of a leaf that is trusted by its hash.
+
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod client;
+mod dial;
+mod event;
+mod http;
+mod incoming;
+mod login;
+mod outgoing;
+mod trust;
+
+pub use client::{Client, Raw, Receiver, Sender};
+pub use dial::{CONNECT_TIMEOUT, DialError, Dialer, Step};
+pub use event::Event;
+pub use http::UpgradeError;
+pub use incoming::{READ_TIMEOUT, RecvError};
+pub use login::LoginError;
+pub use outgoing::SendError;
+pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, leaf_hash};

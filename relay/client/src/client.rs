@@ -1,0 +1,244 @@
+//! A logged-in connection.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use relay_proto::client::ClientSession;
+use rustls::ProtocolVersion;
+use rustls::client::UnbufferedClientConnection;
+use tokio::sync::Mutex;
+use wire::derp::frame::{ClientFrame, PingData};
+use wire::derp::info::ServerInfo;
+use wire::key::NodePublic;
+
+use crate::event::{Event, Received};
+use crate::incoming::{Incoming, RecvError};
+use crate::outgoing::{Outgoing, SendError, check_len};
+
+pub(crate) type TlsReader = tls::Reader<UnbufferedClientConnection>;
+pub(crate) type TlsWriter = tls::Writer<UnbufferedClientConnection>;
+
+/// What a connection is known by.
+#[derive(Clone, Debug)]
+pub(crate) struct Welcome {
+    pub(crate) relay: NodePublic,
+    pub(crate) info: ServerInfo,
+    pub(crate) tls_version: Option<ProtocolVersion>,
+    pub(crate) fast_start: bool,
+}
+
+/// A client of a relay.
+///
+/// A call that is dropped before it is done does no harm: what was begun to be sent goes out before what is sent next,
+/// and nothing received is lost.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) welcome: Welcome,
+}
+
+/// The sending half of a [`Client`]. Clones send on the same connection, one after the other.
+#[derive(Clone, Debug)]
+pub struct Sender(Arc<Mutex<Outgoing>>);
+
+/// The receiving half of a [`Client`].
+#[derive(Debug)]
+pub struct Receiver {
+    incoming: Incoming,
+    sender: Sender,
+}
+
+/// What a [`Client`] is made of, for programs that do their own reading and writing.
+#[derive(Debug)]
+pub struct Raw {
+    /// The socket, non-blocking.
+    pub socket: TcpStream,
+    /// The two halves of TLS; `None` on plain TCP.
+    pub tls: Option<(TlsReader, TlsWriter)>,
+    /// The place in the stream of frames.
+    pub session: ClientSession,
+    /// Ciphertext that was read and not opened.
+    pub incoming: Vec<u8>,
+    /// Plaintext that was opened and not used; it comes before what `incoming` opens to.
+    pub plaintext: Vec<u8>,
+}
+
+impl Client {
+    /// The relay's node key.
+    #[must_use]
+    pub const fn relay(&self) -> NodePublic {
+        self.welcome.relay
+    }
+
+    /// What the relay said at login.
+    #[must_use]
+    pub const fn server_info(&self) -> ServerInfo {
+        self.welcome.info
+    }
+
+    /// The version of TLS; `None` on plain TCP.
+    #[must_use]
+    pub const fn tls_version(&self) -> Option<ProtocolVersion> {
+        self.welcome.tls_version
+    }
+
+    /// Whether the login did without an HTTP response.
+    #[must_use]
+    pub const fn fast_start(&self) -> bool {
+        self.welcome.fast_start
+    }
+
+    /// Sends a packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send(&mut self, to: NodePublic, packet: &[u8]) -> Result<(), SendError> {
+        check_len(packet)?;
+        self.outgoing.send(&ClientFrame::SendPacket { to, packet }).await
+    }
+
+    /// Sends many packets at the price of few: sealed and written together, 64 KiB at a time.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; packets before one that is too long are sent.
+    pub async fn send_batch<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = (NodePublic, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        self.outgoing.send_batch(packets).await
+    }
+
+    /// Says whether this relay is the client's home.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn note_preferred(&mut self, preferred: bool) -> Result<(), SendError> {
+        self.outgoing.send(&ClientFrame::NotePreferred(preferred)).await
+    }
+
+    /// Asks the relay for an [`Event::Pong`] with the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn ping(&mut self, data: PingData) -> Result<(), SendError> {
+        self.outgoing.send(&ClientFrame::Ping(data)).await
+    }
+
+    /// What comes next. Pings are answered on the way.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvError`].
+    pub async fn recv(&mut self) -> Result<Event, RecvError> {
+        loop {
+            match self.incoming.next().await? {
+                Received::Event(event) => return Ok(event),
+                Received::Ping(data) => self.outgoing.send(&ClientFrame::Pong(data)).await?,
+                Received::Ignored => {}
+            }
+        }
+    }
+
+    /// Tells the relay that this is the end.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn close(mut self) -> Result<(), SendError> {
+        self.outgoing.close().await
+    }
+
+    /// Two halves for two tasks.
+    #[must_use]
+    pub fn split(self) -> (Sender, Receiver) {
+        let sender = Sender(Arc::new(Mutex::new(self.outgoing)));
+        (sender.clone(), Receiver { incoming: self.incoming, sender })
+    }
+
+    /// Takes the client apart. Only between calls that were awaited to their end: what was begun to be sent is lost.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be taken from the runtime.
+    pub fn into_raw(self) -> io::Result<Raw> {
+        let (read_half, reader, session, incoming, plaintext) = self.incoming.into_parts();
+        let (write_half, writer) = self.outgoing.into_parts();
+        let socket = read_half.reunite(write_half).map_err(io::Error::other)?.into_std()?;
+        Ok(Raw { socket, tls: reader.zip(writer), session, incoming, plaintext })
+    }
+}
+
+impl Sender {
+    /// As [`Client::send`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send(&self, to: NodePublic, packet: &[u8]) -> Result<(), SendError> {
+        check_len(packet)?;
+        self.0.lock().await.send(&ClientFrame::SendPacket { to, packet }).await
+    }
+
+    /// As [`Client::send_batch`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send_batch<'a>(
+        &self,
+        packets: impl IntoIterator<Item = (NodePublic, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        self.0.lock().await.send_batch(packets).await
+    }
+
+    /// As [`Client::note_preferred`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn note_preferred(&self, preferred: bool) -> Result<(), SendError> {
+        self.0.lock().await.send(&ClientFrame::NotePreferred(preferred)).await
+    }
+
+    /// As [`Client::ping`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn ping(&self, data: PingData) -> Result<(), SendError> {
+        self.0.lock().await.send(&ClientFrame::Ping(data)).await
+    }
+
+    /// Tells the relay that this is the end.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn close(&self) -> Result<(), SendError> {
+        self.0.lock().await.close().await
+    }
+}
+
+impl Receiver {
+    /// As [`Client::recv`].
+    ///
+    /// # Errors
+    ///
+    /// See [`RecvError`].
+    pub async fn recv(&mut self) -> Result<Event, RecvError> {
+        loop {
+            match self.incoming.next().await? {
+                Received::Event(event) => return Ok(event),
+                // Waits for a sender that is held up; no relay makes its reading depend on ours.
+                Received::Ping(data) => self.sender.0.lock().await.send(&ClientFrame::Pong(data)).await?,
+                Received::Ignored => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Dialling: from a name to a logged-in client, step by step, under one deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::ProtocolVersion;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use tls::{HandshakeError, Parts, RecordLayer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use wire::derp::PROTOCOL_VERSION;
+use wire::derp::info::ClientInfo;
+use wire::key::{NodePrivate, NodePublic};
+
+use crate::certificate::relay_key;
+use crate::client::{Client, Welcome};
+use crate::http::{self, UpgradeError};
+use crate::incoming::Incoming;
+use crate::login::{LoggedIn, LoginError, introduce, log_in};
+use crate::outgoing::Outgoing;
+use crate::trust::{SetupError, TlsVersions, Trust, client_config};
+
+/// How long all steps together may take, as in the Go client.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A step of dialling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Looking the host up.
+    Resolve,
+    /// Connecting to one of its addresses.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// The HTTP upgrade.
+    Upgrade,
+    /// The DERP login.
+    Login,
+}
+
+impl Step {
+    /// Each of them, in order.
+    pub const ALL: [Self; 5] = [Self::Resolve, Self::Tcp, Self::Tls, Self::Upgrade, Self::Login];
+
+    /// A word for reports.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Upgrade => "upgrade",
+            Self::Login => "login",
+        }
+    }
+}
+
+/// Why a relay could not be dialled: one variant for each [`Step`], and the deadline.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The host has no address.
+    #[error("cannot resolve {host}: {reason}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// What the resolver says.
+        reason: io::Error,
+    },
+    /// No address of it accepts.
+    #[error("cannot connect to {address}: {reason}")]
+    Tcp {
+        /// The last address tried.
+        address: SocketAddr,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// No TLS, or nobody to be trusted.
+    #[error("TLS: {0}")]
+    Tls(#[source] HandshakeError),
+    /// No upgrade.
+    #[error("HTTP: {0}")]
+    Upgrade(#[source] UpgradeError),
+    /// No login.
+    #[error("login: {0}")]
+    Login(#[source] LoginError),
+    /// The deadline was over during this step.
+    #[error("the deadline passed during the step `{}`", .0.label())]
+    Timeout(Step),
+}
+
+impl DialError {
+    /// The step that failed.
+    #[must_use]
+    pub const fn step(&self) -> Step {
+        match self {
+            Self::Resolve { .. } => Step::Resolve,
+            Self::Tcp { .. } => Step::Tcp,
+            Self::Tls(_) => Step::Tls,
+            Self::Upgrade(_) => Step::Upgrade,
+            Self::Login(_) => Step::Login,
+            Self::Timeout(step) => *step,
+        }
+    }
+}
+
+/// A relay to dial, any number of times and for any number of keys.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    host: String,
+    port: u16,
+    address: Option<SocketAddr>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    fast_start: bool,
+    info: ClientInfo,
+    timeout: Duration,
+}
+
+impl Dialer {
+    /// A relay behind TLS. `host` is what is looked up, what TLS asks for and verifies, and what HTTP says.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`].
+    pub fn tls(host: &str, port: u16, trust: &Trust, versions: TlsVersions) -> Result<Self, SetupError> {
+        let name =
+            ServerName::try_from(host).map_err(|_| SetupError::ServerName(host.to_owned()))?.to_owned();
+        Ok(Self { tls: Some((client_config(trust, versions)?, name)), ..Self::plain(host, port) })
+    }
+
+    /// A relay that speaks plain HTTP: behind a proxy that ends TLS, or in a test.
+    #[must_use]
+    pub fn plain(host: &str, port: u16) -> Self {
+        let info = ClientInfo { version: PROTOCOL_VERSION.into(), can_ack_pings: true, ..Default::default() };
+        Self {
+            host: host.to_owned(),
+            port,
+            address: None,
+            tls: None,
+            fast_start: true,
+            info,
+            timeout: CONNECT_TIMEOUT,
+        }
+    }
+
+    /// Connects to this address instead of looking the host up.
+    #[must_use]
+    pub const fn at(mut self, address: SocketAddr) -> Self {
+        self.address = Some(address);
+        self
+    }
+
+    /// Waits for the HTTP response even where the relay's meta certificate would allow not to.
+    #[must_use]
+    pub const fn without_fast_start(mut self) -> Self {
+        self.fast_start = false;
+        self
+    }
+
+    /// Says this of the client instead of protocol version 2 and "answers pings".
+    #[must_use]
+    pub fn with_info(mut self, info: ClientInfo) -> Self {
+        self.info = info;
+        self
+    }
+
+    /// Allows all steps together this much instead of [`CONNECT_TIMEOUT`].
+    #[must_use]
+    pub const fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Connects and logs `key` in. Returns when the relay has confirmed the login.
+    ///
+    /// # Errors
+    ///
+    /// See [`DialError`].
+    pub async fn connect(&self, key: &NodePrivate) -> Result<Client, DialError> {
+        let mut step = Step::Resolve;
+        match timeout(self.timeout, self.take_steps(key, &mut step)).await {
+            Ok(connected) => connected,
+            Err(_elapsed) => Err(DialError::Timeout(step)),
+        }
+    }
+
+    async fn take_steps(&self, key: &NodePrivate, step: &mut Step) -> Result<Client, DialError> {
+        let addresses = self.resolve().await?;
+        *step = Step::Tcp;
+        let mut socket = connect(&addresses).await?;
+        let Some((config, name)) = &self.tls else {
+            let logged_in = self.upgrade(&mut socket, key, None, step).await?;
+            return Ok(client(socket, None, logged_in, Vec::new(), Security::default()));
+        };
+        *step = Step::Tls;
+        let connection = UnbufferedClientConnection::new(config.clone(), name.clone())
+            .map_err(|error| DialError::Tls(HandshakeError::Tls(error.into())))?;
+        let mut stream = tls::Stream::handshake(socket, connection).await.map_err(DialError::Tls)?;
+        let version = stream.state().protocol_version();
+        // Older versions send certificates in clear, where anyone can replace the last one.
+        let certified = stream
+            .state()
+            .peer_certificates()
+            .filter(|_| self.fast_start && version == Some(ProtocolVersion::TLSv1_3))
+            .and_then(relay_key);
+        let logged_in = self.upgrade(&mut stream, key, certified, step).await?;
+        let security = Security { version, fast_start: certified.is_some() };
+        let parts = stream.into_parts(RecordLayer::Own).map_err(|error| DialError::Tls(error.into()))?;
+        let Parts { io, reader, writer, incoming, plaintext } = parts;
+        let logged_in = LoggedIn { rest: [logged_in.rest, plaintext].concat(), ..logged_in };
+        Ok(client(io, Some((reader, writer)), logged_in, incoming, security))
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
+        if let Some(address) = self.address {
+            return Ok(vec![address]);
+        }
+        let failed = |reason| DialError::Resolve { host: self.host.clone(), reason };
+        let addresses: Vec<_> =
+            tokio::net::lookup_host((&*self.host, self.port)).await.map_err(failed)?.collect();
+        if addresses.is_empty() {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
+        Ok(addresses)
+    }
+
+    /// Upgrade and login. In fast start both requests are one write, and no HTTP response comes.
+    async fn upgrade(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        key: &NodePrivate,
+        certified: Option<NodePublic>,
+        step: &mut Step,
+    ) -> Result<LoggedIn, DialError> {
+        *step = Step::Upgrade;
+        let mut request = http::request(&self.host, self.port, certified.is_some()).into_bytes();
+        if let Some(relay) = &certified {
+            introduce(key, relay, &self.info, &mut request).map_err(DialError::Login)?;
+        }
+        let broken = |error| DialError::Upgrade(UpgradeError::Io(error));
+        stream.write_all(&request).await.map_err(broken)?;
+        stream.flush().await.map_err(broken)?;
+        let mut received = Vec::with_capacity(1024);
+        if certified.is_none() {
+            http::read_response(stream, &mut received).await.map_err(DialError::Upgrade)?;
+        }
+        *step = Step::Login;
+        if certified.is_some() {
+            let read =
+                stream.read_buf(&mut received).await.map_err(|error| DialError::Login(error.into()))?;
+            if read > 0 && received[0] == b'H' {
+                // The certificate promised a relay, and something before it answers in HTTP.
+                http::read_response(stream, &mut received).await.map_err(DialError::Upgrade)?;
+            }
+        }
+        log_in(stream, key, &self.info, certified, received).await.map_err(DialError::Login)
+    }
+}
+
+/// The first address that accepts.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    let mut failed = None;
+    for &address in addresses {
+        match TcpStream::connect(address).await.and_then(|socket| socket.set_nodelay(true).map(|()| socket)) {
+            Ok(socket) => return Ok(socket),
+            Err(reason) => failed = Some(DialError::Tcp { address, reason }),
+        }
+    }
+    Err(failed.expect("there is at least one address"))
+}
+
+/// What TLS was like.
+#[derive(Clone, Copy, Debug, Default)]
+struct Security {
+    version: Option<ProtocolVersion>,
+    fast_start: bool,
+}
+
+fn client(
+    socket: TcpStream,
+    halves: Option<(crate::client::TlsReader, crate::client::TlsWriter)>,
+    logged_in: LoggedIn,
+    incoming: Vec<u8>,
+    Security { version, fast_start }: Security,
+) -> Client {
+    let (reader, writer) = halves.unzip();
+    let (read_half, write_half) = socket.into_split();
+    Client {
+        incoming: Incoming::new(read_half, reader, logged_in.session, incoming, logged_in.rest),
+        outgoing: Outgoing::new(write_half, writer),
+        welcome: Welcome { relay: logged_in.relay, info: logged_in.info, tls_version: version, fast_start },
+    }
+}

@@ -1,0 +1,121 @@
+//! The HTTP/1.1 upgrade, as far as a DERP client needs it.
+
+use std::fmt::Write;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// More header than this is not from a relay.
+const MAX_HEADER: usize = 16 * 1024;
+
+/// Why the upgrade failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The relay closed before its response was whole.
+    #[error("the relay closed without a response")]
+    Closed,
+    /// A response with another status than 101.
+    #[error("the relay answered with status {0} instead of 101")]
+    Status(u16),
+    /// No HTTP/1 response, or one with an endless header.
+    #[error("the answer is not an HTTP/1 response")]
+    NotHttp,
+}
+
+/// The request. A port of 443 is left out of the Host header, as the Go client does it.
+pub(crate) fn request(host: &str, port: u16, fast_start: bool) -> String {
+    let mut request = String::with_capacity(256);
+    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+    let written = write!(request, "GET /derp HTTP/1.1\r\nHost: {open}{host}{close}").and_then(|()| {
+        if port != 443 {
+            write!(request, ":{port}")?;
+        }
+        let fast_start = if fast_start { "Derp-Fast-Start: 1\r\n" } else { "" };
+        let version = env!("CARGO_PKG_VERSION");
+        write!(
+            request,
+            "\r\nUser-Agent: towpath/{version}\r\nConnection: Upgrade\r\n{fast_start}Upgrade: DERP\r\n\r\n"
+        )
+    });
+    written.expect("writing to a String cannot fail");
+    request
+}
+
+/// Reads a response that must be a 101. `received` holds what was read before; what follows the header stays there.
+pub(crate) async fn read_response(
+    stream: &mut (impl AsyncRead + Unpin),
+    received: &mut Vec<u8>,
+) -> Result<(), UpgradeError> {
+    const END: &[u8] = b"\r\n\r\n";
+    loop {
+        if let Some(end) = received.windows(END.len()).position(|bytes| bytes == END) {
+            let status = status(received).ok_or(UpgradeError::NotHttp)?;
+            received.drain(..end + END.len());
+            return if status == 101 { Ok(()) } else { Err(UpgradeError::Status(status)) };
+        }
+        if received.len() > MAX_HEADER {
+            return Err(UpgradeError::NotHttp);
+        }
+        if stream.read_buf(received).await? == 0 {
+            return Err(UpgradeError::Closed);
+        }
+    }
+}
+
+/// The status code of a response.
+fn status(header: &[u8]) -> Option<u16> {
+    let (version, rest) = header.split_at_checked(9)?;
+    let (digits, rest) = rest.split_at_checked(3)?;
+    let is_http =
+        matches!(version, b"HTTP/1.0 " | b"HTTP/1.1 ") && matches!(rest.first(), Some(b' ' | b'\r'));
+    let digits = std::str::from_utf8(digits).ok().filter(|_| is_http)?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_is_the_go_clients() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            request("derp.example.com", 443, true),
+            format!(
+                "GET /derp HTTP/1.1\r\nHost: derp.example.com\r\nUser-Agent: towpath/{version}\r\n\
+                 Connection: Upgrade\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n"
+            )
+        );
+        assert!(request("::1", 3340, false).contains("\r\nHost: [::1]:3340\r\n"));
+        assert!(!request("::1", 3340, false).contains("Fast-Start"));
+    }
+
+    async fn read(mut response: &[u8], before: &[u8]) -> (Result<(), String>, Vec<u8>) {
+        let mut received = before.to_vec();
+        let read = read_response(&mut response, &mut received).await;
+        (read.map_err(|error| error.to_string()), received)
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_header_is_kept() {
+        assert_eq!(read(b"itching\r\nA: b\r\n\r\n\x01\0", b"HTTP/1.1 101 Sw").await, (Ok(()), vec![1, 0]));
+    }
+
+    #[tokio::test]
+    async fn other_answers_are_errors() {
+        let error = async |response: &[u8]| read(response, b"").await.0.unwrap_err();
+        assert_eq!(
+            error(b"HTTP/1.1 426 Upgrade Required\r\n\r\nDERP requires").await,
+            "the relay answered with status 426 instead of 101"
+        );
+        assert_eq!(error(b"HTTP/1.1 101 Switching").await, "the relay closed without a response");
+        for answer in
+            [&b"SSH-2.0-OpenSSH\r\n\r\n"[..], b"\r\n\r\n", b"HTTP/1.1 1x1 A\r\n\r\n", &[b'a'; 20_000]]
+        {
+            assert_eq!(error(answer).await, "the answer is not an HTTP/1 response");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The DERP login, from the client's side.
+
+use std::io;
+
+use relay_proto::client::{ClientSession, StreamError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use wire::derp::frame::{FrameType, ServerFrame};
+use wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
+use wire::key::{NodePrivate, NodePublic};
+use wire::pool::BufferPool;
+
+/// Why the login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The relay closed, which is all that it does to a client that it refuses.
+    #[error("the relay closed during the login: it refuses this client")]
+    Refused,
+    /// The bytes are not DERP.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The relay starts with another frame than ServerKey, or goes on with another than ServerInfo.
+    #[error("the relay does not speak DERP: a frame out of order")]
+    OutOfOrder,
+    /// The relay's key is of small order or not canonical.
+    #[error("the relay's key {0:?} cannot be agreed with")]
+    RelayKey(NodePublic),
+    /// The relay has another key than its meta certificate says.
+    #[error("the relay says that its key is {said:?}; its certificate says {certified:?}")]
+    OtherKey {
+        /// In the ServerKey frame.
+        said: NodePublic,
+        /// In the meta certificate.
+        certified: NodePublic,
+    },
+    /// The relay's answer does not open, or holds something else than it should.
+    #[error("the relay's ServerInfo: {0}")]
+    ServerInfo(ClientInfoError),
+    /// No nonce.
+    #[error("the system gives no randomness: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A login that is done.
+#[derive(Debug)]
+pub(crate) struct LoggedIn {
+    pub(crate) relay: NodePublic,
+    pub(crate) info: ServerInfo,
+    pub(crate) session: ClientSession,
+    /// What came behind the ServerInfo.
+    pub(crate) rest: Vec<u8>,
+}
+
+/// Appends the ClientInfo frame that logs `key` in at `relay`.
+pub(crate) fn introduce(
+    key: &NodePrivate,
+    relay: &NodePublic,
+    info: &ClientInfo,
+    out: &mut Vec<u8>,
+) -> Result<(), LoginError> {
+    if !relay.is_contributory() {
+        return Err(LoginError::RelayKey(*relay));
+    }
+    let mut nonce = [0; 24];
+    getrandom::fill(&mut nonce)?;
+    info.seal(key, relay, &nonce, out);
+    Ok(())
+}
+
+/// Logs in. `introduced_to` is the relay's key where the ClientInfo is already sent, `received` what was read before.
+pub(crate) async fn log_in(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    key: &NodePrivate,
+    info: &ClientInfo,
+    introduced_to: Option<NodePublic>,
+    received: Vec<u8>,
+) -> Result<LoggedIn, LoginError> {
+    let mut frames = Frames { session: ClientSession::default(), received, taken: 0 };
+    if frames.first_byte(stream).await? != FrameType::ServerKey as u8 {
+        // What is no DERP at all would else be skipped as one long frame of an unknown type.
+        return Err(LoginError::OutOfOrder);
+    }
+    let relay = frames
+        .next(stream, |frame| match frame {
+            ServerFrame::ServerKey(key) => Ok(key),
+            _ => Err(LoginError::OutOfOrder),
+        })
+        .await?;
+    match introduced_to {
+        Some(certified) if certified == relay => {}
+        Some(certified) => return Err(LoginError::OtherKey { said: relay, certified }),
+        None => {
+            let mut introduction = Vec::with_capacity(256);
+            introduce(key, &relay, info, &mut introduction)?;
+            stream.write_all(&introduction).await?;
+            stream.flush().await?;
+        }
+    }
+    let info = frames
+        .next(stream, |frame| match frame {
+            ServerFrame::ServerInfo { nonce, sealed } => {
+                ServerInfo::open(key, &relay, nonce, sealed).map_err(LoginError::ServerInfo)
+            }
+            _ => Err(LoginError::OutOfOrder),
+        })
+        .await?;
+    let Frames { session, mut received, taken } = frames;
+    received.drain(..taken);
+    Ok(LoggedIn { relay, info, session, rest: received })
+}
+
+/// The relay's frames during the login.
+struct Frames {
+    session: ClientSession,
+    received: Vec<u8>,
+    taken: usize,
+}
+
+impl Frames {
+    async fn first_byte(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u8, LoginError> {
+        if self.received.is_empty() && stream.read_buf(&mut self.received).await? == 0 {
+            return Err(LoginError::Refused);
+        }
+        Ok(self.received[0])
+    }
+
+    /// What `read` makes of the next frame.
+    async fn next<R>(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        read: impl FnOnce(ServerFrame<'_>) -> Result<R, LoginError>,
+    ) -> Result<R, LoginError> {
+        let mut pool = BufferPool::default();
+        loop {
+            let mut input = &self.received[self.taken..];
+            let before = input.len();
+            let frame = self.session.next(&mut input, &mut pool)?;
+            self.taken += before - input.len();
+            if let Some(frame) = frame {
+                return read(frame);
+            }
+            self.received.clear();
+            self.taken = 0;
+            if stream.read_buf(&mut self.received).await? == 0 {
+                return Err(LoginError::Refused);
+            }
+        }
+    }
+}

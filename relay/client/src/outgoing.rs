@@ -1,0 +1,118 @@
+//! The way out: frames are gathered, sealed together and written together.
+
+use std::io;
+
+use tls::{SealBuffer, TlsError};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::OwnedWriteHalf;
+use wire::derp::MAX_PACKET;
+use wire::derp::frame::ClientFrame;
+use wire::key::NodePublic;
+
+use crate::client::TlsWriter;
+
+/// A batch is sealed and written whenever so many bytes of it are gathered: four full records.
+const FLUSH_AT: usize = 64 * 1024;
+
+/// Why something was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The packet has more than 65,536 bytes, for which the relay would close. The connection stays good.
+    #[error("a packet of {0} bytes is too long")]
+    TooLong(usize),
+    /// The socket failed. The connection is of no more use.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// TLS has ended. The connection is of no more use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// The writing side of a connection. Sending may be broken off at any await: what was begun goes out before what comes
+/// next.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    socket: OwnedWriteHalf,
+    tls: Option<(TlsWriter, SealBuffer)>,
+    /// Frames that are not sealed; without TLS, not written.
+    frames: Vec<u8>,
+    /// How much of what is to be written was written.
+    sent: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn new(socket: OwnedWriteHalf, writer: Option<TlsWriter>) -> Self {
+        let tls = writer.map(|writer| (writer, SealBuffer::default()));
+        Self { socket, tls, frames: Vec::new(), sent: 0 }
+    }
+
+    pub(crate) fn into_parts(self) -> (OwnedWriteHalf, Option<TlsWriter>) {
+        (self.socket, self.tls.map(|(writer, _)| writer))
+    }
+
+    pub(crate) async fn send(&mut self, frame: &ClientFrame<'_>) -> Result<(), SendError> {
+        self.write_pending().await?;
+        frame.encode(&mut self.frames);
+        self.seal_and_write().await
+    }
+
+    pub(crate) async fn send_batch<'a>(
+        &mut self,
+        packets: impl IntoIterator<Item = (NodePublic, &'a [u8])>,
+    ) -> Result<(), SendError> {
+        self.write_pending().await?;
+        for (to, packet) in packets {
+            if let Err(too_long) = check_len(packet) {
+                self.seal_and_write().await?;
+                return Err(too_long);
+            }
+            ClientFrame::SendPacket { to, packet }.encode(&mut self.frames);
+            if self.frames.len() >= FLUSH_AT {
+                self.seal_and_write().await?;
+            }
+        }
+        self.seal_and_write().await
+    }
+
+    /// Tells the relay that this is the end, and closes this direction.
+    pub(crate) async fn close(&mut self) -> Result<(), SendError> {
+        self.write_pending().await?;
+        if let Some((writer, sealed)) = &mut self.tls {
+            writer.close(sealed)?;
+        }
+        self.write_pending().await?;
+        Ok(self.socket.shutdown().await?)
+    }
+
+    async fn seal_and_write(&mut self) -> Result<(), SendError> {
+        if let Some((writer, sealed)) = &mut self.tls {
+            let result = writer.seal(&self.frames, sealed);
+            self.frames.clear();
+            result?;
+        }
+        self.write_pending().await
+    }
+
+    async fn write_pending(&mut self) -> Result<(), SendError> {
+        let pending = match &self.tls {
+            Some((_, sealed)) => sealed.as_slice(),
+            None => &self.frames,
+        };
+        while self.sent < pending.len() {
+            match self.socket.write(&pending[self.sent..]).await? {
+                0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                written => self.sent += written,
+            }
+        }
+        self.sent = 0;
+        match &mut self.tls {
+            Some((_, sealed)) => sealed.clear(),
+            None => self.frames.clear(),
+        }
+        Ok(())
+    }
+}
+
+pub(crate) const fn check_len(packet: &[u8]) -> Result<(), SendError> {
+    if packet.len() <= MAX_PACKET { Ok(()) } else { Err(SendError::TooLong(packet.len())) }
+}

@@ -1,0 +1,198 @@
+//! Whom to believe to be the relay.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
+use rustls::{Error, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
+
+use crate::certificate::Fields;
+
+/// Whose certificate is accepted. In each case the handshake proves that the relay holds the certificate's key.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The one whose leaf certificate has this SHA-256 over its whole DER, as `sha256-raw:` in the `CertName` of a DERP
+    /// map has it.
+    ///
+    /// Besides meta certificates (`CN=derpkey…`) the relay shows this certificate alone. Its names must cover the server
+    /// name and its dates the present; who signed it does not matter.
+    Pin([u8; 32]),
+    /// One that these roots vouch for.
+    Roots(Arc<RootCertStore>),
+    /// Anyone's. Whoever sits in between reads along: for tests and for measuring, where nothing is at stake.
+    Anyone,
+}
+
+/// Which versions of TLS are offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersions {
+    /// 1.3 and 1.2.
+    #[default]
+    Both,
+    /// 1.3 only.
+    Only13,
+    /// 1.2 only: certificates are sent in clear, so there is no fast start.
+    Only12,
+}
+
+impl TlsVersions {
+    fn list(self) -> Vec<&'static SupportedProtocolVersion> {
+        match self {
+            Self::Both => vec![&TLS13, &TLS12],
+            Self::Only13 => vec![&TLS13],
+            Self::Only12 => vec![&TLS12],
+        }
+    }
+}
+
+/// Why a relay cannot be dialled with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Neither a DNS name nor an address.
+    #[error("{0:?} is not a server name")]
+    ServerName(String),
+    /// No roots are given.
+    #[error("no usable root certificates: {0}")]
+    Roots(#[from] rustls::client::VerifierBuilderError),
+    /// rustls does not take the settings.
+    #[error(transparent)]
+    Tls(#[from] Error),
+}
+
+/// Why a certificate is not the pinned one. Found inside the [`rustls::Error`] of a failed handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTrusted {
+    /// The leaf has another hash.
+    #[error("the certificate is not the pinned one: its SHA-256 is {}", Hex(.0))]
+    OtherCertificate([u8; 32]),
+    /// The relay shows certificates of a chain, which would say nothing.
+    #[error("the relay shows {0} certificates besides its meta certificate instead of the pinned one alone")]
+    MoreThanOne(usize),
+}
+
+struct Hex<'a>(&'a [u8; 32]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The SHA-256 of a certificate's whole DER, by which [`Trust::Pin`] knows it.
+#[must_use]
+pub fn leaf_hash(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+/// What rustls needs to know. Without resumption: a resumed session shows the chain of the first one, and with it the
+/// node key that the relay had then.
+pub(crate) fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientConfig>, SetupError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions.list())?;
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Pin(hash) => Arc::new(LeafVerifier { hash: Some(*hash), provider }),
+        Trust::Anyone => Arc::new(LeafVerifier { hash: None, provider }),
+        Trust::Roots(roots) => {
+            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build()?
+        }
+    };
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    // For the record layer of `tls`; the secrets go nowhere else.
+    config.enable_secret_extraction = true;
+    Ok(Arc::new(config))
+}
+
+/// Looks at the leaf alone.
+#[derive(Debug)]
+struct LeafVerifier {
+    /// `None` takes any.
+    hash: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for LeafVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(pinned) = self.hash {
+            // The leaf it must be: its key is the one that signs the handshake.
+            let hash = leaf_hash(leaf);
+            if hash != pinned {
+                return Err(not_trusted(NotTrusted::OtherCertificate(hash)));
+            }
+            let is_meta =
+                |other: &&CertificateDer<'_>| Fields::read(other).is_some_and(|fields| fields.is_meta());
+            let others = intermediates.len() - intermediates.iter().filter(is_meta).count();
+            if others > 0 {
+                return Err(not_trusted(NotTrusted::MoreThanOne(1 + others)));
+            }
+            verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
+            verify_dates(leaf, now)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn not_trusted(reason: NotTrusted) -> Error {
+    CertificateError::Other(OtherError(Arc::new(reason))).into()
+}
+
+fn verify_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let fields = Fields::read(leaf).ok_or(CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < fields.not_before {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > fields.not_after {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! Dialling over loopback: what is trusted, how the login goes, and which step is blamed.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use relay_client::{Client, leaf_hash};
+use relay_client::{
+    DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
+};
+use rustls::{CertificateError, ProtocolVersion, RootCertStore};
+use support::{
+    Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, relay_key, tcp_relay, tls_relay,
+};
+use tls::HandshakeError;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use wire::derp::frame::ServerFrame;
+use wire::key::{NodePrivate, NodePublic};
+
+const BOTH: TlsVersions = TlsVersions::Both;
+
+fn meta() -> Identity {
+    Identity::for_test().with_meta(relay_key().public())
+}
+
+/// A packet and a batch that is cut into many records come back whole.
+async fn exchange(client: &mut Client) {
+    assert_eq!((client.relay(), client.server_info()), (relay_key().public(), RATE));
+    let peer = NodePublic::from_bytes([7; 32]);
+    let packets: Vec<Vec<u8>> = (0..200usize).map(|index| vec![index as u8; index * 7]).collect();
+    client.send(peer, &packets[1]).await.unwrap();
+    client.send_batch(packets.iter().map(|packet| (peer, &packet[..]))).await.unwrap();
+    for packet in std::iter::once(&packets[1]).chain(&packets) {
+        assert_eq!(client.recv().await.unwrap(), Event::Packet { from: peer, packet: packet.clone() });
+    }
+}
+
+async fn serve(mut stream: TlsStream) {
+    log_in(&mut stream, &[]).await;
+    echo(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_meta_certificate_makes_a_fast_start() {
+    let (told, request) = oneshot::channel();
+    let identity = meta();
+    let address = tls_relay(&identity, async |mut stream| {
+        told.send(log_in(&mut stream, &[]).await).unwrap();
+        echo(&mut stream).await;
+    })
+    .await;
+    let mut client = dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap();
+    assert!(client.fast_start());
+    assert_eq!(client.tls_version(), Some(ProtocolVersion::TLSv1_3));
+    exchange(&mut client).await;
+    let request = request.await.unwrap();
+    assert!(request.starts_with("GET /derp HTTP/1.1\r\nHost: relay.test\r\n"), "{request}");
+}
+
+#[tokio::test]
+async fn without_a_meta_certificate_the_upgrade_is_awaited() {
+    let identity = Identity::for_test();
+    let address = tls_relay(&identity, serve).await;
+    let mut client = dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap();
+    assert!(!client.fast_start());
+    exchange(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_fast_start_can_be_refrained_from() {
+    let identity = meta();
+    let address = tls_relay(&identity, serve).await;
+    let dialer = dialer(address, &identity.pin(), BOTH).without_fast_start();
+    let mut client = dialer.connect(&client_key()).await.unwrap();
+    assert!(!client.fast_start());
+    exchange(&mut client).await;
+}
+
+#[tokio::test]
+async fn tls_1_2_makes_no_fast_start() {
+    let identity = meta();
+    let address = tls_relay(&identity, serve).await;
+    let dialer = dialer(address, &identity.pin(), TlsVersions::Only12);
+    let mut client = dialer.connect(&client_key()).await.unwrap();
+    assert_eq!((client.tls_version(), client.fast_start()), (Some(ProtocolVersion::TLSv1_2), false));
+    exchange(&mut client).await;
+}
+
+#[tokio::test]
+async fn plain_tcp_needs_no_certificate() {
+    let address = tcp_relay(async |mut socket| {
+        log_in(&mut socket, &[]).await;
+        echo(&mut socket).await;
+    })
+    .await;
+    let mut client =
+        Dialer::plain(&address.ip().to_string(), address.port()).connect(&client_key()).await.unwrap();
+    assert_eq!((client.tls_version(), client.fast_start()), (None, false));
+    exchange(&mut client).await;
+}
+
+#[tokio::test]
+async fn what_came_behind_the_login_is_kept() {
+    let identity = meta();
+    let mut behind = Vec::new();
+    let from = NodePublic::from_bytes([8; 32]);
+    ServerFrame::RecvPacket { from, packet: b"early" }.encode(&mut behind);
+    let expected = behind.clone();
+    for raw in [false, true] {
+        let behind = behind.clone();
+        let address = tls_relay(&identity, async move |mut stream| {
+            log_in(&mut stream, &behind).await;
+            echo(&mut stream).await;
+        })
+        .await;
+        let mut client = dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap();
+        if raw {
+            let raw = client.into_raw().unwrap();
+            assert_eq!((raw.plaintext, raw.incoming, raw.tls.is_some()), (expected.clone(), vec![], true));
+        } else {
+            assert_eq!(client.recv().await.unwrap(), Event::Packet { from, packet: b"early".to_vec() });
+        }
+    }
+}
+
+/// Why the handshake with `identity` fails under `trust`.
+async fn tls_error(identity: &Identity, trust: &Trust) -> rustls::Error {
+    let address = tls_relay(identity, serve).await;
+    let error = dialer(address, trust, BOTH).connect(&client_key()).await.unwrap_err();
+    assert_eq!(error.step(), Step::Tls);
+    match error {
+        DialError::Tls(HandshakeError::Tls(tls::TlsError::Rustls(error))) => error,
+        other => panic!("{other}"),
+    }
+}
+
+fn not_trusted(error: &rustls::Error) -> Option<&NotTrusted> {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(reason)) = error else { return None };
+    reason.source().and_then(|reason| reason.downcast_ref()).or_else(|| reason.0.downcast_ref())
+}
+
+#[tokio::test]
+async fn another_certificate_than_the_pinned_one_is_refused() {
+    let (pinned, other) = (meta(), meta());
+    let error = tls_error(&other, &pinned.pin()).await;
+    assert_eq!(not_trusted(&error), Some(&NotTrusted::OtherCertificate(leaf_hash(&other.chain[0]))));
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_without_its_key_is_refused() {
+    let mut thief = meta();
+    thief.key = KeyPair::generate().unwrap();
+    for trust in [thief.pin(), Trust::Anyone] {
+        let error = tls_error(&thief, &trust).await;
+        assert_eq!(error, rustls::Error::InvalidCertificate(CertificateError::BadSignature));
+    }
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_comes_alone() {
+    let mut identity = meta();
+    let pin = identity.pin();
+    identity.chain.extend(Identity::for_test().chain);
+    assert_eq!(not_trusted(&tls_error(&identity, &pin).await), Some(&NotTrusted::MoreThanOne(2)));
+    // As a second certificate it proves nothing, whatever the first is called.
+    let mut behind_a_meta = Identity::for_test().with_meta(relay_key().public());
+    behind_a_meta.chain.reverse();
+    let pin = Trust::Pin(leaf_hash(&behind_a_meta.chain[1]));
+    let error = tls_error(&behind_a_meta, &pin).await;
+    assert!(matches!(not_trusted(&error), Some(NotTrusted::OtherCertificate(_))), "{error}");
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_has_names_and_dates() {
+    let other = Identity::new("other.test", |_| {});
+    let error = tls_error(&other, &other.pin()).await;
+    assert!(
+        matches!(error, rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })),
+        "{error}"
+    );
+    let old = Identity::new(NAME, |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let error = tls_error(&old, &old.pin()).await;
+    assert_eq!(error, rustls::Error::InvalidCertificate(CertificateError::Expired));
+    let early = Identity::new(NAME, |params| params.not_before = date_time_ymd(2200, 1, 1));
+    let error = tls_error(&early, &early.pin()).await;
+    assert_eq!(error, rustls::Error::InvalidCertificate(CertificateError::NotValidYet));
+}
+
+#[tokio::test]
+async fn roots_vouch_for_a_relay_with_a_meta_certificate() {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name.push(DnType::CommonName, "an authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let mut identity = meta();
+    let params = CertificateParams::new([NAME.to_owned()]).unwrap();
+    identity.chain[0] = params.signed_by(&identity.key, &issuer).unwrap().der().clone();
+
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    let address = tls_relay(&identity, serve).await;
+    let trust = Trust::Roots(Arc::new(roots));
+    let mut client = dialer(address, &trust, BOTH).connect(&client_key()).await.unwrap();
+    assert!(client.fast_start());
+    exchange(&mut client).await;
+    let error = tls_error(&meta(), &trust).await;
+    assert_eq!(error, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+}
+
+#[tokio::test]
+async fn a_relay_with_another_key_than_certified_is_refused() {
+    let certified = NodePrivate::from_random([5; 32]).public();
+    let identity = Identity::for_test().with_meta(certified);
+    let address = tls_relay(&identity, async |mut stream: TlsStream| {
+        let mut greeting = Vec::new();
+        relay_proto::login::greet(&relay_key().public(), &mut greeting);
+        stream.write_all(&greeting).await.unwrap();
+        stream.flush().await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let error = dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap_err();
+    let expected = (relay_key().public(), certified);
+    assert!(matches!(
+        error,
+        DialError::Login(LoginError::OtherKey { said, certified }) if (said, certified) == expected
+    ));
+}
+
+/// What comes of it when the relay reads a little, answers with `answer` and closes.
+async fn answered(identity: &Identity, answer: &'static [u8]) -> DialError {
+    let address = tls_relay(identity, async move |mut stream: TlsStream| {
+        support::read_request(&mut stream).await;
+        stream.write_all(answer).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn the_step_that_failed_is_named() {
+    const REFUSED: &[u8] = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n";
+    for identity in [meta(), Identity::for_test()] {
+        let error = answered(&identity, REFUSED).await;
+        assert!(matches!(error, DialError::Upgrade(UpgradeError::Status(426))), "{error}");
+    }
+    let error = answered(&meta(), b"").await;
+    assert!(matches!(error, DialError::Login(LoginError::Refused)), "{error}");
+    let error = answered(&meta(), b"\x15\0\0\0\0").await;
+    assert!(matches!(error, DialError::Login(LoginError::OutOfOrder)), "{error}");
+    let error = answered(&Identity::for_test(), b"HTTP/1.1 101 A\r\n\r\n").await;
+    assert!(matches!(error, DialError::Login(LoginError::Refused)), "{error}");
+    let error = answered(&Identity::for_test(), b"SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
+    assert!(matches!(error, DialError::Upgrade(UpgradeError::NotHttp)), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    // Bound and not listening: nobody else can take the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let error = dialer(address, &Trust::Anyone, BOTH).connect(&client_key()).await.unwrap_err();
+    assert_eq!(error.step(), Step::Tcp, "{error}");
+}
+
+#[tokio::test]
+async fn one_deadline_bounds_every_step() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let address = tcp_relay(async |mut socket| {
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let silent = dialer(address, &Trust::Anyone, BOTH).with_timeout(LIMIT);
+    let error = silent.connect(&client_key()).await.unwrap_err();
+    assert!(matches!(error, DialError::Timeout(Step::Tls)), "{error}");
+
+    for (identity, step) in [(meta(), Step::Login), (Identity::for_test(), Step::Upgrade)] {
+        let address = tls_relay(&identity, async |mut stream| {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let silent = dialer(address, &identity.pin(), BOTH).with_timeout(LIMIT);
+        let error = silent.connect(&client_key()).await.unwrap_err();
+        assert_eq!(error.step(), step);
+        assert!(matches!(error, DialError::Timeout(_)), "{error}");
+    }
+}
