@@ -1,0 +1,240 @@
+//! The processes of a scenario: started, told and listened to over their standard streams, a line of JSON at a time.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, SECOND};
+use crate::machine;
+use crate::server::Server;
+use crate::target::Target;
+use crate::worker::{Job, Outcome};
+
+/// What all scenarios need to know.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The relay.
+    pub target: Target,
+    /// The relay's process, where its CPU time and memory shall be reported.
+    pub server_pid: Option<u32>,
+    /// CPUs for the processes of the load, one each in turn; none leaves the choice to the kernel.
+    pub cpus: Vec<usize>,
+    /// The `towpath-loadtest` program.
+    pub program: PathBuf,
+}
+
+impl Setup {
+    pub(crate) fn server(&self) -> Result<Option<Server>> {
+        self.server_pid.map(Server::new).transpose()
+    }
+}
+
+/// What a process says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// All connections are there.
+    Ready,
+    /// How far it is; about once a second.
+    Progress(Progress),
+    /// It has done the step with this number, the first of which is 1, and waits for [`Order::Go`].
+    Reached(u32),
+    /// The end, and what came of it.
+    Done(Box<Outcome>),
+    /// The end, and why.
+    Failed(String),
+}
+
+/// How far a process is: for people to watch.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) connections: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) damaged: u64,
+}
+
+/// What a process is told.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Go on; where that has a meaning, at this time of `CLOCK_MONOTONIC`.
+    Go(u64),
+}
+
+/// What a process is started with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) target: Target,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) job: Job,
+}
+
+struct Worker {
+    process: Child,
+    orders: ChildStdin,
+    ready: bool,
+    reached: u32,
+    progress: Progress,
+    outcome: Option<Outcome>,
+}
+
+/// The processes of a scenario. They end with this value.
+pub(crate) struct Crew {
+    workers: Vec<Worker>,
+    messages: Receiver<(usize, Message)>,
+    started: u64,
+    reported: u64,
+}
+
+impl Crew {
+    /// Starts a process for each job.
+    pub(crate) fn start(setup: &Setup, jobs: Vec<Job>) -> Result<Self> {
+        machine::pin(&setup.cpus)?;
+        let (sender, messages) = mpsc::channel();
+        let mut workers = Vec::with_capacity(jobs.len());
+        for (index, job) in jobs.into_iter().enumerate() {
+            let cpu = (!setup.cpus.is_empty()).then(|| setup.cpus[index % setup.cpus.len()]);
+            let assignment = Assignment { target: setup.target.clone(), cpu, job };
+            workers.push(start_worker(setup, index, &assignment, sender.clone())?);
+        }
+        let started = clock::now();
+        Ok(Self { workers, messages, started, reported: started })
+    }
+
+    /// Waits until every process has its connections.
+    pub(crate) fn wait_ready(&mut self) -> Result<()> {
+        while !self.workers.iter().all(|worker| worker.ready) {
+            self.listen(u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every process has done the step `step`, of which the first is 1.
+    pub(crate) fn wait_reached(&mut self, step: u32) -> Result<()> {
+        while !self.workers.iter().all(|worker| worker.reached >= step) {
+            self.listen(u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `at`.
+    pub(crate) fn wait_until(&mut self, at: u64) -> Result<()> {
+        while clock::now() < at {
+            self.listen(at)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the outcome of every process, in the order of the jobs.
+    pub(crate) fn outcomes(mut self) -> Result<Vec<Outcome>> {
+        while !self.workers.iter().all(|worker| worker.outcome.is_some()) {
+            self.listen(u64::MAX)?;
+        }
+        self.tell(Order::Go(0))?;
+        Ok(self.workers.iter_mut().filter_map(|worker| worker.outcome.take()).collect())
+    }
+
+    /// Tells every process.
+    pub(crate) fn tell(&mut self, order: Order) -> Result<()> {
+        for worker in &mut self.workers {
+            let mut line = serde_json::to_vec(&order)?;
+            line.push(b'\n');
+            worker.orders.write_all(&line).context("telling a process of the load")?;
+        }
+        Ok(())
+    }
+
+    /// Takes one message, or none until `until`, and says how things stand once a second.
+    fn listen(&mut self, until: u64) -> Result<()> {
+        let wake = until.min(self.reported + SECOND);
+        match self.messages.recv_timeout(clock::until(wake)) {
+            Ok((index, message)) => {
+                let worker = &mut self.workers[index];
+                match message {
+                    Message::Ready => worker.ready = true,
+                    Message::Progress(progress) => worker.progress = progress,
+                    Message::Reached(step) => worker.reached = step,
+                    Message::Done(outcome) => worker.outcome = Some(*outcome),
+                    Message::Failed(reason) => bail!("{reason}"),
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("the processes of the load have ended without a word")
+            }
+        }
+        if clock::now() >= self.reported + SECOND {
+            self.reported += SECOND;
+            self.report_progress();
+        }
+        Ok(())
+    }
+
+    fn report_progress(&self) {
+        let sum = |field: fn(&Progress) -> u64| {
+            self.workers.iter().map(|worker| field(&worker.progress)).sum::<u64>()
+        };
+        let seconds = (self.reported - self.started) / SECOND;
+        // Whoever has closed the stream does not want to know.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{seconds:>4} s: {} connections, {} packets sent, {} received, {} damaged",
+            sum(|progress| progress.connections),
+            sum(|progress| progress.sent),
+            sum(|progress| progress.received),
+            sum(|progress| progress.damaged),
+        );
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            // Where it has ended by itself there is nothing to kill.
+            let _ = worker.process.kill();
+            let _ = worker.process.wait();
+        }
+    }
+}
+
+fn start_worker(
+    setup: &Setup,
+    index: usize,
+    assignment: &Assignment,
+    messages: Sender<(usize, Message)>,
+) -> Result<Worker> {
+    let mut process = Command::new(&setup.program)
+        .arg("worker")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting {}", setup.program.display()))?;
+    let mut orders = process.stdin.take().ok_or_else(|| anyhow!("no standard input"))?;
+    let output = process.stdout.take().ok_or_else(|| anyhow!("no standard output"))?;
+    let mut line = serde_json::to_vec(assignment)?;
+    line.push(b'\n');
+    orders.write_all(&line).context("telling a process of the load its job")?;
+    thread::spawn(move || {
+        let mut ended = false;
+        for line in BufReader::new(output).lines() {
+            let message = line
+                .map_err(anyhow::Error::from)
+                .and_then(|line| Ok(serde_json::from_str(&line)?))
+                .unwrap_or_else(|error| {
+                    Message::Failed(format!("a process of the load says nonsense: {error}"))
+                });
+            ended |= matches!(message, Message::Done(_) | Message::Failed(_));
+            if messages.send((index, message)).is_err() {
+                return;
+            }
+        }
+        if !ended {
+            let _ = messages.send((index, Message::Failed("a process of the load has died".to_owned())));
+        }
+    });
+    Ok(Worker { process, orders, ready: false, reached: 0, progress: Progress::default(), outcome: None })
+}

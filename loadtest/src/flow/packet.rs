@@ -1,0 +1,188 @@
+//! The packets of the load.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 0..4 | `TPLT`, which looks like neither disco nor WireGuard |
+//! | 4..8 | CRC-32 of all that follows |
+//! | 8..12 | flow |
+//! | 12..20 | number within the flow, from 0 |
+//! | 20..28 | when the packet was due, nanoseconds of `CLOCK_MONOTONIC` |
+//! | 28.. | filler, which differs from packet to packet |
+//!
+//! Integers are big endian.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+use wire::derp::MAX_PACKET;
+
+const MAGIC: [u8; 4] = *b"TPLT";
+/// The shortest packet.
+pub(crate) const MIN_LEN: usize = 28;
+
+/// What a packet says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) flow: u32,
+    pub(crate) number: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) due: u64,
+}
+
+/// Writes packets.
+#[derive(Debug)]
+pub(crate) struct Composer {
+    filler: Vec<u8>,
+    packet: Vec<u8>,
+}
+
+impl Composer {
+    pub(crate) fn new() -> Self {
+        // Xorshift (Marsaglia 2003): anything without a period that a relay could have, too.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let filler = (0..2 * MAX_PACKET / 8).flat_map(|_| next().to_be_bytes()).collect();
+        Self { filler, packet: Vec::with_capacity(MAX_PACKET) }
+    }
+
+    /// The packet of `len` bytes, [`MIN_LEN`] to 65,536, with this label.
+    pub(crate) fn compose(&mut self, label: &Label, len: usize) -> &[u8] {
+        let start = (label.number as usize).wrapping_mul(61) % MAX_PACKET;
+        let packet = &mut self.packet;
+        packet.clear();
+        packet.extend_from_slice(&MAGIC);
+        packet.extend_from_slice(&[0; 4]);
+        packet.extend_from_slice(&label.flow.to_be_bytes());
+        packet.extend_from_slice(&label.number.to_be_bytes());
+        packet.extend_from_slice(&label.due.to_be_bytes());
+        packet.extend_from_slice(&self.filler[start..start + (len - MIN_LEN)]);
+        let checksum = crc32fast::hash(&packet[8..]);
+        packet[4..8].copy_from_slice(&checksum.to_be_bytes());
+        packet
+    }
+}
+
+/// Reads a packet; `None` when it is not as it was sent.
+pub(crate) fn read(packet: &[u8]) -> Option<Label> {
+    let rest = packet.strip_prefix(&MAGIC)?;
+    let (checksum, rest) = rest.split_first_chunk()?;
+    if crc32fast::hash(rest) != u32::from_be_bytes(*checksum) {
+        return None;
+    }
+    let (flow, rest) = rest.split_first_chunk()?;
+    let (number, rest) = rest.split_first_chunk()?;
+    let (due, _filler) = rest.split_first_chunk()?;
+    Some(Label {
+        flow: u32::from_be_bytes(*flow),
+        number: u64::from_be_bytes(*number),
+        due: u64::from_be_bytes(*due),
+    })
+}
+
+/// How long packets are: a length and a weight each. Lengths follow each other in a fixed order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    cycle: Vec<usize>,
+}
+
+impl Sizes {
+    /// The most packets after which a mix repeats itself.
+    const MAX_CYCLE: u32 = 10_000;
+
+    /// A mix of lengths in bytes, each with its weight.
+    ///
+    /// # Errors
+    ///
+    /// For lengths that a packet of the load cannot have, and for weights that make nothing or too much.
+    pub fn new(mix: &[(usize, u32)]) -> Result<Self> {
+        if let Some((len, _)) = mix.iter().find(|(len, _)| !(MIN_LEN..=MAX_PACKET).contains(len)) {
+            bail!("packets of {len} bytes: the load needs {MIN_LEN} to {MAX_PACKET}");
+        }
+        let total = mix.iter().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
+        if !(1..=Self::MAX_CYCLE).contains(&total) {
+            bail!("the weights of a mix add up to {total} instead of 1 to {}", Self::MAX_CYCLE);
+        }
+        // Each length as evenly over the cycle as it goes: whoever is most behind its share is next.
+        let mut sent = vec![0u64; mix.len()];
+        let cycle = (1..=u64::from(total))
+            .map(|turn| {
+                let behind = |index: &usize| {
+                    (turn * u64::from(mix[*index].1)).cast_signed()
+                        - (sent[*index] * u64::from(total)).cast_signed()
+                };
+                let next = (0..mix.len()).rev().max_by_key(behind).expect("weights are of something");
+                sent[next] += 1;
+                mix[next].0
+            })
+            .collect();
+        Ok(Self { cycle })
+    }
+
+    /// The length of the packet `number` of a flow.
+    pub(crate) fn of(&self, number: u64) -> usize {
+        self.cycle[(number % self.cycle.len() as u64) as usize]
+    }
+
+    /// The mean length in bytes.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.cycle.iter().sum::<usize>() as f64 / self.cycle.len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LABEL: Label = Label { flow: 7, number: 1_000_003, due: u64::MAX - 1 };
+
+    #[test]
+    fn a_packet_is_read_as_it_was_written() {
+        let mut composer = Composer::new();
+        for len in [MIN_LEN, MIN_LEN + 1, 1400, MAX_PACKET] {
+            for number in [0, 1, LABEL.number, u64::MAX] {
+                let label = Label { number, ..LABEL };
+                let packet = composer.compose(&label, len);
+                assert_eq!((packet.len(), read(packet)), (len, Some(label)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_or_cut_packet_is_seen() {
+        let packet = Composer::new().compose(&LABEL, 200).to_vec();
+        for len in 0..packet.len() {
+            assert_eq!(read(&packet[..len]), None);
+        }
+        for bit in 0..packet.len() * 8 {
+            let mut changed = packet.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(&changed), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn packets_that_follow_each_other_differ() {
+        let mut composer = Composer::new();
+        let first = composer.compose(&LABEL, 1400).to_vec();
+        let second = composer.compose(&Label { number: LABEL.number + 1, ..LABEL }, 1400);
+        let same = first[MIN_LEN..].iter().zip(&second[MIN_LEN..]).filter(|(a, b)| a == b).count();
+        assert!(same < 50, "{same} bytes are the same");
+    }
+
+    #[test]
+    fn a_mix_has_its_weights() {
+        let sizes = Sizes::new(&[(64, 7), (576, 4), (1400, 1)]).unwrap();
+        let of = |len| (0..1200).filter(|number| sizes.of(*number) == len).count();
+        assert_eq!((of(64), of(576), of(1400)), (700, 400, 100));
+        assert_eq!((sizes.of(0), sizes.of(1)), (64, 576));
+        assert!((sizes.mean() - 346.0).abs() < 0.01, "{}", sizes.mean());
+        for mix in [&[(27, 1)][..], &[(65_537, 1)], &[(64, 0)], &[(64, u32::MAX), (64, u32::MAX)], &[]] {
+            assert!(Sizes::new(mix).is_err(), "{mix:?}");
+        }
+    }
+}

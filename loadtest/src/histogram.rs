@@ -1,0 +1,104 @@
+//! Histograms of durations that travel between processes.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// Durations of up to an hour in nanoseconds, to three digits. Longer ones count as an hour.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Recorded", into = "Recorded")]
+pub(crate) struct Durations(Histogram<u64>);
+
+/// Each value that occurs, and how often.
+#[derive(Serialize, Deserialize)]
+struct Recorded(Vec<(u64, u64)>);
+
+const HOUR: u64 = 3_600_000_000_000;
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, HOUR, 3).expect("the bounds are in order and the digits few"))
+    }
+}
+
+impl Durations {
+    pub(crate) fn record(&mut self, nanos: u64) {
+        self.0.saturating_record(nanos);
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all histograms have the same bounds");
+    }
+
+    pub(crate) fn quantiles(&self) -> Quantiles {
+        let at = |quantile| self.0.value_at_quantile(quantile);
+        Quantiles {
+            count: self.0.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: self.0.max(),
+        }
+    }
+}
+
+impl From<Recorded> for Durations {
+    fn from(Recorded(values): Recorded) -> Self {
+        let mut durations = Self::default();
+        for (value, count) in values {
+            durations.0.saturating_record_n(value, count);
+        }
+        durations
+    }
+}
+
+impl From<Durations> for Recorded {
+    fn from(Durations(histogram): Durations) -> Self {
+        Self(
+            histogram
+                .iter_recorded()
+                .map(|value| (value.value_iterated_to(), value.count_at_value()))
+                .collect(),
+        )
+    }
+}
+
+/// A distribution of durations, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// How many there are.
+    pub count: u64,
+    /// Half of them are at most this.
+    pub p50: u64,
+    /// 90 % are at most this.
+    pub p90: u64,
+    /// 99 % are at most this.
+    pub p99: u64,
+    /// 99.9 % are at most this.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_survive_the_journey() {
+        let mut durations = Durations::default();
+        for value in 1..=10_000 {
+            durations.record(value * 1000);
+        }
+        durations.record(2 * HOUR);
+        let text = serde_json::to_string(&durations).unwrap();
+        let arrived: Durations = serde_json::from_str(&text).unwrap();
+        assert_eq!(arrived.quantiles(), durations.quantiles());
+        let Quantiles { count, p50, p99, .. } = arrived.quantiles();
+        assert_eq!(count, 10_001);
+        assert!(
+            (4_990_000..5_010_000).contains(&p50) && (9_890_000..9_910_000).contains(&p99),
+            "{p50} {p99}"
+        );
+    }
+}

@@ -1,0 +1,203 @@
+//! One connection to the relay, for a thread that serves many: non-blocking, with the thread's buffers.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use relay_client::{Client, Raw};
+use relay_proto::client::{ClientSession, StreamError};
+use rustls::client::UnbufferedClientConnection;
+use tls::{MAX_RECORD, Reader, SealBuffer, Writer};
+use wire::derp::frame::{ClientFrame, PingData, ServerFrame};
+use wire::pool::BufferPool;
+
+/// How much is read at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The buffers of a thread.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    incoming: Box<[u8]>,
+    sealed: SealBuffer,
+    /// Frames to be sent by the next [`Link::send`].
+    pub(crate) frames: Vec<u8>,
+    pool: BufferPool,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self {
+            incoming: vec![0; READ_SIZE + MAX_RECORD].into(),
+            sealed: SealBuffer::with_capacity(READ_SIZE),
+            frames: Vec::with_capacity(READ_SIZE),
+            pool: BufferPool::default(),
+        }
+    }
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadOutcome {
+    /// There may be more.
+    More,
+    /// There is no more for now; the poll will tell.
+    Drained,
+    /// The relay has closed.
+    Closed,
+}
+
+/// A logged-in connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: mio::net::TcpStream,
+    tls: Option<(Reader<UnbufferedClientConnection>, Writer<UnbufferedClientConnection>)>,
+    session: ClientSession,
+    /// What was read and not opened.
+    tail: Vec<u8>,
+    /// What was opened and not used, from the login.
+    early: Vec<u8>,
+    /// What the socket did not take; `sent` of it has since been written.
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+impl Link {
+    /// Takes over a client.
+    pub(crate) fn new(client: Client) -> io::Result<Self> {
+        let Raw { socket, tls, session, incoming, plaintext } = client.into_raw()?;
+        let socket = mio::net::TcpStream::from_std(socket);
+        Ok(Self { socket, tls, session, tail: incoming, early: plaintext, unsent: Vec::new(), sent: 0 })
+    }
+
+    /// Has the poll tell, once for each change, when there is something to read or room to write.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Whether the socket has not taken all that was sent.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Seals the frames in `scratch` into one run of records and writes them at once. Only when not blocked; may leave
+    /// the link blocked.
+    pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Result<()> {
+        debug_assert!(!self.is_blocked(), "one write at a time");
+        let bytes = match &mut self.tls {
+            Some((_, writer)) => {
+                scratch.sealed.clear();
+                writer.seal(&scratch.frames, &mut scratch.sealed)?;
+                scratch.sealed.as_slice()
+            }
+            None => &scratch.frames,
+        };
+        let written = write_some(&mut self.socket, bytes)?;
+        self.unsent.extend_from_slice(&bytes[written..]);
+        scratch.frames.clear();
+        Ok(())
+    }
+
+    /// Writes on, where the link is blocked.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.sent += write_some(&mut self.socket, &self.unsent[self.sent..])?;
+        if self.sent == self.unsent.len() {
+            self.unsent = Vec::new();
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads once and hands on the frames that are whole. Answers pings.
+    pub(crate) fn read(
+        &mut self,
+        scratch: &mut Scratch,
+        mut on_frame: impl FnMut(ServerFrame<'_>),
+    ) -> Result<ReadOutcome> {
+        let held = self.tail.len();
+        scratch.incoming[..held].copy_from_slice(&self.tail);
+        let (read, outcome) = match self.socket.read(&mut scratch.incoming[held..]) {
+            Ok(0) => (0, ReadOutcome::Closed),
+            Ok(read) if held + read < scratch.incoming.len() => (read, ReadOutcome::Drained),
+            Ok(read) => (read, ReadOutcome::More),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, ReadOutcome::Drained),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (0, ReadOutcome::More),
+            Err(error) => return Err(error.into()),
+        };
+        let mut frames = Frames { session: &mut self.session, pool: &mut scratch.pool, ping: None };
+        if !self.early.is_empty() {
+            frames.cut(&std::mem::take(&mut self.early), &mut on_frame)?;
+        }
+        let incoming = &mut scratch.incoming[..held + read];
+        let closed = match &mut self.tls {
+            None => {
+                frames.cut(incoming, &mut on_frame)?;
+                self.tail.clear();
+                false
+            }
+            Some((reader, _)) => {
+                let mut broken = None;
+                let opened =
+                    reader.open(incoming, |plaintext| match frames.cut(plaintext, &mut on_frame) {
+                        Ok(()) => ControlFlow::Continue(()),
+                        Err(error) => {
+                            broken = Some(error);
+                            ControlFlow::Break(())
+                        }
+                    })?;
+                if let Some(error) = broken {
+                    return Err(error.into());
+                }
+                self.tail.clear();
+                self.tail.extend_from_slice(&incoming[opened.consumed..]);
+                opened.closed
+            }
+        };
+        if let Some(data) = frames.ping
+            && !self.is_blocked()
+        {
+            ClientFrame::Pong(data).encode(&mut scratch.frames);
+            self.send(scratch)?;
+        }
+        Ok(if closed { ReadOutcome::Closed } else { outcome })
+    }
+}
+
+/// Cuts plaintext into frames.
+struct Frames<'a> {
+    session: &'a mut ClientSession,
+    pool: &'a mut BufferPool,
+    ping: Option<PingData>,
+}
+
+impl Frames<'_> {
+    fn cut(
+        &mut self,
+        mut plaintext: &[u8],
+        on_frame: &mut impl FnMut(ServerFrame<'_>),
+    ) -> Result<(), StreamError> {
+        while let Some(frame) = self.session.next(&mut plaintext, self.pool)? {
+            match frame {
+                ServerFrame::Ping(data) => self.ping = Some(data),
+                frame => on_frame(frame),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes what the socket takes.
+fn write_some(socket: &mut mio::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match socket.write(&bytes[written..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}

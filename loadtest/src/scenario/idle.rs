@@ -1,0 +1,264 @@
+//! Idle connections: after a little traffic both ways they rest, and the relay's memory is weighed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mio::{Events, Poll, Token};
+use serde::{Deserialize, Serialize};
+use wire::derp::frame::{ClientFrame, ServerFrame};
+use wire::key::NodePublic;
+
+use crate::clock::{self, SECOND};
+use crate::connect::{self, Seed};
+use crate::crew::{Crew, Message, Order, Progress, Setup};
+use crate::flow::packet::{self, Composer, Label};
+use crate::flow::tally::{Damage, Place, Sequence};
+use crate::link::{Link, ReadOutcome, Scratch};
+use crate::machine;
+use crate::report::{Report, Row, Unit};
+use crate::target::Target;
+use crate::worker::{self, Desk, Outcome};
+
+/// What each client sends to its partner before they rest.
+const PACKETS: u64 = 4;
+const PACKET_LEN: usize = 1_000;
+/// How long the traffic of a step may take.
+const TRAFFIC_TIMEOUT: u64 = 60 * SECOND;
+/// How often the time is looked at while nothing comes.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many connections there are, step by step; each even and more than the one before.
+    pub steps: Vec<u32>,
+    /// How long they rest before the relay's memory is weighed.
+    pub rest: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IdleReport {
+    /// Connections and the relay's resident memory in bytes: before the first connection, and at the end of each rest.
+    pub weighed: Vec<(u32, u64)>,
+    /// Packets that came, of all that were sent.
+    pub received: u64,
+    /// What was wrong with them.
+    pub damage: Damage,
+}
+
+impl IdleReport {
+    /// Bytes for each connection more, between the first step and the last; `None` where there is only one.
+    #[must_use]
+    pub fn slope(&self) -> Option<f64> {
+        match self.weighed.get(1..)? {
+            [first, .., last] => Some((last.1 as f64 - first.1 as f64) / f64::from(last.0 - first.0)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    seed: Seed,
+    steps: Vec<u32>,
+    rest: Duration,
+}
+
+/// What the process did.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Idled {
+    received: u64,
+    damage: Damage,
+}
+
+/// Makes the load and says what came of it.
+///
+/// # Errors
+///
+/// If the relay's process is not known, a connection cannot be made or breaks, or a packet is lost.
+pub fn run(setup: &Setup, plan: &Plan) -> Result<IdleReport> {
+    let in_order = plan.steps.is_sorted_by(|a, b| a < b);
+    if plan.steps.is_empty() || !in_order || plan.steps.iter().any(|step| step % 2 != 0 || *step == 0) {
+        bail!("the steps must be even numbers of connections, each more than the one before");
+    }
+    let Some(server) = setup.server()? else { bail!("the memory of which process? (--server-pid)") };
+    let job = Job { seed: connect::seed()?, steps: plan.steps.clone(), rest: plan.rest };
+    let mut crew = Crew::start(setup, vec![worker::Job::Idle(job)])?;
+    crew.wait_ready()?;
+    let mut weighed = vec![(0, server.resident()?)];
+    crew.tell(Order::Go(0))?;
+    for (step, &connections) in (1..).zip(&plan.steps) {
+        crew.wait_reached(step)?;
+        weighed.push((connections, server.resident()?));
+        crew.tell(Order::Go(0))?;
+    }
+    let mut all = Idled::default();
+    for outcome in crew.outcomes()? {
+        let Outcome::Idled(did) = outcome else { continue };
+        all.received += did.received;
+        all.damage.add(&did.damage);
+    }
+    Ok(IdleReport { weighed, received: all.received, damage: all.damage })
+}
+
+/// A connection whose partner is its neighbour: 0 and 1, 2 and 3, …
+struct Client {
+    link: Link,
+    partner: NodePublic,
+    sequence: Sequence,
+    received: u64,
+}
+
+struct Clients<'a> {
+    poll: Poll,
+    events: Events,
+    scratch: Scratch,
+    clients: Vec<Client>,
+    did: Idled,
+    desk: &'a mut Desk,
+}
+
+/// The part of the process.
+pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Idled> {
+    machine::allow_connections(job.steps.last().copied().unwrap_or_default().into())?;
+    desk.say(&Message::Ready)?;
+    desk.wait_for_go()?;
+    let mut clients = Clients {
+        poll: Poll::new()?,
+        events: Events::with_capacity(1024),
+        scratch: Scratch::new(),
+        clients: Vec::new(),
+        did: Idled::default(),
+        desk,
+    };
+    for (step, &connections) in (1..).zip(&job.steps) {
+        clients.grow(target, &job.seed, connections)?;
+        clients.rest(job.rest)?;
+        clients.desk.say(&Message::Reached(step))?;
+        clients.desk.wait_for_go()?;
+    }
+    Ok(clients.did)
+}
+
+impl Clients<'_> {
+    /// Connects until there are so many, and has the new ones exchange packets.
+    fn grow(&mut self, target: &Target, seed: &Seed, connections: u32) -> Result<()> {
+        const ROLE: &str = "idle";
+        let first = self.clients.len();
+        let new = u32::try_from(first).unwrap_or(u32::MAX)..connections;
+        let keys = new.clone().map(|index| connect::key(seed, ROLE, index)).collect();
+        for (mut link, index) in connect::connect_all(target, keys)?.into_iter().zip(new) {
+            link.register(self.poll.registry(), Token(self.clients.len()))?;
+            let partner = connect::key(seed, ROLE, index ^ 1).public();
+            self.clients.push(Client { link, partner, sequence: Sequence::default(), received: 0 });
+        }
+        let mut composer = Composer::new();
+        for (client, index) in self.clients[first..].iter_mut().zip(first..) {
+            for number in 0..PACKETS {
+                let label = Label { flow: u32::try_from(index)?, number, due: clock::now() };
+                let packet = composer.compose(&label, PACKET_LEN);
+                ClientFrame::SendPacket { to: client.partner, packet }.encode(&mut self.scratch.frames);
+            }
+            client.link.send(&mut self.scratch)?;
+        }
+        let give_up = clock::now() + TRAFFIC_TIMEOUT;
+        while self.clients[first..].iter().any(|client| client.received < PACKETS) {
+            if clock::now() > give_up {
+                let silent = self.clients[first..].iter().filter(|client| client.received < PACKETS).count();
+                bail!(
+                    "{silent} of {} new connections have not received all packets",
+                    self.clients.len() - first
+                );
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self, rest: Duration) -> Result<()> {
+        let until = clock::now() + clock::nanos(rest);
+        while clock::now() < until {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Reads what there is, or waits a moment for something.
+    fn turn(&mut self) -> Result<()> {
+        match self.poll.poll(&mut self.events, Some(PATIENCE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        for event in &self.events {
+            let index = event.token().0;
+            let client = &mut self.clients[index];
+            if event.is_writable() && client.link.is_blocked() {
+                client.link.flush()?;
+            }
+            loop {
+                let Client { link, partner, sequence, received } = client;
+                let damage = &mut self.did.damage;
+                let outcome = link.read(&mut self.scratch, |frame| {
+                    let ServerFrame::RecvPacket { from, packet } = frame else { return };
+                    *received += 1;
+                    match packet::read(packet) {
+                        None => damage.corrupted += 1,
+                        Some(label) if from != *partner || label.flow as usize != index ^ 1 => {
+                            damage.misrouted += 1;
+                        }
+                        Some(label) => match sequence.note(label.number) {
+                            Place::Next => {}
+                            Place::Reordered => damage.reordered += 1,
+                            Place::Duplicate => damage.duplicated += 1,
+                        },
+                    }
+                });
+                match outcome.with_context(|| format!("the connection {index}"))? {
+                    ReadOutcome::More => {}
+                    ReadOutcome::Drained => break,
+                    ReadOutcome::Closed => bail!("the relay has closed the connection {index}"),
+                }
+            }
+        }
+        self.did.received = self.clients.iter().map(|client| client.received).sum();
+        let (connections, received) = (self.clients.len() as u64, self.did.received);
+        let damaged = self.did.damage.total();
+        self.desk.report(clock::now(), || Progress {
+            connections,
+            sent: connections * PACKETS,
+            received,
+            damaged,
+        })
+    }
+}
+
+impl Report for IdleReport {
+    fn scenario(&self) -> &'static str {
+        "idle"
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        if let [_, first, .., last] = &self.weighed[..]
+            && first != last
+        {
+            let name = format!("relay memory from {} to {}", first.0, last.0);
+            rows.push(Row::new(name, Unit::BytesPerConnection, self.slope()));
+        }
+        rows.extend(self.weighed.iter().map(|(connections, bytes)| {
+            Row::new(format!("relay memory at {connections}"), Unit::Bytes, Some(*bytes as f64))
+        }));
+        rows.push(Row::new("packets received", Unit::Count, Some(self.received as f64)));
+        rows.push(Row::new("packets damaged", Unit::Count, Some(self.damage.total() as f64)));
+        rows
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.damage.any()
+    }
+}

@@ -1,0 +1,286 @@
+//! Pairs: of each two clients one sends to the other.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, SECOND};
+use crate::connect;
+use crate::crew::{Crew, Order, Setup};
+use crate::flow::receiver::{Receipts, ReceiveJob};
+use crate::flow::sender::{SendJob, Sendings};
+use crate::histogram::{Durations, Quantiles};
+use crate::machine::Usage;
+use crate::report::{Report, Row, Unit};
+use crate::server::ServerUsage;
+use crate::worker::{Job, Outcome};
+
+pub use crate::flow::packet::Sizes;
+pub use crate::flow::sender::Pace;
+pub use crate::flow::tally::Damage;
+
+/// From the word to go until the first packet is due: all processes must have heard it.
+const RUN_UP: u64 = SECOND / 4;
+/// A process that sleeps less than this share of the time has no reserve left.
+const MAX_OCCUPANCY: f64 = 0.97;
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Pairs of a sender and a receiver.
+    pub pairs: u32,
+    /// How long packets are.
+    pub sizes: Sizes,
+    /// Packets that are due, sealed and written together.
+    pub batch: u32,
+    /// How fast.
+    pub pace: Pace,
+    /// Before figures count.
+    pub warm_up: Duration,
+    /// While figures count.
+    pub duration: Duration,
+    /// The load generator is too slow when 1 % of its packets are later than this.
+    pub max_late: Duration,
+    /// Processes that send.
+    pub senders: u32,
+    /// Processes that receive.
+    pub receivers: u32,
+}
+
+/// What came of it. Packets are those that were due in the measured time, unless said otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PairsReport {
+    /// Pairs of a sender and a receiver.
+    pub pairs: u32,
+    /// The length of the measured time in nanoseconds.
+    pub measured: u64,
+    /// Packets that were due.
+    pub offered: u64,
+    /// Packets that were written to a socket.
+    pub sent: u64,
+    /// Packets that came, at whatever time.
+    pub received: u64,
+    /// Packets that came in the measured time, whenever they were due.
+    pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Over the whole run.
+    pub damage: Damage,
+    /// PeerGone frames over the whole run.
+    pub peers_gone: u64,
+    /// Windows that had to be started anew because packets in them were lost.
+    pub stalls: u64,
+    /// From when a packet was due until it came.
+    pub latency: Quantiles,
+    /// From when a packet was due until it was written, where its socket was free.
+    pub late: Quantiles,
+    /// Of each sending process.
+    pub sender_usage: Vec<Usage>,
+    /// Of each receiving process.
+    pub receiver_usage: Vec<Usage>,
+    /// Of the relay.
+    pub server: Option<ServerUsage>,
+    /// Why the load generator was the limit, and the figures mean nothing.
+    pub too_slow: Option<String>,
+}
+
+impl PairsReport {
+    /// Packets that were written and never came.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+}
+
+/// Makes the load and says what came of it.
+///
+/// # Errors
+///
+/// If a connection cannot be made or breaks, or a process cannot be started.
+pub fn run(setup: &Setup, plan: &Plan) -> Result<PairsReport> {
+    check(plan)?;
+    let server = setup.server()?;
+    let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
+    let mut crew = Crew::start(setup, jobs(plan, mailboxes.path().into())?)?;
+    crew.wait_ready()?;
+    let begin = clock::now() + RUN_UP;
+    let measure = begin + clock::nanos(plan.warm_up);
+    crew.tell(Order::Go(begin))?;
+    crew.wait_until(measure)?;
+    let before = server.map(|server| server.sample()).transpose()?;
+    crew.wait_until(measure + clock::nanos(plan.duration))?;
+    let usage = server.zip(before.as_ref()).map(|(server, before)| server.usage_since(before)).transpose()?;
+    Ok(report(plan, crew.outcomes()?, usage))
+}
+
+fn check(plan: &Plan) -> Result<()> {
+    if [plan.pairs, plan.batch, plan.senders, plan.receivers].contains(&0) || plan.duration.is_zero() {
+        bail!("pairs, batch, processes and duration must not be zero");
+    }
+    if plan.senders.max(plan.receivers) > plan.pairs {
+        bail!("more processes than pairs");
+    }
+    match plan.pace {
+        Pace::Rate(0) | Pace::Window(0) => bail!("a rate or a window of zero sends nothing"),
+        Pace::Window(window) if window < plan.batch => bail!("a batch does not fit in the window"),
+        _ => Ok(()),
+    }
+}
+
+fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
+    let seed = connect::seed()?;
+    let of = |process, processes| (process..plan.pairs).step_by(processes as usize).collect::<Vec<_>>();
+    let mailboxes: Vec<_> = match plan.pace {
+        Pace::Window(_) => (0..plan.senders).map(|sender| mailboxes.join(sender.to_string())).collect(),
+        Pace::Rate(_) | Pace::FlatOut => Vec::new(),
+    };
+    let senders = (0..plan.senders).map(|process| {
+        Job::Send(SendJob {
+            seed,
+            flows: of(process, plan.senders),
+            all_flows: plan.pairs,
+            sizes: plan.sizes.clone(),
+            batch: plan.batch,
+            pace: plan.pace,
+            warm_up: plan.warm_up,
+            duration: plan.duration,
+            mailbox: mailboxes.get(process as usize).cloned(),
+        })
+    });
+    let receivers = (0..plan.receivers).map(|process| {
+        Job::Receive(ReceiveJob {
+            seed,
+            flows: of(process, plan.receivers),
+            warm_up: plan.warm_up,
+            duration: plan.duration,
+            mailboxes: mailboxes.clone(),
+        })
+    });
+    Ok(senders.chain(receivers).collect())
+}
+
+fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerUsage>) -> PairsReport {
+    let (mut sendings, mut receipts) = (Sendings::default(), Receipts::default());
+    let (mut sender_usage, mut receiver_usage) = (Vec::new(), Vec::new());
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Sent(sent) => {
+                sendings.offered += sent.offered;
+                sendings.sent += sent.sent;
+                sendings.stalls += sent.stalls;
+                sendings.peers_gone += sent.peers_gone;
+                sendings.late.add(&sent.late);
+                sender_usage.push(sent.usage);
+            }
+            Outcome::Received(received) => {
+                receipts.received += received.received;
+                receipts.delivered += received.delivered;
+                receipts.delivered_bytes += received.delivered_bytes;
+                receipts.damage.add(&received.damage);
+                receipts.latency.add(&received.latency);
+                receiver_usage.push(received.usage);
+            }
+            Outcome::Idled(_) | Outcome::Stormed(_) => {}
+        }
+    }
+    let too_slow = too_slow(plan, &sendings.late, &sender_usage, &receiver_usage);
+    PairsReport {
+        pairs: plan.pairs,
+        measured: clock::nanos(plan.duration),
+        offered: sendings.offered,
+        sent: sendings.sent,
+        received: receipts.received,
+        delivered: receipts.delivered,
+        delivered_bytes: receipts.delivered_bytes,
+        damage: receipts.damage,
+        peers_gone: sendings.peers_gone,
+        stalls: sendings.stalls,
+        latency: receipts.latency.quantiles(),
+        late: sendings.late.quantiles(),
+        sender_usage,
+        receiver_usage,
+        server,
+        too_slow,
+    }
+}
+
+/// Why the load generator was the limit, if it was.
+fn too_slow(plan: &Plan, late: &Durations, senders: &[Usage], receivers: &[Usage]) -> Option<String> {
+    let busiest = |usage: &[Usage]| usage.iter().map(Usage::occupancy).fold(0.0, f64::max);
+    let (sender, receiver) = (busiest(senders), busiest(receivers));
+    let late = Duration::from_nanos(late.quantiles().p99);
+    if receiver > MAX_OCCUPANCY {
+        return Some(format!(
+            "a receiving process has no time left: it was busy for {:.0} %",
+            receiver * 100.0
+        ));
+    }
+    if sender > MAX_OCCUPANCY {
+        return Some(format!("a sending process has no time left: it was busy for {:.0} %", sender * 100.0));
+    }
+    if late > plan.max_late {
+        return Some(format!("1 % of the packets were sent {late:?} late or more, with their sockets free"));
+    }
+    None
+}
+
+impl Report for PairsReport {
+    fn scenario(&self) -> &'static str {
+        "pairs"
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let seconds = self.measured as f64 / SECOND as f64;
+        let figure = |value: f64| self.too_slow.is_none().then_some(value);
+        let busiest = |usage: &[Usage]| usage.iter().map(Usage::occupancy).fold(0.0, f64::max) * 100.0;
+        let server = |value: fn(&ServerUsage) -> f64| self.server.as_ref().map(value);
+        let latency = |name, nanos: u64| Row::new(name, Unit::Time, figure(nanos as f64));
+        let count = |name, count: u64| Row::new(name, Unit::Count, Some(count as f64));
+        vec![
+            Row::new(
+                "relay CPU per delivered packet",
+                Unit::Time,
+                server(|server| server.cpu as f64)
+                    .filter(|_| self.delivered > 0)
+                    .and_then(|cpu| figure(cpu / self.delivered as f64)),
+            ),
+            Row::new("offered", Unit::PacketsPerSecond, figure(self.offered as f64 / seconds)),
+            Row::new("delivered", Unit::PacketsPerSecond, figure(self.delivered as f64 / seconds)),
+            Row::new("delivered", Unit::BitsPerSecond, figure(self.delivered_bytes as f64 * 8.0 / seconds)),
+            latency("latency p50", self.latency.p50),
+            latency("latency p99", self.latency.p99),
+            latency("latency p99.9", self.latency.p999),
+            latency("latency max", self.latency.max),
+            count("packets not taken by the relay", self.offered.saturating_sub(self.sent)),
+            count("packets lost", self.lost()),
+            count("packets duplicated", self.damage.duplicated),
+            count("packets reordered", self.damage.reordered),
+            count("packets corrupted", self.damage.corrupted),
+            count("packets misrouted", self.damage.misrouted),
+            count("peers reported gone", self.peers_gone),
+            count("windows started anew", self.stalls),
+            Row::new(
+                "relay busiest thread",
+                Unit::Percent,
+                server(|server| server.busiest as f64 / server.wall as f64 * 100.0),
+            ),
+            Row::new("relay memory", Unit::Bytes, server(|server| server.resident as f64)),
+            Row::new("sent late p99", Unit::Time, Some(self.late.p99 as f64)),
+            Row::new("busiest sender", Unit::Percent, Some(busiest(&self.sender_usage))),
+            Row::new("busiest receiver", Unit::Percent, Some(busiest(&self.receiver_usage))),
+        ]
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let too_slow = self.too_slow.iter();
+        too_slow
+            .map(|reason| format!("THE LOAD GENERATOR WAS THE LIMIT, so there are no figures: {reason}"))
+            .collect()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.damage.any()
+    }
+}

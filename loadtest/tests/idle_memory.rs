@@ -1,0 +1,42 @@
+//! What a connection at rest costs in memory.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use std::process::{Child, Stdio};
+
+use loadtest::scenario::idle::IdleReport;
+use support::{Relay, assert_success};
+
+/// TLS state, entry in the registry, connection; the kernel's share is not in it.
+const BUDGET: f64 = 6.0 * 1024.0;
+
+/// Two relays with 1,000 and 4,000 connections, each after traffic both ways and a minute of rest.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "a budget of the release build")]
+fn a_connection_at_rest_costs_at_most_six_kib() {
+    let relays = [(Relay::start(), 1000), (Relay::start(), 4000)];
+    // Both rest at the same time.
+    let loads = relays.each_ref().map(|(relay, connections): &(Relay, u32)| -> Child {
+        relay
+            .load("idle", "idle")
+            .args(["--steps", &connections.to_string(), "--rest", "60s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    for load in loads {
+        assert_success(&load.wait_with_output().unwrap());
+    }
+    let [(few, few_bytes), (many, many_bytes)] = relays.map(|(relay, connections)| {
+        let report: IdleReport = relay.report("idle");
+        assert!(!report.damage.any(), "{:?}", report.damage);
+        assert_eq!(report.received, u64::from(connections) * 4);
+        assert_eq!(report.weighed[1].0, connections);
+        report.weighed[1]
+    });
+    let slope = (many_bytes as f64 - few_bytes as f64) / f64::from(many - few);
+    assert!(slope <= BUDGET, "{slope:.0} bytes a connection: {few_bytes} at {few}, {many_bytes} at {many}");
+}

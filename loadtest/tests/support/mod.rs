@@ -1,0 +1,127 @@
+//! A relay under load, and the load, as the processes that users run.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A relay on loopback, which ends with this value.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    process: Child,
+    address: SocketAddr,
+    files: TempDir,
+}
+
+impl Relay {
+    /// Starts the relay and returns when it serves.
+    pub(crate) fn start() -> Self {
+        let files = TempDir::new().expect("a temporary directory");
+        let (address, admin) = (free_address(), free_address());
+        let config = files.path().join("relay.toml");
+        let text = format!(
+            "hostname = \"localhost\"\nlisten = \"{address}\"\nkey_file = {:?}\n\n[stun]\nlisten = []\n\n\
+             [admin]\nlisten = \"{admin}\"\n",
+            files.path().join("relay.key")
+        );
+        fs::write(&config, text).expect("a configuration file");
+        let log = File::create(files.path().join("log")).expect("a log file");
+        let binary = binary();
+        let mut command = Command::new(&binary);
+        // The relay's settings are in the file alone.
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOWPATH_")) {
+            command.env_remove(name);
+        }
+        let process = command
+            .arg("--config")
+            .arg(config)
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let mut relay = Self { process, address, files };
+        let deadline = Instant::now() + START_LIMIT;
+        while !is_ready(admin) {
+            assert!(relay.process.try_wait().expect("a child").is_none(), "the relay ended at start");
+            assert!(Instant::now() < deadline, "the relay is not ready after {START_LIMIT:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        relay
+    }
+
+    /// A command that puts load on this relay and writes its report to [`report`](Self::report) of `name`.
+    pub(crate) fn load(&self, scenario: &str, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-loadtest"));
+        command.args([scenario, "--connect", &self.address.to_string()]);
+        command.arg("--certificate").arg(self.files.path().join("self-signed.crt"));
+        command.args(["--server-pid", &self.process.id().to_string()]);
+        command.arg("--json").arg(self.files.path().join(name));
+        command
+    }
+
+    /// What came of such a command.
+    pub(crate) fn report<R: DeserializeOwned>(&self, name: &str) -> R {
+        let text = fs::read(self.files.path().join(name)).expect("a report");
+        let file: loadtest::report::File<R> = serde_json::from_slice(&text).expect("a report");
+        file.detail
+    }
+}
+
+impl Drop for Relay {
+    #[expect(clippy::print_stderr, reason = "a failed test shows the relay's side")]
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            let log = fs::read_to_string(self.files.path().join("log")).unwrap_or_default();
+            eprintln!("the relay's log:\n{log}");
+        }
+    }
+}
+
+/// Asserts that a load ended well, and shows what it said if not.
+pub(crate) fn assert_success(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+/// Whether `/readyz` says 200.
+fn is_ready(admin: SocketAddr) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(admin)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).map(|_| response)
+    };
+    ask().is_ok_and(|response: String| response.starts_with("HTTP/1.1 200 "))
+}
+
+/// The relay's binary: `TOWPATH_RELAY`, or the workspace's own of the profile that the test is built in.
+fn binary() -> PathBuf {
+    let binary = env::var_os("TOWPATH_RELAY").map_or_else(
+        || Path::new(env!("CARGO_BIN_EXE_towpath-loadtest")).with_file_name("towpath-relay"),
+        PathBuf::from,
+    );
+    assert!(binary.exists(), "{} is missing: build towpath-relay or set TOWPATH_RELAY", binary.display());
+    binary
+}
+
+/// A loopback address whose TCP port was free a moment ago.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound address")
+}
