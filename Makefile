@@ -28,7 +28,7 @@ build: ## Build the programs for release
 check: ## Format, lints, documentation, and the pure crates for wasm32
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo check --locked --target wasm32-unknown-unknown $(PURE)
 
 unit: ## Unit, property, golden and loopback tests
