@@ -64,14 +64,23 @@ impl<C: Connection> Records<C> {
         let advanced = self.run(incoming, plaintext);
         self.broken |= advanced.is_err();
         if let Err(TlsError::Rustls(_)) = &advanced {
-            // One record, and one call: the next would go on with `incoming` and fail again.
-            if let ConnectionState::EncodeTlsData(mut data) =
-                self.connection.process_tls_records(incoming).state?
-            {
-                encode(&mut data, &mut self.owed);
-            }
+            self.owe_alert(incoming);
         }
         advanced
+    }
+
+    /// Moves what rustls still has to say to `owed`, up to the alert that is its last word: to ask for more after that
+    /// would have it go on with `incoming`, and fail again.
+    fn owe_alert(&mut self, incoming: &mut [u8]) {
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
+            self.connection.process_tls_records(incoming).state
+        {
+            let start = self.owed.len();
+            encode(&mut data, &mut self.owed);
+            if is_alert(&self.owed[start..]) {
+                return;
+            }
+        }
     }
 
     fn run(
@@ -204,6 +213,19 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
         out.resize(start + needed.required_size, 0);
         let written = data.encode(&mut out[start..]).expect("the size is the one asked for");
         out.truncate(start + written);
+    }
+}
+
+/// Whether a record is an alert: by its type, or by its length where TLS 1.3 has sealed the type.
+fn is_alert(record: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const APPLICATION_DATA: u8 = 23;
+    /// Two bytes, the content type, a tag.
+    const SEALED_ALERT: usize = RECORD_HEADER + 2 + 1 + 16;
+    match record.first() {
+        Some(&ALERT) => true,
+        Some(&APPLICATION_DATA) => record.len() == SEALED_ALERT,
+        _ => false,
     }
 }
 

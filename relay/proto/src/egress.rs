@@ -167,6 +167,12 @@ impl<T: Transmit> Egress<T> {
         self.drain(hand)
     }
 
+    /// Bytes that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        lock(&self.queue).outbox.len()
+    }
+
     /// Whether the socket was full when last written to.
     #[must_use]
     pub fn is_blocked(&self) -> bool {

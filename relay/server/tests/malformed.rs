@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{PATIENCE, Relay, packet};
+use common::{PATIENCE, Relay, packet, trusting_anyone};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,52 +42,6 @@ async fn upgraded(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> (Stream,
     (stream, key)
 }
 
-fn tls_config() -> Arc<rustls::ClientConfig> {
-    #[derive(Debug)]
-    struct Anyone(Arc<rustls::crypto::CryptoProvider>);
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, UnixTime};
-    impl ServerCertVerifier for Anyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("TLS versions")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        .with_no_client_auth();
-    Arc::new(config)
-}
-
 /// A login's ClientInfo frame for the relay with `key`.
 fn login(key: &NodePublic) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -118,7 +72,7 @@ async fn expect_service(relay: &Relay) {
 #[tokio::test]
 async fn every_changed_byte_of_a_login_is_refused_and_counted() {
     let relay = Relay::start("");
-    let config = tls_config();
+    let config = Arc::new(trusting_anyone());
     let (_, key) = upgraded(&relay, &config).await;
     let golden = login(&key);
     for at in 0..golden.len() {
@@ -142,7 +96,7 @@ async fn every_changed_byte_of_a_login_is_refused_and_counted() {
 #[tokio::test]
 async fn every_truncation_of_a_login_is_let_go_when_the_client_leaves() {
     let relay = Relay::start("");
-    let config = tls_config();
+    let config = Arc::new(trusting_anyone());
     let (_, key) = upgraded(&relay, &config).await;
     let golden = login(&key);
     for len in 0..golden.len() {
@@ -158,7 +112,7 @@ async fn every_truncation_of_a_login_is_let_go_when_the_client_leaves() {
 #[tokio::test]
 async fn a_dripping_login_is_closed_at_its_deadline() {
     let relay = Relay::start("login.login_timeout = \"1s\"");
-    let config = tls_config();
+    let config = Arc::new(trusting_anyone());
     let (mut stream, key) = upgraded(&relay, &config).await;
     let frame = login(&key);
     let dripping = async {
@@ -176,7 +130,7 @@ async fn a_dripping_login_is_closed_at_its_deadline() {
 #[tokio::test]
 async fn frames_that_break_their_layout_close_the_connection_with_their_reason() {
     let relay = Relay::start("");
-    let config = tls_config();
+    let config = Arc::new(trusting_anyone());
     let long = [&[4][..], &(32u32 + 65_537).to_be_bytes(), &[0; 100]].concat();
     let cases: [(&str, &[u8], &str); 10] = [
         ("SendPacket without a key", &[4, 0, 0, 0, 31], "bad_frame"),
@@ -212,7 +166,7 @@ async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
 
     let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
     let name = ServerName::try_from("localhost").expect("a name");
-    let connection = UnbufferedClientConnection::new(tls_config(), name).expect("a client");
+    let connection = UnbufferedClientConnection::new(Arc::new(trusting_anyone()), name).expect("a client");
     let stream = Stream::handshake(socket, connection).await.expect("a handshake");
     expect_close(stream, b"\x00\x01\x02 this is no request\r\n\r\n", "no HTTP").await;
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);

@@ -1,5 +1,7 @@
 //! Slow readers and floods: what they cost themselves, and that they cost nobody else.
 
+#![allow(clippy::print_stdout, reason = "the figures are worth a line in the log")]
+
 mod common;
 
 use common::{Relay, event, packet};
@@ -112,6 +114,37 @@ async fn a_client_that_floods_its_uplink_is_delivered_to_without_delay_or_loss()
         waited[100], waited[199]
     );
     assert!(waited[100] < 32 << 20, "the median packet waited for {} bytes of flood", waited[100]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_is_faster_than_its_reader_is_held_back_rather_than_dropped() {
+    let relay = Relay::start("outbox.bytes = \"66KiB\"");
+    let (to, mut receiver) = relay.client(1).await;
+    let (_, sender) = relay.client(2).await;
+    let (sender, _events) = sender.split();
+    // The reader reads all the time, the sender sends as fast as the relay takes it: a thousand times what the outbox
+    // holds.
+    const COUNT: u64 = 50_000;
+    let sending = tokio::spawn(async move {
+        for n in 0..COUNT {
+            sender.send(to, &numbered(n)).await.expect("a packet goes out");
+        }
+    });
+    let mut received = 0;
+    loop {
+        let n = number(&packet(&mut receiver).await.1);
+        received += 1;
+        if n == COUNT - 1 {
+            break;
+        }
+    }
+    sending.await.expect("no panic");
+    let (dropped, holds) = (relay.metric("derp_packets_dropped"), relay.metric("towpath_holds_total"));
+    println!("{dropped} dropped, {holds} times held back");
+    assert_eq!(received + dropped, COUNT);
+    assert!(holds > 0);
+    // A machine that does not run the reader for more than 20 ms costs it some; without holding back most are lost.
+    assert!(dropped < COUNT / 10, "{dropped} of {COUNT} dropped");
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ struct Client {
     routes: Routes,
     not_here: NotHereBudget,
     home: bool,
-    /// The fullest destination of the read at hand, when it is more than half full.
+    /// A destination that had much waiting when this client last sent to it.
     ahead_of: Option<Arc<Peer>>,
 }
 
@@ -161,8 +161,14 @@ pub(super) struct Connection {
     /// The connection is on the worker's list of those to read.
     pub(super) listed: bool,
     pub(super) keepalive_at: Instant,
-    /// When the reader was first held back for the destination that it is ahead of.
+    /// When the connection was first held back for the destination that it is ahead of.
     pub(super) held_since: Option<Instant>,
+}
+
+/// How much may wait at a destination before those who send to it are held back: half of what may wait at all, and so
+/// little that what one read brings still fits.
+pub(super) fn hold_above(limits: &Limits) -> usize {
+    (limits.bytes / 2).min(limits.bytes.saturating_sub(READ_SIZE))
 }
 
 /// What a read found.
@@ -211,9 +217,16 @@ impl Connection {
         &self.socket
     }
 
-    /// The destination that the last read was far ahead of.
-    pub(super) const fn ahead_of(&mut self) -> &mut Option<Arc<Peer>> {
-        &mut self.client.ahead_of
+    /// Whether a destination has more waiting than [`hold_above`], so that reading on would only be dropping. Once it
+    /// has caught up it is forgotten.
+    pub(super) fn is_ahead(&mut self, limits: &Limits) -> bool {
+        let Some(peer) = &self.client.ahead_of else { return false };
+        let ahead = peer.egress.waiting() > hold_above(limits);
+        if !ahead {
+            self.client.ahead_of = None;
+            self.held_since = None;
+        }
+        ahead
     }
 
     /// Frames of unknown types so far.
@@ -307,7 +320,8 @@ impl Client {
                         }
                         continue;
                     };
-                    if desk.push_packet(peer, &self.peer.key, packet) > desk.limits.bytes / 2 {
+                    let waiting = desk.push_packet(peer, &self.peer.key, packet);
+                    if waiting > hold_above(desk.limits) && self.ahead_of.is_none() {
                         self.ahead_of = Some(peer.clone());
                     }
                 }

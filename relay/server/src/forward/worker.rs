@@ -267,7 +267,10 @@ impl Worker {
         let mut since_flush = 0;
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { break };
-            let Some(connection) = self.connections.get_mut(token) else { continue };
+            if !self.connections.contains(token) || self.hold_back(token) {
+                continue;
+            }
+            let connection = &mut self.connections[token];
             connection.listed = false;
             let unknown = connection.unknown_frames();
             let outcome = connection.read(&mut self.buffer, &mut desk!(self));
@@ -275,7 +278,7 @@ impl Worker {
             match outcome {
                 Ok(read) => {
                     since_flush += read.bytes;
-                    if !self.hold_back(token) && read.more {
+                    if read.more {
                         self.list(token);
                     }
                 }
@@ -295,18 +298,16 @@ impl Worker {
         }
     }
 
-    /// Holds a reader back that is far ahead of a destination. Returns whether it did.
+    /// Holds a connection back that is far ahead of a destination. Returns whether it did.
     fn hold_back(&mut self, token: usize) -> bool {
         let connection = &mut self.connections[token];
-        let Some(_) = connection.ahead_of().take() else {
-            connection.held_since = None;
+        if !connection.is_ahead(&self.rules.limits) {
             return false;
-        };
+        }
         let since = *connection.held_since.get_or_insert(self.now);
         if self.now.since(since) >= MAX_HOLD {
             return false;
         }
-        connection.listed = true;
         self.held.push_back((self.now + HOLD, (token, connection.peer().id)));
         self.tally.pauses += 1;
         true
