@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use proptest::prelude::*;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
@@ -399,4 +400,76 @@ fn a_sequence_that_would_come_round_ends_the_connection() {
     open(&mut reader, &mut forger.record(APPLICATION_DATA, b"the last", 0)).unwrap();
     let any = [APPLICATION_DATA, 3, 3, 0, 17].iter().copied().chain([0; 17]).collect::<Vec<_>>();
     assert!(matches!(open(&mut reader, &mut any.clone()), Err(TlsError::Unusable)));
+}
+
+/// One record of a stream that a forger makes up.
+#[derive(Clone, Debug)]
+struct Made {
+    kind: u8,
+    content: Vec<u8>,
+    padding: usize,
+    /// Which byte of the record is changed, and how.
+    change: Option<(usize, u8)>,
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let kind =
+        prop_oneof![6 => Just(APPLICATION_DATA), 2 => Just(HANDSHAKE), 1 => Just(ALERT), 1 => any::<u8>()];
+    let content = prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..80),
+        1 => Just(vec![KEY_UPDATE, 0, 0, 1, 0]),
+        1 => Just(vec![1, CLOSE_NOTIFY]),
+        1 => Just(vec![1, USER_CANCELED]),
+    ];
+    let change = prop::option::weighted(0.1, (0usize..100, 1u8..));
+    (kind, content, 0usize..40, change).prop_map(|(kind, content, padding, change)| Made {
+        kind,
+        content,
+        padding,
+        change,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever a peer with the keys sends, and however it is cut: what is handed on is the data that was sealed, in
+    /// order, up to the first record that ends the stream, and never a byte of what comes behind it.
+    #[test]
+    fn what_is_handed_on_is_what_was_sealed(stream in prop::collection::vec(made(), 1..12), cuts in prop::collection::vec(0usize..300, 0..6)) {
+        let (mut forger, mut reader, ..) = forged();
+        let (mut bytes, mut expected, mut ended) = (Vec::new(), Vec::new(), false);
+        for Made { kind, content, padding, change } in stream {
+            let mut record = forger.record(kind, &content, padding);
+            let whole = match change {
+                // The version is not looked at where the record says it, but it is sealed with the rest.
+                Some((at, with)) => {
+                    let at = at % record.len();
+                    record[at] ^= with;
+                    false
+                }
+                None => true,
+            };
+            bytes.extend(record);
+            if !whole || kind != APPLICATION_DATA {
+                // A key update that is none of the client's leaves both sides with different keys, which ends it, too.
+                let continues = whole && kind == ALERT && content == [1, USER_CANCELED];
+                ended |= !continues;
+            }
+            if !ended && kind == APPLICATION_DATA {
+                expected.extend(content);
+            }
+        }
+        let (mut received, mut pending, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
+        for cut in cuts.into_iter().chain([usize::MAX]) {
+            let (piece, later) = rest.split_at(cut.min(rest.len()));
+            rest = later;
+            pending.extend_from_slice(piece);
+            match reader.open(&mut pending, |data| { received.extend_from_slice(data); ControlFlow::Continue(()) }) {
+                Ok(opened) if !opened.closed => { pending.drain(..opened.consumed); }
+                _ => break,
+            }
+        }
+        prop_assert_eq!(received, expected);
+    }
 }
