@@ -15,8 +15,8 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use crate::crew::Setup;
-use crate::report::{File, Report, summarize};
-use crate::scenario::{idle, pairs, storm};
+use crate::report::{File, Report, compare, summarize};
+use crate::scenario::{idle, pairs, ramp, storm};
 use crate::target::{Security, Target, TrustIn};
 use crate::worker;
 
@@ -32,6 +32,8 @@ struct Cli {
 enum Command {
     /// Of each two clients one sends to the other
     Pairs(PairsArgs),
+    /// The highest paced rate of pairs at which next to nothing is lost and latency stays low
+    Ramp(RampArgs),
     /// Connections that rest after a little traffic: what memory the relay needs for each
     Idle(IdleArgs),
     /// Connects and logins, as many as the relay takes
@@ -41,6 +43,18 @@ enum Command {
         /// The reports
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// One figure of the reports of two relays, run in turn: both medians, and the median of the paired ratios
+    Compare {
+        /// The figure's name, as reports have it
+        #[arg(long)]
+        figure: String,
+        /// Reports of the first relay, in the order of the runs
+        #[arg(long, num_args = 1.., required = true)]
+        first: Vec<PathBuf>,
+        /// Reports of the second relay, as many
+        #[arg(long, num_args = 1.., required = true)]
+        second: Vec<PathBuf>,
     },
     /// A process of the load, started by the others
     #[command(hide = true)]
@@ -125,6 +139,24 @@ struct PairsArgs {
 }
 
 #[derive(Debug, Args)]
+struct RampArgs {
+    #[command(flatten)]
+    pairs: PairsArgs,
+    /// The first rate, packets a second
+    #[arg(long, default_value_t = 20_000)]
+    from: u64,
+    /// No rate above this
+    #[arg(long, default_value_t = 2_000_000)]
+    to: u64,
+    /// Percent of the packets that may be lost or not taken
+    #[arg(long, default_value_t = 0.1)]
+    max_loss: f64,
+    /// What 99 % of the packets may need from when they are due
+    #[arg(long, default_value = "5ms", value_parser = parse_duration)]
+    max_latency: Duration,
+}
+
+#[derive(Debug, Args)]
 struct IdleArgs {
     #[command(flatten)]
     common: CommonArgs,
@@ -162,7 +194,11 @@ pub fn main() -> ExitCode {
         Command::Summary { files } => {
             summarize(&files).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Compare { figure, first, second } => {
+            compare(&figure, &first, &second).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Pairs(args) => pairs(&args),
+        Command::Ramp(args) => ramp(&args),
         Command::Idle(args) => idle(&args),
         Command::Storm(args) => storm(&args),
     };
@@ -174,23 +210,18 @@ pub fn main() -> ExitCode {
 }
 
 fn pairs(args: &PairsArgs) -> Result<ExitCode> {
-    let pace = match (args.rate, args.window) {
-        (Some(rate), _) => pairs::Pace::Rate(rate),
-        (None, Some(window)) => pairs::Pace::Window(window),
-        (None, None) => pairs::Pace::FlatOut,
+    finish(&args.common, pairs::run(&args.common.setup()?, &args.plan())?)
+}
+
+fn ramp(args: &RampArgs) -> Result<ExitCode> {
+    let plan = ramp::Plan {
+        step: args.pairs.plan(),
+        from: args.from,
+        to: args.to,
+        max_loss: args.max_loss / 100.0,
+        max_latency: u64::try_from(args.max_latency.as_nanos())?,
     };
-    let plan = pairs::Plan {
-        pairs: args.pairs,
-        sizes: args.size.clone(),
-        batch: args.batch,
-        pace,
-        warm_up: args.warm_up,
-        duration: args.duration,
-        max_late: args.max_late,
-        senders: args.senders,
-        receivers: args.receivers,
-    };
-    finish(&args.common, pairs::run(&args.common.setup()?, &plan)?)
+    finish(&args.pairs.common, ramp::run(&args.pairs.common.setup()?, &plan)?)
 }
 
 fn idle(args: &IdleArgs) -> Result<ExitCode> {
@@ -220,6 +251,27 @@ fn finish(args: &CommonArgs, report: impl Report + Serialize) -> Result<ExitCode
 
 fn print(text: &str) -> Result<()> {
     Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+impl PairsArgs {
+    fn plan(&self) -> pairs::Plan {
+        let pace = match (self.rate, self.window) {
+            (Some(rate), _) => pairs::Pace::Rate(rate),
+            (None, Some(window)) => pairs::Pace::Window(window),
+            (None, None) => pairs::Pace::FlatOut,
+        };
+        pairs::Plan {
+            pairs: self.pairs,
+            sizes: self.size.clone(),
+            batch: self.batch,
+            pace,
+            warm_up: self.warm_up,
+            duration: self.duration,
+            max_late: self.max_late,
+            senders: self.senders,
+            receivers: self.receivers,
+        }
+    }
 }
 
 impl CommonArgs {

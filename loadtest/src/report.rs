@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// What the report of a scenario can say.
@@ -114,6 +114,55 @@ impl<R> fmt::Display for File<R> {
     }
 }
 
+fn read(path: &Path) -> Result<File<serde::de::IgnoredAny>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
+}
+
+/// One figure of two relays that were measured in turn, as three cells of a table: the median of each with what it varied
+/// between, and the same of the ratios of first to second, run by run. A dash where a run has no such figure.
+///
+/// # Errors
+///
+/// If a file cannot be read or is no report, or there are not as many of the second as of the first.
+pub fn compare(figure: &str, first: &[PathBuf], second: &[PathBuf]) -> Result<String> {
+    if first.len() != second.len() {
+        bail!(
+            "{} reports of the first relay and {} of the second cannot be paired",
+            first.len(),
+            second.len()
+        );
+    }
+    let mut unit = None;
+    let mut values = |paths: &[PathBuf]| {
+        paths
+            .iter()
+            .map(|path| {
+                let row = read(path)?.rows.into_iter().find(|row| row.name == figure);
+                unit = unit.or(row.as_ref().map(|row| row.unit));
+                Ok(row.and_then(|row| row.value))
+            })
+            .collect::<Result<Option<Vec<f64>>>>()
+    };
+    let (first, second) = (values(first)?, values(second)?);
+    let ratios = first
+        .as_ref()
+        .zip(second.as_ref())
+        .map(|(first, second)| first.iter().zip(second).map(|(first, second)| first / second).collect());
+    let cell = |values: Option<Vec<f64>>, show: &dyn Fn(f64) -> String| {
+        values.and_then(spread).map_or_else(
+            || "–".to_owned(),
+            |spread| {
+                let [low, median, high] = spread.map(show);
+                format!("{median} ({low} – {high})")
+            },
+        )
+    };
+    let show = |value: f64| unit.map_or_else(|| value.to_string(), |unit| unit.show(value));
+    let ratio = |value: f64| format!("{value:.2}");
+    Ok(format!("{} | {} | {}\n", cell(first, &show), cell(second, &show), cell(ratios, &ratio)))
+}
+
 /// The median of each figure of several report files of one scenario, and between what it varied.
 ///
 /// # Errors
@@ -124,9 +173,7 @@ pub fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
     let mut values: BTreeMap<(String, Unit), Vec<Option<f64>>> = BTreeMap::new();
     let mut remarks = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
-        let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let file: File<serde::de::IgnoredAny> =
-            serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))?;
+        let file = read(path)?;
         for Row { name, unit, value } in file.rows {
             let key = (name, unit);
             if !values.contains_key(&key) {
@@ -207,6 +254,25 @@ mod tests {
         assert!(cost.ends_with(" 3.00 µs   1.00 µs – 2.00 ms"), "{cost}");
         let even = summary_of(&[Some(3_000.0), Some(1_000.0)]);
         assert!(even.contains(" 2.00 µs   1.00 µs – 3.00 µs"), "{even}");
+    }
+
+    #[test]
+    fn two_relays_are_compared_run_by_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, value| {
+            let path = dir.path().join(name);
+            fs::write(&path, serde_json::to_vec(&File::new(Fixed(value))).unwrap()).unwrap();
+            path
+        };
+        let first = [write("a1", Some(1_000.0)), write("a2", Some(4_000.0)), write("a3", Some(3_000.0))];
+        let second = [write("b1", Some(2_000.0)), write("b2", Some(4_000.0)), write("b3", Some(4_000.0))];
+        let table = compare("cost", &first, &second).unwrap();
+        let expected = "3.00 µs (1.00 µs – 4.00 µs) | 4.00 µs (2.00 µs – 4.00 µs) | 0.75 (0.50 – 1.00)\n";
+        assert_eq!(table, expected);
+        assert!(compare("no such figure", &first, &second).unwrap().starts_with("– | – | –"));
+        assert!(compare("cost", &first, &second[..2]).is_err());
+        let lacking = [write("c1", None), write("c2", Some(1.0)), write("c3", Some(1.0))];
+        assert!(compare("cost", &first, &lacking).unwrap().ends_with("| – | –\n"));
     }
 
     #[test]

@@ -2,4 +2,5 @@
 
 pub mod idle;
 pub mod pairs;
+pub mod ramp;
 pub mod storm;
