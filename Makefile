@@ -5,12 +5,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # Foreign programs (Tailscale, Headscale, derper) are built once into this folder.
-export TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
-export TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
+TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
+TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
+# Not for `demo`: the relay would wonder what these variables of its own are.
+budgets foreign interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
+budgets foreign interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 
 PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto
 
-.PHONY: help demo test check unit budgets loom foreign interop bench build
+.PHONY: help demo test check unit budgets loom foreign interop bench build docs
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +21,7 @@ help: ## List the targets
 demo: ## Run a relay on this machine and print a DERP map to try it with
 	cargo run --release --bin towpath-relay -- --dev
 
-test: check unit loom build budgets interop ## Everything that a change must pass (root, for network namespaces)
+test: check unit loom build docs budgets interop ## Everything that a change must pass (root, for network namespaces)
 	@echo
 	@echo "All passed. Nothing was skipped."
 
@@ -30,6 +33,9 @@ check: ## Format, lints, documentation, and the pure crates for wasm32
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo check --locked --target wasm32-unknown-unknown $(PURE)
+
+docs: build ## What the documents say, held against the program
+	docs/check
 
 unit: ## Unit, property, golden and loopback tests
 	cargo test --locked

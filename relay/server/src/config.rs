@@ -105,7 +105,7 @@ pub struct Config {
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
     pub outbox: OutboxLimits,
-    /// The interval of keep-alive frames, 5 s to 10 min.
+    /// The interval of keep-alive frames, 5 s to 90 s: stock clients take a relay that is silent for 120 s for dead.
     pub keepalive: Duration,
     /// How long a shutdown may take, up to a minute; zero ends at once.
     pub shutdown_timeout: Duration,
@@ -198,7 +198,7 @@ pub struct OutboxLimits {
     pub bytes: usize,
     /// Time that a frame may wait, 10 ms to 60 s.
     pub age: Duration,
-    /// Bytes of disco messages that may wait ahead of everything else, 2 KiB to 1 MiB; part of `bytes`.
+    /// Bytes of disco messages that may wait ahead of everything else, 2 KiB to 1 MiB; apart from `bytes`.
     pub disco_bytes: usize,
     /// Time for which a peer's socket may accept nothing before the connection is closed, 100 ms to 60 s.
     pub write_timeout: Duration,
@@ -256,7 +256,7 @@ impl Config {
             cert: cert(&mut reader),
             node_key: node_key(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
-            keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(600)).or(secs(60)),
+            keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
             stun: stun(&mut reader, dev),

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -51,7 +51,7 @@ pub enum IdentityError {
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
     /// Certificate and key do not go together, or TLS cannot be set up.
-    #[error("cannot set up TLS: {0}")]
+    #[error("the certificate and its key do not go together, or TLS cannot be set up with them")]
     Tls(#[from] rustls::Error),
     /// No randomness.
     #[error("the system gives no randomness: {0}")]
@@ -263,7 +263,19 @@ fn load_or_create_self_signed(key_file: &Path, hostname: &str) -> Result<Certifi
             ));
         }
     }
-    load_certificate(&cert, &key)
+    let (chain, tls_key) = load_certificate(&cert, &key)?;
+    if !is_for(&chain, hostname) {
+        let why = format!("is not for {hostname}: remove it and {}, and new ones are made", key.display());
+        return Err(IdentityError::Certificate(cert, why));
+    }
+    Ok((chain, tls_key))
+}
+
+/// Whether the leaf of `chain` is for `hostname`, a DNS name or an address.
+fn is_for(chain: &[CertificateDer<'_>], hostname: &str) -> bool {
+    let Ok(name) = ServerName::try_from(hostname) else { return false };
+    let leaf = chain.first().and_then(|leaf| webpki::EndEntityCert::try_from(leaf).ok());
+    leaf.is_some_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 fn self_signed(hostname: &str) -> Result<(rcgen::Certificate, KeyPair), rcgen::Error> {

@@ -146,9 +146,9 @@ impl Server {
                 let _ = setpriority_process(None, CONTROL_NICENESS);
             })
             .build()?;
-        let shutdown_timeout = self.config.shutdown_timeout;
         let ended = runtime.block_on(self.run_inside(shutdown));
-        runtime.shutdown_timeout(shutdown_timeout);
+        // What is left are logins that nobody waits for.
+        runtime.shutdown_background();
         ended
     }
 
@@ -204,7 +204,10 @@ impl Server {
         readiness.draining();
         drop(listener);
         info!(connections = plane.registry().keys(), "closing");
-        workers.stop();
+        let stopping = tokio::task::spawn_blocking(move || workers.stop());
+        if tokio::time::timeout(config.shutdown_timeout, stopping).await.is_err() {
+            warn!("the data plane has not ended within shutdown_timeout; ending without it");
+        }
         if let Some(stun) = stun {
             stun.stop()?;
         }

@@ -109,7 +109,7 @@ agee = "1s"
   relay.toml:1: hostnam: unknown key; did you mean hostname?
   relay.toml:2: listen: found ":443", allowed: an IP address and port such as "0.0.0.0:443" or "[::]:443"
   relay.toml:3: cert: needs key, the file with its private key, as well
-  relay.toml:4: keepalive: found 60, allowed: "5s" to "10m"
+  relay.toml:4: keepalive: found 60, allowed: "5s" to "90s"
   relay.toml:7: stun.listen: found "[::]", allowed: a list of IP addresses with ports such as ["0.0.0.0:3478", "[::]:3478"]
   relay.toml:10: admin.listen: found "0.0.0.0:9090", allowed: a loopback address such as "127.0.0.1:9090" or "[::1]:9090", or "" to turn it off
   relay.toml:13: outbox.bytes: found "1KiB", allowed: "66KiB" to "64MiB"
@@ -519,4 +519,16 @@ fn key_of(json: &str) -> NodePrivate {
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_self_signed_certificate_for_another_hostname_is_not_served() {
+    let cli = Cli::new();
+    let text = "key_file = 'relay.key'\nstun.listen = []\nadmin.listen = ''\nlisten = '127.0.0.1:0'\n";
+    cli.write("relay.toml", text);
+    drop(Relay::start(&cli, &["--config", "relay.toml", "--hostname", "old.example.com"]));
+    let expected = "towpath-relay: self-signed.crt: is not for new.example.com: remove it and self-signed.key, and new ones are made\n";
+    let outcome = cli.run(&["--config", "relay.toml", "--hostname", "new.example.com"]);
+    assert!(outcome.err.ends_with(expected), "{}", outcome.err);
+    assert_eq!(outcome.code, Some(1));
 }

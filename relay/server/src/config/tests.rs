@@ -209,7 +209,7 @@ fn disco_messages_fit_into_the_outbox() {
 fn bounds_are_those_of_the_documentation() {
     let cases = [
         ("workers", "0", "257", "1 to 256"),
-        ("keepalive", "'4s'", "'601s'", "\"5s\" to \"10m\""),
+        ("keepalive", "'4s'", "'91s'", "\"5s\" to \"90s\""),
         ("shutdown_timeout", "'-1s'", "'61s'", "\"0s\" to \"1m\""),
         ("region.id", "0", "9007199254740992", "1 to 9007199254740991"),
         ("login.handshake_timeout", "'999ms'", "'61s'", "\"1s\" to \"1m\""),
