@@ -18,9 +18,12 @@ for binary in "$relay" "$loadtest"; do
 done
 [[ $(id -u) -eq 0 ]] || die "a network namespace needs root"
 [[ $(nproc) -ge 2 ]] || die "server and load need a core each"
-for tool in ip sysctl taskset curl; do
+for tool in ip sysctl taskset curl flock; do
     command -v "$tool" > /dev/null || die "$tool is missing"
 done
+# Two at a time would measure each other, and undo each other's settings.
+exec {lock}> "${TMPDIR:-/tmp}/towpath-bench.lock"
+flock --nonblock "$lock" || die "another benchmark runs on this machine"
 
 namespace=towpath-bench-$$
 files=$(mktemp -d)

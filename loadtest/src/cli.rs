@@ -1,24 +1,23 @@
 //! The command line.
 
-use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use relay_client::leaf_hash;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use serde::Serialize;
 
-use crate::crew::Setup;
-use crate::report::{File, Report, compare, summarize};
-use crate::scenario::{idle, pairs, ramp, storm};
-use crate::target::{Security, Target, TrustIn};
+use crate::clock;
+use crate::report::{compare, summarize};
+use crate::scenario::{fan_in, idle, latency, own_flood, pairs, ramp, storm, stun};
+use crate::target::{Security, Target};
 use crate::worker;
+
+mod args;
+
+use args::{CommonArgs, PairsArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
 
 /// Puts load on a DERP relay and says what it costs.
 #[derive(Debug, Parser)]
@@ -34,6 +33,14 @@ enum Command {
     Pairs(PairsArgs),
     /// The highest paced rate of pairs at which next to nothing is lost and latency stays low
     Ramp(RampArgs),
+    /// Round trips while the relay is at rest or busy
+    Latency(LatencyArgs),
+    /// What comes to a client that floods its own uplink
+    OwnFlood(OwnFloodArgs),
+    /// Many senders to few receivers, one of which never reads
+    FanIn(FanInArgs),
+    /// STUN Binding requests, as many as the server answers
+    Stun(StunArgs),
     /// Connections that rest after a little traffic: what memory the relay needs for each
     Idle(IdleArgs),
     /// Connects and logins, as many as the relay takes
@@ -62,83 +69,6 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
-    /// Where the relay listens
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    connect: SocketAddr,
-    /// What the relay is called in TLS and HTTP
-    #[arg(long, default_value = "localhost")]
-    server_name: String,
-    #[command(flatten)]
-    trust: TrustArgs,
-    /// Offer TLS 1.2 only
-    #[arg(long, conflicts_with = "plain")]
-    tls12: bool,
-    /// The relay's process: its CPU time and memory are reported
-    #[arg(long, value_name = "PID")]
-    server_pid: Option<u32>,
-    /// CPUs for the processes of the load, one each in turn; not the relay's
-    #[arg(long, value_delimiter = ',', value_name = "CPU")]
-    cpus: Vec<usize>,
-    /// Write the report to this file, too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct TrustArgs {
-    /// Trust the certificate in this PEM file
-    #[arg(long, value_name = "FILE")]
-    certificate: Option<PathBuf>,
-    /// Trust the certificate with this SHA-256 over its DER
-    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
-    pin: Option<[u8; 32]>,
-    /// Trust whoever answers
-    #[arg(long)]
-    trust_anyone: bool,
-    /// No TLS
-    #[arg(long)]
-    plain: bool,
-}
-
-#[derive(Debug, Args)]
-struct PairsArgs {
-    #[command(flatten)]
-    common: CommonArgs,
-    /// Pairs of a sender and a receiver
-    #[arg(long, default_value_t = 10)]
-    pairs: u32,
-    /// Bytes of a packet, 28 to 65536; or a mix with weights, such as 64:7,576:4,1400:1
-    #[arg(long, default_value = "1400", value_parser = parse_sizes)]
-    size: pairs::Sizes,
-    /// Packets that are due, sealed and written together
-    #[arg(long, default_value_t = 8)]
-    batch: u32,
-    /// Packets a second of all pairs together, whatever the relay does; without it, as many as the relay takes
-    #[arg(long, conflicts_with = "window")]
-    rate: Option<u64>,
-    /// Packets of each pair that may be on their way at a time
-    #[arg(long)]
-    window: Option<u32>,
-    /// How long to measure
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    duration: Duration,
-    /// How long to send before that
-    #[arg(long, default_value = "2s", value_parser = parse_duration)]
-    warm_up: Duration,
-    /// Give no figures when 1 % of the packets could not be sent within this of being due
-    #[arg(long, default_value = "2ms", value_parser = parse_duration)]
-    max_late: Duration,
-    /// Processes that send
-    #[arg(long, default_value_t = 1)]
-    senders: u32,
-    /// Processes that receive
-    #[arg(long, default_value_t = 1)]
-    receivers: u32,
-}
-
-#[derive(Debug, Args)]
 struct RampArgs {
     #[command(flatten)]
     pairs: PairsArgs,
@@ -154,6 +84,85 @@ struct RampArgs {
     /// What 99 % of the packets may need from when they are due
     #[arg(long, default_value = "5ms", value_parser = parse_duration)]
     max_latency: Duration,
+}
+
+#[derive(Debug, Args)]
+struct LatencyArgs {
+    /// The load in the background; its rate and duration count
+    #[command(flatten)]
+    pairs: PairsArgs,
+    /// Round trips a second
+    #[arg(long, default_value_t = 1000)]
+    probes: u64,
+    /// Send packets of so many bytes to a peer and back, instead of DERP pings
+    #[arg(long, value_name = "BYTES")]
+    peer: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct OwnFloodArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Strangers that send to the flooder, and as many that send to one that only listens
+    #[arg(long, default_value_t = 10)]
+    strangers: u32,
+    /// Packets a second of all strangers together
+    #[arg(long, default_value_t = 4000)]
+    rate: u64,
+    /// Bytes of a packet, or a mix with weights
+    #[arg(long, default_value = "1000", value_parser = parse_sizes)]
+    size: pairs::Sizes,
+    #[command(flatten)]
+    time: TimeArgs,
+    /// Say so when 1 % of the strangers' packets could not be sent within this of being due
+    #[arg(long, default_value = "2ms", value_parser = parse_duration)]
+    max_late: Duration,
+}
+
+#[derive(Debug, Args)]
+struct FanInArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Clients that send, to the receivers in turn
+    #[arg(long, default_value_t = 50)]
+    senders: u32,
+    /// Clients that are sent to; the first never reads
+    #[arg(long, default_value_t = 10)]
+    receivers: u32,
+    /// Bytes of a packet, or a mix with weights
+    #[arg(long, default_value = "1400", value_parser = parse_sizes)]
+    size: pairs::Sizes,
+    /// Packets that are sealed and written together
+    #[arg(long, default_value_t = 8)]
+    batch: u32,
+    /// Packets a second of all senders together; without it, as many as the relay takes
+    #[arg(long)]
+    rate: Option<u64>,
+    #[command(flatten)]
+    time: TimeArgs,
+    /// Where the server's counters are, such as http://127.0.0.1:9090/metrics
+    #[arg(long, value_name = "URL")]
+    metrics: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct StunArgs {
+    /// Where the server listens, by UDP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    connect: SocketAddr,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Sockets that ask
+    #[arg(long, default_value_t = 1000)]
+    sockets: u32,
+    /// Requests of each socket that may be on their way at a time
+    #[arg(long, default_value_t = 4)]
+    window: u32,
+    /// Processes that ask
+    #[arg(long, default_value_t = 1)]
+    processes: u32,
+    #[command(flatten)]
+    time: TimeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -199,6 +208,10 @@ pub fn main() -> ExitCode {
         }
         Command::Pairs(args) => pairs(&args),
         Command::Ramp(args) => ramp(&args),
+        Command::Latency(args) => latency(&args),
+        Command::OwnFlood(args) => own_flood(&args),
+        Command::FanIn(args) => fan_in(&args),
+        Command::Stun(args) => stun(&args),
         Command::Idle(args) => idle(&args),
         Command::Storm(args) => storm(&args),
     };
@@ -210,7 +223,7 @@ pub fn main() -> ExitCode {
 }
 
 fn pairs(args: &PairsArgs) -> Result<ExitCode> {
-    finish(&args.common, pairs::run(&args.common.setup()?, &args.plan())?)
+    args.common.finish(pairs::run(&args.common.setup()?, &args.plan())?)
 }
 
 fn ramp(args: &RampArgs) -> Result<ExitCode> {
@@ -219,14 +232,65 @@ fn ramp(args: &RampArgs) -> Result<ExitCode> {
         from: args.from,
         to: args.to,
         max_loss: args.max_loss / 100.0,
-        max_latency: u64::try_from(args.max_latency.as_nanos())?,
+        max_latency: clock::nanos(args.max_latency),
     };
-    finish(&args.pairs.common, ramp::run(&args.pairs.common.setup()?, &plan)?)
+    args.pairs.common.finish(ramp::run(&args.pairs.common.setup()?, &plan)?)
+}
+
+fn latency(args: &LatencyArgs) -> Result<ExitCode> {
+    let pairs = args.pairs.plan();
+    let plan = latency::Plan {
+        via: args.peer.map_or(latency::Via::Ping, latency::Via::Peer),
+        rate: args.probes,
+        warm_up: pairs.warm_up,
+        duration: pairs.duration,
+        max_late: pairs.max_late,
+        background: matches!(pairs.pace, pairs::Pace::Rate(_)).then_some(pairs),
+    };
+    args.pairs.common.finish(latency::run(&args.pairs.common.setup()?, &plan)?)
+}
+
+fn own_flood(args: &OwnFloodArgs) -> Result<ExitCode> {
+    let plan = own_flood::Plan {
+        strangers: args.strangers,
+        rate: args.rate,
+        sizes: args.size.clone(),
+        warm_up: args.time.warm_up,
+        duration: args.time.duration,
+        max_late: args.max_late,
+    };
+    args.common.finish(own_flood::run(&args.common.setup()?, &plan)?)
+}
+
+fn fan_in(args: &FanInArgs) -> Result<ExitCode> {
+    let plan = fan_in::Plan {
+        senders: args.senders,
+        receivers: args.receivers,
+        sizes: args.size.clone(),
+        batch: args.batch,
+        rate: args.rate,
+        warm_up: args.time.warm_up,
+        duration: args.time.duration,
+        metrics: args.metrics.clone(),
+    };
+    args.common.finish(fan_in::run(&args.common.setup()?, &plan)?)
+}
+
+fn stun(args: &StunArgs) -> Result<ExitCode> {
+    let plan = stun::Plan {
+        sockets: args.sockets,
+        window: args.window,
+        processes: args.processes,
+        warm_up: args.time.warm_up,
+        duration: args.time.duration,
+    };
+    let target = Target { address: args.connect, name: String::new(), security: Security::Plain };
+    args.run.finish(stun::run(&args.run.setup(target)?, &plan)?)
 }
 
 fn idle(args: &IdleArgs) -> Result<ExitCode> {
     let plan = idle::Plan { steps: args.steps.clone(), rest: args.rest };
-    finish(&args.common, idle::run(&args.common.setup()?, &plan)?)
+    args.common.finish(idle::run(&args.common.setup()?, &plan)?)
 }
 
 fn storm(args: &StormArgs) -> Result<ExitCode> {
@@ -235,95 +299,7 @@ fn storm(args: &StormArgs) -> Result<ExitCode> {
         concurrency: args.concurrency,
         processes: args.processes,
     };
-    finish(&args.common, storm::run(&args.common.setup()?, &plan)?)
-}
-
-fn finish(args: &CommonArgs, report: impl Report + Serialize) -> Result<ExitCode> {
-    let status = if report.is_damaged() { ExitCode::from(3) } else { ExitCode::SUCCESS };
-    let file = File::new(report);
-    if let Some(path) = &args.json {
-        fs::write(path, serde_json::to_vec_pretty(&file)?)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    print(&file.to_string())?;
-    Ok(status)
-}
-
-fn print(text: &str) -> Result<()> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
-}
-
-impl PairsArgs {
-    fn plan(&self) -> pairs::Plan {
-        let pace = match (self.rate, self.window) {
-            (Some(rate), _) => pairs::Pace::Rate(rate),
-            (None, Some(window)) => pairs::Pace::Window(window),
-            (None, None) => pairs::Pace::FlatOut,
-        };
-        pairs::Plan {
-            pairs: self.pairs,
-            sizes: self.size.clone(),
-            batch: self.batch,
-            pace,
-            warm_up: self.warm_up,
-            duration: self.duration,
-            max_late: self.max_late,
-            senders: self.senders,
-            receivers: self.receivers,
-        }
-    }
-}
-
-impl CommonArgs {
-    fn setup(&self) -> Result<Setup> {
-        let target =
-            Target { address: self.connect, name: self.server_name.clone(), security: self.security()? };
-        let program = std::env::current_exe().context("finding this program")?;
-        Ok(Setup { target, server_pid: self.server_pid, cpus: self.cpus.clone(), program })
-    }
-
-    fn security(&self) -> Result<Security> {
-        let trust = match &self.trust {
-            TrustArgs { plain: true, .. } => return Ok(Security::Plain),
-            TrustArgs { certificate: Some(path), .. } => TrustIn::Pin(hash_of(path)?),
-            TrustArgs { pin: Some(hash), .. } => TrustIn::Pin(*hash),
-            TrustArgs { .. } => TrustIn::Anyone,
-        };
-        Ok(if self.tls12 { Security::Tls12(trust) } else { Security::Tls(trust) })
-    }
-}
-
-fn hash_of(path: &Path) -> Result<[u8; 32]> {
-    let certificate = CertificateDer::from_pem_file(path)
-        .map_err(|error| anyhow!("no certificate in {}: {error}", path.display()))?;
-    Ok(leaf_hash(&certificate))
-}
-
-fn parse_hash(text: &str) -> Result<[u8; 32]> {
-    let digits = text.strip_prefix("sha256-raw:").unwrap_or(text);
-    wire::key::NodePublic::from_hex(digits)
-        .map(|hash| *hash.as_bytes())
-        .ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
-}
-
-fn parse_sizes(text: &str) -> Result<pairs::Sizes> {
-    let mut mix = Vec::new();
-    for part in text.split(',') {
-        let (len, weight) = part.split_once(':').unwrap_or((part, "1"));
-        mix.push((len.parse().context("a length")?, weight.parse().context("a weight")?));
-    }
-    pairs::Sizes::new(&mix)
-}
-
-fn parse_duration(text: &str) -> Result<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().context("a whole number and a unit, such as 10s")?;
-    match &text[digits.len()..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        _ => bail!("the unit must be ms, s or m"),
-    }
+    args.common.finish(storm::run(&args.common.setup()?, &plan)?)
 }
 
 #[cfg(test)]
@@ -334,21 +310,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn values_are_read() {
-        assert_eq!(parse_duration("1500ms").unwrap(), Duration::from_millis(1500));
-        assert_eq!(parse_duration("2m").unwrap(), Duration::from_secs(120));
-        assert!(
-            parse_duration("2").is_err() && parse_duration("s").is_err() && parse_duration("2h").is_err()
-        );
-        assert_eq!(parse_sizes("1400").unwrap(), pairs::Sizes::new(&[(1400, 1)]).unwrap());
-        assert_eq!(parse_sizes("64:7,1400:3").unwrap(), pairs::Sizes::new(&[(64, 7), (1400, 3)]).unwrap());
-        assert!(parse_sizes("64:").is_err() && parse_sizes("").is_err());
-        let hex = "ab".repeat(32);
-        assert_eq!(parse_hash(&format!("sha256-raw:{hex}")).unwrap(), [0xab; 32]);
-        assert!(parse_hash("abab").is_err());
     }
 
     #[test]

@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
+use crate::flow::schedule::Timeline;
 use crate::machine;
-use crate::server::Server;
+use crate::server::{Server, ServerUsage};
 use crate::target::Target;
 use crate::worker::{Job, Outcome};
+
+/// From the word to go until the first packet is due: all processes must have heard it.
+const RUN_UP: u64 = SECOND / 4;
 
 /// What all scenarios need to know.
 #[derive(Clone, Debug)]
@@ -127,6 +132,22 @@ impl Crew {
             self.listen(at)?;
         }
         Ok(())
+    }
+
+    /// Has every process begin when it is ready, and waits until the measured time is over: what the relay used in it.
+    pub(crate) fn measure(
+        &mut self,
+        server: Option<Server>,
+        warm_up: Duration,
+        duration: Duration,
+    ) -> Result<Option<ServerUsage>> {
+        self.wait_ready()?;
+        let timeline = Timeline::new(clock::now() + RUN_UP, warm_up, duration);
+        self.tell(Order::Go(timeline.begin))?;
+        self.wait_until(timeline.measure)?;
+        let before = server.map(|server| server.sample()).transpose()?;
+        self.wait_until(timeline.end)?;
+        server.zip(before.as_ref()).map(|(server, before)| server.usage_since(before)).transpose()
     }
 
     /// Waits for the outcome of every process, in the order of the jobs.

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 pub mod cli;
 mod clock;
 mod connect;
@@ -23,6 +24,9 @@ mod flow;
 mod histogram;
 mod link;
 mod machine;
+mod page;
+pub mod plot;
+mod prometheus;
 pub mod report;
 pub mod scenario;
 mod server;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::plot::Plot;
+
 /// What the report of a scenario can say.
 pub trait Report {
     /// The scenario's name.
@@ -19,9 +21,17 @@ pub trait Report {
     /// What must be known about them.
     fn remarks(&self) -> Vec<String>;
 
+    /// What a page shows besides the figures.
+    fn plots(&self) -> Vec<Plot> {
+        Vec::new()
+    }
+
     /// Whether the relay did what it must never do.
     fn is_damaged(&self) -> bool;
 }
+
+/// Text, shown as it stands in HTML.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 /// A figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +63,10 @@ pub enum Unit {
     BitsPerSecond,
     /// Connections a second.
     ConnectionsPerSecond,
+    /// Answers a second.
+    AnswersPerSecond,
+    /// Answers in a second of the server's CPU time.
+    AnswersPerCpuSecond,
     /// Bytes.
     Bytes,
     /// Bytes a connection.
@@ -62,7 +76,21 @@ pub enum Unit {
 }
 
 impl Unit {
-    fn show(self, value: f64) -> String {
+    /// A value for the tick of an axis: short, and without what its name says already.
+    pub(crate) fn show_short(self, value: f64) -> String {
+        match self {
+            Self::Time if value >= 1e9 => format!("{} s", value / 1e9),
+            Self::Time if value >= 1e6 => format!("{} ms", value / 1e6),
+            Self::Time => format!("{} µs", value / 1e3),
+            Self::Percent if value > 0.0 && value < 0.1 => format!("{value} %"),
+            Self::Percent => format!("{value:.1} %"),
+            _ if value >= 1e6 => format!("{} M", value / 1e6),
+            _ if value >= 1e3 => format!("{} k", value / 1e3),
+            _ => format!("{value}"),
+        }
+    }
+
+    pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Time if value >= 1e9 => format!("{:.2} s", value / 1e9),
             Self::Time if value >= 1e6 => format!("{:.2} ms", value / 1e6),
@@ -70,6 +98,8 @@ impl Unit {
             Self::Count => format!("{value:.0}"),
             Self::PacketsPerSecond => format!("{value:.0} packets/s"),
             Self::BitsPerSecond => format!("{:.1} Mbit/s", value / 1e6),
+            Self::AnswersPerSecond => format!("{value:.0} answers/s"),
+            Self::AnswersPerCpuSecond => format!("{value:.0} answers/CPU s"),
             Self::ConnectionsPerSecond => format!("{value:.0} connections/s"),
             Self::Bytes => format!("{:.1} MiB", value / (1024.0 * 1024.0)),
             Self::BytesPerConnection => format!("{:.2} KiB each", value / 1024.0),

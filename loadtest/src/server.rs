@@ -32,6 +32,8 @@ pub struct ServerUsage {
     pub wall: u64,
     /// Resident memory at the end, in bytes.
     pub resident: u64,
+    /// The most resident memory since the process began, in bytes.
+    pub peak: u64,
 }
 
 impl Server {
@@ -68,19 +70,25 @@ impl Server {
             busiest: used.max().unwrap_or_default(),
             wall: now.at - since.at,
             resident: self.resident()?,
+            peak: self.status("VmHWM:")?,
         })
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, field: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid);
         let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        resident(&status).with_context(|| format!("no VmRSS in {path}"))
+        memory(&status, field).with_context(|| format!("no {field} in {path}"))
     }
 }
 
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A field of bytes, as the kernel shows it in KiB.
+fn memory(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -98,16 +106,15 @@ mod tests {
         while clock::now() < until {}
         let usage = own.usage_since(&before).unwrap();
         assert!(usage.busiest > 0 && usage.cpu >= usage.busiest, "{usage:?}");
-        assert!(usage.resident > 100 * 1024, "{usage:?}");
+        assert!(usage.resident > 100 * 1024 && usage.peak >= usage.resident, "{usage:?}");
     }
 
     #[test]
-    fn resident_memory_is_found() {
-        assert_eq!(
-            resident("Name:\tx\nVmHWM:\t  99 kB\nVmRSS:\t    1234 kB\nRssAnon:\t1 kB\n"),
-            Some(1234 * 1024)
-        );
-        assert_eq!(resident("VmRSS:\t\n"), None);
-        assert_eq!(resident("Name:\tkthreadd\n"), None);
+    fn memory_is_found() {
+        let status = "Name:\tx\nVmHWM:\t  99 kB\nVmRSS:\t    1234 kB\nRssAnon:\t1 kB\n";
+        assert_eq!(memory(status, "VmRSS:"), Some(1234 * 1024));
+        assert_eq!(memory(status, "VmHWM:"), Some(99 * 1024));
+        assert_eq!(memory("VmRSS:\t\n", "VmRSS:"), None);
+        assert_eq!(memory("Name:\tkthreadd\n", "VmRSS:"), None);
     }
 }

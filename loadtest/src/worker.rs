@@ -11,7 +11,7 @@ use crate::crew::{Assignment, Message, Order, Progress};
 use crate::flow::receiver::{self, Receipts, ReceiveJob};
 use crate::flow::sender::{self, SendJob, Sendings};
 use crate::machine;
-use crate::scenario::{idle, storm};
+use crate::scenario::{fan_in, idle, latency, own_flood, storm, stun};
 
 /// What a process shall do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +20,11 @@ pub(crate) enum Job {
     Receive(ReceiveJob),
     Idle(idle::Job),
     Storm(storm::Job),
+    Probe(latency::Job),
+    Flood(own_flood::Job),
+    Sink(own_flood::Job),
+    Deaf(fan_in::Job),
+    Stun(stun::Job),
 }
 
 /// What came of it.
@@ -29,6 +34,9 @@ pub(crate) enum Outcome {
     Received(Receipts),
     Idled(idle::Idled),
     Stormed(storm::Stormed),
+    Probed(latency::Probed),
+    Deaf(bool),
+    Asked(stun::Asked),
 }
 
 /// The line to the process that started this one.
@@ -86,5 +94,10 @@ fn work(desk: &mut Desk) -> Result<Outcome> {
         Job::Receive(job) => Outcome::Received(receiver::run(&target, job, desk)?),
         Job::Idle(job) => Outcome::Idled(idle::work(&target, &job, desk)?),
         Job::Storm(job) => Outcome::Stormed(storm::work(&target, &job, desk)?),
+        Job::Probe(job) => Outcome::Probed(latency::work(&target, &job, desk)?),
+        Job::Flood(job) => Outcome::Received(own_flood::flood(&target, &job, desk)?),
+        Job::Sink(job) => Outcome::Received(own_flood::sink(&target, &job, desk)?),
+        Job::Deaf(job) => Outcome::Deaf(fan_in::be_deaf(&target, &job, desk)?),
+        Job::Stun(job) => Outcome::Asked(stun::work(&target, &job, desk)?),
     })
 }

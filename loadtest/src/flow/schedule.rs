@@ -1,8 +1,10 @@
-//! When what is due: the same total rate whatever the number of flows, batch by batch from flow to flow.
+//! What is due when, and to whom: the same total rate whatever the number of flows, batch by batch from flow to flow.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::SECOND;
+use crate::clock::{self, SECOND};
 
 /// The times of a run, in nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,9 +18,44 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
+    pub(crate) fn new(begin: u64, warm_up: Duration, duration: Duration) -> Self {
+        let measure = begin + clock::nanos(warm_up);
+        Self { begin, measure, end: measure + clock::nanos(duration) }
+    }
+
     /// Whether figures count at `at`.
     pub(crate) fn measures(&self, at: u64) -> bool {
         (self.measure..self.end).contains(&at)
+    }
+}
+
+/// Which way flows go: each has a sender of its own, and the receivers in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Routes {
+    /// All flows of the run, whichever process they belong to.
+    pub(crate) flows: u32,
+    /// All receivers of the run, not more than flows.
+    pub(crate) receivers: u32,
+}
+
+impl Routes {
+    /// Each flow to a receiver of its own.
+    pub(crate) const fn pairs(flows: u32) -> Self {
+        Self { flows, receivers: flows }
+    }
+
+    pub(crate) const fn receiver_of(&self, flow: u32) -> u32 {
+        flow % self.receivers
+    }
+
+    /// The flows to a receiver.
+    pub(crate) fn to(&self, receiver: u32) -> impl Iterator<Item = u32> + use<> {
+        (receiver..self.flows).step_by(self.receivers as usize)
+    }
+
+    /// Which one of the flows to its receiver this is, from 0.
+    pub(crate) const fn place(&self, flow: u32) -> usize {
+        (flow / self.receivers) as usize
     }
 }
 
@@ -58,5 +95,19 @@ mod tests {
         // A week at a rate that is no divisor of a second does not drift.
         let odd = Schedule { begin: 0, rate: 7, batch: 1, flows: 1 };
         assert_eq!(odd.due(0, 7 * 604_800), 604_800 * SECOND);
+    }
+
+    #[test]
+    fn every_flow_has_one_place_at_one_receiver() {
+        let routes = Routes { flows: 53, receivers: 10 };
+        let mut seen = Vec::new();
+        for receiver in 0..10 {
+            for (place, flow) in routes.to(receiver).enumerate() {
+                assert_eq!((routes.receiver_of(flow), routes.place(flow)), (receiver, place));
+                seen.push(flow);
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..53).collect::<Vec<_>>());
     }
 }

@@ -11,7 +11,7 @@ use wire::derp::frame::{ClientFrame, ServerFrame};
 use wire::key::NodePublic;
 
 use super::packet::{Composer, Label, Sizes};
-use super::schedule::{Schedule, Timeline};
+use super::schedule::{Routes, Schedule, Timeline};
 use crate::clock;
 use crate::connect::{self, Seed};
 use crate::crew::{Message, Progress};
@@ -56,8 +56,7 @@ pub(crate) struct SendJob {
     pub(crate) seed: Seed,
     /// The flows of this process, in order.
     pub(crate) flows: Vec<u32>,
-    /// The flows of all processes.
-    pub(crate) all_flows: u32,
+    pub(crate) routes: Routes,
     pub(crate) sizes: Sizes,
     pub(crate) batch: u32,
     pub(crate) pace: Pace,
@@ -133,7 +132,7 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
     let mut flows = Vec::with_capacity(job.flows.len());
     for (mut link, &id) in connect::connect_all(target, keys)?.into_iter().zip(&job.flows) {
         link.register(poll.registry(), Token(flows.len()))?;
-        let to = connect::key(&job.seed, RECEIVER, id).public();
+        let to = connect::key(&job.seed, RECEIVER, job.routes.receiver_of(id)).public();
         flows.push(Flow {
             id,
             to,
@@ -147,8 +146,7 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
     }
     desk.say(&Message::Ready)?;
     let begin = desk.wait_for_go()?;
-    let measure = begin + clock::nanos(job.warm_up);
-    let timeline = Timeline { begin, measure, end: measure + clock::nanos(job.duration) };
+    let timeline = Timeline::new(begin, job.warm_up, job.duration);
     for flow in &mut flows {
         flow.acknowledged_at = begin;
     }
@@ -181,8 +179,12 @@ fn open_mailbox(path: &PathBuf, poll: &Poll) -> Result<UnixDatagram> {
 
 impl Sender<'_> {
     fn run_by_schedule(&mut self, rate: u64, poll: &mut Poll, desk: &mut Desk) -> Result<()> {
-        let schedule =
-            Schedule { begin: self.timeline.begin, rate, batch: self.job.batch, flows: self.job.all_flows };
+        let schedule = Schedule {
+            begin: self.timeline.begin,
+            rate,
+            batch: self.job.batch,
+            flows: self.job.routes.flows,
+        };
         let mut stopwatch = Stopwatch::new(self.timeline.measure, self.timeline.end);
         let mut events = Events::with_capacity(1024);
         let mut cursor = Cursor::default();

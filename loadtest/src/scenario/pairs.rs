@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
 use crate::connect;
-use crate::crew::{Crew, Order, Setup};
+use crate::crew::{Crew, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
+use crate::flow::schedule::Routes;
 use crate::flow::sender::{SendJob, Sendings};
 use crate::histogram::{Durations, Quantiles};
 use crate::machine::Usage;
+use crate::plot::{self, Plot};
 use crate::report::{Report, Row, Unit};
 use crate::server::ServerUsage;
 use crate::worker::{Job, Outcome};
@@ -21,10 +23,8 @@ pub use crate::flow::packet::Sizes;
 pub use crate::flow::sender::Pace;
 pub use crate::flow::tally::Damage;
 
-/// From the word to go until the first packet is due: all processes must have heard it.
-const RUN_UP: u64 = SECOND / 4;
 /// A process that sleeps less than this share of the time has no reserve left.
-const MAX_OCCUPANCY: f64 = 0.97;
+pub(super) const MAX_OCCUPANCY: f64 = 0.97;
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -104,18 +104,11 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<PairsReport> {
     let server = setup.server()?;
     let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
     let mut crew = Crew::start(setup, jobs(plan, mailboxes.path().into())?)?;
-    crew.wait_ready()?;
-    let begin = clock::now() + RUN_UP;
-    let measure = begin + clock::nanos(plan.warm_up);
-    crew.tell(Order::Go(begin))?;
-    crew.wait_until(measure)?;
-    let before = server.map(|server| server.sample()).transpose()?;
-    crew.wait_until(measure + clock::nanos(plan.duration))?;
-    let usage = server.zip(before.as_ref()).map(|(server, before)| server.usage_since(before)).transpose()?;
+    let usage = crew.measure(server, plan.warm_up, plan.duration)?;
     Ok(report(plan, crew.outcomes()?, usage))
 }
 
-fn check(plan: &Plan) -> Result<()> {
+pub(super) fn check(plan: &Plan) -> Result<()> {
     if [plan.pairs, plan.batch, plan.senders, plan.receivers].contains(&0) || plan.duration.is_zero() {
         bail!("pairs, batch, processes and duration must not be zero");
     }
@@ -129,7 +122,7 @@ fn check(plan: &Plan) -> Result<()> {
     }
 }
 
-fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
+pub(super) fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
     let seed = connect::seed()?;
     let of = |process, processes| (process..plan.pairs).step_by(processes as usize).collect::<Vec<_>>();
     let mailboxes: Vec<_> = match plan.pace {
@@ -140,7 +133,7 @@ fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
         Job::Send(SendJob {
             seed,
             flows: of(process, plan.senders),
-            all_flows: plan.pairs,
+            routes: Routes::pairs(plan.pairs),
             sizes: plan.sizes.clone(),
             batch: plan.batch,
             pace: plan.pace,
@@ -152,7 +145,8 @@ fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
     let receivers = (0..plan.receivers).map(|process| {
         Job::Receive(ReceiveJob {
             seed,
-            flows: of(process, plan.receivers),
+            receivers: of(process, plan.receivers),
+            routes: Routes::pairs(plan.pairs),
             warm_up: plan.warm_up,
             duration: plan.duration,
             mailboxes: mailboxes.clone(),
@@ -161,7 +155,7 @@ fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
     Ok(senders.chain(receivers).collect())
 }
 
-fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerUsage>) -> PairsReport {
+pub(super) fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerUsage>) -> PairsReport {
     let (mut sendings, mut receipts) = (Sendings::default(), Receipts::default());
     let (mut sender_usage, mut receiver_usage) = (Vec::new(), Vec::new());
     for outcome in outcomes {
@@ -182,7 +176,7 @@ fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerUsage>) -> P
                 receipts.latency.add(&received.latency);
                 receiver_usage.push(received.usage);
             }
-            Outcome::Idled(_) | Outcome::Stormed(_) => {}
+            _ => {}
         }
     }
     let too_slow = too_slow(plan, &sendings.late, &sender_usage, &receiver_usage);
@@ -278,6 +272,11 @@ impl Report for PairsReport {
         too_slow
             .map(|reason| format!("THE LOAD GENERATOR WAS THE LIMIT, so there are no figures: {reason}"))
             .collect()
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let shown = self.too_slow.is_none().then_some(("latency", self.latency));
+        plot::of_quantiles("From when a packet was due until it came", shown.as_slice()).into_iter().collect()
     }
 
     fn is_damaged(&self) -> bool {

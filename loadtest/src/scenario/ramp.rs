@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::crew::Setup;
+use crate::plot::{Axis, Plot, Scale};
 use crate::report::{Report, Row, Unit};
 use crate::scenario::pairs::{self, Pace, PairsReport};
 
@@ -50,6 +51,10 @@ pub struct Step {
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RampReport {
+    /// The share of packets that may be lost or not taken.
+    pub max_loss: f64,
+    /// What 99 % of the packets may need, in nanoseconds.
+    pub max_latency: u64,
     /// In the order in which they were tried.
     pub steps: Vec<Step>,
     /// Whether a packet was duplicated, reordered, changed or misrouted.
@@ -65,7 +70,12 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<RampReport> {
     if plan.from == 0 || plan.to < plan.from {
         bail!("a ramp goes from a rate above zero to one that is not lower");
     }
-    let mut report = RampReport { steps: Vec::new(), damaged: false };
+    let mut report = RampReport {
+        max_loss: plan.max_loss,
+        max_latency: plan.max_latency,
+        steps: Vec::new(),
+        damaged: false,
+    };
     let mut next = Some(plan.from);
     while let Some(rate) = next {
         for _ in 0..TRIES {
@@ -145,6 +155,25 @@ impl Report for RampReport {
         limited.into_iter().chain(none).collect()
     }
 
+    fn plots(&self) -> Vec<Plot> {
+        let mut steps: Vec<_> = self.steps.iter().filter(|step| step.good.is_some()).collect();
+        steps.sort_by_key(|step| step.rate);
+        let plot = |name: &str, unit, scale, limit, value: &dyn Fn(&Step) -> f64| Plot {
+            title: format!("{name} over rate"),
+            x: Axis::new("packets/s", Unit::PacketsPerSecond, Scale::Linear),
+            y: Axis::new(name, unit, scale),
+            lines: vec![(
+                name.to_owned(),
+                steps.iter().map(|step| (step.rate as f64, value(step))).collect(),
+            )],
+            limit: Some(limit),
+        };
+        vec![
+            plot("latency p99", Unit::Time, Scale::Log, self.max_latency as f64, &|step| step.latency as f64),
+            plot("loss", Unit::Percent, Scale::Linear, self.max_loss * 100.0, &|step| step.loss * 100.0),
+        ]
+    }
+
     fn is_damaged(&self) -> bool {
         self.damaged
     }
@@ -156,7 +185,8 @@ mod tests {
 
     /// The rates that are tried with a relay that can do `knee`, and a load generator that can do `limit`.
     fn search(from: u64, knee: u64, limit: u64) -> RampReport {
-        let mut report = RampReport { steps: Vec::new(), damaged: false };
+        let mut report =
+            RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: Vec::new(), damaged: false };
         let mut next = Some(from);
         while let Some(rate) = next {
             let good = if rate > limit { None } else { Some(rate <= knee) };

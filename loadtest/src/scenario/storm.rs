@@ -12,6 +12,7 @@ use crate::connect::{self, Seed};
 use crate::crew::{Crew, Message, Order, Progress, Setup};
 use crate::histogram::{Durations, Quantiles};
 use crate::machine::{self, Usage};
+use crate::plot::{self, Plot};
 use crate::report::{Report, Row, Unit};
 use crate::server::ServerUsage;
 use crate::target::Target;
@@ -206,6 +207,13 @@ impl Report for StormReport {
         }
         remarks.extend(self.failure.iter().map(|failure| format!("one of the failures: {failure}")));
         remarks
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let shown = (!self.is_too_slow()).then_some(("time to connect", self.latency));
+        plot::of_quantiles("From the connect until the login is confirmed", shown.as_slice())
+            .into_iter()
+            .collect()
     }
 
     fn is_damaged(&self) -> bool {

@@ -1,0 +1,247 @@
+//! What several commands ask for on the command line.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use relay_client::leaf_hash;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::Serialize;
+
+use crate::crew::Setup;
+use crate::page;
+use crate::report::{File, Report};
+use crate::scenario::pairs;
+use crate::target::{Security, Target, TrustIn};
+
+/// What is to be loaded, and how it is reached.
+#[derive(Debug, Args)]
+pub(super) struct CommonArgs {
+    /// Where the relay listens
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    connect: SocketAddr,
+    /// What the relay is called in TLS and HTTP
+    #[arg(long, default_value = "localhost")]
+    server_name: String,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// Offer TLS 1.2 only
+    #[arg(long, conflicts_with = "plain")]
+    tls12: bool,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Where the load comes from, and where the report goes.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The server's process: its CPU time and memory are reported
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+    /// CPUs for the processes of the load, one each in turn; not the server's
+    #[arg(long, value_delimiter = ',', value_name = "CPU")]
+    cpus: Vec<usize>,
+    /// Write the report to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report to this file as a page with plots, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct TrustArgs {
+    /// Trust the certificate in this PEM file
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// Trust the certificate with this SHA-256 over its DER
+    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
+    pin: Option<[u8; 32]>,
+    /// Trust whoever answers
+    #[arg(long)]
+    trust_anyone: bool,
+    /// No TLS
+    #[arg(long)]
+    plain: bool,
+}
+
+/// How long it takes.
+#[derive(Debug, Args)]
+pub(super) struct TimeArgs {
+    /// How long to measure
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub(super) duration: Duration,
+    /// How long to send before that
+    #[arg(long, default_value = "2s", value_parser = parse_duration)]
+    pub(super) warm_up: Duration,
+}
+
+/// A load of pairs.
+#[derive(Debug, Args)]
+pub(super) struct PairsArgs {
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+    /// Pairs of a sender and a receiver
+    #[arg(long, default_value_t = 10)]
+    pairs: u32,
+    /// Bytes of a packet, 28 to 65536; or a mix with weights, such as 64:7,576:4,1400:1
+    #[arg(long, default_value = "1400", value_parser = parse_sizes)]
+    size: pairs::Sizes,
+    /// Packets that are due, sealed and written together
+    #[arg(long, default_value_t = 8)]
+    batch: u32,
+    /// Packets a second of all pairs together, whatever the relay does; without it, as many as the relay takes
+    #[arg(long, conflicts_with = "window")]
+    rate: Option<u64>,
+    /// Packets of each pair that may be on their way at a time
+    #[arg(long)]
+    window: Option<u32>,
+    #[command(flatten)]
+    time: TimeArgs,
+    /// Give no figures when 1 % of the packets could not be sent within this of being due
+    #[arg(long, default_value = "2ms", value_parser = parse_duration)]
+    max_late: Duration,
+    /// Processes that send
+    #[arg(long, default_value_t = 1)]
+    senders: u32,
+    /// Processes that receive
+    #[arg(long, default_value_t = 1)]
+    receivers: u32,
+}
+
+impl PairsArgs {
+    /// The load.
+    pub(super) fn plan(&self) -> pairs::Plan {
+        let pace = match (self.rate, self.window) {
+            (Some(rate), _) => pairs::Pace::Rate(rate),
+            (None, Some(window)) => pairs::Pace::Window(window),
+            (None, None) => pairs::Pace::FlatOut,
+        };
+        pairs::Plan {
+            pairs: self.pairs,
+            sizes: self.size.clone(),
+            batch: self.batch,
+            pace,
+            warm_up: self.time.warm_up,
+            duration: self.time.duration,
+            max_late: self.max_late,
+            senders: self.senders,
+            receivers: self.receivers,
+        }
+    }
+}
+
+impl CommonArgs {
+    /// What all scenarios need to know.
+    pub(super) fn setup(&self) -> Result<Setup> {
+        let security = self.security()?;
+        self.run.setup(Target { address: self.connect, name: self.server_name.clone(), security })
+    }
+
+    /// Says what came of it.
+    pub(super) fn finish(&self, report: impl Report + Serialize) -> Result<ExitCode> {
+        self.run.finish(report)
+    }
+
+    fn security(&self) -> Result<Security> {
+        let trust = match &self.trust {
+            TrustArgs { plain: true, .. } => return Ok(Security::Plain),
+            TrustArgs { certificate: Some(path), .. } => TrustIn::Pin(hash_of(path)?),
+            TrustArgs { pin: Some(hash), .. } => TrustIn::Pin(*hash),
+            TrustArgs { .. } => TrustIn::Anyone,
+        };
+        Ok(if self.tls12 { Security::Tls12(trust) } else { Security::Tls(trust) })
+    }
+}
+
+impl RunArgs {
+    /// What all scenarios need to know.
+    pub(super) fn setup(&self, target: Target) -> Result<Setup> {
+        let program = std::env::current_exe().context("finding this program")?;
+        Ok(Setup { target, server_pid: self.server_pid, cpus: self.cpus.clone(), program })
+    }
+
+    /// Says what came of it.
+    pub(super) fn finish(&self, report: impl Report + Serialize) -> Result<ExitCode> {
+        let status = if report.is_damaged() { ExitCode::from(3) } else { ExitCode::SUCCESS };
+        let file = File::new(report);
+        let write = |path: &Path, text: &[u8]| {
+            fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+        };
+        if let Some(path) = &self.json {
+            write(path, &serde_json::to_vec_pretty(&file)?)?;
+        }
+        if let Some(path) = &self.html {
+            write(path, page::page(&file).as_bytes())?;
+        }
+        print(&file.to_string())?;
+        Ok(status)
+    }
+}
+
+/// Says something on the standard output.
+pub(super) fn print(text: &str) -> Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+fn hash_of(path: &Path) -> Result<[u8; 32]> {
+    let certificate = CertificateDer::from_pem_file(path)
+        .map_err(|error| anyhow!("no certificate in {}: {error}", path.display()))?;
+    Ok(leaf_hash(&certificate))
+}
+
+fn parse_hash(text: &str) -> Result<[u8; 32]> {
+    let digits = text.strip_prefix("sha256-raw:").unwrap_or(text);
+    wire::key::NodePublic::from_hex(digits)
+        .map(|hash| *hash.as_bytes())
+        .ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
+}
+
+/// A length, or a mix with weights.
+pub(super) fn parse_sizes(text: &str) -> Result<pairs::Sizes> {
+    let mut mix = Vec::new();
+    for part in text.split(',') {
+        let (len, weight) = part.split_once(':').unwrap_or((part, "1"));
+        mix.push((len.parse().context("a length")?, weight.parse().context("a weight")?));
+    }
+    pairs::Sizes::new(&mix)
+}
+
+/// A whole number and a unit.
+pub(super) fn parse_duration(text: &str) -> Result<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().context("a whole number and a unit, such as 10s")?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => bail!("the unit must be ms, s or m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read() {
+        assert_eq!(parse_duration("1500ms").unwrap(), Duration::from_millis(1500));
+        assert_eq!(parse_duration("2m").unwrap(), Duration::from_secs(120));
+        assert!(
+            parse_duration("2").is_err() && parse_duration("s").is_err() && parse_duration("2h").is_err()
+        );
+        assert_eq!(parse_sizes("1400").unwrap(), pairs::Sizes::new(&[(1400, 1)]).unwrap());
+        assert_eq!(parse_sizes("64:7,1400:3").unwrap(), pairs::Sizes::new(&[(64, 7), (1400, 3)]).unwrap());
+        assert!(parse_sizes("64:").is_err() && parse_sizes("").is_err());
+        let hex = "ab".repeat(32);
+        assert_eq!(parse_hash(&format!("sha256-raw:{hex}")).unwrap(), [0xab; 32]);
+        assert!(parse_hash("abab").is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! A report as one page of HTML that needs nothing else: table, remarks, plots.
+
+use std::fmt::{self, Display, Write};
+
+use serde::Serialize;
+
+use crate::report::{Escaped, File, Report, Row};
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page of a report.
+pub(crate) fn page<R: Report + Serialize>(file: &File<R>) -> String {
+    let mut page = String::new();
+    write(&mut page, file).expect("a string takes whatever is written to it");
+    page
+}
+
+fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result {
+    let scenario = Escaped(&file.scenario);
+    writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
+    writeln!(out, r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#)?;
+    writeln!(out, r#"<meta name="color-scheme" content="light dark">"#)?;
+    writeln!(out, "<title>Load on a relay: {scenario}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>")?;
+    writeln!(out, "<h1>{scenario}</h1>")?;
+    for remark in &file.remarks {
+        writeln!(out, "<p class=\"remark\">{}</p>", Escaped(remark))?;
+    }
+    for plot in file.detail.plots() {
+        writeln!(out, "<figure>\n<figcaption>{}</figcaption>", Escaped(&plot.title))?;
+        writeln!(out, "{}</figure>", plot.svg())?;
+    }
+    writeln!(out, "<table>\n<thead><tr><th>Figure</th><th>Value</th></tr></thead>\n<tbody>")?;
+    for Row { name, unit, value } in &file.rows {
+        let value = value.map_or_else(|| "–".to_owned(), |value| unit.show(value));
+        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", Escaped(name), Escaped(&value))?;
+    }
+    writeln!(out, "</tbody>\n</table>\n</body>\n</html>")
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            '\'' => f.write_str("&#39;"),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plot::{Axis, Plot, Scale};
+    use crate::report::Unit;
+
+    #[derive(Serialize)]
+    struct Nasty;
+
+    impl Report for Nasty {
+        fn scenario(&self) -> &'static str {
+            "nasty"
+        }
+
+        fn rows(&self) -> Vec<Row> {
+            vec![
+                Row::new("dropped{reason=\"<script>\"}", Unit::Count, Some(3.0)),
+                Row::new("x", Unit::Time, None),
+            ]
+        }
+
+        fn remarks(&self) -> Vec<String> {
+            vec!["</p><script>alert('&')</script>".to_owned()]
+        }
+
+        fn plots(&self) -> Vec<Plot> {
+            vec![Plot {
+                title: "<b>".to_owned(),
+                x: Axis::new("x", Unit::Count, Scale::Linear),
+                y: Axis::new("y", Unit::Count, Scale::Log),
+                lines: vec![("line".to_owned(), vec![(1.0, 2.0)])],
+                limit: None,
+            }]
+        }
+
+        fn is_damaged(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_page_holds_all_and_nothing_breaks_out() {
+        let page = page(&File::new(Nasty));
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+        assert!(page.contains("<td>dropped{reason=&quot;&lt;script&gt;&quot;}</td><td>3</td>"), "{page}");
+        assert!(page.contains("<td>x</td><td>–</td>"), "{page}");
+        assert!(page.contains("&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)"), "{page}");
+        assert!(page.contains("<figcaption>&lt;b&gt;</figcaption>") && page.contains("<polyline"), "{page}");
+        for foreign in ["<script", "<b>", "http:", "https:", "src=", "href=", "url(", "@import"] {
+            assert!(!page.contains(foreign), "{foreign} in {page}");
+        }
+    }
+}

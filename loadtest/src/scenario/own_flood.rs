@@ -1,0 +1,390 @@
+//! Own flood: what comes to a client whose own uplink is full.
+//!
+//! Strangers send paced packets to two clients, as many to each. One of them sends to a sink as fast as the relay lets it,
+//! the other only listens. A relay that reads and writes a connection in turn keeps from the first what it gives the
+//! second. The same is measured before without the flood.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mio::{Events, Poll, Token};
+use serde::{Deserialize, Serialize};
+use wire::derp::frame::{ClientFrame, ServerFrame};
+
+use crate::clock::{self, SECOND};
+use crate::connect::{self, Seed};
+use crate::crew::{Crew, Message, Progress, Setup};
+use crate::flow::packet::{self, Composer, Label};
+use crate::flow::receiver::{Inbox, Ledger, QUIET, Receipts, ReceiveJob};
+use crate::flow::schedule::{Routes, Timeline};
+use crate::flow::sender::{SendJob, Sendings};
+use crate::flow::tally::{Place, Sequence};
+use crate::histogram::Quantiles;
+use crate::link::{ReadOutcome, Scratch};
+use crate::machine::{Stopwatch, Usage};
+use crate::plot::{self, Plot};
+use crate::report::{Report, Row, Unit};
+use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
+use crate::server::ServerUsage;
+use crate::target::Target;
+use crate::worker::{self, Desk, Outcome};
+
+/// The two receivers of the strangers' packets.
+const FLOODER: u32 = 0;
+const LISTENER: u32 = 1;
+/// The role of whoever gets the flood.
+const SINK: &str = "sink";
+/// What the flooder seals and writes together at most, and at least one packet: it must come to reading, too.
+const RUN_LEN: usize = 16 * 1024;
+/// How often the time is looked at while nothing happens.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What load to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Strangers that send to each of the two clients.
+    pub strangers: u32,
+    /// Packets a second of all strangers together.
+    pub rate: u64,
+    /// How long packets are, those of the flood, too.
+    pub sizes: Sizes,
+    /// Before figures count.
+    pub warm_up: Duration,
+    /// While figures count.
+    pub duration: Duration,
+    /// The load generator is too slow when 1 % of the strangers' packets are later than this.
+    pub max_late: Duration,
+}
+
+/// What came to a client of what strangers sent to it in the measured time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Packets that were due.
+    pub offered: u64,
+    /// Packets that came, at whatever time.
+    pub received: u64,
+    /// From when a packet was due until it came.
+    pub latency: Quantiles,
+    /// From when a packet was due until it was written, where its socket was free.
+    pub late: Quantiles,
+}
+
+impl Delivery {
+    fn new(sent: &Sendings, receipts: &Receipts) -> Self {
+        Self {
+            offered: sent.offered,
+            received: receipts.received,
+            latency: receipts.latency.quantiles(),
+            late: sent.late.quantiles(),
+        }
+    }
+
+    fn loss(&self) -> f64 {
+        self.offered.saturating_sub(self.received) as f64 / self.offered.max(1) as f64
+    }
+}
+
+/// One of the two halves of the run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Half {
+    /// What came to the client that floods in the second half.
+    pub flooder: Delivery,
+    /// What came to the one that only listens.
+    pub listener: Delivery,
+    /// Packets of the flood that came in the measured time.
+    pub flood: u64,
+    /// Their bytes.
+    pub flood_bytes: u64,
+    /// Over the whole half.
+    pub damage: Damage,
+    /// Of the processes: those that send, the flooder, the listener, the sink.
+    pub usage: Vec<Usage>,
+    /// Of the relay.
+    pub server: Option<ServerUsage>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwnFloodReport {
+    /// The length of the measured time of each half in nanoseconds.
+    pub measured: u64,
+    /// Without the flood.
+    pub rest: Half,
+    /// With it.
+    pub flood: Half,
+    /// Why the load generator was the limit, and the figures mean little.
+    pub too_slow: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    seed: Seed,
+    routes: Routes,
+    sizes: Sizes,
+    flood: bool,
+    warm_up: Duration,
+    duration: Duration,
+}
+
+/// Makes the load and says what came of it.
+///
+/// # Errors
+///
+/// If a connection cannot be made or breaks, or a process cannot be started.
+pub fn run(setup: &Setup, plan: &Plan) -> Result<OwnFloodReport> {
+    if plan.strangers == 0 || plan.rate == 0 || plan.duration.is_zero() {
+        bail!("strangers, rate and duration must not be zero");
+    }
+    let rest = half(setup, plan, false)?;
+    let flood = half(setup, plan, true)?;
+    let late = rest.late().max(flood.late());
+    // The flooder and its sink are busy by design.
+    let busiest = rest.occupancy().max(flood.occupancy());
+    let too_slow = if late > plan.max_late {
+        Some(format!(
+            "1 % of the strangers' packets were sent {late:?} late or more, with their sockets free"
+        ))
+    } else {
+        (busiest > MAX_OCCUPANCY)
+            .then(|| "a process besides the flooder and its sink had no time left".to_owned())
+    };
+    Ok(OwnFloodReport { measured: clock::nanos(plan.duration), rest, flood, too_slow })
+}
+
+fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
+    let seed = connect::seed()?;
+    let routes = Routes { flows: 2 * plan.strangers, receivers: 2 };
+    let Plan { warm_up, duration, .. } = *plan;
+    let send = |receiver| {
+        worker::Job::Send(SendJob {
+            seed,
+            flows: routes.to(receiver).collect(),
+            routes,
+            sizes: plan.sizes.clone(),
+            batch: 1,
+            pace: Pace::Rate(plan.rate),
+            warm_up,
+            duration,
+            mailbox: None,
+        })
+    };
+    let job = Job { seed, routes, sizes: plan.sizes.clone(), flood, warm_up, duration };
+    let listen = worker::Job::Receive(ReceiveJob {
+        seed,
+        receivers: vec![LISTENER],
+        routes,
+        warm_up,
+        duration,
+        mailboxes: Vec::new(),
+    });
+    let jobs =
+        vec![send(FLOODER), send(LISTENER), worker::Job::Flood(job.clone()), listen, worker::Job::Sink(job)];
+    let mut crew = Crew::start(setup, jobs)?;
+    let server = crew.measure(setup.server()?, warm_up, duration)?;
+    let outcomes: [Outcome; 5] = crew
+        .outcomes()?
+        .try_into()
+        .map_err(|outcomes: Vec<_>| anyhow::anyhow!("{} outcomes of five jobs", outcomes.len()))?;
+    let [
+        Outcome::Sent(to_flooder),
+        Outcome::Sent(to_listener),
+        Outcome::Received(flooder),
+        Outcome::Received(listener),
+        Outcome::Received(sink),
+    ] = outcomes
+    else {
+        bail!("outcomes of other jobs");
+    };
+    let mut damage = Damage::default();
+    [&flooder, &listener, &sink].into_iter().for_each(|receipts| damage.add(&receipts.damage));
+    Ok(Half {
+        flooder: Delivery::new(&to_flooder, &flooder),
+        listener: Delivery::new(&to_listener, &listener),
+        flood: sink.delivered,
+        flood_bytes: sink.delivered_bytes,
+        damage,
+        usage: vec![to_flooder.usage, to_listener.usage, flooder.usage, listener.usage, sink.usage],
+        server,
+    })
+}
+
+impl Half {
+    fn late(&self) -> Duration {
+        Duration::from_nanos(self.flooder.late.p99.max(self.listener.late.p99))
+    }
+
+    /// Of the busiest process that neither makes nor takes the flood.
+    fn occupancy(&self) -> f64 {
+        [0, 1, 3].into_iter().filter_map(|job| self.usage.get(job)).map(Usage::occupancy).fold(0.0, f64::max)
+    }
+}
+
+/// The part of the client that floods.
+pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
+    let mut poll = Poll::new()?;
+    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &[FLOODER])?;
+    for inbox in &mut inboxes {
+        inbox.link.register(poll.registry(), Token(0))?;
+    }
+    let to = connect::key(&job.seed, SINK, 0).public();
+    desk.say(&Message::Ready)?;
+    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
+    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
+    let (mut scratch, mut composer) = (Scratch::new(), Composer::new());
+    let mut ledger = Ledger::new(timeline);
+    let mut events = Events::with_capacity(8);
+    let (mut number, mut last_came) = (0, 0);
+    clock::sleep_until(timeline.begin);
+    loop {
+        let now = clock::now();
+        stopwatch.pass(now)?;
+        let flooding = job.flood && now < timeline.end && !inboxes[0].link.is_blocked();
+        match poll.poll(&mut events, Some(if flooding { Duration::ZERO } else { PATIENCE })) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        let before = ledger.all_received;
+        for event in &events {
+            if event.is_writable() && inboxes[0].link.is_blocked() {
+                inboxes[0].link.flush()?;
+            }
+            inboxes[0].drain(&mut scratch, &mut ledger)?;
+        }
+        if ledger.all_received > before {
+            last_came = now;
+        }
+        if flooding && !inboxes[0].link.is_blocked() {
+            while scratch.frames.len() < RUN_LEN {
+                let packet =
+                    composer.compose(&Label { flow: FLOODER, number, due: now }, job.sizes.of(number));
+                ClientFrame::SendPacket { to, packet }.encode(&mut scratch.frames);
+                number += 1;
+            }
+            inboxes[0].link.send(&mut scratch)?;
+        }
+        desk.report(now, || Progress { sent: number, ..ledger.progress(1) })?;
+        if now >= timeline.end + QUIET && now >= last_came + QUIET {
+            return Ok(ledger.close(&inboxes, stopwatch.usage()));
+        }
+    }
+}
+
+/// The part of the client that gets the flood.
+pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
+    let mut poll = Poll::new()?;
+    let mut links = connect::connect_all(target, vec![connect::key(&job.seed, SINK, 0)])?;
+    for link in &mut links {
+        link.register(poll.registry(), Token(0))?;
+    }
+    let flooder = connect::key(&job.seed, crate::flow::sender::RECEIVER, FLOODER).public();
+    desk.say(&Message::Ready)?;
+    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
+    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
+    let mut scratch = Scratch::new();
+    let mut events = Events::with_capacity(8);
+    let (mut receipts, mut sequence) = (Receipts::default(), Sequence::default());
+    while clock::now() < timeline.end + QUIET {
+        match poll.poll(&mut events, Some(PATIENCE)) {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        stopwatch.pass(clock::now())?;
+        while !events.is_empty() {
+            let in_time = timeline.measures(clock::now());
+            let outcome = links[0].read(&mut scratch, |frame| {
+                let ServerFrame::RecvPacket { from, packet } = frame else { return };
+                let damage = &mut receipts.damage;
+                match packet::read(packet) {
+                    None => damage.corrupted += 1,
+                    Some(_) if from != flooder => damage.misrouted += 1,
+                    Some(label) => match sequence.note(label.number) {
+                        Place::Next => {}
+                        Place::Reordered => damage.reordered += 1,
+                        Place::Duplicate => damage.duplicated += 1,
+                    },
+                }
+                if in_time {
+                    receipts.delivered += 1;
+                    receipts.delivered_bytes += packet.len() as u64;
+                }
+            });
+            match outcome.context("the sink")? {
+                ReadOutcome::More => {}
+                ReadOutcome::Drained => break,
+                ReadOutcome::Closed => bail!("the relay has closed on the sink"),
+            }
+        }
+        desk.report(clock::now(), || Progress {
+            connections: 1,
+            received: sequence.next(),
+            damaged: receipts.damage.total(),
+            ..Default::default()
+        })?;
+    }
+    receipts.usage = stopwatch.usage();
+    Ok(receipts)
+}
+
+impl Report for OwnFloodReport {
+    fn scenario(&self) -> &'static str {
+        "own-flood"
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let seconds = self.measured as f64 / SECOND as f64;
+        let mut rows = Vec::new();
+        let mut deliveries = |who, delivery: &Delivery| {
+            let time = |what, nanos: u64| Row::new(format!("{who}: {what}"), Unit::Time, Some(nanos as f64));
+            let loss = Some(delivery.loss() * 100.0);
+            rows.push(Row::new(format!("{who}: lost"), Unit::Percent, loss));
+            rows.push(time("latency p50", delivery.latency.p50));
+            rows.push(time("latency p99", delivery.latency.p99));
+        };
+        deliveries("flooder, flooding", &self.flood.flooder);
+        deliveries("flooder, before", &self.rest.flooder);
+        deliveries("listener, meanwhile", &self.flood.listener);
+        deliveries("listener, before", &self.rest.listener);
+        let server = |value: fn(&ServerUsage) -> f64| self.flood.server.as_ref().map(value);
+        rows.extend([
+            Row::new("flood delivered", Unit::PacketsPerSecond, Some(self.flood.flood as f64 / seconds)),
+            Row::new(
+                "flood delivered",
+                Unit::BitsPerSecond,
+                Some(self.flood.flood_bytes as f64 * 8.0 / seconds),
+            ),
+            Row::new(
+                "packets damaged",
+                Unit::Count,
+                Some((self.rest.damage.total() + self.flood.damage.total()) as f64),
+            ),
+            Row::new(
+                "relay busiest thread",
+                Unit::Percent,
+                server(|server| server.busiest as f64 / server.wall as f64 * 100.0),
+            ),
+            Row::new("sent late p99", Unit::Time, Some(self.flood.late().as_nanos() as f64)),
+        ]);
+        rows
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let reason = self.too_slow.iter();
+        reason
+            .map(|reason| format!("THE LOAD GENERATOR WAS THE LIMIT, latency includes its own: {reason}"))
+            .collect()
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let lines = [
+            ("flooder, flooding", self.flood.flooder.latency),
+            ("flooder, before", self.rest.flooder.latency),
+            ("listener, meanwhile", self.flood.listener.latency),
+            ("listener, before", self.rest.listener.latency),
+        ];
+        plot::of_quantiles("From when a packet was due until it came", &lines).into_iter().collect()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.rest.damage.any() || self.flood.damage.any()
+    }
+}
