@@ -43,6 +43,8 @@ pub mod keys {
     pub const TLS_RECORDS: Key = Key::new("tls.records");
     /// Threads of the data plane.
     pub const WORKERS: Key = Key::new("workers");
+    /// How long packets gather on a busy worker.
+    pub const GATHER: Key = Key::new("gather");
     /// The interval of keep-alive frames.
     pub const KEEPALIVE: Key = Key::new("keepalive");
     /// How long a shutdown may take.
@@ -101,6 +103,8 @@ pub struct Config {
     pub records: Records,
     /// Threads of the data plane, 1 to 256.
     pub workers: NonZeroUsize,
+    /// How long a busy worker lets packets gather before it handles them, up to 1 ms; zero for not at all.
+    pub gather: Duration,
     /// Limits on connections that have not logged in.
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
@@ -226,6 +230,9 @@ const DEV_PORT: u16 = 3340;
 /// The port of metrics and health.
 const ADMIN_PORT: u16 = 9090;
 
+/// The kernel adds its timer slack, 50 µs: see docs/performance.md for what other values cost and bring.
+const GATHER: Duration = Duration::from_micros(100);
+
 /// The largest number that JavaScript, and so every reader of JSON, represents exactly.
 const REGION_ID_MAX: u64 = (1 << 53) - 1;
 
@@ -256,6 +263,7 @@ impl Config {
             cert: cert(&mut reader),
             node_key: node_key(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
+            gather: reader.key(keys::GATHER).within(secs(0)..=Duration::from_millis(1)).or(GATHER),
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),

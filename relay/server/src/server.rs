@@ -163,6 +163,7 @@ impl Server {
             },
             write_timeout: config.outbox.write_timeout,
             keepalive: config.keepalive,
+            gather: config.gather,
         };
         let on_failure = move || {
             // Nobody listens any more only when the process is about to end.

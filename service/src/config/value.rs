@@ -182,8 +182,9 @@ impl Value for ByteSize {
     }
 }
 
-/// Units of time in milliseconds, smallest first. Settings below a millisecond do not exist.
-const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+/// Units of time in microseconds, smallest first.
+const TIME_UNITS: [(&str, u64); 5] =
+    [("us", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
 
 impl Value for Duration {
     fn allowed() -> String {
@@ -193,17 +194,17 @@ impl Value for Duration {
     fn from_text(text: &str) -> Option<Self> {
         let (digits, scale) =
             TIME_UNITS.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, *scale)))?;
-        digits.parse::<u64>().ok()?.checked_mul(scale).map(Self::from_millis)
+        digits.parse::<u64>().ok()?.checked_mul(scale).map(Self::from_micros)
     }
 
     fn to_toml(&self) -> String {
-        let millis = self.as_millis();
+        let micros = self.as_micros();
         let (unit, scale) = TIME_UNITS
             .iter()
             .rev()
-            .find(|(unit, scale)| millis.is_multiple_of(u128::from(*scale)) && (millis > 0 || *unit == "s"))
+            .find(|(unit, scale)| micros.is_multiple_of(u128::from(*scale)) && (micros > 0 || *unit == "s"))
             .unwrap_or(&TIME_UNITS[0]);
-        quote(&format!("{}{unit}", millis / u128::from(*scale)))
+        quote(&format!("{}{unit}", micros / u128::from(*scale)))
     }
 }
 

@@ -44,6 +44,7 @@ cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
 workers = 3
+gather = "250us"
 keepalive = "30s"
 shutdown_timeout = "0s"
 
@@ -83,6 +84,7 @@ level = "debug"
     assert_eq!(config.cert, Some(CertFiles { cert: "/etc/relay.crt".into(), key: "/etc/relay.pem".into() }));
     assert!(matches!(&config.node_key, KeySource::File(path) if path == Path::new("/srv/relay.key")));
     assert_eq!(config.workers.get(), 3);
+    assert_eq!(config.gather, Duration::from_micros(250));
     assert_eq!(config.keepalive, secs(30));
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });

@@ -8,10 +8,11 @@
 //! - [`peer`]: a connection as others see it, and the way out to its socket.
 //! - [`registry`]: which connection has which key.
 //! - [`connection`]: a connection as its worker sees it, and the way in from its socket.
-//! - [`worker`]: the loop. [`wheel`]: its timers. [`counters`]: what it counts.
+//! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
 
 pub(crate) mod connection;
 pub(crate) mod counters;
+mod moderation;
 pub(crate) mod peer;
 pub(crate) mod registry;
 mod wheel;
@@ -52,6 +53,7 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) write_timeout: Duration,
     pub(crate) keepalive: Duration,
+    pub(crate) gather: Duration,
 }
 
 /// The data plane as the rest of the relay sees it.

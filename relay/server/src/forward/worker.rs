@@ -19,6 +19,7 @@ use wire::time::Instant;
 
 use super::connection::{Arrival, Connection, Desk, READ_SIZE};
 use super::counters::{Counters, Tally};
+use super::moderation::Moderation;
 use super::peer::{Outlet, Peer, Scratch};
 use super::registry::Registry;
 use super::wheel::Wheel;
@@ -86,6 +87,7 @@ pub(crate) struct Worker {
     counters: Arc<Counters>,
     clock: Clock,
     now: Instant,
+    moderation: Moderation,
     connections: Slab<Connection>,
     buffer: Box<[u8]>,
     scratch: Scratch,
@@ -143,10 +145,11 @@ impl Worker {
             poll,
             inboxes,
             registry,
-            rules,
             counters,
             clock,
             now,
+            moderation: Moderation::new(rules.gather, now),
+            rules,
             connections: Slab::new(),
             buffer: vec![0; READ_SIZE + MAX_RECORD].into(),
             scratch: Scratch::new(),
@@ -174,6 +177,7 @@ impl Worker {
     /// One turn. Returns whether there shall be another. Kept out of line so that profilers see where it begins.
     #[inline(never)]
     fn turn(&mut self, events: &mut Events) -> bool {
+        self.let_gather();
         match self.poll.poll(events, self.timeout()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
@@ -193,11 +197,22 @@ impl Worker {
         }
         let running = !woken || self.handle_messages();
         self.release_held();
-        self.read_ready();
+        let (connections, bytes) = self.read_ready();
+        self.moderation.note(self.now, connections, bytes);
         self.flush_dirty();
         self.handle_timers();
         self.publish();
         running
+    }
+
+    /// Sleeps for a moment when that lets packets gather.
+    fn let_gather(&self) {
+        if self.moderation.is_on()
+            && self.ready.is_empty()
+            && let Some(pause) = self.moderation.pause(self.clock.now())
+        {
+            std::thread::sleep(pause);
+        }
     }
 
     fn set_now(&mut self) {
@@ -262,9 +277,9 @@ impl Worker {
         }
     }
 
-    /// Reads once from each connection that may have something.
-    fn read_ready(&mut self) {
-        let mut since_flush = 0;
+    /// Reads once from each connection that may have something. Returns from how many, and how many bytes.
+    fn read_ready(&mut self) -> (usize, usize) {
+        let (mut connections, mut bytes, mut since_flush) = (0, 0, 0);
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { break };
             if !self.connections.contains(token) || self.hold_back(token) {
@@ -277,6 +292,8 @@ impl Worker {
             self.tally.unknown_frames += connection.unknown_frames() - unknown;
             match outcome {
                 Ok(read) => {
+                    connections += 1;
+                    bytes += read.bytes;
                     since_flush += read.bytes;
                     if read.more {
                         self.list(token);
@@ -289,6 +306,7 @@ impl Worker {
                 since_flush = 0;
             }
         }
+        (connections, bytes)
     }
 
     fn list(&mut self, token: usize) {
