@@ -1,21 +1,28 @@
 //! Signals that ask the process to end.
 //!
 //! The first SIGTERM or SIGINT starts an orderly shutdown, the second one ends the process at once, for when the first
-//! takes too long. SIGHUP, whose default is to kill, is caught and ignored: nothing is reloaded while running.
+//! takes too long. What comes within a second of the first is no second wish but the first one told twice, as when
+//! `timeout` signals a process and then its group, or a terminal and a script both pass an interrupt on. SIGHUP, whose default is to kill, is caught and ignored: nothing is reloaded while running.
 //!
 //! A thread of its own waits for them, so that the second signal works however stuck the rest of the process is.
 
-use std::{io, thread};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// The exit code after a second signal: the shutdown was not completed.
 const CUT_SHORT: i32 = 1;
+
+/// How long after the first signal others are echoes of it. Nobody loses patience sooner.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// The process's wish to end, as told by signals. Clones share it.
 #[derive(Clone, Debug)]
@@ -65,8 +72,15 @@ impl Signals {
     async fn watch(mut self, request: &watch::Sender<bool>) {
         let first = self.next().await;
         info!(signal = first, "shutting down; a second signal ends the process at once");
+        let echoes_end = Instant::now() + ECHO;
         request.send_replace(true);
-        let second = self.next().await;
+        let second = loop {
+            let signal = self.next().await;
+            if Instant::now() >= echoes_end {
+                break signal;
+            }
+            debug!(signal, "came with the first, so it asks for nothing more");
+        };
         warn!(signal = second, "shutdown cut short");
         std::process::exit(CUT_SHORT);
     }
