@@ -67,6 +67,8 @@ pub mod keys {
     pub const IDLE_HTTP_TIMEOUT: Key = Key::new("login.idle_http_timeout");
     /// Connections that have not logged in yet.
     pub const MAX_PENDING: Key = Key::new("login.max_pending");
+    /// Those of one host.
+    pub const MAX_PENDING_PER_HOST: Key = Key::new("login.max_pending_per_host");
     /// Bytes waiting for one peer.
     pub const OUTBOX_BYTES: Key = Key::new("outbox.bytes");
     /// Age of what waits for one peer.
@@ -193,6 +195,8 @@ pub struct LoginLimits {
     pub idle_http_timeout: Duration,
     /// Connections in any of these states at a time, 1 to 1 000 000.
     pub max_pending: usize,
+    /// Those of them that come from one IPv4 address or one /64 of IPv6, 1 to 1 000 000.
+    pub max_pending_per_host: usize,
 }
 
 /// Limits on what waits for one peer. What exceeds them is dropped, the oldest first.
@@ -382,6 +386,9 @@ impl LoginLimits {
             login_timeout: reader.key(keys::LOGIN_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
             idle_http_timeout: reader.key(keys::IDLE_HTTP_TIMEOUT).within(secs(1)..=secs(600)).or(secs(30)),
             max_pending: reader.key(keys::MAX_PENDING).within(1..=1_000_000).or(4096),
+            // Many clients may share an address and come back together, but a login holds its place for a few round
+            // trips only.
+            max_pending_per_host: reader.key(keys::MAX_PENDING_PER_HOST).within(1..=1_000_000).or(512),
         }
     }
 }

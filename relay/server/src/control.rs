@@ -48,6 +48,8 @@ type Stream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
 /// Why a connection did not become a client. The variants are metric labels.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
+    #[error("its host holds as many connections that have not logged in as it may")]
+    HostLimit,
     #[error("the TLS handshake took too long")]
     HandshakeTimeout,
     #[error("TLS: {0}")]
@@ -65,7 +67,8 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const LABELS: [&'static str; 9] = [
+    pub(crate) const LABELS: [&'static str; 10] = [
+        "host_limit",
         "handshake_timeout",
         "handshake",
         "http",
@@ -79,6 +82,7 @@ impl Refusal {
 
     pub(crate) const fn label(&self) -> &'static str {
         match self {
+            Self::HostLimit => "host_limit",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Handshake(_) => "handshake",
             Self::Http(_) => "http",
@@ -108,13 +112,15 @@ pub(crate) struct Door {
 impl Door {
     /// Serves one accepted connection until it is a client of the data plane or closed.
     pub(crate) async fn serve(&self, socket: tokio::net::TcpStream, address: SocketAddr) {
-        match self.admit(socket, address).await {
-            Ok(()) => {}
-            Err(refusal) => {
-                self.metrics.refused(refusal.label());
-                debug!(%address, reason = refusal.label(), "refused: {refusal}");
-            }
+        if let Err(refusal) = self.admit(socket, address).await {
+            self.refuse(address, &refusal);
         }
+    }
+
+    /// Counts a connection that did not become a client.
+    pub(crate) fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+        self.metrics.refused(refusal.label());
+        debug!(%address, reason = refusal.label(), "refused: {refusal}");
     }
 
     async fn admit(&self, socket: tokio::net::TcpStream, address: SocketAddr) -> Result<(), Refusal> {

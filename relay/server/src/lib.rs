@@ -2,13 +2,15 @@
 //!
 //! - [`config`]: what can be set. [`identity`]: keys and certificates. [`derpmap`]: what clients are told of the relay.
 //! - [`Server`]: binds, runs, stops.
-//! - `control`: from an accepted socket to a logged-in connection; `pages`: what is answered over HTTP besides.
+//! - `control`: from an accepted socket to a logged-in connection; `pages`: what is answered over HTTP besides; `hosts`:
+//!   how many of those who have not logged in are one host's.
 //! - `forward`: the data plane, which moves packets.
 
 pub mod config;
 mod control;
 pub mod derpmap;
 mod forward;
+mod hosts;
 pub mod identity;
 mod metrics;
 mod pages;

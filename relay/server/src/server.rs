@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::control::Door;
+use crate::control::{Door, Refusal};
 use crate::forward::{DataPlane, Rules};
+use crate::hosts::Hosts;
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::{ControlMetrics, Scrape};
 
@@ -220,11 +221,17 @@ impl Server {
 /// Accepts for ever.
 async fn accept(listener: &tokio::net::TcpListener, door: &Arc<Door>) {
     let pending = Arc::new(Semaphore::new(door.limits.max_pending));
+    let hosts = Arc::new(Hosts::new(door.limits.max_pending_per_host));
     loop {
         // More than that many logins at a time would only be slower, each of them: the rest wait in the backlog.
         let Ok(permit) = pending.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, address)) => {
+                // Closed and not kept waiting: what waits would hold a place.
+                let Some(place) = hosts.place(address.ip()) else {
+                    door.refuse(address, &Refusal::HostLimit);
+                    continue;
+                };
                 if let Err(error) = set_options(&socket) {
                     warn!(%address, "cannot set socket options: {error}");
                 }
@@ -233,7 +240,7 @@ async fn accept(listener: &tokio::net::TcpListener, door: &Arc<Door>) {
                 tokio::spawn(async move {
                     door.serve(socket, address).await;
                     door.metrics.pending.dec();
-                    drop(permit);
+                    drop((place, permit));
                 });
             }
             Err(error) => {

@@ -198,6 +198,7 @@ handshake_timeout = "10s"  # default
 login_timeout = "10s"  # default
 idle_http_timeout = "30s"  # default
 max_pending = 4096  # default
+max_pending_per_host = 512  # default
 
 [outbox]
 bytes = "1MiB"  # relay.toml:8

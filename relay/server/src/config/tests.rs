@@ -67,6 +67,7 @@ handshake_timeout = "1s"
 login_timeout = "2s"
 idle_http_timeout = "3s"
 max_pending = 5
+max_pending_per_host = 4
 
 [outbox]
 bytes = "66KiB"
@@ -95,6 +96,7 @@ level = "debug"
         login_timeout: secs(2),
         idle_http_timeout: secs(3),
         max_pending: 5,
+        max_pending_per_host: 4,
     };
     assert_eq!(config.login, login);
     let outbox = OutboxLimits {
@@ -218,6 +220,7 @@ fn bounds_are_those_of_the_documentation() {
         ("login.login_timeout", "'999ms'", "'61s'", "\"1s\" to \"1m\""),
         ("login.idle_http_timeout", "'999ms'", "'601s'", "\"1s\" to \"10m\""),
         ("login.max_pending", "0", "1000001", "1 to 1000000"),
+        ("login.max_pending_per_host", "0", "1000001", "1 to 1000000"),
         ("outbox.bytes", "'65KiB'", "'65MiB'", "\"66KiB\" to \"64MiB\""),
         ("outbox.age", "'9ms'", "'61s'", "\"10ms\" to \"1m\""),
         ("outbox.disco_bytes", "2047", "1048577", "\"2KiB\" to \"1MiB\""),
