@@ -47,25 +47,35 @@ pub(crate) struct Gauges {
 #[derive(Debug)]
 struct Entrant {
     connections: Presence<Peer>,
-    audience: Option<Box<Audience>>,
+    audience: Option<Box<Audience<Peer>>>,
 }
 
-/// The connections that have received something from a key.
-#[derive(Debug, Default)]
-struct Audience {
-    members: HashMap<u64, Weak<Peer>>,
-    /// At this size those that left are removed.
-    sweep_at: usize,
+/// The connections that have received something from a key, by their numbers.
+#[derive(Debug)]
+struct Audience<C> {
+    members: HashMap<u64, Weak<C>>,
+    /// After so many more additions those that left are removed: as many as there were members, so that an addition
+    /// costs the same on average however many there are.
+    until_sweep: usize,
 }
 
-impl Audience {
-    fn add(&mut self, peer: &Arc<Peer>) {
-        if self.members.len() >= self.sweep_at {
+impl<C> Default for Audience<C> {
+    fn default() -> Self {
+        Self { members: HashMap::new(), until_sweep: Self::LEAST_UNTIL_SWEEP }
+    }
+}
+
+impl<C> Audience<C> {
+    const LEAST_UNTIL_SWEEP: usize = 8;
+
+    fn add(&mut self, id: u64, connection: &Arc<C>) {
+        self.until_sweep -= 1;
+        if self.until_sweep == 0 {
             self.members.retain(|_, member| member.strong_count() > 0);
-            self.sweep_at = (2 * self.members.len()).max(8);
+            self.until_sweep = self.members.len().max(Self::LEAST_UNTIL_SWEEP);
         }
         if self.members.len() < MAX_AUDIENCE {
-            self.members.insert(peer.id, Arc::downgrade(peer));
+            self.members.insert(id, Arc::downgrade(connection));
         }
     }
 }
@@ -118,7 +128,7 @@ impl Registry {
     /// Notes that `listener` receives from the key `from`, so that it is told when that key leaves.
     pub(crate) fn note_heard(&self, from: &NodePublic, listener: &Arc<Peer>) {
         if let Some(mut presence) = self.keys.get_mut(from) {
-            presence.audience.get_or_insert_default().add(listener);
+            presence.audience.get_or_insert_default().add(listener.id, listener);
         }
     }
 
@@ -142,5 +152,27 @@ impl Registry {
         gone.audience.map_or_else(Vec::new, |audience| {
             audience.members.into_values().filter_map(|member| member.upgrade()).collect()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_is_bounded_and_those_who_left_make_room() {
+        let mut audience = Audience::default();
+        let early: Vec<_> = (0..MAX_AUDIENCE as u64).map(|id| (id, Arc::new(()))).collect();
+        let late: Vec<_> = (MAX_AUDIENCE as u64..).take(100).map(|id| (id, Arc::new(()))).collect();
+        for (id, connection) in early.iter().chain(&late).chain(&early) {
+            audience.add(*id, connection);
+        }
+        assert_eq!(audience.members.len(), MAX_AUDIENCE);
+        assert!(late.iter().all(|(id, _)| !audience.members.contains_key(id)), "the first ones stay");
+        drop(early);
+        for (id, connection) in late.iter().cycle().take(2 * MAX_AUDIENCE) {
+            audience.add(*id, connection);
+        }
+        assert_eq!(audience.members.len(), late.len());
     }
 }
