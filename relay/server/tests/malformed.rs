@@ -154,6 +154,25 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
     expect_service(&relay).await;
 }
 
+/// Also those that come in one write with the login, which the data plane never reads from a socket.
+#[tokio::test]
+async fn frames_of_unknown_types_are_counted_from_the_first_byte_on() {
+    let relay = Relay::start("");
+    let config = Arc::new(trusting_anyone());
+    let (mut stream, key) = upgraded(&relay, &config).await;
+    let unknown = [&[0x7f, 0, 0, 0, 3][..], b"new", &[0, 0, 0, 0, 0], &[0x13, 0, 0, 0, 1, 9]].concat();
+    stream.write_all(&[&login(&key)[..], &unknown].concat()).await.expect("the relay takes the bytes");
+    stream.flush().await.expect("the relay takes the bytes");
+    relay.wait("those behind the login are counted", |relay| relay.metric("derp_unknown_frames") == 3);
+    // Before one that closes the connection, too.
+    stream.write_all(&[&unknown[..], &[7, 0, 0, 0, 0]].concat()).await.expect("the relay takes the bytes");
+    stream.flush().await.expect("the relay takes the bytes");
+    relay.wait("those before the last are counted", |relay| {
+        relay.metric("derp_unknown_frames") == 6
+            && relay.metric("towpath_closed_total{reason=\"bad_frame\"}") == 1
+    });
+}
+
 #[tokio::test]
 async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
     let relay = Relay::start("");

@@ -229,11 +229,6 @@ impl Connection {
         ahead
     }
 
-    /// Frames of unknown types so far.
-    pub(super) const fn unknown_frames(&self) -> u64 {
-        self.client.session.skipped()
-    }
-
     /// Reads once and acts on what came. `buffer` has room for [`READ_SIZE`] and a record more.
     pub(super) fn read(&mut self, buffer: &mut [u8], desk: &mut Desk<'_>) -> Result<ReadOutcome, Close> {
         let kept = self.tail.len();
@@ -295,13 +290,24 @@ impl Connection {
 }
 
 impl Client {
-    fn handle(&mut self, mut plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
+    /// Acts on the frames in `plaintext`, and counts those that it skips.
+    fn handle(&mut self, plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
         // Each frame makes the connection the active one of its key, one of an unknown type, too; the first of a record
         // settles it for the others.
         let mut unnoted = self.peer.is_shared();
         let skipped = self.session.skipped();
+        let acted = self.act(plaintext, &mut unnoted, desk);
+        let skipped = self.session.skipped() - skipped;
+        desk.tally.unknown_frames += skipped;
+        if unnoted && skipped > 0 {
+            desk.registry.note_sent(&self.peer);
+        }
+        acted
+    }
+
+    fn act(&mut self, mut plaintext: &[u8], unnoted: &mut bool, desk: &mut Desk<'_>) -> Result<(), Close> {
         while let Some(action) = self.session.next(&mut plaintext, desk.pool)? {
-            if std::mem::take(&mut unnoted) {
+            if std::mem::take(unnoted) {
                 desk.registry.note_sent(&self.peer);
             }
             match action {
@@ -337,9 +343,6 @@ impl Client {
                     }
                 }
             }
-        }
-        if unnoted && self.session.skipped() != skipped {
-            desk.registry.note_sent(&self.peer);
         }
         Ok(())
     }

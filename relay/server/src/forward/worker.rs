@@ -287,10 +287,7 @@ impl Worker {
             }
             let connection = &mut self.connections[token];
             connection.listed = false;
-            let unknown = connection.unknown_frames();
-            let outcome = connection.read(&mut self.buffer, &mut desk!(self));
-            self.tally.unknown_frames += connection.unknown_frames() - unknown;
-            match outcome {
+            match connection.read(&mut self.buffer, &mut desk!(self)) {
                 Ok(read) => {
                     connections += 1;
                     bytes += read.bytes;
