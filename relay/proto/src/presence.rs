@@ -4,6 +4,11 @@
 //! stay; whoever sends a frame becomes active; when the active one leaves, the one that sent last takes over, and
 //! where none has sent, the oldest.
 //!
+//! Two connections are as a rule one client that came back before its old connection was noticed to be dead. That one may
+//! have sent something that arrives late, but it does not go on sending. So where a connection loses its place to
+//! another that sends, and takes it back by sending, and that a second time, two clients are in use with one key and take
+//! each other's packets: the key is [contested](Presence::is_contested), until one connection is left.
+//!
 //! A sender that knows the active connection keeps it and looks only at its flag. The flags change inside
 //! [`Presence`]'s methods, which the owner of the map calls under its lock; so whoever sees a flag down and asks the map
 //! is told the successor.
@@ -25,6 +30,14 @@ struct Member<C> {
     connection: Arc<C>,
     /// When it last sent, counted in the set's own time; zero = never.
     last_sent: u64,
+    /// It has taken the active place from another by sending.
+    took_over: bool,
+}
+
+impl<C> Member<C> {
+    const fn new(connection: Arc<C>, last_sent: u64) -> Self {
+        Self { connection, last_sent, took_over: false }
+    }
 }
 
 /// The connections of one key, at least one.
@@ -40,6 +53,7 @@ pub struct Presence<C> {
 struct Clones<C> {
     members: Vec<Member<C>>,
     sent: u64,
+    contested: bool,
 }
 
 /// What a departure leaves behind.
@@ -48,7 +62,10 @@ pub enum Departure {
     /// The key has no connection any more.
     KeyGone,
     /// Others of the key are here.
-    OthersRemain,
+    OthersRemain {
+        /// The key was contested and is not any more: the one that is left is the active one.
+        settled: bool,
+    },
     /// The connection was not here.
     Unknown,
 }
@@ -85,25 +102,43 @@ impl<C: Connection> Presence<C> {
         let clones = self.clones.get_or_insert_with(|| {
             first.set_shared(true);
             // Upstream takes it that whoever was alone has sent.
-            Box::new(Clones { members: vec![Member { connection: first.clone(), last_sent: 1 }], sent: 1 })
+            Box::new(Clones { members: vec![Member::new(first.clone(), 1)], sent: 1, contested: false })
         });
         connection.set_shared(true);
-        clones.members.push(Member { connection: connection.clone(), last_sent: 0 });
+        clones.members.push(Member::new(connection.clone(), 0));
         self.activate(connection);
     }
 
-    /// Notes that the connection `id` has sent a frame.
-    pub fn note_sent(&mut self, id: u64) {
-        let Some(clones) = &mut self.clones else { return };
+    /// Notes that the connection `id` has sent a frame. Returns whether that shows that the key is contested, where
+    /// nothing has before.
+    pub fn note_sent(&mut self, id: u64) -> bool {
+        let Some(clones) = &mut self.clones else { return false };
         let Some(member) = clones.members.iter_mut().find(|member| member.connection.id() == id) else {
-            return;
+            return false;
         };
         clones.sent += 1;
         member.last_sent = clones.sent;
-        if self.active.id() != id {
-            let connection = member.connection.clone();
-            self.activate(connection);
+        if self.active.id() == id {
+            return false;
         }
+        let again = std::mem::replace(&mut member.took_over, true);
+        let shown = again && !std::mem::replace(&mut clones.contested, true);
+        let connection = member.connection.clone();
+        self.activate(connection);
+        shown
+    }
+
+    /// Whether two clients are in use with the key.
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.clones.as_ref().is_some_and(|clones| clones.contested)
+    }
+
+    /// Every connection of the key.
+    pub fn connections(&self) -> impl Iterator<Item = &Arc<C>> {
+        let clones = self.clones.as_deref().map_or(&[][..], |clones| &clones.members);
+        let alone = self.clones.is_none().then_some(&self.active);
+        alone.into_iter().chain(clones.iter().map(|member| &member.connection))
     }
 
     /// Removes the connection `id`. After [`Departure::KeyGone`] the presence must be dropped.
@@ -122,14 +157,16 @@ impl<C: Connection> Presence<C> {
         // The first of those that sent last, hence the oldest where none has sent.
         let successor = clones.members.iter().rev().max_by_key(|member| member.last_sent);
         let successor = successor.expect("clones are two or more").connection.clone();
+        let mut settled = false;
         if clones.members.len() == 1 {
             successor.set_shared(false);
+            settled = clones.contested;
             self.clones = None;
         }
         if self.active.id() == id {
             self.activate(successor);
         }
-        Departure::OthersRemain
+        Departure::OthersRemain { settled }
     }
 
     fn activate(&mut self, connection: Arc<C>) {
@@ -185,7 +222,7 @@ mod tests {
         presence.join(b.clone());
         assert_eq!((a.is_active(), b.is_active()), (false, true));
         assert!(a.is_shared() && b.is_shared());
-        assert_eq!(presence.leave(1), Departure::OthersRemain);
+        assert_eq!(presence.leave(1), Departure::OthersRemain { settled: false });
         assert!(a.is_active() && !a.is_shared());
         assert_eq!(presence.leave(1), Departure::Unknown);
         assert_eq!(presence.leave(0), Departure::KeyGone);
@@ -202,7 +239,7 @@ mod tests {
         assert_eq!(presence.active().id, 1);
         presence.note_sent(a.id);
         assert_eq!(presence.active().id, 0);
-        assert_eq!(presence.leave(a.id), Departure::OthersRemain);
+        assert_eq!(presence.leave(a.id), Departure::OthersRemain { settled: false });
         assert_eq!(presence.active().id, 1, "b sent, c did not");
         assert!(b.is_active() && !c.is_active());
     }
@@ -224,5 +261,27 @@ mod tests {
         assert_eq!(presence.active().id, 3, "an idle clone that leaves changes nothing");
         presence.leave(3);
         assert_eq!(presence.active().id, 1, "the oldest of those left");
+    }
+
+    #[test]
+    fn a_client_that_comes_back_contests_nothing_and_two_in_use_do() {
+        let [old, new, third] = connections();
+        let mut presence = Presence::new(old.clone());
+        presence.join(new.clone());
+        // What the old connection sent before it died comes late.
+        for sender in [&new, &new, &old, &old, &new, &new] {
+            assert!(!presence.note_sent(sender.id));
+        }
+        assert!(presence.note_sent(old.id), "the old one took the place a second time");
+        assert!(presence.is_contested());
+        assert!(!presence.note_sent(new.id), "it is known");
+        presence.join(third.clone());
+        assert!(presence.is_contested(), "the third is to know, too");
+        let everybody: Vec<_> = presence.connections().map(|each| each.id).collect();
+        assert_eq!(everybody, [0, 1, 2]);
+        assert_eq!(presence.leave(old.id), Departure::OthersRemain { settled: false });
+        assert_eq!(presence.leave(new.id), Departure::OthersRemain { settled: true });
+        assert!(!presence.is_contested() && third.is_active());
+        assert_eq!(presence.connections().count(), 1);
     }
 }

@@ -234,7 +234,7 @@ fn while_the_active_connection_leaves_a_packet_goes_to_it_or_to_its_successor() 
             let map = map.clone();
             thread::spawn(move || {
                 let departure = map.lock().unwrap().as_mut().unwrap().leave(2);
-                assert_eq!(departure, Departure::OthersRemain);
+                assert_eq!(departure, Departure::OthersRemain { settled: false });
             })
         };
         assert!(deliver(&map, &leaves, 1), "the key is here all the time");

@@ -179,6 +179,11 @@ impl Page {
             "Connections that came while their key had one",
             read(&gauges.shared_total),
         );
+        self.counter(
+            "towpath_contested_keys_total",
+            "Times that a key was found to be in use by two clients",
+            read(&gauges.contested_total),
+        );
     }
 
     fn traffic(&mut self, tally: &Tally) {

@@ -62,6 +62,17 @@ impl Desk<'_> {
         }
     }
 
+    /// Tells `peer` how its key fares.
+    pub(super) fn push_health(&mut self, peer: &Arc<Peer>, health: &str) {
+        self.push_control(peer, &ServerFrame::Health(health));
+    }
+
+    /// Notes that `peer`, whose key has other connections, has sent something.
+    fn note_sent(&mut self, peer: &Peer) {
+        let registry = self.registry;
+        registry.note_sent(peer, |each, health| self.push_health(each, health));
+    }
+
     /// Appends a packet for `peer`; how much then waits there.
     #[inline]
     fn push_packet(&mut self, peer: &Arc<Peer>, from: &NodePublic, packet: &[u8]) -> usize {
@@ -281,7 +292,8 @@ impl Connection {
         let gauges = desk.registry.gauges();
         gauges.home.fetch_sub(i64::from(self.client.home), Ordering::Relaxed);
         gauges.not_ideal.fetch_sub(i64::from(self.not_ideal), Ordering::Relaxed);
-        for listener in desk.registry.leave(peer) {
+        let registry = desk.registry;
+        for listener in registry.leave(peer, |other, health| desk.push_health(other, health)) {
             let gone = ServerFrame::PeerGone { peer: peer.key, reason: GoneReason::Disconnected };
             desk.push_control(&listener, &gone);
             desk.tally.gone_disconnected += 1;
@@ -300,7 +312,7 @@ impl Client {
         let skipped = self.session.skipped() - skipped;
         desk.tally.unknown_frames += skipped;
         if unnoted && skipped > 0 {
-            desk.registry.note_sent(&self.peer);
+            desk.note_sent(&self.peer);
         }
         acted
     }
@@ -308,7 +320,7 @@ impl Client {
     fn act(&mut self, mut plaintext: &[u8], unnoted: &mut bool, desk: &mut Desk<'_>) -> Result<(), Close> {
         while let Some(action) = self.session.next(&mut plaintext, desk.pool)? {
             if std::mem::take(unnoted) {
-                desk.registry.note_sent(&self.peer);
+                desk.note_sent(&self.peer);
             }
             match action {
                 Action::Forward { to, packet } => {

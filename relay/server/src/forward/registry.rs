@@ -18,6 +18,11 @@ use super::peer::Peer;
 /// clients beyond find out by their own timeouts.
 const MAX_AUDIENCE: usize = 4096;
 
+/// What the clients of a key are told that is in use twice; stock clients show it among the problems of the network.
+const CONTESTED: &str = "another device uses the same node key; packets go to whichever sent last";
+/// And when only one of them is left: a Health frame without a text takes the problem back.
+const SETTLED: &str = "";
+
 /// Everybody who is logged in.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -42,6 +47,8 @@ pub(crate) struct Gauges {
     pub(crate) shared_connections: AtomicI64,
     /// Connections that came while their key had one.
     pub(crate) shared_total: AtomicI64,
+    /// Times that a key was found to be in use by two clients.
+    pub(crate) contested_total: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -96,7 +103,10 @@ impl Registry {
     }
 
     /// Adds a connection; from now on packets for its key go to it.
-    pub(crate) fn join(&self, peer: &Arc<Peer>) {
+    ///
+    /// Here and below `tell` is given who shall be told of the health of its key, and in which words: inside the map's
+    /// lock, so that each hears last what is true last.
+    pub(crate) fn join(&self, peer: &Arc<Peer>, tell: impl FnOnce(&Arc<Peer>, &str)) {
         self.gauges.connections.fetch_add(1, Ordering::Relaxed);
         match self.keys.entry(peer.key) {
             Entry::Vacant(vacant) => {
@@ -109,6 +119,9 @@ impl Registry {
                 self.gauges.shared_keys.fetch_add(keys, Ordering::Relaxed);
                 self.gauges.shared_connections.fetch_add(both, Ordering::Relaxed);
                 self.gauges.shared_total.fetch_add(1, Ordering::Relaxed);
+                if connections.is_contested() {
+                    tell(peer, CONTESTED);
+                }
             }
         }
     }
@@ -119,9 +132,12 @@ impl Registry {
     }
 
     /// Notes that `peer` has sent a frame, which makes it the active connection of its key.
-    pub(crate) fn note_sent(&self, peer: &Peer) {
-        if let Some(mut presence) = self.keys.get_mut(&peer.key) {
-            presence.connections.note_sent(peer.id);
+    pub(crate) fn note_sent(&self, peer: &Peer, mut tell: impl FnMut(&Arc<Peer>, &str)) {
+        if let Some(mut presence) = self.keys.get_mut(&peer.key)
+            && presence.connections.note_sent(peer.id)
+        {
+            self.gauges.contested_total.fetch_add(1, Ordering::Relaxed);
+            presence.connections.connections().for_each(|each| tell(each, CONTESTED));
         }
     }
 
@@ -133,12 +149,15 @@ impl Registry {
     }
 
     /// Removes a connection. Returns who must be told that its key is gone: nobody while the key has other connections.
-    pub(crate) fn leave(&self, peer: &Peer) -> Vec<Arc<Peer>> {
+    pub(crate) fn leave(&self, peer: &Peer, tell: impl FnOnce(&Arc<Peer>, &str)) -> Vec<Arc<Peer>> {
         let Entry::Occupied(mut occupied) = self.keys.entry(peer.key) else { return Vec::new() };
         let connections = &mut occupied.get_mut().connections;
         match connections.leave(peer.id) {
             Departure::Unknown => return Vec::new(),
-            Departure::OthersRemain => {
+            Departure::OthersRemain { settled } => {
+                if settled {
+                    tell(connections.active(), SETTLED);
+                }
                 let (keys, both) = if connections.len() == 1 { (1, 2) } else { (0, 1) };
                 self.gauges.shared_keys.fetch_sub(keys, Ordering::Relaxed);
                 self.gauges.shared_connections.fetch_sub(both, Ordering::Relaxed);

@@ -263,8 +263,9 @@ impl Worker {
         let token = entry.key();
         peer.settle(self.index, token);
         // Before the ServerInfo that waits in the outbox is sent, so that who has read it can be reached.
-        self.registry.join(&peer);
-        let (connection, handled) = Connection::new(arrival, &mut desk!(self));
+        let mut desk = desk!(self);
+        desk.registry.join(&peer, |peer, health| desk.push_health(peer, health));
+        let (connection, handled) = Connection::new(arrival, &mut desk);
         self.wheel.insert(connection.keepalive_at, (token, peer.id));
         entry.insert(connection);
         self.dirty.push(peer);
