@@ -38,6 +38,9 @@ use crate::pages::{self, Page, Routed, Upgrade};
 
 /// How long an HTTP connection lives at most, however busy: probes need milliseconds.
 const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);
+/// Most bytes of a request's head, and of what comes behind it before it is answered: hyper's own bound is 400 KiB, which
+/// every connection that has not logged in could make the relay hold. Requests of clients have less than 500.
+const MAX_HTTP_BUFFER: usize = 16 * 1024;
 /// How long a client of old has to read an alert or a page after which the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// Keep-alives of connections that came together are spread over this much, as upstream does.
@@ -158,6 +161,7 @@ impl Door {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.idle_http_timeout)
+            .max_buf_size(MAX_HTTP_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
         let served = poll_fn(|cx| {
             let done = Pin::new(&mut connection).poll_without_shutdown(cx);

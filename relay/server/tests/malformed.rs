@@ -16,12 +16,17 @@ use wire::key::{NodePrivate, NodePublic};
 
 type Stream = tls::Stream<TcpStream, UnbufferedClientConnection>;
 
-/// A TLS connection on which a non-fast-start upgrade was answered, and the relay's key.
-async fn upgraded(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> (Stream, NodePublic) {
+/// A TLS connection on which nothing has been said.
+async fn handshake(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> Stream {
     let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = UnbufferedClientConnection::new(config.clone(), name).expect("a client");
-    let mut stream = Stream::handshake(socket, connection).await.expect("a handshake");
+    Stream::handshake(socket, connection).await.expect("a handshake")
+}
+
+/// A TLS connection on which a non-fast-start upgrade was answered, and the relay's key.
+async fn upgraded(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> (Stream, NodePublic) {
+    let mut stream = handshake(relay, config).await;
     stream
         .write_all(b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n")
         .await
@@ -183,10 +188,23 @@ async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
     assert_eq!(answer.first(), Some(&21), "an alert");
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"handshake\"}") == 1);
 
-    let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let connection = UnbufferedClientConnection::new(Arc::new(trusting_anyone()), name).expect("a client");
-    let stream = Stream::handshake(socket, connection).await.expect("a handshake");
+    let stream = handshake(&relay, &Arc::new(trusting_anyone())).await;
     expect_close(stream, b"\x00\x01\x02 this is no request\r\n\r\n", "no HTTP").await;
+    relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);
+}
+
+#[tokio::test]
+async fn a_request_with_a_head_of_more_than_16_kib_is_refused() {
+    let relay = Relay::start("");
+    let config = Arc::new(trusting_anyone());
+    let request = |head: usize| format!("GET /derp/probe HTTP/1.1\r\nHost: x\r\nX: {:head$}\r\n\r\n", "");
+    for (head, status) in [(15 << 10, "HTTP/1.1 200 "), (17 << 10, "HTTP/1.1 431 ")] {
+        let mut stream = handshake(&relay, &config).await;
+        stream.write_all(request(head).as_bytes()).await.expect("the relay takes the bytes");
+        stream.flush().await.expect("the relay takes the bytes");
+        let mut answer = [0; 13];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("an answer").expect("an answer");
+        assert_eq!(std::str::from_utf8(&answer), Ok(status));
+    }
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);
 }
