@@ -74,6 +74,34 @@ func TestDisconnected(t *testing.T) {
 // A key that comes back, sends again and leaves again is reported again. (Stock derper reports each key
 // once to a connection.)
 func TestDisconnectedAgain(t *testing.T) {
+// What a key sent last arrives before the word that it is gone. (Stock derper may exchange them, or never say that it is
+// gone, because it notes who received when it writes.)
+func TestLastPacketsBeforeDisconnected(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	if relay.Stock {
+		t.Skip("derper writes packets and notices in any order")
+	}
+	receiver := newPeer(t, relay)
+	for range 50 {
+		leaver := newPeer(t, relay)
+		for _, data := range []string{"first", disco, "last"} {
+			leaver.send(t, receiver.public(), data)
+		}
+		leaver.leave()
+		for range 3 {
+			if m := receiver.next(t); !isPacketFrom(m, leaver.public()) {
+				t.Fatalf("got %T %+v, want a packet", m, m)
+			}
+		}
+		receiver.wantGone(t, leaver.public(), derp.PeerGoneReasonDisconnected)
+	}
+}
+
+func isPacketFrom(m derp.ReceivedMessage, from key.NodePublic) bool {
+	packet, ok := m.(derp.ReceivedPacket)
+	return ok && packet.Source == from
+}
+
 	relay := relaytest.Start(t, relaytest.Options{})
 	if relay.Stock {
 		t.Skip("derper reports a key once to a connection")

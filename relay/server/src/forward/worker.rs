@@ -398,7 +398,9 @@ impl Worker {
         let Some(connection) = self.connections.try_remove(token) else { return };
         let peer = connection.peer();
         debug!(peer = ?peer.key, address = %peer.address, reason = reason.label(), "closed");
-        // What the connection was told before it is closed shall reach it, as far as it goes.
+        // What the connection was told before it is closed shall reach it, as far as it goes, and its last packets those
+        // for whom they are before they hear that it is gone, for control frames overtake packets.
+        self.flush_dirty();
         let _ = peer.egress.flush(&mut hand!(self));
         let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd()));
         connection.depart(&mut desk!(self));
