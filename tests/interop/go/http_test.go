@@ -85,6 +85,21 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// A path that means nothing is not found. (Derper shows its home page, so that a probe with a typo succeeds.)
+func TestUnknownPath(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	status := http.StatusNotFound
+	if relay.Stock {
+		status = http.StatusOK
+	}
+	for _, path := range []string{"/nonsense", "/derp/nonsense", "/derp/"} {
+		res, _ := exchange(t, relay, "GET", fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path))
+		if res.StatusCode != status {
+			t.Errorf("%s: %s, want %d", path, res.Status, status)
+		}
+	}
+}
+
 // Captive portal detection: a challenge of harmless characters comes back, any other is ignored.
 func TestGenerate204Challenge(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})

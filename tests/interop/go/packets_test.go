@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"go4.org/mem"
 	"tailscale.com/derp"
 	"tailscale.com/types/key"
 
@@ -220,4 +221,68 @@ func TestBadFrameCloses(t *testing.T) {
 			a.wantClosed(t, answerLimit)
 		})
 	}
+}
+
+// However the stream is cut, frames mean the same: here into single bytes, each in a TLS record of its own.
+func TestFramesInPieces(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	a, b := newPeer(t, relay), newPeer(t, relay)
+	frames := bytes.Join([][]byte{
+		encode(derp.FrameSendPacket, b.public().AppendTo(nil), []byte("first")),
+		encode(0x20, []byte("of a type that nobody knows")),
+		encode(derp.FrameSendPacket, b.public().AppendTo(nil), []byte("second")),
+	}, nil)
+	for i := range frames {
+		if _, err := a.conn.Write(frames[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.wantPacket(t, a.public(), "first")
+	b.wantPacket(t, a.public(), "second")
+}
+
+// A frame whose end never comes is not delivered.
+func TestTruncatedFrame(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	a, b := newPeer(t, relay), newPeer(t, relay)
+	a.send(t, b.public(), "whole")
+	b.wantPacket(t, a.public(), "whole")
+	frame := encode(derp.FrameSendPacket, b.public().AppendTo(nil), bytes.Repeat([]byte("t"), 1000))
+	if _, err := a.conn.Write(frame[:len(frame)-1]); err != nil {
+		t.Fatal(err)
+	}
+	a.leave()
+	b.wantGone(t, a.public(), derp.PeerGoneReasonDisconnected)
+	b.wantNothing(t)
+}
+
+// Keys that no client can have are like any other that is not here, and so is the relay's own.
+func TestDestinationsThatCannotBeHere(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{PrivateKey: key.NewNode()})
+	for _, tc := range []struct {
+		name string
+		key  key.NodePublic
+	}{
+		{"zero", key.NodePublic{}},
+		{"of order 1", key.NodePublicFromRaw32(mem.B(append([]byte{1}, make([]byte, 31)...)))},
+		{"the relay's", relay.ReadKey(t).Public()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a := newPeer(t, relay)
+			a.send(t, tc.key, "vanishes")
+			a.wantNothing(t)
+			a.send(t, tc.key, disco)
+			a.wantGone(t, tc.key, derp.PeerGoneReasonNotHere)
+		})
+	}
+}
+
+// Whoever has the relay's own key is a client like any other.
+func TestClientWithTheRelaysKey(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{PrivateKey: key.NewNode()})
+	own, other := collect(login(t, relay, relay.ReadKey(t))), newPeer(t, relay)
+	own.send(t, other.public(), "from the relay's key")
+	other.wantPacket(t, own.public(), "from the relay's key")
+	other.send(t, own.public(), "to the relay's key")
+	own.wantPacket(t, other.public(), "to the relay's key")
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tailscale.com/derp"
+	"tailscale.com/health"
 	"tailscale.com/types/key"
 
 	"towpath.invalid/interop/relaytest"
@@ -27,6 +28,7 @@ type peer struct {
 	private  key.NodePrivate
 	conn     *tls.Conn
 	messages chan derp.ReceivedMessage
+	tracker  *health.Tracker // see shownHealth
 }
 
 // dial makes a TLS connection and leaves the trust in the certificate to the tests that are about it.

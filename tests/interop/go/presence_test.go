@@ -7,7 +7,10 @@ import (
 	"time"
 
 	"tailscale.com/derp"
+	"tailscale.com/health"
+	"tailscale.com/tsconst"
 	"tailscale.com/types/key"
+	"tailscale.com/util/eventbus"
 
 	"towpath.invalid/interop/relaytest"
 )
@@ -71,9 +74,6 @@ func TestDisconnected(t *testing.T) {
 	bystander.wantNothing(t)
 }
 
-// A key that comes back, sends again and leaves again is reported again. (Stock derper reports each key
-// once to a connection.)
-func TestDisconnectedAgain(t *testing.T) {
 // What a key sent last arrives before the word that it is gone. (Stock derper may exchange them, or never say that it is
 // gone, because it notes who received when it writes.)
 func TestLastPacketsBeforeDisconnected(t *testing.T) {
@@ -102,6 +102,9 @@ func isPacketFrom(m derp.ReceivedMessage, from key.NodePublic) bool {
 	return ok && packet.Source == from
 }
 
+// A key that comes back, sends again and leaves again is reported again. (Stock derper reports each key
+// once to a connection.)
+func TestDisconnectedAgain(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})
 	if relay.Stock {
 		t.Skip("derper reports a key once to a connection")
@@ -177,6 +180,96 @@ func TestSilentDuplicates(t *testing.T) {
 	middle.wantPacket(t, from.public(), "to the middle")
 }
 
+// Of several connections the one that sends is the active one, whichever it is; when it leaves, the one that sent last
+// before it takes over, and neither the newest nor the oldest.
+func TestMostRecentSpeakerSucceeds(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	from, private := newPeer(t, relay), key.NewNode()
+	var peers [4]*peer
+	for i := range peers {
+		peers[i] = collect(login(t, relay, private))
+	}
+	for _, i := range []int{3, 1, 2, 0} {
+		speak(t, peers[i], from)
+		settle(t, from, peers[i])
+	}
+	for _, step := range []struct{ leaver, successor int }{{0, 2}, {2, 1}, {1, 3}} {
+		peers[step.leaver].leave()
+		settle(t, from, peers[step.successor])
+	}
+	peers[3].leave()
+	from.wantGone(t, private.Public(), derp.PeerGoneReasonDisconnected)
+}
+
+// speak sends a packet and returns when the relay has forwarded it.
+func speak(t *testing.T, p, to *peer) {
+	t.Helper()
+	p.send(t, to.public(), "it is me")
+	to.wantPacket(t, p.public(), "it is me")
+}
+
+// Two clients that use one key and take each other's packets are told so. The stock client shows it among its health
+// warnings, and no longer when one of the two has gone. (Derper never says it.)
+func TestContestedKey(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	from, private := newPeer(t, relay), key.NewNode()
+	first, second := collect(login(t, relay, private)), collect(login(t, relay, private))
+	// The second is the active one: the first takes its place, loses it, and takes it again.
+	for _, p := range []*peer{first, second, first} {
+		speak(t, p, from)
+	}
+	if relay.Stock {
+		first.wantNothing(t)
+		second.wantNothing(t)
+		return
+	}
+	for _, p := range []*peer{first, second} {
+		if warned := p.shownHealth(t); !strings.Contains(warned, "another device uses the same node key") {
+			t.Fatalf("the stock client shows %q", warned)
+		}
+	}
+	first.leave()
+	if warned := second.shownHealth(t); warned != "" {
+		t.Errorf("still shown: %q", warned)
+	}
+	second.wantNothing(t)
+}
+
+// A client that comes back before the relay has noticed that its old connection is dead is not told of a clone, though
+// the last of what it sent comes late.
+func TestReturningClientIsNotContested(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	from, private := newPeer(t, relay), key.NewNode()
+	old, back := collect(login(t, relay, private)), collect(login(t, relay, private))
+	for _, p := range []*peer{back, old, old, back, back} {
+		speak(t, p, from)
+	}
+	back.wantNothing(t)
+	old.leave()
+	settle(t, from, back)
+	back.wantNothing(t)
+}
+
+// shownHealth demands that the next message is one of health and hands it to what tailscaled hands it to. It returns the
+// warning that is shown then.
+func (p *peer) shownHealth(t *testing.T) string {
+	t.Helper()
+	message := p.next(t)
+	m, ok := message.(derp.HealthMessage)
+	if !ok {
+		t.Fatalf("got %T %+v, want a Health message", message, message)
+	}
+	if p.tracker == nil {
+		bus := eventbus.New()
+		t.Cleanup(bus.Close)
+		p.tracker = health.NewTracker(bus)
+		p.tracker.SetIPNState("Running", true)
+		p.tracker.GotStreamedMapResponse()
+	}
+	p.tracker.SetDERPRegionHealth(relaytest.RegionID, m.Problem)
+	return p.tracker.CurrentState().Warnings[tsconst.HealthWarnableDERPRegionError].Text
+}
+
 // A peer that stops reading is closed after the write limit of some seconds, and holds nobody up until then.
 func TestStalledReader(t *testing.T) {
 	const evictionLimit, floodLimit = 8 * time.Second, 64 << 20
@@ -201,4 +294,32 @@ func TestStalledReader(t *testing.T) {
 	}
 	from.wantGone(t, stalled.public(), derp.PeerGoneReasonDisconnected)
 	t.Logf("closed after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// The gauges of connections and of homes follow who comes, who calls the relay its home, once or again, and who goes.
+func TestGaugesFollowConnections(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	want := func(connections, homes float64) {
+		t.Helper()
+		relay.WaitMetric(t, "derp_current_connections", connections)
+		relay.WaitMetric(t, "derp_current_home_connections", homes)
+	}
+	want(0, 0)
+	a, b := newPeer(t, relay), newPeer(t, relay)
+	want(2, 0)
+	for _, step := range []struct {
+		peer  *peer
+		home  bool
+		homes float64
+	}{{a, true, 1}, {a, true, 1}, {b, true, 2}, {a, false, 1}, {a, false, 1}, {a, true, 2}} {
+		if err := step.peer.NotePreferred(step.home); err != nil {
+			t.Fatal(err)
+		}
+		step.peer.wantNothing(t)
+		want(2, step.homes)
+	}
+	a.leave()
+	want(1, 1)
+	b.leave()
+	want(0, 0)
 }

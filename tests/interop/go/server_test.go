@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"tailscale.com/derp"
 	"tailscale.com/derp/derphttp"
 	"tailscale.com/net/netmon"
@@ -225,6 +226,56 @@ func TestMetaCertificate(t *testing.T) {
 			checkMetaCertificate(t, chain[1], relay.ReadKey(t).Public())
 		})
 	}
+}
+
+// The meta certificate is added to a copy of the chain: however many handshakes there are at a time, each sees one.
+func TestMetaCertificateIsOneInEachHandshake(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	var handshakes errgroup.Group
+	for range 32 {
+		handshakes.Go(func() error {
+			conn, err := tls.Dial("tcp", relay.Addr.String(), &tls.Config{InsecureSkipVerify: true})
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			if chain := conn.ConnectionState().PeerCertificates; len(chain) != 2 {
+				return fmt.Errorf("a chain of %d certificates", len(chain))
+			}
+			return nil
+		})
+	}
+	if err := handshakes.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A relay without a certificate makes one that a client can pin for ten years, and its meta certificate is good for as
+// long: an end would be an outage at a time that nobody chose.
+func TestSelfSignedCertificateLastsTenYears(t *testing.T) {
+	relay := relaytest.Configure(t, relaytest.Options{SelfSigned: true})
+	if relay.Stock {
+		t.Skip("derper makes certificates for addresses only, for a year, and a meta certificate for 30 days")
+	}
+	relay.Launch(t)
+	chain := dial(t, relay, tls.VersionTLS13).ConnectionState().PeerCertificates
+	if len(chain) != 2 {
+		t.Fatalf("a chain of %d certificates", len(chain))
+	}
+	for _, cert := range chain {
+		almost := time.Now().AddDate(10, 0, -7)
+		if cert.NotAfter.Before(almost) || cert.NotBefore.After(time.Now().AddDate(0, 0, -29)) {
+			t.Errorf("%.20s: valid from %v to %v", cert.Subject, cert.NotBefore, cert.NotAfter)
+		}
+	}
+	relay.Cert = chain[0]
+	client := derphttp.NewRegionClient(key.NewNode(), t.Logf, netmon.NewStatic(),
+		func() *tailcfg.DERPRegion { return relay.Region() })
+	defer client.Close()
+	if err := client.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantEcho(t, client)
 }
 
 func checkMetaCertificate(t *testing.T, meta *x509.Certificate, server key.NodePublic) {

@@ -47,6 +47,10 @@ type Options struct {
 	// PrivateKey is written to the key file before the relay starts. A zero key leaves the file out, and
 	// the relay has to make it.
 	PrivateKey key.NodePrivate
+	// SelfSigned leaves the certificate to the relay. Ours only.
+	SelfSigned bool
+	// Settings are lines of the configuration file besides. Ours only.
+	Settings string
 }
 
 // Relay is a running relay.
@@ -65,6 +69,7 @@ type Relay struct {
 
 	binary string
 	args   []string
+	admin  netip.AddrPort
 	log    string
 	ready  func(context.Context) error
 	proc   *exec.Cmd
@@ -114,7 +119,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	}
 	switch kind := os.Getenv("TOWPATH_RELAY_KIND"); kind {
 	case "", "towpath":
-		r.configureTowpath(t, dir, listenSTUN)
+		r.configureTowpath(t, o, dir, listenSTUN)
 	case "derper":
 		r.configureDerper(t, dir)
 	default:
@@ -123,28 +128,31 @@ func Configure(t testing.TB, o Options) *Relay {
 	return r
 }
 
-func (r *Relay) configureTowpath(t testing.TB, dir string, stun netip.AddrPort) {
+func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip.AddrPort) {
 	loopback := netip.MustParseAddr("127.0.0.1")
-	admin := netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+	r.admin = netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+	settings := o.Settings
+	if !o.SelfSigned {
+		settings += fmt.Sprintf("\ncert = %q\nkey = %q", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	}
 	r.ConfigFile = filepath.Join(dir, "relay.toml")
 	config := fmt.Sprintf(`hostname = %q
 listen = %q
-cert = %q
-key = %q
 key_file = %q
+%s
 
 [stun]
 listen = [%q]
 
 [admin]
 listen = %q
-`, r.Addr.Addr(), r.Addr, filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), r.KeyFile, stun, admin)
+`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, r.admin)
 	if err := os.WriteFile(r.ConfigFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.args = []string{"--config", r.ConfigFile}
 	r.ready = func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/readyz", admin), nil)
+		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/readyz", r.admin), nil)
 		if err != nil {
 			return err
 		}
@@ -233,6 +241,9 @@ func environment() []string {
 		return strings.HasPrefix(variable, "TOWPATH_")
 	})
 }
+
+// PID is the number of the relay's process.
+func (r *Relay) PID() int { return r.proc.Process.Pid }
 
 // Kill ends the relay as a crash would (SIGKILL) and waits until it is gone.
 func (r *Relay) Kill(t testing.TB) {
