@@ -55,6 +55,11 @@ impl Relay {
         self.address
     }
 
+    /// Whether this is derper.
+    pub fn is_stock(&self) -> bool {
+        env::var("TOWPATH_RELAY_KIND").as_deref() == Ok("derper")
+    }
+
     fn wait_until(&mut self, ready: Ready) {
         let deadline = Instant::now() + START_LIMIT;
         while !ready.holds() {

@@ -27,6 +27,10 @@ struct Peer {
 
 impl Peer {
     async fn connect(relay: SocketAddr) -> Self {
+        Self::connect_as(&NodeKeyPair::random(), relay).await
+    }
+
+    async fn connect_as(keys: &NodeKeyPair, relay: SocketAddr) -> Self {
         let SocketAddr::V4(relay) = relay else { panic!("an IPv4 relay") };
         let server = ServerConnInfo {
             hostname: "localhost".to_owned(),
@@ -38,9 +42,8 @@ impl Peer {
             stun_only: false,
             supports_port_80: false,
         };
-        let keys = NodeKeyPair::random();
         // `connect` panics when it is refused; the test fails either way.
-        let client = soon(DefaultClient::connect([&server], &keys)).await.expect("login");
+        let client = soon(DefaultClient::connect([&server], keys)).await.expect("login");
         Self { key: keys.public, client }
     }
 
@@ -126,6 +129,37 @@ async fn ping_is_answered() {
     assert!(matches!(answer, Err(Error::UnexpectedRecvFrameType(FrameType::Pong))), "{answer:?}");
     a.send(&a, b"go on").await;
     a.expect(&a, b"go on").await;
+}
+
+/// ts_derp does not know what to do with a Health frame, and goes on.
+#[tokio::test]
+async fn a_contested_key_is_survived() {
+    let relay = Relay::start();
+    if relay.is_stock() {
+        return; // derper sends no Health
+    }
+    let keys = NodeKeyPair::random();
+    let first = Peer::connect_as(&keys, relay.address()).await;
+    let second = Peer::connect_as(&keys, relay.address()).await;
+    for sender in [&first, &second] {
+        sender.client.send_frame(&Ping { payload: *b"pingpong" }).await.expect("ping");
+        wants(sender, FrameType::Pong).await;
+    }
+    // The first takes the place of the second one again.
+    first.client.send_frame(&Ping { payload: *b"pingpong" }).await.expect("ping");
+    wants(&first, FrameType::Health).await;
+    wants(&first, FrameType::Pong).await;
+    wants(&second, FrameType::Health).await;
+    for sender in [&second, &first] {
+        sender.send(sender, b"go on").await;
+        sender.expect(sender, b"go on").await;
+    }
+}
+
+/// Demands a frame that ts_derp reports as one that it did not expect.
+async fn wants(peer: &Peer, kind: FrameType) {
+    let answer = soon(peer.client.recv_one()).await;
+    assert!(matches!(answer, Err(Error::UnexpectedRecvFrameType(got)) if got == kind), "{answer:?}");
 }
 
 /// ts_derp logs PeerGone and panics when one is short.
