@@ -256,8 +256,27 @@ impl Door {
             incoming,
             plaintext: [rest, plaintext].concat(),
             not_ideal: upgrade.not_ideal,
-            first_keepalive: self.keepalive + KEEPALIVE_SPREAD * u32::from(jitter[0]) / 255,
+            first_keepalive: first_keepalive(self.keepalive, jitter[0]),
         });
         Ok(())
+    }
+}
+
+/// How long after its login a client is sent its first keep-alive: spread over the values of a random byte.
+fn first_keepalive(interval: Duration, random: u8) -> Duration {
+    interval + KEEPALIVE_SPREAD * u32::from(random) / u32::from(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_keepalives_are_spread_over_five_seconds() {
+        let minute = Duration::from_secs(60);
+        let due: Vec<_> = (0..=u8::MAX).map(|random| first_keepalive(minute, random) - minute).collect();
+        assert_eq!((due[0], due[255]), (Duration::ZERO, Duration::from_secs(5)));
+        let gap = due.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(gap <= Some(Duration::from_millis(20)), "{gap:?}");
     }
 }
