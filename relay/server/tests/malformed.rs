@@ -133,6 +133,24 @@ async fn a_dripping_login_is_closed_at_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_is_closed_before_tls_and_before_http() {
+    let relay = Relay::start("login.handshake_timeout = \"1s\"\nlogin.idle_http_timeout = \"1s\"");
+    let refused =
+        |relay: &Relay, reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
+    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let closed = timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    relay.wait("it is counted", |relay| refused(relay, "handshake_timeout") == 1);
+    let config = Arc::new(trusting_anyone());
+    expect_close(handshake(&relay, &config).await, b"", "no request").await;
+    expect_close(handshake(&relay, &config).await, b"GET /derp HT", "half a request").await;
+    // One request is no licence to stay.
+    let probe = b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n";
+    expect_close(handshake(&relay, &config).await, probe, "no second request").await;
+    relay.wait("they are counted", |relay| refused(relay, "http_timeout") == 3);
+}
+
+#[tokio::test]
 async fn frames_that_break_their_layout_close_the_connection_with_their_reason() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());

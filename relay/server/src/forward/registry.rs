@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use relay_proto::presence::{Departure, Presence};
+use tracing::debug;
 use wire::key::NodePublic;
 
 use super::peer::Peer;
@@ -137,6 +138,7 @@ impl Registry {
             && presence.connections.note_sent(peer.id)
         {
             self.gauges.contested_total.fetch_add(1, Ordering::Relaxed);
+            debug!(peer = ?peer.key, address = %peer.address, "two clients use this key");
             presence.connections.connections().for_each(|each| tell(each, CONTESTED));
         }
     }
