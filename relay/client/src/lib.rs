@@ -27,4 +27,4 @@ pub use http::UpgradeError;
 pub use incoming::{READ_TIMEOUT, RecvError};
 pub use login::LoginError;
 pub use outgoing::SendError;
-pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, leaf_hash};
+pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, client_config, leaf_hash};

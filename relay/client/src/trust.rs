@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use rustls::{Error, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
@@ -94,9 +95,16 @@ pub fn leaf_hash(certificate: &CertificateDer<'_>) -> [u8; 32] {
 }
 
 /// What rustls needs to know. Without resumption: a resumed session shows the chain of the first one, and with it the
-/// node key that the relay had then.
-pub(crate) fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientConfig>, SetupError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+/// node key that the relay had then. AES-128 is offered before AES-256, as by Go's clients, and relays that leave the
+/// choice to the client take it.
+///
+/// # Errors
+///
+/// See [`SetupError`].
+pub fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientConfig>, SetupError> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| !AES_128.contains(&suite.suite()));
+    let provider = Arc::new(provider);
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions.list())?;
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
@@ -112,6 +120,13 @@ pub(crate) fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<
     config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
+
+/// The suites that come first.
+const AES_128: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+];
 
 /// Looks at the leaf alone.
 #[derive(Debug)]
@@ -195,4 +210,25 @@ fn verify_dates(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
         return Err(CertificateError::Expired.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aes_128_is_offered_first() {
+        for (versions, first) in [
+            (TlsVersions::Both, CipherSuite::TLS13_AES_128_GCM_SHA256),
+            (TlsVersions::Only12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+        ] {
+            let config = client_config(&Trust::Anyone, versions).unwrap();
+            let offered = config
+                .crypto_provider()
+                .cipher_suites
+                .iter()
+                .filter(|suite| versions == TlsVersions::Both || suite.version() == &TLS12);
+            assert_eq!(offered.map(|suite| suite.suite()).next(), Some(first));
+        }
+    }
 }
