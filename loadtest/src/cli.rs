@@ -10,6 +10,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
+use crate::protocol::Protocol;
 use crate::report::{compare, summarize};
 use crate::scenario::{fan_in, idle, latency, own_flood, pairs, ramp, storm, stun};
 use crate::target::{Security, Target};
@@ -19,7 +20,7 @@ mod args;
 
 use args::{CommonArgs, PairsArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
 
-/// Puts load on a DERP relay and says what it costs.
+/// Puts load on a relay and says what it costs.
 #[derive(Debug, Parser)]
 #[command(name = "towpath-loadtest", version)]
 struct Cli {
@@ -284,7 +285,12 @@ fn stun(args: &StunArgs) -> Result<ExitCode> {
         warm_up: args.time.warm_up,
         duration: args.time.duration,
     };
-    let target = Target { address: args.connect, name: String::new(), security: Security::Plain };
+    let target = Target {
+        address: args.connect,
+        name: String::new(),
+        security: Security::Plain,
+        protocol: Protocol::Derp,
+    };
     args.run.finish(stun::run(&args.run.setup(target)?, &plan)?)
 }
 

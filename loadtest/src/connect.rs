@@ -3,46 +3,56 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use wire::key::NodePrivate;
 
+use crate::dial::Connector;
 use crate::link::Link;
+use crate::protocol::{Key, Protocol};
 use crate::target::Target;
 
 /// Logins at a time: enough to keep a relay busy, too few to run into each other's deadline.
 const CONCURRENCY: usize = 32;
 
-/// The secret from which all keys of a run are made, so that each process knows the others' keys without being told.
-pub(crate) type Seed = [u8; 16];
-
-/// A fresh seed: no two runs meet under one key.
-pub(crate) fn seed() -> Result<Seed> {
-    let mut seed = Seed::default();
-    getrandom::fill(&mut seed).context("the system gives no randomness")?;
-    Ok(seed)
+/// What all keys of a run are made from, so that each process knows the others' keys without being told.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Seed {
+    pub(crate) secret: [u8; 16],
+    protocol: Protocol,
 }
 
-/// The key of the client `index` in `role`.
-pub(crate) fn key(seed: &Seed, role: &str, index: u32) -> NodePrivate {
-    let hash =
-        Sha256::new().chain_update(seed).chain_update(index.to_be_bytes()).chain_update(role).finalize();
-    NodePrivate::from_random(hash.into())
+impl Seed {
+    /// A fresh one: no two runs meet under one key.
+    pub(crate) fn new(target: &Target) -> Result<Self> {
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).context("the system gives no randomness")?;
+        Ok(Self { secret, protocol: target.protocol })
+    }
+
+    /// The key of the client `index` in `role`.
+    pub(crate) fn key(&self, role: &str, index: u32) -> Key {
+        let hash = Sha256::new()
+            .chain_update(self.secret)
+            .chain_update(index.to_be_bytes())
+            .chain_update(role)
+            .finalize();
+        Key::from_random(self.protocol, hash.into())
+    }
 }
 
 /// Logs all `keys` in. The links come in their order.
-pub(crate) fn connect_all(target: &Target, keys: Vec<NodePrivate>) -> Result<Vec<Link>> {
+pub(crate) fn connect_all(target: &Target, keys: Vec<Key>) -> Result<Vec<Link>> {
     runtime()?.block_on(async {
-        let dialer = Arc::new(target.dialer()?);
+        let dialer = Arc::new(Connector::new(target)?);
         let slots = Arc::new(Semaphore::new(CONCURRENCY));
         let mut logins = JoinSet::new();
         for (index, key) in keys.into_iter().enumerate() {
             let (dialer, slot) = (dialer.clone(), slots.clone().acquire_owned());
             logins.spawn(async move {
                 let _slot = slot.await;
-                let client = dialer.connect(&key).await?;
-                anyhow::Ok((index, Link::new(client)?))
+                anyhow::Ok((index, dialer.connect(&key).await?))
             });
         }
         let mut links = Vec::with_capacity(logins.len());

@@ -1,4 +1,4 @@
-//! Load on a DERP relay, measured honestly.
+//! Load on a relay, measured honestly.
 //!
 //! The rules that make a figure worth printing:
 //!
@@ -20,6 +20,7 @@ pub mod cli;
 mod clock;
 mod connect;
 mod crew;
+mod dial;
 mod flow;
 mod histogram;
 mod link;
@@ -27,6 +28,7 @@ mod machine;
 mod page;
 pub mod plot;
 mod prometheus;
+mod protocol;
 pub mod report;
 pub mod scenario;
 mod server;
@@ -34,4 +36,5 @@ mod target;
 mod worker;
 
 pub use crew::Setup;
+pub use protocol::Protocol;
 pub use target::{Security, Target, TrustIn};

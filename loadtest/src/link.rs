@@ -1,17 +1,18 @@
 //! One connection to the relay, for a thread that serves many: non-blocking, with the thread's buffers.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use relay_client::{Client, Raw};
-use relay_proto::client::{ClientSession, StreamError};
 use rustls::client::UnbufferedClientConnection;
 use tls::{MAX_RECORD, Reader, SealBuffer, Writer};
 use wire::derp::frame::{ClientFrame, PingData, ServerFrame};
 use wire::pool::BufferPool;
+
+use crate::protocol::{Protocol, Session};
 
 /// How much is read at once.
 const READ_SIZE: usize = 64 * 1024;
@@ -48,12 +49,15 @@ pub(crate) enum ReadOutcome {
     Closed,
 }
 
+/// The two halves of TLS.
+type Tls = (Reader<UnbufferedClientConnection>, Writer<UnbufferedClientConnection>);
+
 /// A logged-in connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     socket: mio::net::TcpStream,
-    tls: Option<(Reader<UnbufferedClientConnection>, Writer<UnbufferedClientConnection>)>,
-    session: ClientSession,
+    tls: Option<Tls>,
+    session: Session,
     /// What was read and not opened.
     tail: Vec<u8>,
     /// What was opened and not used, from the login.
@@ -64,11 +68,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes over a client.
-    pub(crate) fn new(client: Client) -> io::Result<Self> {
-        let Raw { socket, tls, session, incoming, plaintext } = client.into_raw()?;
+    /// Takes over a connection: `socket`, which must be non-blocking, what was read and not opened, and what was opened
+    /// and not used.
+    pub(crate) fn new(
+        socket: TcpStream,
+        tls: Option<Tls>,
+        session: Session,
+        tail: Vec<u8>,
+        early: Vec<u8>,
+    ) -> Self {
         let socket = mio::net::TcpStream::from_std(socket);
-        Ok(Self { socket, tls, session, tail: incoming, early: plaintext, unsent: Vec::new(), sent: 0 })
+        Self { socket, tls, session, tail, early, unsent: Vec::new(), sent: 0 }
     }
 
     /// Has the poll tell, once for each change, when there is something to read or room to write.
@@ -79,6 +89,11 @@ impl Link {
     /// Whether the socket has not taken all that was sent.
     pub(crate) const fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// What the relay speaks, and thus what [`send`](Self::send) must be given.
+    pub(crate) const fn protocol(&self) -> Protocol {
+        self.session.protocol()
     }
 
     /// Seals the frames in `scratch` into one run of records and writes them at once. Only when not blocked; may leave
@@ -147,7 +162,7 @@ impl Link {
                         }
                     })?;
                 if let Some(error) = broken {
-                    return Err(error.into());
+                    return Err(error);
                 }
                 self.tail.clear();
                 self.tail.extend_from_slice(&incoming[opened.consumed..]);
@@ -157,7 +172,7 @@ impl Link {
         if let Some(data) = frames.ping
             && !self.is_blocked()
         {
-            ClientFrame::Pong(data).encode(&mut scratch.frames);
+            self.protocol().encode(&ClientFrame::Pong(data), &mut scratch.frames);
             self.send(scratch)?;
         }
         Ok(if closed { ReadOutcome::Closed } else { outcome })
@@ -166,17 +181,13 @@ impl Link {
 
 /// Cuts plaintext into frames.
 struct Frames<'a> {
-    session: &'a mut ClientSession,
+    session: &'a mut Session,
     pool: &'a mut BufferPool,
     ping: Option<PingData>,
 }
 
 impl Frames<'_> {
-    fn cut(
-        &mut self,
-        mut plaintext: &[u8],
-        on_frame: &mut impl FnMut(ServerFrame<'_>),
-    ) -> Result<(), StreamError> {
+    fn cut(&mut self, mut plaintext: &[u8], on_frame: &mut impl FnMut(ServerFrame<'_>)) -> Result<()> {
         while let Some(frame) = self.session.next(&mut plaintext, self.pool)? {
             match frame {
                 ServerFrame::Ping(data) => self.ping = Some(data),

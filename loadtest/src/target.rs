@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Result;
-use relay_client::{Dialer, TlsVersions, Trust};
 use serde::{Deserialize, Serialize};
+
+use crate::protocol::Protocol;
 
 /// A relay to put load on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub struct Target {
     pub name: String,
     /// How the connection is secured.
     pub security: Security,
+    /// What it speaks.
+    pub protocol: Protocol,
 }
 
 /// How a connection is secured.
@@ -35,19 +37,4 @@ pub enum TrustIn {
     Pin([u8; 32]),
     /// Anyone who answers.
     Anyone,
-}
-
-impl Target {
-    pub(crate) fn dialer(&self) -> Result<Dialer> {
-        let (trust, versions) = match &self.security {
-            Security::Plain => return Ok(Dialer::plain(&self.name, self.address.port()).at(self.address)),
-            Security::Tls(trust) => (trust, TlsVersions::Both),
-            Security::Tls12(trust) => (trust, TlsVersions::Only12),
-        };
-        let trust = match trust {
-            TrustIn::Pin(hash) => Trust::Pin(*hash),
-            TrustIn::Anyone => Trust::Anyone,
-        };
-        Ok(Dialer::tls(&self.name, self.address.port(), &trust, versions)?.at(self.address))
-    }
 }

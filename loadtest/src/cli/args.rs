@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::crew::Setup;
 use crate::page;
+use crate::protocol::Protocol;
 use crate::report::{File, Report};
 use crate::scenario::pairs;
 use crate::target::{Security, Target, TrustIn};
@@ -29,6 +30,9 @@ pub(super) struct CommonArgs {
     /// What the relay is called in TLS and HTTP
     #[arg(long, default_value = "localhost")]
     server_name: String,
+    /// What the relay speaks
+    #[arg(long, value_enum, default_value_t)]
+    protocol: Protocol,
     #[command(flatten)]
     trust: TrustArgs,
     /// Offer TLS 1.2 only
@@ -142,7 +146,8 @@ impl CommonArgs {
     /// What all scenarios need to know.
     pub(super) fn setup(&self) -> Result<Setup> {
         let security = self.security()?;
-        self.run.setup(Target { address: self.connect, name: self.server_name.clone(), security })
+        let name = self.server_name.clone();
+        self.run.setup(Target { address: self.connect, name, security, protocol: self.protocol })
     }
 
     /// Says what came of it.

@@ -1,7 +1,6 @@
 //! The process that receives, and takes stock.
 
-use std::collections::{BTreeMap, HashMap};
-use std::os::unix::net::UnixDatagram;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use wire::derp::frame::ServerFrame;
 use wire::key::NodePublic;
 
+use super::acknowledge::Post;
 use super::packet;
 use super::schedule::{Routes, Timeline};
 use super::sender::{RECEIVER, SENDER};
@@ -94,7 +94,7 @@ pub(crate) fn run(target: &Target, job: ReceiveJob, desk: &mut Desk) -> Result<R
     }
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let post = (!job.mailboxes.is_empty()).then(|| Post::new(&job)).transpose()?;
+    let post = (!job.mailboxes.is_empty()).then(|| Post::new(job.mailboxes)).transpose()?;
     receive(inboxes, timeline, poll, post, desk)
 }
 
@@ -146,10 +146,10 @@ impl Inbox {
         receivers: &[u32],
     ) -> Result<Vec<Self>> {
         machine::allow_connections(receivers.len() as u64)?;
-        let keys = receivers.iter().map(|id| connect::key(seed, RECEIVER, *id)).collect();
+        let keys = receivers.iter().map(|id| seed.key(RECEIVER, *id)).collect();
         let links = connect::connect_all(target, keys)?.into_iter().zip(receivers);
         let inboxes = links.map(|(link, &id)| {
-            let from = routes.to(id).map(|flow| connect::key(seed, SENDER, flow).public());
+            let from = routes.to(id).map(|flow| seed.key(SENDER, flow).public());
             let flows = from.map(|from| Flow { from, sequence: Sequence::default() }).collect();
             Self { id, link, routes, flows, delivered: 0 }
         });
@@ -241,36 +241,5 @@ impl Ledger {
         self.receipts.usage = usage;
         self.receipts.delivered_to = inboxes.iter().map(|inbox| (inbox.id, inbox.delivered)).collect();
         self.receipts
-    }
-}
-
-/// Acknowledgements on their way to the senders, past the relay.
-struct Post {
-    socket: UnixDatagram,
-    mailboxes: Vec<PathBuf>,
-    letters: HashMap<usize, Vec<u8>>,
-}
-
-impl Post {
-    fn new(job: &ReceiveJob) -> Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
-        Ok(Self { socket, mailboxes: job.mailboxes.clone(), letters: HashMap::new() })
-    }
-
-    fn note(&mut self, flow: u32, next: u64) {
-        let letter = self.letters.entry(flow as usize % self.mailboxes.len()).or_default();
-        letter.extend_from_slice(&flow.to_be_bytes());
-        letter.extend_from_slice(&next.to_be_bytes());
-    }
-
-    fn send(&mut self) {
-        for (mailbox, letter) in &mut self.letters {
-            if !letter.is_empty() {
-                // A letter that finds a mailbox full is made good by the next; one that is the last, by the sender.
-                let _ = self.socket.send_to(letter, &self.mailboxes[*mailbox]);
-                letter.clear();
-            }
-        }
     }
 }

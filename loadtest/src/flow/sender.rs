@@ -1,15 +1,15 @@
 //! The process that sends: an open loop by a schedule, as much as the relay takes, or within a window.
 
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
 use wire::derp::frame::{ClientFrame, ServerFrame};
 use wire::key::NodePublic;
 
+use super::acknowledge::Mailbox;
 use super::packet::{Composer, Label, Sizes};
 use super::schedule::{Routes, Schedule, Timeline};
 use crate::clock;
@@ -36,8 +36,6 @@ const LAST_WORDS: u64 = clock::SECOND;
 const WINDOW_STALL: u64 = clock::SECOND / 5;
 
 const ACKNOWLEDGEMENTS: Token = Token(usize::MAX);
-/// An acknowledgement: flow, and one more than the highest number that has come.
-pub(crate) const ACKNOWLEDGEMENT_LEN: usize = 12;
 
 /// How fast packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +114,7 @@ struct Sender<'a> {
     job: &'a SendJob,
     timeline: Timeline,
     flows: Vec<Flow>,
-    mailbox: Option<UnixDatagram>,
+    mailbox: Option<Mailbox>,
     scratch: Scratch,
     composer: Composer,
     all_sent: u64,
@@ -127,12 +125,15 @@ struct Sender<'a> {
 pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Sendings> {
     machine::allow_connections(job.flows.len() as u64)?;
     let mut poll = Poll::new()?;
-    let mailbox = job.mailbox.as_ref().map(|path| open_mailbox(path, &poll)).transpose()?;
-    let keys = job.flows.iter().map(|flow| connect::key(&job.seed, SENDER, *flow)).collect();
+    let mailbox = match &job.mailbox {
+        Some(path) => Some(Mailbox::open(path, poll.registry(), ACKNOWLEDGEMENTS)?),
+        None => None,
+    };
+    let keys = job.flows.iter().map(|flow| job.seed.key(SENDER, *flow)).collect();
     let mut flows = Vec::with_capacity(job.flows.len());
     for (mut link, &id) in connect::connect_all(target, keys)?.into_iter().zip(&job.flows) {
         link.register(poll.registry(), Token(flows.len()))?;
-        let to = connect::key(&job.seed, RECEIVER, job.routes.receiver_of(id)).public();
+        let to = job.seed.key(RECEIVER, job.routes.receiver_of(id)).public();
         flows.push(Flow {
             id,
             to,
@@ -167,14 +168,6 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
         Pace::Window(window) => sender.run_as_it_fits(window.into(), &mut poll, desk)?,
     }
     Ok(sender.did)
-}
-
-fn open_mailbox(path: &PathBuf, poll: &Poll) -> Result<UnixDatagram> {
-    let mailbox = UnixDatagram::bind(path).with_context(|| format!("binding {}", path.display()))?;
-    mailbox.set_nonblocking(true)?;
-    let mut source = mio::unix::SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&mailbox));
-    poll.registry().register(&mut source, ACKNOWLEDGEMENTS, Interest::READABLE)?;
-    Ok(mailbox)
 }
 
 impl Sender<'_> {
@@ -321,7 +314,8 @@ impl Sender<'_> {
         for number in flow.number..flow.number + packets {
             let label = Label { flow: flow.id, number, due };
             let packet = self.composer.compose(&label, self.job.sizes.of(number));
-            ClientFrame::SendPacket { to: flow.to, packet }.encode(&mut self.scratch.frames);
+            let frame = ClientFrame::SendPacket { to: flow.to, packet };
+            flow.link.protocol().encode(&frame, &mut self.scratch.frames);
         }
         flow.number += packets;
         self.all_sent += packets;
@@ -379,25 +373,14 @@ impl Sender<'_> {
     }
 
     fn take_acknowledgements(&mut self) -> Result<()> {
-        let Some(mailbox) = &self.mailbox else { return Ok(()) };
-        let now = clock::now();
-        let mut letter = [0; 1024 * ACKNOWLEDGEMENT_LEN];
-        loop {
-            let len = match mailbox.recv(&mut letter) {
-                Ok(len) => len,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            for entry in letter[..len].as_chunks::<ACKNOWLEDGEMENT_LEN>().0 {
-                let &[a, b, c, d, ref next @ ..] = entry;
-                let id = u32::from_be_bytes([a, b, c, d]);
-                if let Ok(turn) = self.flows.binary_search_by_key(&id, |flow| flow.id) {
-                    let flow = &mut self.flows[turn];
-                    flow.acknowledged = flow.acknowledged.max(u64::from_be_bytes(*next));
-                    flow.acknowledged_at = now;
-                }
+        let (Some(mailbox), now) = (&self.mailbox, clock::now()) else { return Ok(()) };
+        let flows = &mut self.flows;
+        mailbox.take(|id, next| {
+            if let Ok(turn) = flows.binary_search_by_key(&id, |flow| flow.id) {
+                flows[turn].acknowledged = flows[turn].acknowledged.max(next);
+                flows[turn].acknowledged_at = now;
             }
-        }
+        })
     }
 
     fn report(&self, now: u64, desk: &mut Desk) -> Result<()> {

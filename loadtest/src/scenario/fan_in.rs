@@ -95,7 +95,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
     if plan.batch == 0 || plan.rate == Some(0) || plan.duration.is_zero() {
         bail!("batch, rate and duration must not be zero");
     }
-    let seed = connect::seed()?;
+    let seed = Seed::new(&setup.target)?;
     let routes = Routes { flows: plan.senders, receivers: plan.receivers };
     let Plan { warm_up, duration, .. } = *plan;
     let send = SendJob {
@@ -148,7 +148,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
 
 /// The part of the one that never reads; whether the relay has closed on it.
 pub(crate) fn be_deaf(target: &Target, job: &Job, desk: &mut Desk) -> Result<bool> {
-    let mut links = connect::connect_all(target, vec![connect::key(&job.seed, RECEIVER, DEAF)])?;
+    let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, DEAF)])?;
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
     while clock::now() < timeline.end {

@@ -83,7 +83,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<IdleReport> {
         bail!("the steps must be even numbers of connections, each more than the one before");
     }
     let Some(server) = setup.server()? else { bail!("the memory of which process? (--server-pid)") };
-    let job = Job { seed: connect::seed()?, steps: plan.steps.clone(), rest: plan.rest };
+    let job = Job { seed: Seed::new(&setup.target)?, steps: plan.steps.clone(), rest: plan.rest };
     let mut crew = Crew::start(setup, vec![worker::Job::Idle(job)])?;
     crew.wait_ready()?;
     let mut weighed = vec![(0, server.resident()?)];
@@ -147,10 +147,10 @@ impl Clients<'_> {
         const ROLE: &str = "idle";
         let first = self.clients.len();
         let new = u32::try_from(first).unwrap_or(u32::MAX)..connections;
-        let keys = new.clone().map(|index| connect::key(seed, ROLE, index)).collect();
+        let keys = new.clone().map(|index| seed.key(ROLE, index)).collect();
         for (mut link, index) in connect::connect_all(target, keys)?.into_iter().zip(new) {
             link.register(self.poll.registry(), Token(self.clients.len()))?;
-            let partner = connect::key(seed, ROLE, index ^ 1).public();
+            let partner = seed.key(ROLE, index ^ 1).public();
             self.clients.push(Client { link, partner, sequence: Sequence::default(), received: 0 });
         }
         let mut composer = Composer::new();
@@ -158,7 +158,8 @@ impl Clients<'_> {
             for number in 0..PACKETS {
                 let label = Label { flow: u32::try_from(index)?, number, due: clock::now() };
                 let packet = composer.compose(&label, PACKET_LEN);
-                ClientFrame::SendPacket { to: client.partner, packet }.encode(&mut self.scratch.frames);
+                let frame = ClientFrame::SendPacket { to: client.partner, packet };
+                client.link.protocol().encode(&frame, &mut self.scratch.frames);
             }
             client.link.send(&mut self.scratch)?;
         }

@@ -22,6 +22,7 @@ use crate::histogram::{Durations, Quantiles};
 use crate::link::{Link, ReadOutcome, Scratch};
 use crate::machine::{Stopwatch, Usage};
 use crate::plot::{self, Plot};
+use crate::protocol::Key;
 use crate::report::{Report, Row, Unit};
 use crate::scenario::pairs::{self, Damage, MAX_OCCUPANCY, PairsReport};
 use crate::server::ServerUsage;
@@ -120,10 +121,11 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<LatencyReport> {
     }
     let Plan { via, rate, warm_up, duration, .. } = *plan;
     let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
-    let mut jobs = vec![worker::Job::Probe(Job { seed: connect::seed()?, via, rate, warm_up, duration })];
+    let mut jobs =
+        vec![worker::Job::Probe(Job { seed: Seed::new(&setup.target)?, via, rate, warm_up, duration })];
     if let Some(background) = &plan.background {
         pairs::check(background)?;
-        jobs.extend(pairs::jobs(background, mailboxes.path().into())?);
+        jobs.extend(pairs::jobs(setup, background, mailboxes.path().into())?);
     }
     let server = setup.server()?;
     let mut crew = Crew::start(setup, jobs)?;
@@ -170,8 +172,8 @@ struct Probe<'a> {
 
 /// The part of the process.
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Probed> {
-    let keys = [0, 1].map(|index| connect::key(&job.seed, ROLE, index));
-    let peers = keys.each_ref().map(wire::key::NodePrivate::public);
+    let keys = [0, 1].map(|index| job.seed.key(ROLE, index));
+    let peers = keys.each_ref().map(Key::public);
     let count = if job.via == Via::Ping { 1 } else { 2 };
     let mut poll = Poll::new()?;
     let mut links = connect::connect_all(target, keys.into_iter().take(count).collect())?;
@@ -244,13 +246,14 @@ impl Probe<'_> {
                 // Its poll tells when it is not; the end must not be slept through.
                 return Ok(now + clock::nanos(PATIENCE));
             }
-            match self.via {
-                Via::Ping => ClientFrame::Ping(self.next.to_be_bytes()).encode(&mut self.scratch.frames),
+            let frame = match self.via {
+                Via::Ping => ClientFrame::Ping(self.next.to_be_bytes()),
                 Via::Peer(len) => {
                     let packet = self.composer.compose(&Label { flow: 0, number: self.next, due }, len);
-                    ClientFrame::SendPacket { to: self.peers[PEER], packet }.encode(&mut self.scratch.frames);
+                    ClientFrame::SendPacket { to: self.peers[PEER], packet }
                 }
-            }
+            };
+            self.links[PROBER].protocol().encode(&frame, &mut self.scratch.frames);
             self.links[PROBER].send(&mut self.scratch)?;
             self.next += 1;
             if self.timeline.measures(due) {
@@ -262,11 +265,12 @@ impl Probe<'_> {
 
     fn read(&mut self, index: usize) -> Result<()> {
         let Self { links, scratch, answers, peers, via, schedule, timeline, next, sequence, did, .. } = self;
+        let protocol = links[index].protocol();
         loop {
             let outcome = links[index].read(scratch, |frame| {
                 let number = match frame {
                     ServerFrame::RecvPacket { from, packet } if index == PEER => {
-                        ClientFrame::SendPacket { to: from, packet }.encode(answers);
+                        protocol.encode(&ClientFrame::SendPacket { to: from, packet }, answers);
                         return;
                     }
                     ServerFrame::Pong(number) if *via == Via::Ping => Some(u64::from_be_bytes(number)),

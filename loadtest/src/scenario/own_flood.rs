@@ -152,7 +152,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<OwnFloodReport> {
 }
 
 fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
-    let seed = connect::seed()?;
+    let seed = Seed::new(&setup.target)?;
     let routes = Routes { flows: 2 * plan.strangers, receivers: 2 };
     let Plan { warm_up, duration, .. } = *plan;
     let send = |receiver| {
@@ -226,7 +226,7 @@ pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Recei
     for inbox in &mut inboxes {
         inbox.link.register(poll.registry(), Token(0))?;
     }
-    let to = connect::key(&job.seed, SINK, 0).public();
+    let to = job.seed.key(SINK, 0).public();
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
     let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
@@ -257,7 +257,8 @@ pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Recei
             while scratch.frames.len() < RUN_LEN {
                 let packet =
                     composer.compose(&Label { flow: FLOODER, number, due: now }, job.sizes.of(number));
-                ClientFrame::SendPacket { to, packet }.encode(&mut scratch.frames);
+                let frame = ClientFrame::SendPacket { to, packet };
+                inboxes[0].link.protocol().encode(&frame, &mut scratch.frames);
                 number += 1;
             }
             inboxes[0].link.send(&mut scratch)?;
@@ -272,11 +273,11 @@ pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Recei
 /// The part of the client that gets the flood.
 pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
     let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, vec![connect::key(&job.seed, SINK, 0)])?;
+    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)])?;
     for link in &mut links {
         link.register(poll.registry(), Token(0))?;
     }
-    let flooder = connect::key(&job.seed, crate::flow::sender::RECEIVER, FLOODER).public();
+    let flooder = job.seed.key(crate::flow::sender::RECEIVER, FLOODER).public();
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
     let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);

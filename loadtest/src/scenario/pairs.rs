@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect;
+use crate::connect::Seed;
 use crate::crew::{Crew, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::Routes;
@@ -103,7 +103,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<PairsReport> {
     check(plan)?;
     let server = setup.server()?;
     let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
-    let mut crew = Crew::start(setup, jobs(plan, mailboxes.path().into())?)?;
+    let mut crew = Crew::start(setup, jobs(setup, plan, mailboxes.path().into())?)?;
     let usage = crew.measure(server, plan.warm_up, plan.duration)?;
     Ok(report(plan, crew.outcomes()?, usage))
 }
@@ -122,8 +122,8 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
     }
 }
 
-pub(super) fn jobs(plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
-    let seed = connect::seed()?;
+pub(super) fn jobs(setup: &Setup, plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
+    let seed = Seed::new(&setup.target)?;
     let of = |process, processes| (process..plan.pairs).step_by(processes as usize).collect::<Vec<_>>();
     let mailboxes: Vec<_> = match plan.pace {
         Pace::Window(_) => (0..plan.senders).map(|sender| mailboxes.join(sender.to_string())).collect(),

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::clock::{self, SECOND};
 use crate::connect::{self, Seed};
 use crate::crew::{Crew, Message, Order, Progress, Setup};
+use crate::dial::Connector;
 use crate::histogram::{Durations, Quantiles};
 use crate::machine::{self, Usage};
 use crate::plot::{self, Plot};
@@ -79,7 +80,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
         bail!("connections, concurrency and processes must not be zero");
     }
     let server = setup.server()?;
-    let seed = connect::seed()?;
+    let seed = Seed::new(&setup.target)?;
     let jobs = (0..plan.processes).map(|process| {
         let share =
             plan.connections / plan.processes + u32::from(process < plan.connections % plan.processes);
@@ -99,7 +100,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
 /// The part of one process.
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Stormed> {
     machine::allow_connections(job.concurrency.into())?;
-    let dialer = Arc::new(target.dialer()?);
+    let dialer = Arc::new(Connector::new(target)?);
     let role = format!("storm {}", job.process);
     desk.say(&Message::Ready)?;
     desk.wait_for_go()?;
@@ -109,7 +110,7 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Storme
         let (mut logins, mut next) = (JoinSet::new(), 0);
         loop {
             while next < job.connections && logins.len() < job.concurrency as usize {
-                let (dialer, key) = (dialer.clone(), connect::key(&job.seed, &role, next));
+                let (dialer, key) = (dialer.clone(), job.seed.key(&role, next));
                 next += 1;
                 logins.spawn(async move {
                     let begun = clock::now();
@@ -123,9 +124,9 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Storme
                     did.connected += 1;
                     did.latency.record(nanos);
                 }
-                (_, Err(error)) => {
-                    *did.failed.entry(error.step().label().to_owned()).or_default() += 1;
-                    did.failure.get_or_insert_with(|| error.to_string());
+                (_, Err(failure)) => {
+                    *did.failed.entry(failure.step.label().to_owned()).or_default() += 1;
+                    did.failure.get_or_insert_with(|| format!("{:#}", failure.error));
                 }
             }
             let now = clock::now();

@@ -16,7 +16,7 @@ use stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 use udp::{Batch, BatchSocket, LocalAddr};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::Seed;
 use crate::crew::{Crew, Message, Progress, Setup};
 use crate::flow::schedule::Timeline;
 use crate::histogram::{Durations, Quantiles};
@@ -105,7 +105,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StunReport> {
     if !(1..=udp::BATCH_MAX as u32).contains(&plan.window) {
         bail!("a window is of 1 to {} requests", udp::BATCH_MAX);
     }
-    let seed = connect::seed()?;
+    let seed = Seed::new(&setup.target)?;
     let at = |process: u32| (u64::from(plan.sockets) * u64::from(process) / u64::from(plan.processes)) as u32;
     let jobs = (0..plan.processes).map(|process| {
         worker::Job::Stun(Job {
@@ -168,7 +168,7 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked>
     }
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let [a, b, c, d, ..] = job.seed;
+    let [a, b, c, d, ..] = job.seed.secret;
     let questions = Questions {
         server: target.address,
         prefix: [a, b, c, d],

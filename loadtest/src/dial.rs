@@ -1,0 +1,104 @@
+//! One connection, from its address to a login, in the target's protocol.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use relay_client::{CONNECT_TIMEOUT, Dialer, Raw, Step, TlsVersions, Trust, client_config};
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use tls::{Parts, RecordLayer};
+use tokio::net::TcpStream;
+
+use crate::link::Link;
+use crate::protocol::{Key, Protocol, Session, iroh};
+use crate::target::{Security, Target, TrustIn};
+
+/// A relay to connect to, any number of times.
+#[derive(Debug)]
+pub(crate) enum Connector {
+    Derp(Dialer),
+    Iroh { address: SocketAddr, name: String, config: Arc<ClientConfig> },
+}
+
+/// A connection that was not made.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The step that failed.
+    pub(crate) step: Step,
+    pub(crate) error: Error,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error.context(format!("the step `{}`", failure.step.label()))
+    }
+}
+
+impl Connector {
+    pub(crate) fn new(target: &Target) -> Result<Self> {
+        let Target { address, name, .. } = target;
+        let (trust, versions) = match &target.security {
+            Security::Plain if target.protocol == Protocol::Iroh => {
+                bail!("iroh-relay is measured over TLS only")
+            }
+            Security::Plain => return Ok(Self::Derp(Dialer::plain(name, address.port()).at(*address))),
+            Security::Tls(trust) => (trust, TlsVersions::Both),
+            Security::Tls12(trust) => (trust, TlsVersions::Only12),
+        };
+        let trust = match trust {
+            TrustIn::Pin(hash) => Trust::Pin(*hash),
+            TrustIn::Anyone => Trust::Anyone,
+        };
+        Ok(match target.protocol {
+            Protocol::Derp => Self::Derp(Dialer::tls(name, address.port(), &trust, versions)?.at(*address)),
+            Protocol::Iroh => {
+                let config = client_config(&trust, versions)?;
+                Self::Iroh { address: *address, name: name.clone(), config }
+            }
+        })
+    }
+
+    /// Connects and logs `key` in. Returns when the relay has confirmed the login.
+    pub(crate) async fn connect(&self, key: &Key) -> Result<Link, Failure> {
+        match (self, key) {
+            (Self::Derp(dialer), Key::Derp(key)) => {
+                let client = dialer.connect(key).await;
+                let client = client.map_err(|error| Failure { step: error.step(), error: error.into() })?;
+                let raw =
+                    client.into_raw().map_err(|error| Failure { step: Step::Login, error: error.into() })?;
+                let Raw { socket, tls, session, incoming, plaintext } = raw;
+                Ok(Link::new(socket, tls, Session::Derp(session), incoming, plaintext))
+            }
+            (Self::Iroh { address, name, config }, Key::Iroh(key)) => {
+                let mut step = Step::Tcp;
+                let steps = connect_iroh(*address, name, config, key, &mut step);
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
+                let connected = connected.unwrap_or_else(|_elapsed| Err(anyhow!("the deadline has passed")));
+                connected.map_err(|error| Failure { step, error })
+            }
+            _ => Err(Failure { step: Step::Login, error: anyhow!("a key of another protocol") }),
+        }
+    }
+}
+
+async fn connect_iroh(
+    address: SocketAddr,
+    name: &str,
+    config: &Arc<ClientConfig>,
+    key: &aws_lc_rs::signature::Ed25519KeyPair,
+    step: &mut Step,
+) -> Result<Link> {
+    let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+    socket.set_nodelay(true)?;
+    *step = Step::Tls;
+    let server_name = ServerName::try_from(name.to_owned())?;
+    let connection = UnbufferedClientConnection::new(config.clone(), server_name)?;
+    let mut stream = tls::Stream::handshake(socket, connection).await?;
+    *step = Step::Login;
+    let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
+    let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;
+    let early = [rest, plaintext].concat();
+    Ok(Link::new(io.into_std()?, Some((reader, writer)), Session::Iroh(session), incoming, early))
+}
