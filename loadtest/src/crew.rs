@@ -1,6 +1,7 @@
 //! The processes of a scenario: started, told and listened to over their standard streams, a line of JSON at a time.
 
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -85,6 +86,12 @@ struct Worker {
     reached: u32,
     progress: Progress,
     outcome: Option<Outcome>,
+}
+
+/// `total` things, divided among so many processes.
+pub(crate) fn divide(total: u32, processes: u32) -> impl Iterator<Item = Range<u32>> {
+    let at = move |process: u32| (u64::from(total) * u64::from(process) / u64::from(processes)) as u32;
+    (0..processes).map(move |process| at(process)..at(process + 1))
 }
 
 /// The processes of a scenario. They end with this value.

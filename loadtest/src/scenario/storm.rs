@@ -1,6 +1,7 @@
 //! A storm of connects: full handshakes and logins, one after the other on so many at a time, each closed at once.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::{self, SECOND};
 use crate::connect::{self, Seed};
-use crate::crew::{Crew, Message, Order, Progress, Setup};
+use crate::crew::{Crew, Message, Order, Progress, Setup, divide};
 use crate::dial::Connector;
 use crate::histogram::{Durations, Quantiles};
 use crate::machine::{self, Usage};
@@ -21,6 +22,8 @@ use crate::worker::{self, Desk, Outcome};
 
 /// A process that sleeps less than this share of the time could not have made more connections.
 const MAX_OCCUPANCY: f64 = 0.97;
+
+const ROLE: &str = "storm";
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -55,8 +58,7 @@ pub struct StormReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     seed: Seed,
-    process: u32,
-    connections: u32,
+    clients: Range<u32>,
     concurrency: u32,
 }
 
@@ -81,11 +83,8 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
     }
     let server = setup.server()?;
     let seed = Seed::new(&setup.target)?;
-    let jobs = (0..plan.processes).map(|process| {
-        let share =
-            plan.connections / plan.processes + u32::from(process < plan.connections % plan.processes);
-        worker::Job::Storm(Job { seed, process, connections: share, concurrency: plan.concurrency })
-    });
+    let jobs = divide(plan.connections, plan.processes)
+        .map(|clients| worker::Job::Storm(Job { seed, clients, concurrency: plan.concurrency }));
     let mut crew = Crew::start(setup, jobs.collect())?;
     crew.wait_ready()?;
     let before = server.map(|server| server.sample()).transpose()?;
@@ -101,17 +100,17 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Stormed> {
     machine::allow_connections(job.concurrency.into())?;
     let dialer = Arc::new(Connector::new(target)?);
-    let role = format!("storm {}", job.process);
     desk.say(&Message::Ready)?;
     desk.wait_for_go()?;
     let stopwatch = Usage::of_thread()?;
     let mut did = Stormed::default();
     connect::runtime()?.block_on(async {
-        let (mut logins, mut next) = (JoinSet::new(), 0);
+        let (mut logins, mut clients) = (JoinSet::new(), job.clients.clone());
         loop {
-            while next < job.connections && logins.len() < job.concurrency as usize {
-                let (dialer, key) = (dialer.clone(), job.seed.key(&role, next));
-                next += 1;
+            while logins.len() < job.concurrency as usize
+                && let Some(client) = clients.next()
+            {
+                let (dialer, key) = (dialer.clone(), job.seed.key(ROLE, client));
                 logins.spawn(async move {
                     let begun = clock::now();
                     let connected = dialer.connect(&key).await;
