@@ -42,27 +42,55 @@ impl Seed {
     }
 }
 
+/// In which order clients log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Logins {
+    /// Many at a time.
+    Together,
+    /// One after the other, from the one at this place to the last, and then those before it.
+    InTurn(usize),
+}
+
 /// Logs all `keys` in. The links come in their order.
-pub(crate) fn connect_all(target: &Target, keys: Vec<Key>) -> Result<Vec<Link>> {
+pub(crate) fn connect_all(target: &Target, keys: Vec<Key>, logins: Logins) -> Result<Vec<Link>> {
+    let connector = Connector::new(target)?;
     runtime()?.block_on(async {
-        let dialer = Arc::new(Connector::new(target)?);
-        let slots = Arc::new(Semaphore::new(CONCURRENCY));
-        let mut logins = JoinSet::new();
-        for (index, key) in keys.into_iter().enumerate() {
-            let (dialer, slot) = (dialer.clone(), slots.clone().acquire_owned());
-            logins.spawn(async move {
-                let _slot = slot.await;
-                anyhow::Ok((index, dialer.connect(&key).await?))
-            });
+        match logins {
+            Logins::Together => connect_together(connector, keys).await,
+            Logins::InTurn(first) => connect_in_turn(&connector, keys, first).await,
         }
-        let mut links = Vec::with_capacity(logins.len());
-        while let Some(login) = logins.join_next().await {
-            let count = links.len();
-            links.push(login?.with_context(|| format!("connecting, after {count} that succeeded"))?);
-        }
-        links.sort_unstable_by_key(|(index, _)| *index);
-        Ok(links.into_iter().map(|(_, link)| link).collect())
     })
+}
+
+async fn connect_together(connector: Connector, keys: Vec<Key>) -> Result<Vec<Link>> {
+    let connector = Arc::new(connector);
+    let slots = Arc::new(Semaphore::new(CONCURRENCY));
+    let mut logins = JoinSet::new();
+    for (index, key) in keys.into_iter().enumerate() {
+        let (connector, slot) = (connector.clone(), slots.clone().acquire_owned());
+        logins.spawn(async move {
+            let _slot = slot.await;
+            anyhow::Ok((index, connector.connect(&key).await?))
+        });
+    }
+    let mut links = Vec::with_capacity(logins.len());
+    while let Some(login) = logins.join_next().await {
+        let count = links.len();
+        links.push(login?.with_context(|| format!("connecting, after {count} that succeeded"))?);
+    }
+    links.sort_unstable_by_key(|(index, _)| *index);
+    Ok(links.into_iter().map(|(_, link)| link).collect())
+}
+
+async fn connect_in_turn(connector: &Connector, mut keys: Vec<Key>, first: usize) -> Result<Vec<Link>> {
+    let first = first.min(keys.len());
+    keys.rotate_left(first);
+    let mut links = Vec::with_capacity(keys.len());
+    for key in &keys {
+        links.push(connector.connect(key).await?);
+    }
+    links.rotate_right(first);
+    Ok(links)
 }
 
 /// A runtime on the calling thread.

@@ -96,7 +96,9 @@ pub(crate) fn divide(total: u32, processes: u32) -> impl Iterator<Item = Range<u
 
 /// The processes of a scenario. They end with this value.
 pub(crate) struct Crew {
+    setup: Setup,
     workers: Vec<Worker>,
+    line: Sender<(usize, Message)>,
     messages: Receiver<(usize, Message)>,
     started: u64,
     reported: u64,
@@ -106,15 +108,24 @@ impl Crew {
     /// Starts a process for each job.
     pub(crate) fn start(setup: &Setup, jobs: Vec<Job>) -> Result<Self> {
         machine::pin(&setup.cpus)?;
-        let (sender, messages) = mpsc::channel();
-        let mut workers = Vec::with_capacity(jobs.len());
-        for (index, job) in jobs.into_iter().enumerate() {
+        let (line, messages) = mpsc::channel();
+        let started = clock::now();
+        let mut crew =
+            Self { setup: setup.clone(), workers: Vec::new(), line, messages, started, reported: started };
+        crew.hire(jobs)?;
+        Ok(crew)
+    }
+
+    /// Starts a process for each of some more jobs.
+    pub(crate) fn hire(&mut self, jobs: Vec<Job>) -> Result<()> {
+        let setup = &self.setup;
+        for job in jobs {
+            let index = self.workers.len();
             let cpu = (!setup.cpus.is_empty()).then(|| setup.cpus[index % setup.cpus.len()]);
             let assignment = Assignment { target: setup.target.clone(), cpu, job };
-            workers.push(start_worker(setup, index, &assignment, sender.clone())?);
+            self.workers.push(start_worker(setup, index, &assignment, self.line.clone())?);
         }
-        let started = clock::now();
-        Ok(Self { workers, messages, started, reported: started })
+        Ok(())
     }
 
     /// Waits until every process has its connections.
@@ -190,10 +201,8 @@ impl Crew {
                     Message::Failed(reason) => bail!("{reason}"),
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                bail!("the processes of the load have ended without a word")
-            }
+            // A process that ends without a word has its end reported by whoever reads its output.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
         if clock::now() >= self.reported + SECOND {
             self.reported += SECOND;
@@ -265,4 +274,21 @@ fn start_worker(
         }
     });
     Ok(Worker { process, orders, ready: false, reached: 0, progress: Progress::default(), outcome: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_divided_and_nothing_twice() {
+        for (total, processes) in [(1000, 3), (7, 7), (2, 5), (u32::MAX, 2)] {
+            let parts: Vec<_> = divide(total, processes).collect();
+            assert_eq!(parts.len(), processes as usize);
+            assert_eq!((parts[0].start, parts[parts.len() - 1].end), (0, total));
+            assert!(parts.windows(2).all(|pair| pair[0].end == pair[1].start), "{parts:?}");
+            let sizes = parts.iter().map(ExactSizeIterator::len);
+            assert!(sizes.clone().max() <= sizes.min().map(|least| least + 1), "{parts:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use serde::Serialize;
 
-use crate::report::{Escaped, File, Report, Row};
+use crate::report::{Escaped, File, Report};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -30,9 +30,8 @@ fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result
         writeln!(out, "{}</figure>", plot.svg())?;
     }
     writeln!(out, "<table>\n<thead><tr><th>Figure</th><th>Value</th></tr></thead>\n<tbody>")?;
-    for Row { name, unit, value } in &file.rows {
-        let value = value.map_or_else(|| "–".to_owned(), |value| unit.show(value));
-        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", Escaped(name), Escaped(&value))?;
+    for row in &file.rows {
+        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", Escaped(&row.name), Escaped(&row.show()))?;
     }
     writeln!(out, "</tbody>\n</table>\n</body>\n</html>")
 }
@@ -54,7 +53,7 @@ impl Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::plot::{Axis, Plot, Scale};
-    use crate::report::Unit;
+    use crate::report::{Row, Unit};
 
     #[derive(Serialize)]
     struct Nasty;

@@ -26,6 +26,11 @@ pub trait Report {
         Vec::new()
     }
 
+    /// Whether the load generator was the limit, so that figures are missing or mean little.
+    fn is_limited(&self) -> bool {
+        false
+    }
+
     /// Whether the relay did what it must never do.
     fn is_damaged(&self) -> bool;
 }
@@ -42,11 +47,26 @@ pub struct Row {
     pub unit: Unit,
     /// `None` where it is not known or means nothing.
     pub value: Option<f64>,
+    /// Whether the server could have done more than `value`, had the load generator been quicker.
+    #[serde(default)]
+    pub at_least: bool,
 }
 
 impl Row {
     pub(crate) fn new(name: impl Into<String>, unit: Unit, value: Option<f64>) -> Self {
-        Self { name: name.into(), unit, value }
+        Self { name: name.into(), unit, value, at_least: false }
+    }
+
+    /// The same as a lower bound, if it is one.
+    pub(crate) const fn at_least(mut self, is_bound: bool) -> Self {
+        self.at_least = is_bound;
+        self
+    }
+
+    /// The value for people.
+    pub(crate) fn show(&self) -> String {
+        let bound = if self.at_least { "≥ " } else { "" };
+        self.value.map_or_else(|| "–".to_owned(), |value| format!("{bound}{}", self.unit.show(value)))
     }
 }
 
@@ -117,6 +137,9 @@ pub struct File<R> {
     pub rows: Vec<Row>,
     /// What must be known about them.
     pub remarks: Vec<String>,
+    /// Whether the load generator was the limit, so that figures are missing or mean little.
+    #[serde(default)]
+    pub limited: bool,
     /// What they were made from.
     pub detail: R,
 }
@@ -128,6 +151,7 @@ impl<R: Report + Serialize> File<R> {
             scenario: detail.scenario().to_owned(),
             rows: detail.rows(),
             remarks: detail.remarks(),
+            limited: detail.is_limited(),
             detail,
         }
     }
@@ -136,9 +160,8 @@ impl<R: Report + Serialize> File<R> {
 impl<R> fmt::Display for File<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.scenario)?;
-        for Row { name, unit, value } in &self.rows {
-            let value = value.map_or_else(|| "–".to_owned(), |value| unit.show(value));
-            writeln!(f, "  {name:<34} {value:>22}")?;
+        for row in &self.rows {
+            writeln!(f, "  {:<34} {:>22}", row.name, row.show())?;
         }
         self.remarks.iter().try_for_each(|remark| writeln!(f, "  ! {remark}"))
     }
@@ -204,7 +227,7 @@ pub fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
     let mut remarks = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
         let file = read(path)?;
-        for Row { name, unit, value } in file.rows {
+        for Row { name, unit, value, .. } in file.rows {
             let key = (name, unit);
             if !values.contains_key(&key) {
                 order.push(key.clone());

@@ -118,6 +118,10 @@ pub(super) struct PairsArgs {
     /// Processes that receive
     #[arg(long, default_value_t = 1)]
     receivers: u32,
+    /// Log clients in one after the other, so that a fresh relay that gives its workers connections in turn has each
+    /// pair within one worker or across two
+    #[arg(long, value_enum)]
+    placement: Option<pairs::Placement>,
 }
 
 impl PairsArgs {
@@ -138,6 +142,7 @@ impl PairsArgs {
             max_late: self.max_late,
             senders: self.senders,
             receivers: self.receivers,
+            placement: self.placement,
         }
     }
 }

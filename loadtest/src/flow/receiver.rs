@@ -16,7 +16,7 @@ use super::schedule::{Routes, Timeline};
 use super::sender::{RECEIVER, SENDER};
 use super::tally::{Damage, Place, Sequence};
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Message, Progress};
 use crate::histogram::Durations;
 use crate::link::{Link, ReadOutcome, Scratch};
@@ -40,6 +40,7 @@ pub(crate) struct ReceiveJob {
     pub(crate) routes: Routes,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
+    pub(crate) logins: Logins,
     /// Where the senders want acknowledgements: that of flow `f` at place `f` modulo their number.
     pub(crate) mailboxes: Vec<PathBuf>,
 }
@@ -88,7 +89,7 @@ pub(crate) struct Ledger {
 /// Does `job`.
 pub(crate) fn run(target: &Target, job: ReceiveJob, desk: &mut Desk) -> Result<Receipts> {
     let poll = Poll::new()?;
-    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &job.receivers)?;
+    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &job.receivers, job.logins)?;
     for (index, inbox) in inboxes.iter_mut().enumerate() {
         inbox.link.register(poll.registry(), Token(index))?;
     }
@@ -144,10 +145,11 @@ impl Inbox {
         seed: &Seed,
         routes: Routes,
         receivers: &[u32],
+        logins: Logins,
     ) -> Result<Vec<Self>> {
         machine::allow_connections(receivers.len() as u64)?;
         let keys = receivers.iter().map(|id| seed.key(RECEIVER, *id)).collect();
-        let links = connect::connect_all(target, keys)?.into_iter().zip(receivers);
+        let links = connect::connect_all(target, keys, logins)?.into_iter().zip(receivers);
         let inboxes = links.map(|(link, &id)| {
             let from = routes.to(id).map(|flow| seed.key(SENDER, flow).public());
             let flows = from.map(|from| Flow { from, sequence: Sequence::default() }).collect();

@@ -13,7 +13,7 @@ use super::acknowledge::Mailbox;
 use super::packet::{Composer, Label, Sizes};
 use super::schedule::{Routes, Schedule, Timeline};
 use crate::clock;
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Message, Progress};
 use crate::histogram::Durations;
 use crate::link::{Link, ReadOutcome, Scratch};
@@ -60,6 +60,7 @@ pub(crate) struct SendJob {
     pub(crate) pace: Pace,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
+    pub(crate) logins: Logins,
     /// Where acknowledgements come.
     pub(crate) mailbox: Option<PathBuf>,
 }
@@ -131,7 +132,7 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
     };
     let keys = job.flows.iter().map(|flow| job.seed.key(SENDER, *flow)).collect();
     let mut flows = Vec::with_capacity(job.flows.len());
-    for (mut link, &id) in connect::connect_all(target, keys)?.into_iter().zip(&job.flows) {
+    for (mut link, &id) in connect::connect_all(target, keys, job.logins)?.into_iter().zip(&job.flows) {
         link.register(poll.registry(), Token(flows.len()))?;
         let to = job.seed.key(RECEIVER, job.routes.receiver_of(id)).public();
         flows.push(Flow {

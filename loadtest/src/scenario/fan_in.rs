@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Crew, Message, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::{Routes, Timeline};
@@ -107,10 +107,12 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
         pace: plan.rate.map_or(Pace::FlatOut, Pace::Rate),
         warm_up,
         duration,
+        logins: Logins::Together,
         mailbox: None,
     };
     let receivers = (0..plan.receivers).filter(|receiver| *receiver != DEAF).collect();
-    let receive = ReceiveJob { seed, receivers, routes, warm_up, duration, mailboxes: Vec::new() };
+    let (logins, mailboxes) = (Logins::Together, Vec::new());
+    let receive = ReceiveJob { seed, receivers, routes, warm_up, duration, logins, mailboxes };
     let jobs = vec![
         worker::Job::Send(send),
         worker::Job::Receive(receive),
@@ -148,7 +150,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
 
 /// The part of the one that never reads; whether the relay has closed on it.
 pub(crate) fn be_deaf(target: &Target, job: &Job, desk: &mut Desk) -> Result<bool> {
-    let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, DEAF)])?;
+    let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, DEAF)], Logins::Together)?;
     desk.say(&Message::Ready)?;
     let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
     while clock::now() < timeline.end {
@@ -184,7 +186,7 @@ impl Report for FanInReport {
         let server = |value: fn(&ServerUsage) -> f64| self.server.as_ref().map(value);
         let each = || self.delivered_to.values().copied();
         let mut rows = vec![
-            packets("delivered to those that read", each().sum()),
+            packets("delivered to those that read", each().sum()).at_least(self.is_too_slow()),
             Row::new(
                 "delivered to those that read",
                 Unit::BitsPerSecond,

@@ -9,7 +9,7 @@ use wire::derp::frame::{ClientFrame, ServerFrame};
 use wire::key::NodePublic;
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Crew, Message, Order, Progress, Setup};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::tally::{Damage, Place, Sequence};
@@ -148,7 +148,7 @@ impl Clients<'_> {
         let first = self.clients.len();
         let new = u32::try_from(first).unwrap_or(u32::MAX)..connections;
         let keys = new.clone().map(|index| seed.key(ROLE, index)).collect();
-        for (mut link, index) in connect::connect_all(target, keys)?.into_iter().zip(new) {
+        for (mut link, index) in connect::connect_all(target, keys, Logins::Together)?.into_iter().zip(new) {
             link.register(self.poll.registry(), Token(self.clients.len()))?;
             let partner = seed.key(ROLE, index ^ 1).public();
             self.clients.push(Client { link, partner, sequence: Sequence::default(), received: 0 });

@@ -13,7 +13,7 @@ use wire::key::NodePublic;
 
 use crate::alarm::Alarm;
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Crew, Message, Progress, Setup};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::schedule::{Schedule, Timeline};
@@ -176,7 +176,7 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Probed
     let peers = keys.each_ref().map(Key::public);
     let count = if job.via == Via::Ping { 1 } else { 2 };
     let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, keys.into_iter().take(count).collect())?;
+    let mut links = connect::connect_all(target, keys.into_iter().take(count).collect(), Logins::Together)?;
     for (index, link) in links.iter_mut().enumerate() {
         link.register(poll.registry(), Token(index))?;
     }
@@ -364,6 +364,10 @@ impl Report for LatencyReport {
         plot::of_quantiles("From when a round trip was due until it was completed", shown.as_slice())
             .into_iter()
             .collect()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.too_slow.is_some()
     }
 
     fn is_damaged(&self) -> bool {

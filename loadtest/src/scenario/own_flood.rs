@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use wire::derp::frame::{ClientFrame, ServerFrame};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
+use crate::connect::{self, Logins, Seed};
 use crate::crew::{Crew, Message, Progress, Setup};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::receiver::{Inbox, Ledger, QUIET, Receipts, ReceiveJob};
@@ -165,6 +165,7 @@ fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
             pace: Pace::Rate(plan.rate),
             warm_up,
             duration,
+            logins: Logins::Together,
             mailbox: None,
         })
     };
@@ -175,6 +176,7 @@ fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
         routes,
         warm_up,
         duration,
+        logins: Logins::Together,
         mailboxes: Vec::new(),
     });
     let jobs =
@@ -222,7 +224,7 @@ impl Half {
 /// The part of the client that floods.
 pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
     let mut poll = Poll::new()?;
-    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &[FLOODER])?;
+    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &[FLOODER], Logins::Together)?;
     for inbox in &mut inboxes {
         inbox.link.register(poll.registry(), Token(0))?;
     }
@@ -273,7 +275,7 @@ pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Recei
 /// The part of the client that gets the flood.
 pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
     let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)])?;
+    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)], Logins::Together)?;
     for link in &mut links {
         link.register(poll.registry(), Token(0))?;
     }
@@ -345,6 +347,8 @@ impl Report for OwnFloodReport {
         deliveries("flooder, before", &self.rest.flooder);
         deliveries("listener, meanwhile", &self.flood.listener);
         deliveries("listener, before", &self.rest.listener);
+        let [flooding, before] = [&self.flood, &self.rest].map(|half| half.flooder.latency.p99 as f64);
+        rows.push(Row::new("flooder: added to latency p99", Unit::Time, Some(flooding - before)));
         let server = |value: fn(&ServerUsage) -> f64| self.flood.server.as_ref().map(value);
         rows.extend([
             Row::new("flood delivered", Unit::PacketsPerSecond, Some(self.flood.flood as f64 / seconds)),
@@ -383,6 +387,10 @@ impl Report for OwnFloodReport {
             ("listener, before", self.rest.listener.latency),
         ];
         plot::of_quantiles("From when a packet was due until it came", &lines).into_iter().collect()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.too_slow.is_some()
     }
 
     fn is_damaged(&self) -> bool {

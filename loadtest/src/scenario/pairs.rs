@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::Seed;
+use crate::connect::{Logins, Seed};
 use crate::crew::{Crew, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::Routes;
@@ -47,6 +48,27 @@ pub struct Plan {
     pub senders: u32,
     /// Processes that receive.
     pub receivers: u32,
+    /// Where the two of a pair are, for a relay that gives its workers connections in turn.
+    pub placement: Option<Placement>,
+}
+
+/// Where the two clients of each pair are, when a relay gives its workers connections in turn and has been given none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Placement {
+    /// Both with the same worker, where the pairs are a multiple of the workers.
+    Within,
+    /// With two workers, where the pairs are a multiple of the workers and these more than one.
+    Across,
+}
+
+impl Placement {
+    /// How receivers log in, after the senders have done so in turn.
+    const fn receivers(self) -> Logins {
+        Logins::InTurn(match self {
+            Self::Within => 0,
+            Self::Across => 1,
+        })
+    }
 }
 
 /// What came of it. Packets are those that were due in the measured time, unless said otherwise.
@@ -82,11 +104,20 @@ pub struct PairsReport {
     pub receiver_usage: Vec<Usage>,
     /// Of the relay.
     pub server: Option<ServerUsage>,
-    /// Why the load generator was the limit, and the figures mean nothing.
+    /// Whether packets were sent as they were taken, and not by a schedule.
+    #[serde(default)]
+    pub closed: bool,
+    /// Why the load generator was the limit: by a schedule the figures then mean nothing, and otherwise the relay could
+    /// have done more.
     pub too_slow: Option<String>,
 }
 
 impl PairsReport {
+    /// A figure that means nothing if the load generator could not keep to its schedule.
+    fn figure(&self, value: f64) -> Option<f64> {
+        (!self.is_limited()).then_some(value)
+    }
+
     /// Packets that were written and never came.
     #[must_use]
     pub const fn lost(&self) -> u64 {
@@ -103,7 +134,11 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<PairsReport> {
     check(plan)?;
     let server = setup.server()?;
     let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
-    let mut crew = Crew::start(setup, jobs(setup, plan, mailboxes.path().into())?)?;
+    let mut jobs = jobs(setup, plan, mailboxes.path().into())?;
+    let late = if plan.placement.is_some() { jobs.split_off(plan.senders as usize) } else { Vec::new() };
+    let mut crew = Crew::start(setup, jobs)?;
+    crew.wait_ready()?;
+    crew.hire(late)?;
     let usage = crew.measure(server, plan.warm_up, plan.duration)?;
     Ok(report(plan, crew.outcomes()?, usage))
 }
@@ -114,6 +149,9 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
     }
     if plan.senders.max(plan.receivers) > plan.pairs {
         bail!("more processes than pairs");
+    }
+    if plan.placement.is_some() && (plan.senders, plan.receivers) != (1, 1) {
+        bail!("clients that log in in turn are those of one process that sends and one that receives");
     }
     match plan.pace {
         Pace::Rate(0) | Pace::Window(0) => bail!("a rate or a window of zero sends nothing"),
@@ -139,6 +177,7 @@ pub(super) fn jobs(setup: &Setup, plan: &Plan, mailboxes: PathBuf) -> Result<Vec
             pace: plan.pace,
             warm_up: plan.warm_up,
             duration: plan.duration,
+            logins: plan.placement.map_or(Logins::Together, |_| Logins::InTurn(0)),
             mailbox: mailboxes.get(process as usize).cloned(),
         })
     });
@@ -149,6 +188,7 @@ pub(super) fn jobs(setup: &Setup, plan: &Plan, mailboxes: PathBuf) -> Result<Vec
             routes: Routes::pairs(plan.pairs),
             warm_up: plan.warm_up,
             duration: plan.duration,
+            logins: plan.placement.map_or(Logins::Together, Placement::receivers),
             mailboxes: mailboxes.clone(),
         })
     });
@@ -196,6 +236,7 @@ pub(super) fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerU
         sender_usage,
         receiver_usage,
         server,
+        closed: !matches!(plan.pace, Pace::Rate(_)),
         too_slow,
     }
 }
@@ -227,7 +268,8 @@ impl Report for PairsReport {
 
     fn rows(&self) -> Vec<Row> {
         let seconds = self.measured as f64 / SECOND as f64;
-        let figure = |value: f64| self.too_slow.is_none().then_some(value);
+        let figure = |value: f64| self.figure(value);
+        let bound = self.closed && self.too_slow.is_some();
         let busiest = |usage: &[Usage]| usage.iter().map(Usage::occupancy).fold(0.0, f64::max) * 100.0;
         let server = |value: fn(&ServerUsage) -> f64| self.server.as_ref().map(value);
         let latency = |name, nanos: u64| Row::new(name, Unit::Time, figure(nanos as f64));
@@ -241,8 +283,10 @@ impl Report for PairsReport {
                     .and_then(|cpu| figure(cpu / self.delivered as f64)),
             ),
             Row::new("offered", Unit::PacketsPerSecond, figure(self.offered as f64 / seconds)),
-            Row::new("delivered", Unit::PacketsPerSecond, figure(self.delivered as f64 / seconds)),
-            Row::new("delivered", Unit::BitsPerSecond, figure(self.delivered_bytes as f64 * 8.0 / seconds)),
+            Row::new("delivered", Unit::PacketsPerSecond, figure(self.delivered as f64 / seconds))
+                .at_least(bound),
+            Row::new("delivered", Unit::BitsPerSecond, figure(self.delivered_bytes as f64 * 8.0 / seconds))
+                .at_least(bound),
             latency("latency p50", self.latency.p50),
             latency("latency p99", self.latency.p99),
             latency("latency p99.9", self.latency.p999),
@@ -268,15 +312,19 @@ impl Report for PairsReport {
     }
 
     fn remarks(&self) -> Vec<String> {
+        let consequence =
+            if self.closed { "the relay can do at least as much" } else { "so there are no figures" };
         let too_slow = self.too_slow.iter();
-        too_slow
-            .map(|reason| format!("THE LOAD GENERATOR WAS THE LIMIT, so there are no figures: {reason}"))
-            .collect()
+        too_slow.map(|reason| format!("THE LOAD GENERATOR WAS THE LIMIT, {consequence}: {reason}")).collect()
     }
 
     fn plots(&self) -> Vec<Plot> {
-        let shown = self.too_slow.is_none().then_some(("latency", self.latency));
+        let shown = (!self.is_limited()).then_some(("latency", self.latency));
         plot::of_quantiles("From when a packet was due until it came", shown.as_slice()).into_iter().collect()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.too_slow.is_some() && !self.closed
     }
 
     fn is_damaged(&self) -> bool {

@@ -122,7 +122,7 @@ impl RampReport {
     }
 
     /// Whether the load generator, and not the relay, set the knee.
-    fn is_limited(&self) -> bool {
+    fn is_bound(&self) -> bool {
         let above = self.steps.iter().filter(|step| Some(step.rate) > self.knee());
         above.min_by_key(|step| step.rate).is_some_and(|step| step.good.is_none())
     }
@@ -135,7 +135,8 @@ impl Report for RampReport {
 
     fn rows(&self) -> Vec<Row> {
         let knee = self.knee().map(|rate| rate as f64);
-        let mut rows = vec![Row::new("highest good rate", Unit::PacketsPerSecond, knee)];
+        let mut rows =
+            vec![Row::new("highest good rate", Unit::PacketsPerSecond, knee).at_least(self.is_bound())];
         let mut steps: Vec<_> = self.steps.iter().collect();
         steps.sort_by_key(|step| step.rate);
         for step in steps {
@@ -148,7 +149,7 @@ impl Report for RampReport {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let limited = self.is_limited().then(|| {
+        let limited = self.is_bound().then(|| {
             "the load generator was the limit above this rate: the relay can do at least as much".to_owned()
         });
         let none = self.knee().is_none().then(|| "not even the first rate was good".to_owned());

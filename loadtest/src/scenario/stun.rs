@@ -110,7 +110,7 @@ impl Report for StunReport {
                 Unit::AnswersPerCpuSecond,
                 server(&|server| self.answers as f64 * SECOND as f64 / server.cpu.max(1) as f64),
             ),
-            Row::new("answers", Unit::AnswersPerSecond, figure(rate)),
+            Row::new("answers", Unit::AnswersPerSecond, Some(rate)).at_least(limited),
             Row::new("time to answer p50", Unit::Time, figure(self.latency.p50 as f64)),
             Row::new("time to answer p99", Unit::Time, figure(self.latency.p99 as f64)),
             Row::new("right answers", Unit::Count, Some(self.answers as f64)),
@@ -129,7 +129,7 @@ impl Report for StunReport {
     fn remarks(&self) -> Vec<String> {
         let rate = self.answers as f64 * SECOND as f64 / self.measured as f64;
         let limited = self.is_too_slow().then(|| {
-            format!("THE LOAD GENERATOR WAS THE LIMIT, so there is no rate: the server can do more than {rate:.0} a second")
+            format!("THE LOAD GENERATOR WAS THE LIMIT: the server can do more than {rate:.0} a second")
         });
         limited.into_iter().collect()
     }
