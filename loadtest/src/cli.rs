@@ -11,12 +11,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
 use crate::protocol::Protocol;
-use crate::report::{compare, summarize};
+use crate::report::summarize;
 use crate::scenario::{fan_in, idle, latency, own_flood, pairs, ramp, storm, stun};
 use crate::target::{Security, Target};
 use crate::worker;
 
 mod args;
+mod folder;
 
 use args::{CommonArgs, PairsArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
 
@@ -52,18 +53,10 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// One figure of the reports of two relays, run in turn: both medians, and the median of the paired ratios
-    Compare {
-        /// The figure's name, as reports have it
-        #[arg(long)]
-        figure: String,
-        /// Reports of the first relay, in the order of the runs
-        #[arg(long, num_args = 1.., required = true)]
-        first: Vec<PathBuf>,
-        /// Reports of the second relay, as many
-        #[arg(long, num_args = 1.., required = true)]
-        second: Vec<PathBuf>,
-    },
+    /// One figure of several servers that were measured in turn, as cells of a table: medians, and medians of the ratios
+    Compare(folder::CompareArgs),
+    /// A plot of several servers that were measured in turn, as SVG
+    Plot(folder::PlotArgs),
     /// A process of the load, started by the others
     #[command(hide = true)]
     Worker,
@@ -204,9 +197,8 @@ pub fn main() -> ExitCode {
         Command::Summary { files } => {
             summarize(&files).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Compare { figure, first, second } => {
-            compare(&figure, &first, &second).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
-        }
+        Command::Compare(args) => folder::print_row(args).map(|()| ExitCode::SUCCESS),
+        Command::Plot(args) => folder::write_plot(args).map(|()| ExitCode::SUCCESS),
         Command::Pairs(args) => pairs(&args),
         Command::Ramp(args) => ramp(&args),
         Command::Latency(args) => latency(&args),

@@ -18,10 +18,13 @@
 mod alarm;
 pub mod cli;
 mod clock;
+mod compare;
 mod connect;
 mod crew;
 mod dial;
+mod figures;
 mod flow;
+mod folder;
 mod histogram;
 mod link;
 mod machine;

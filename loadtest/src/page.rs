@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use serde::Serialize;
 
+use crate::plot;
 use crate::report::{Escaped, File, Report};
 
 const STYLE: &str = include_str!("page.css");
@@ -20,7 +21,11 @@ fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result
     writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
     writeln!(out, r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#)?;
     writeln!(out, r#"<meta name="color-scheme" content="light dark">"#)?;
-    writeln!(out, "<title>Load on a relay: {scenario}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>")?;
+    writeln!(
+        out,
+        "<title>Load on a relay: {scenario}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>",
+        plot::STYLE
+    )?;
     writeln!(out, "<h1>{scenario}</h1>")?;
     for remark in &file.remarks {
         writeln!(out, "<p class=\"remark\">{}</p>", Escaped(remark))?;

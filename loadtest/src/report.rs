@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use crate::folder::spread;
 use crate::plot::Plot;
 
 /// What the report of a scenario can say.
@@ -102,6 +104,7 @@ impl Unit {
             Self::Time if value >= 1e9 => format!("{} s", value / 1e9),
             Self::Time if value >= 1e6 => format!("{} ms", value / 1e6),
             Self::Time => format!("{} µs", value / 1e3),
+            Self::Bytes => format!("{} MiB", value / (1024.0 * 1024.0)),
             Self::Percent if value > 0.0 && value < 0.1 => format!("{value} %"),
             Self::Percent => format!("{value:.1} %"),
             _ if value >= 1e6 => format!("{} M", value / 1e6),
@@ -112,15 +115,15 @@ impl Unit {
 
     pub(crate) fn show(self, value: f64) -> String {
         match self {
-            Self::Time if value >= 1e9 => format!("{:.2} s", value / 1e9),
-            Self::Time if value >= 1e6 => format!("{:.2} ms", value / 1e6),
+            Self::Time if value.abs() >= 1e9 => format!("{:.2} s", value / 1e9),
+            Self::Time if value.abs() >= 1e6 => format!("{:.2} ms", value / 1e6),
             Self::Time => format!("{:.2} µs", value / 1e3),
-            Self::Count => format!("{value:.0}"),
-            Self::PacketsPerSecond => format!("{value:.0} packets/s"),
+            Self::Count => grouped(value),
+            Self::PacketsPerSecond => format!("{} packets/s", grouped(value)),
             Self::BitsPerSecond => format!("{:.1} Mbit/s", value / 1e6),
-            Self::AnswersPerSecond => format!("{value:.0} answers/s"),
-            Self::AnswersPerCpuSecond => format!("{value:.0} answers/CPU s"),
-            Self::ConnectionsPerSecond => format!("{value:.0} connections/s"),
+            Self::AnswersPerSecond => format!("{} answers/s", grouped(value)),
+            Self::AnswersPerCpuSecond => format!("{} answers/CPU s", grouped(value)),
+            Self::ConnectionsPerSecond => format!("{} connections/s", grouped(value)),
             Self::Bytes => format!("{:.1} MiB", value / (1024.0 * 1024.0)),
             Self::BytesPerConnection => format!("{:.2} KiB each", value / 1024.0),
             Self::Percent => format!("{value:.1} %"),
@@ -167,53 +170,37 @@ impl<R> fmt::Display for File<R> {
     }
 }
 
-fn read(path: &Path) -> Result<File<serde::de::IgnoredAny>> {
+/// The report in a file.
+pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<File<R>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
 }
 
-/// One figure of two relays that were measured in turn, as three cells of a table: the median of each with what it varied
-/// between, and the same of the ratios of first to second, run by run. A dash where a run has no such figure.
-///
-/// # Errors
-///
-/// If a file cannot be read or is no report, or there are not as many of the second as of the first.
-pub fn compare(figure: &str, first: &[PathBuf], second: &[PathBuf]) -> Result<String> {
-    if first.len() != second.len() {
-        bail!(
-            "{} reports of the first relay and {} of the second cannot be paired",
-            first.len(),
-            second.len()
-        );
+/// A median, and what it varied between if it did: the unit once, where it is the same for all three.
+pub(crate) fn show_spread(unit: Unit, [low, median, high]: [f64; 3]) -> String {
+    let [shown_low, shown, shown_high] = [low, median, high].map(|value| unit.show(value));
+    if low >= high {
+        return shown;
     }
-    let mut unit = None;
-    let mut values = |paths: &[PathBuf]| {
-        paths
-            .iter()
-            .map(|path| {
-                let row = read(path)?.rows.into_iter().find(|row| row.name == figure);
-                unit = unit.or(row.as_ref().map(|row| row.unit));
-                Ok(row.and_then(|row| row.value))
-            })
-            .collect::<Result<Option<Vec<f64>>>>()
-    };
-    let (first, second) = (values(first)?, values(second)?);
-    let ratios = first
-        .as_ref()
-        .zip(second.as_ref())
-        .map(|(first, second)| first.iter().zip(second).map(|(first, second)| first / second).collect());
-    let cell = |values: Option<Vec<f64>>, show: &dyn Fn(f64) -> String| {
-        values.and_then(spread).map_or_else(
-            || "–".to_owned(),
-            |spread| {
-                let [low, median, high] = spread.map(show);
-                format!("{median} ({low} – {high})")
-            },
-        )
-    };
-    let show = |value: f64| unit.map_or_else(|| value.to_string(), |unit| unit.show(value));
-    let ratio = |value: f64| format!("{value:.2}");
-    Ok(format!("{} | {} | {}\n", cell(first, &show), cell(second, &show), cell(ratios, &ratio)))
+    let unit_of = |text: &str| text.split_once(' ').map(|(_, unit)| unit.to_owned());
+    if unit_of(&shown_low) == unit_of(&shown) && unit_of(&shown) == unit_of(&shown_high) {
+        let number = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+        return format!("{shown} ({} – {})", number(&shown_low), number(&shown_high));
+    }
+    format!("{shown} ({shown_low} – {shown_high})")
+}
+
+/// A whole number with commas between thousands.
+fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = if value <= -0.5 { "-".to_owned() } else { String::new() };
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The median of each figure of several report files of one scenario, and between what it varied.
@@ -226,7 +213,7 @@ pub fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
     let mut values: BTreeMap<(String, Unit), Vec<Option<f64>>> = BTreeMap::new();
     let mut remarks = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
-        let file = read(path)?;
+        let file = read::<IgnoredAny>(path)?;
         for Row { name, unit, value, .. } in file.rows {
             let key = (name, unit);
             if !values.contains_key(&key) {
@@ -252,18 +239,6 @@ pub fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
     }
     remarks.iter().try_for_each(|remark| writeln!(text, "  ! {remark}"))?;
     Ok(text)
-}
-
-/// Lowest, median, highest.
-fn spread(mut values: Vec<f64>) -> Option<[f64; 3]> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.len() {
-        0 => return None,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    };
-    Some([values[0], median, values[values.len() - 1]])
 }
 
 #[cfg(test)]
@@ -310,22 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn two_relays_are_compared_run_by_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, value| {
-            let path = dir.path().join(name);
-            fs::write(&path, serde_json::to_vec(&File::new(Fixed(value))).unwrap()).unwrap();
-            path
-        };
-        let first = [write("a1", Some(1_000.0)), write("a2", Some(4_000.0)), write("a3", Some(3_000.0))];
-        let second = [write("b1", Some(2_000.0)), write("b2", Some(4_000.0)), write("b3", Some(4_000.0))];
-        let table = compare("cost", &first, &second).unwrap();
-        let expected = "3.00 µs (1.00 µs – 4.00 µs) | 4.00 µs (2.00 µs – 4.00 µs) | 0.75 (0.50 – 1.00)\n";
-        assert_eq!(table, expected);
-        assert!(compare("no such figure", &first, &second).unwrap().starts_with("– | – | –"));
-        assert!(compare("cost", &first, &second[..2]).is_err());
-        let lacking = [write("c1", None), write("c2", Some(1.0)), write("c3", Some(1.0))];
-        assert!(compare("cost", &first, &lacking).unwrap().ends_with("| – | –\n"));
+    fn a_unit_is_shown_once_where_it_is_the_same() {
+        assert_eq!(show_spread(Unit::Time, [2.9e3, 3e3, 3.1e3]), "3.00 µs (2.90 – 3.10)");
+        assert_eq!(show_spread(Unit::Time, [2.9e5, 3e6, 3.1e6]), "3.00 ms (290.00 µs – 3.10 ms)");
+        assert_eq!(show_spread(Unit::PacketsPerSecond, [1e5, 1e5, 1e5]), "100,000 packets/s");
+        assert_eq!(show_spread(Unit::Count, [0.0, 999.0, 1_234_567.0]), "999 (0 – 1,234,567)");
+        assert_eq!(
+            (grouped(-1234.0), grouped(-0.4), grouped(12.0)),
+            ("-1,234".into(), "0".into(), "12".into())
+        );
     }
 
     #[test]

@@ -1,0 +1,172 @@
+//! Plots of several servers, from the reports of a folder.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use serde::de::DeserializeOwned;
+
+use crate::folder::{Folder, spread};
+use crate::plot::{Axis, Plot, Scale};
+use crate::report::Unit;
+use crate::scenario::idle::IdleReport;
+use crate::scenario::pairs::PairsReport;
+use crate::scenario::ramp::{RampReport, Step};
+
+/// What a plot shows.
+#[derive(Clone, Debug)]
+pub(crate) enum Subject {
+    /// Of the steps of ramps, over the offered rate: what 99 % of the packets needed.
+    RampLatency { load: String },
+    /// The same: what was lost.
+    RampLoss { load: String },
+    /// A figure of several loads, each with its label.
+    Bars { figure: String, loads: Vec<(String, String)> },
+    /// The quantiles of latency of pairs.
+    Quantiles { load: String },
+    /// Memory over idle connections, beyond what the server needs without any.
+    Memory { load: String },
+}
+
+/// The plot of a subject with a line or bars for each server.
+///
+/// # Errors
+///
+/// If the folder or a report in it cannot be read, or there is nothing to show.
+pub(crate) fn plot(folder: &Folder, servers: &[String], subject: &Subject, title: &str) -> Result<Plot> {
+    let (x, y, limit) = axes(folder, servers, subject)?;
+    let mut lines = Vec::new();
+    for server in servers {
+        let points = points(folder, server, subject)?;
+        if !points.is_empty() {
+            lines.push((server.clone(), points));
+        }
+    }
+    if lines.is_empty() {
+        bail!("there is nothing to show in {}", folder.0.display());
+    }
+    Ok(Plot { title: title.to_owned(), x, y, lines, limit })
+}
+
+fn axes(folder: &Folder, servers: &[String], subject: &Subject) -> Result<(Axis, Axis, Option<f64>)> {
+    let rate = || Axis::new("offered, packets/s", Unit::PacketsPerSecond, Scale::Linear);
+    let ramp = |load: &str| -> Result<Option<RampReport>> {
+        for server in servers {
+            if let Some((_, file)) = folder.reports(load, server)?.pop_first() {
+                return Ok(Some(file.detail));
+            }
+        }
+        Ok(None)
+    };
+    Ok(match subject {
+        Subject::RampLatency { load } => {
+            let limit = ramp(load)?.map(|ramp| ramp.max_latency as f64);
+            (rate(), Axis::new("p99 one way", Unit::Time, Scale::Log), limit)
+        }
+        Subject::RampLoss { load } => {
+            let limit = ramp(load)?.map(|ramp| ramp.max_loss * 100.0);
+            (rate(), Axis::new("packets lost", Unit::Percent, Scale::Linear), limit)
+        }
+        Subject::Bars { figure, loads } => {
+            let mut unit = Unit::Time;
+            for (load, _) in loads {
+                unit = folder.series(load, &servers[0], figure)?.unit.unwrap_or(unit);
+            }
+            let labels = loads.iter().map(|(_, label)| label.clone()).collect();
+            (Axis::new("", Unit::Count, Scale::Groups(labels)), Axis::new(figure, unit, Scale::Linear), None)
+        }
+        Subject::Quantiles { .. } => {
+            let labels = ["50 %", "90 %", "99 %", "99.9 %", "longest"].map(str::to_owned).to_vec();
+            let x = Axis::new("share of the packets", Unit::Count, Scale::Labels(labels));
+            (x, Axis::new("one way", Unit::Time, Scale::Log), None)
+        }
+        Subject::Memory { .. } => (
+            Axis::new("idle connections", Unit::Count, Scale::Linear),
+            Axis::new("memory above that without connections", Unit::Bytes, Scale::Linear),
+            None,
+        ),
+    })
+}
+
+fn points(folder: &Folder, server: &str, subject: &Subject) -> Result<Vec<(f64, f64)>> {
+    Ok(match subject {
+        Subject::RampLatency { load } => steps(folder, load, server, |step| step.latency as f64)?,
+        Subject::RampLoss { load } => steps(folder, load, server, |step| step.loss * 100.0)?,
+        Subject::Bars { figure, loads } => {
+            let mut bars = Vec::new();
+            for (place, (load, _)) in loads.iter().enumerate() {
+                let values = folder.series(load, server, figure)?.values;
+                bars.extend(spread(values.into_values()).map(|[_, median, _]| (place as f64, median)));
+            }
+            bars
+        }
+        Subject::Quantiles { load } => {
+            let runs = details::<PairsReport>(folder, load, server)?;
+            medians(runs.iter().flat_map(|run| {
+                let latency = run.latency;
+                let values = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max];
+                (0..).zip(values.map(|nanos| nanos as f64))
+            }))
+        }
+        Subject::Memory { load } => {
+            let runs = details::<IdleReport>(folder, load, server)?;
+            medians(runs.iter().flat_map(|run| {
+                let base = run.weighed.first().map_or(0, |(_, bytes)| *bytes);
+                run.weighed.iter().map(move |(count, bytes)| (u64::from(*count), *bytes as f64 - base as f64))
+            }))
+        }
+    })
+}
+
+/// What came of each step whose figures mean something, at each rate the median of all runs.
+fn steps(folder: &Folder, load: &str, server: &str, value: fn(&Step) -> f64) -> Result<Vec<(f64, f64)>> {
+    let runs = details::<RampReport>(folder, load, server)?;
+    let steps = runs.iter().flat_map(|run| &run.steps).filter(|step| step.good.is_some());
+    Ok(medians(steps.map(|step| (step.rate, value(step)))))
+}
+
+/// The reports of the runs in which the load generator was not the limit.
+fn details<R: DeserializeOwned>(folder: &Folder, load: &str, server: &str) -> Result<Vec<R>> {
+    let reports = folder.reports(load, server)?.into_values();
+    Ok(reports.filter(|file| !file.limited).map(|file| file.detail).collect())
+}
+
+/// The median of all values at each place.
+fn medians(values: impl Iterator<Item = (u64, f64)>) -> Vec<(f64, f64)> {
+    let mut places: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    values.for_each(|(place, value)| places.entry(place).or_default().push(value));
+    let median = |(place, values)| spread(values).map(|[_, median, _]| (place as f64, median));
+    places.into_iter().filter_map(median).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::report::File;
+
+    fn ramp(steps: &[(u64, u64, Option<bool>)]) -> RampReport {
+        let steps =
+            steps.iter().map(|&(rate, latency, good)| Step { rate, loss: 0.5, latency, cpu: None, good });
+        RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: steps.collect(), damaged: false }
+    }
+
+    #[test]
+    fn ramps_of_several_runs_make_one_curve() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, report: RampReport| {
+            fs::write(dir.path().join(name), serde_json::to_vec(&File::new(report)).unwrap()).unwrap();
+        };
+        write("ramp.ours.1.json", ramp(&[(30, 100, Some(true)), (60, 900, Some(false)), (90, 1, None)]));
+        write("ramp.ours.2.json", ramp(&[(30, 300, Some(true)), (45, 500, Some(true))]));
+        let (folder, servers) = (Folder(dir.path().into()), ["ours".to_owned(), "theirs".to_owned()]);
+        let subject = Subject::RampLatency { load: "ramp".to_owned() };
+        let latency = plot(&folder, &servers, &subject, "x").unwrap();
+        assert_eq!(latency.lines, [("ours".to_owned(), vec![(30.0, 200.0), (45.0, 500.0), (60.0, 900.0)])]);
+        assert_eq!(latency.limit, Some(5e6));
+        let subject = Subject::RampLoss { load: "ramp".to_owned() };
+        assert_eq!(plot(&folder, &servers, &subject, "x").unwrap().lines[0].1[0], (30.0, 50.0));
+        let nothing = Subject::RampLoss { load: "none".to_owned() };
+        assert!(plot(&folder, &servers, &nothing, "x").is_err());
+    }
+}

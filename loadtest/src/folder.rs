@@ -1,0 +1,106 @@
+//! Reports of many runs in a folder: `LOAD.SERVER.N.json` is that of the run `N` of a load on a server. Runs of different
+//! servers with the same load and number were made in turn, and are compared with each other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::report::{File, Row, Unit, read};
+
+/// A folder of reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+/// One figure of a load on a server, run by run.
+#[derive(Debug, Default)]
+pub(crate) struct Series {
+    /// Of the runs that have it.
+    pub(crate) values: BTreeMap<u32, f64>,
+    pub(crate) unit: Option<Unit>,
+    /// Whether one of them is a lower bound.
+    pub(crate) at_least: bool,
+    /// Runs that have none because the load generator was the limit.
+    pub(crate) limited: usize,
+}
+
+impl Folder {
+    /// All reports of a load on a server, by the numbers of their runs.
+    pub(crate) fn reports<R: DeserializeOwned>(
+        &self,
+        load: &str,
+        server: &str,
+    ) -> Result<BTreeMap<u32, File<R>>> {
+        let mut reports = BTreeMap::new();
+        let entries = fs::read_dir(&self.0).with_context(|| format!("reading {}", self.0.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if let Some(number) = number_of(&path, load, server) {
+                reports.insert(number, read(&path)?);
+            }
+        }
+        Ok(reports)
+    }
+
+    /// The figure `name` of a load on a server.
+    pub(crate) fn series(&self, load: &str, server: &str, name: &str) -> Result<Series> {
+        let mut series = Series::default();
+        for (number, file) in self.reports::<IgnoredAny>(load, server)? {
+            let row = file.rows.into_iter().find(|row| row.name == name);
+            series.limited += usize::from(file.limited);
+            if let Some(Row { unit, value: Some(value), at_least, .. }) = row
+                && !file.limited
+            {
+                series.values.insert(number, value);
+                series.unit = Some(unit);
+                series.at_least |= at_least;
+            }
+        }
+        Ok(series)
+    }
+}
+
+/// The number of the run that the report at `path` is of, if it is of this load and server.
+fn number_of(path: &Path, load: &str, server: &str) -> Option<u32> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    let rest = name.strip_prefix(load)?.strip_prefix('.')?.strip_prefix(server)?;
+    rest.strip_prefix('.')?.parse().ok()
+}
+
+/// Lowest, median, highest.
+pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]> {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let median = match values.len() {
+        0 => return None,
+        len if len % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    };
+    Some([values[0], median, values[values.len() - 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_load_server_and_number() {
+        let number = |name: &str| number_of(Path::new(name), "bulk", "derper");
+        assert_eq!(number("/tmp/x.y/bulk.derper.12.json"), Some(12));
+        for other in
+            ["bulk100.derper.1.json", "bulk.derper2.1.json", "bulk.derper.1.html", "bulk.derper.json"]
+        {
+            assert_eq!(number(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_spread_has_median_and_extremes() {
+        assert_eq!(spread([3.0, 1.0, 2000.0]), Some([1.0, 3.0, 2000.0]));
+        assert_eq!(spread([3.0, 1.0]), Some([1.0, 2.0, 3.0]));
+        assert_eq!(spread([]), None);
+    }
+}
