@@ -4,7 +4,7 @@ use std::fs;
 use std::num::NonZeroU64;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Resource, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,12 @@ pub(crate) fn become_worker() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The default is 50 µs, in which a relay forwards a dozen packets.
     set_current_timer_slack(NonZeroU64::new(1))?;
+    Ok(())
+}
+
+/// Leaves the CPU to the other processes of the load whenever they want it.
+pub(crate) fn step_back() -> Result<()> {
+    nice(10).context("lowering the priority")?;
     Ok(())
 }
 

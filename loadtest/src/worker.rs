@@ -89,6 +89,10 @@ fn work(desk: &mut Desk) -> Result<Outcome> {
     desk.orders.read_line(&mut line)?;
     let Assignment { target, cpu, job } = serde_json::from_str(&line).context("an assignment")?;
     machine::pin(cpu.as_slice())?;
+    if matches!(job, Job::Flood(_) | Job::Sink(_)) {
+        // What a flood leaves of the CPU must not decide when the others send and receive.
+        machine::step_back()?;
+    }
     Ok(match job {
         Job::Send(job) => Outcome::Sent(sender::run(&target, job, desk)?),
         Job::Receive(job) => Outcome::Received(receiver::run(&target, job, desk)?),

@@ -1,8 +1,10 @@
 //! A relay under load, and the load, as the processes that users run.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Relay {
     process: Child,
     address: SocketAddr,
+    stun: SocketAddr,
+    admin: SocketAddr,
     files: TempDir,
 }
 
@@ -25,11 +29,11 @@ impl Relay {
     /// Starts the relay and returns when it serves.
     pub(crate) fn start() -> Self {
         let files = TempDir::new().expect("a temporary directory");
-        let (address, admin) = (free_address(), free_address());
+        let (address, admin, stun) = (free_address(), free_address(), free_udp_address());
         let config = files.path().join("relay.toml");
         let text = format!(
-            "hostname = \"localhost\"\nlisten = \"{address}\"\nkey_file = {:?}\n\n[stun]\nlisten = []\n\n\
-             [admin]\nlisten = \"{admin}\"\n",
+            "hostname = \"localhost\"\nlisten = \"{address}\"\nkey_file = {:?}\n\n\
+             [stun]\nlisten = [\"{stun}\"]\n\n[admin]\nlisten = \"{admin}\"\n",
             files.path().join("relay.key")
         );
         fs::write(&config, text).expect("a configuration file");
@@ -47,7 +51,7 @@ impl Relay {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-        let mut relay = Self { process, address, files };
+        let mut relay = Self { process, address, stun, admin, files };
         let deadline = Instant::now() + START_LIMIT;
         while !is_ready(admin) {
             assert!(relay.process.try_wait().expect("a child").is_none(), "the relay ended at start");
@@ -59,12 +63,27 @@ impl Relay {
 
     /// A command that puts load on this relay and writes its report to [`report`](Self::report) of `name`.
     pub(crate) fn load(&self, scenario: &str, name: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-loadtest"));
-        command.args([scenario, "--connect", &self.address.to_string()]);
+        let mut command = self.command(scenario, self.address, name);
         command.arg("--certificate").arg(self.files.path().join("self-signed.crt"));
+        command
+    }
+
+    /// The same for the STUN server in it.
+    pub(crate) fn load_stun(&self, name: &str) -> Command {
+        self.command("stun", self.stun, name)
+    }
+
+    fn command(&self, scenario: &str, address: SocketAddr, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-loadtest"));
+        command.args([scenario, "--connect", &address.to_string()]);
         command.args(["--server-pid", &self.process.id().to_string()]);
         command.arg("--json").arg(self.files.path().join(name));
         command
+    }
+
+    /// Where its counters are.
+    pub(crate) fn metrics(&self) -> String {
+        format!("http://{}/metrics", self.admin)
     }
 
     /// What came of such a command.
@@ -118,6 +137,12 @@ fn binary() -> PathBuf {
     );
     assert!(binary.exists(), "{} is missing: build towpath-relay or set TOWPATH_RELAY", binary.display());
     binary
+}
+
+/// A loopback address whose UDP port was free a moment ago.
+fn free_udp_address() -> SocketAddr {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("a bound address")
 }
 
 /// A loopback address whose TCP port was free a moment ago.

@@ -1,0 +1,106 @@
+//! Each scenario against the relay: that it ends, and counts what there is to count.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use loadtest::scenario::fan_in::FanInReport;
+use loadtest::scenario::latency::LatencyReport;
+use loadtest::scenario::own_flood::OwnFloodReport;
+use loadtest::scenario::pairs::{Damage, PairsReport};
+use loadtest::scenario::stun::StunReport;
+use support::{Relay, assert_success};
+
+const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];
+
+#[test]
+fn every_round_trip_is_completed() {
+    let relay = Relay::start();
+    let load = relay.load("latency", "ping").args(["--probes", "200"]).args(SHORT).output().unwrap();
+    assert_success(&load);
+    let ping: LatencyReport = relay.report("ping");
+    assert_eq!((ping.offered, ping.completed, ping.damage), (200, 200, Damage::default()));
+    assert!(ping.round_trip.count == 200 && ping.round_trip.p50 > 1000, "{:?}", ping.round_trip);
+
+    let load = relay
+        .load("latency", "peer")
+        .args(["--probes", "200", "--peer", "300", "--pairs", "2", "--rate", "1000", "--batch", "1"])
+        .args(SHORT)
+        .output()
+        .unwrap();
+    assert_success(&load);
+    let peer: LatencyReport = relay.report("peer");
+    assert_eq!((peer.offered, peer.completed, peer.damage), (200, 200, Damage::default()));
+    // Twice through the relay.
+    assert!(peer.round_trip.p50 > ping.round_trip.p50, "{:?} {:?}", peer.round_trip, ping.round_trip);
+    let background = peer.background.unwrap();
+    assert_eq!((background.offered, background.lost()), (1000, 0));
+}
+
+#[test]
+fn a_flood_is_told_from_what_strangers_send() {
+    let relay = Relay::start();
+    let load = relay
+        .load("own-flood", "flood")
+        .args(["--strangers", "2", "--rate", "400", "--size", "300"])
+        .args(SHORT)
+        .output()
+        .unwrap();
+    assert_success(&load);
+    let OwnFloodReport { rest, flood, .. } = relay.report("flood");
+    assert_eq!((rest.flood, rest.damage, flood.damage), (0, Damage::default(), Damage::default()));
+    assert!(flood.flood > 1000, "{}", flood.flood);
+    for delivery in [&rest.flooder, &rest.listener, &flood.flooder, &flood.listener] {
+        assert_eq!(delivery.offered, 200);
+        assert!(delivery.received > 100, "{delivery:?}");
+    }
+    assert_eq!((rest.flooder.received, rest.listener.received), (200, 200));
+}
+
+#[test]
+fn what_a_deaf_receiver_costs_is_told_by_reason() {
+    let relay = Relay::start();
+    let load = relay
+        .load("fan-in", "fan-in")
+        .args(["--senders", "6", "--receivers", "3", "--size", "1400", "--metrics", &relay.metrics()])
+        .args(SHORT)
+        .output()
+        .unwrap();
+    assert_success(&load);
+    let report: FanInReport = relay.report("fan-in");
+    assert_eq!(report.damage, Damage::default());
+    assert_eq!(report.delivered_to.keys().copied().collect::<Vec<_>>(), [1, 2]);
+    assert!(report.delivered_to.values().all(|packets| *packets > 100), "{:?}", report.delivered_to);
+    // What waits for the deaf one is bounded, so some of it was dropped; each reason is a sample of its own.
+    let drops = report.drops.unwrap();
+    assert!(drops.iter().any(|(name, count)| name.contains("reason=") && *count > 0.0), "{drops:?}");
+}
+
+#[test]
+fn stun_answers_are_counted() {
+    let relay = Relay::start();
+    let load =
+        relay.load_stun("stun").args(["--sockets", "10", "--window", "2"]).args(SHORT).output().unwrap();
+    assert_success(&load);
+    let report: StunReport = relay.report("stun");
+    assert!(report.answers > 100, "{}", report.answers);
+    assert_eq!((report.wrong, report.latency.count), (0, report.answers));
+    assert!(report.server.unwrap().cpu > 0);
+}
+
+#[test]
+fn a_closed_loop_loses_nothing_wherever_its_pairs_are() {
+    for placement in ["within", "across"] {
+        let relay = Relay::start();
+        let load = relay
+            .load("pairs", "pairs")
+            .args(["--pairs", "4", "--batch", "4", "--window", "8", "--placement", placement])
+            .args(SHORT)
+            .output()
+            .unwrap();
+        assert_success(&load);
+        let report: PairsReport = relay.report("pairs");
+        assert!(report.closed && report.delivered > 100, "{report:?}");
+        assert_eq!((report.lost(), report.damage), (0, Damage::default()));
+    }
+}
