@@ -8,12 +8,12 @@ SHELL := /bin/bash
 TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
 TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 # Not for `demo`: the relay would wonder what these variables of its own are.
-budgets foreign interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
-budgets foreign interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
+budgets foreign peers interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
+budgets foreign peers interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 
 PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto
 
-.PHONY: help demo test check unit budgets loom foreign interop bench build docs
+.PHONY: help demo test check unit budgets loom foreign peers interop bench build docs
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ budgets: build ## Instructions, memory and a storm of logins, on the release bui
 
 foreign: ## Build and install the foreign programs of the tests
 	tests/interop/foreign/install
+
+peers: foreign ## Build and install what the relay is measured beside
+	bench/install
 
 interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp's own code
 	cargo test --locked -p towpath-interop

@@ -6,7 +6,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 relay=${TOWPATH_RELAY:-$root/target/release/towpath-relay}
 loadtest=${TOWPATH_LOADTEST:-$root/target/release/towpath-loadtest}
-derper=${TOWPATH_FOREIGN:-$root/.foreign}/bin/derper
+readonly foreign=${TOWPATH_FOREIGN:-$root/.foreign}/bin
+readonly derper=$foreign/derper iroh_relay=$foreign/iroh-relay turnserver=turnserver
 
 die() {
     echo "bench: $*" >&2
@@ -30,7 +31,7 @@ files=$(mktemp -d)
 server_pid=
 readonly allowed=net.ipv4.tcp_allowed_congestion_control
 allowed_before=$(sysctl -n "$allowed")
-readonly address=127.0.0.1:4430 admin=127.0.0.1:9430
+readonly address=127.0.0.1:4430 admin=127.0.0.1:9430 stun=127.0.0.1:3478
 
 stop_server() {
     if [[ -n $server_pid ]]; then
@@ -59,24 +60,42 @@ ip netns add "$namespace"
 inside ip link set lo up
 inside sysctl -qw net.ipv4.tcp_congestion_control=cubic
 
-cat > "$files/relay.toml" << CONFIG
+# relay_config WORKERS STUN-SOCKETS
+relay_config() {
+    cat << CONFIG
 hostname = "localhost"
 listen = "$address"
-workers = 1
+workers = $1
 key_file = "$files/relay.key"
 
 [stun]
-listen = []
+listen = [$2]
 
 [admin]
 listen = "$admin"
 CONFIG
+}
+relay_config 1 '' > "$files/relay.toml"
+relay_config 2 '' > "$files/workers.toml"
+relay_config 1 "\"$stun\"" > "$files/stun.toml"
 
-# wait_for URL: until it answers with success
+cat > "$files/iroh.toml" << CONFIG
+enable_quic_addr_discovery = false
+http_bind_addr = "127.0.0.1:8430"
+metrics_bind_addr = "$admin"
+
+[tls]
+https_bind_addr = "$address"
+cert_mode = "Manual"
+manual_cert_path = "$files/self-signed.crt"
+manual_key_path = "$files/self-signed.key"
+CONFIG
+
+# wait_for COMMAND…: until it succeeds
 wait_for() {
     local tries
     for ((tries = 0; tries < 200; tries++)); do
-        if inside curl -skf -o /dev/null "$1"; then
+        if "$@" > /dev/null 2>&1; then
             return
         fi
         kill -0 "$server_pid" 2> /dev/null || break
@@ -86,37 +105,103 @@ wait_for() {
     die "the server does not serve"
 }
 
-# start_server towpath|derper
+answers() {
+    inside curl -skf -o /dev/null "$1"
+}
+
+# One request and its answer.
+answers_stun() {
+    inside "$loadtest" stun --connect "$stun" --sockets 1 --window 1 --warm-up 10ms --duration 50ms | grep -q 'right answers *[1-9]'
+}
+
+# serve CPUS COMMAND…: starts a server in the namespace
+serve() {
+    local cpus=$1
+    shift
+    # The environment must not configure a relay.
+    env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN GOMAXPROCS=1 TOKIO_WORKER_THREADS=1 RUST_LOG=error \
+        ip netns exec "$namespace" taskset -c "$cpus" "$@" > "$files/server.log" 2>&1 &
+    server_pid=$!
+}
+
+# Towpath's certificate for derper, so that curve and key type are the same.
+serve_derper() {
+    mkdir -p "$files/derper"
+    cp "$files/self-signed.crt" "$files/derper/localhost.crt"
+    cp "$files/self-signed.key" "$files/derper/localhost.key"
+    serve 0 "$derper" -c "$files/derper/derper.key" -hostname localhost -certmode manual -certdir "$files/derper" \
+        -a "$address" -verify-clients=false "$@"
+}
+
+# start_server NAME
+#   towpath derper iroh-relay      relays on core 0
+#   within across                  towpath with two workers on both cores
+#   stun-towpath stun-derper stun-coturn    STUN servers on core 0
 start_server() {
     case $1 in
-        towpath)
-            # The environment must not configure the relay.
-            env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN \
-                ip netns exec "$namespace" taskset -c 0 "$relay" --config "$files/relay.toml" > "$files/server.log" 2>&1 &
-            server_pid=$!
-            wait_for "http://$admin/readyz"
+        towpath) serve 0 "$relay" --config "$files/relay.toml" && wait_for answers "http://$admin/readyz" ;;
+        within | across)
+            serve 0,1 "$relay" --config "$files/workers.toml" && wait_for answers "http://$admin/readyz"
             ;;
+        # Its counters are served without TLS on a port of their own.
         derper)
-            # The certificate is the relay's own, so that curve and key type are the same.
-            mkdir -p "$files/derper"
-            cp "$files/self-signed.crt" "$files/derper/localhost.crt"
-            cp "$files/self-signed.key" "$files/derper/localhost.key"
-            env GOMAXPROCS=1 ip netns exec "$namespace" taskset -c 0 "$derper" -c "$files/derper/derper.key" \
-                -hostname localhost -certmode manual -certdir "$files/derper" -a "$address" -http-port -1 \
-                -stun=false -verify-clients=false > "$files/server.log" 2>&1 &
-            server_pid=$!
-            wait_for "https://localhost:${address##*:}/derp/probe"
+            serve_derper -http-port "${admin##*:}" -stun=false
+            wait_for answers "https://localhost:${address##*:}/derp/probe"
+            ;;
+        iroh-relay)
+            serve 0 "$iroh_relay" --config-path "$files/iroh.toml" && wait_for answers "https://localhost:${address##*:}/ping"
+            ;;
+        stun-towpath) serve 0 "$relay" --config "$files/stun.toml" && wait_for answers_stun ;;
+        stun-derper) serve_derper -http-port -1 -stun -stun-port "${stun##*:}" && wait_for answers_stun ;;
+        stun-coturn)
+            serve 0 "$turnserver" -n --stun-only --listening-ip="${stun%:*}" --listening-port="${stun##*:}" \
+                --relay-threads=0 --no-tcp --no-tls --no-dtls --no-cli --no-software-attribute \
+                --log-file=/dev/null --no-stdout-log --pidfile="$files/turnserver.pid" \
+                --userdb="$files/turndb"
+            wait_for answers_stun
             ;;
     esac
 }
 
-# measure SERVER NAME SCENARIO ARGUMENTS…: one run on a fresh server, with the report in $reports/NAME.json
+# measure SERVER NAME SCENARIO ARGUMENTS…: one run on a fresh server, with the report in $reports/NAME.json, or what was
+# said instead in $reports/NAME.failed. Where the load generator was too slow, it has one more try.
 measure() {
-    local server=$1 name=$2 scenario=$3
+    local server=$1 name=$2 scenario=$3 target attempt status
     shift 3
-    start_server "$server"
-    inside "$loadtest" "$scenario" --connect "$address" --certificate "$files/self-signed.crt" \
-        --server-pid "$server_pid" --cpus 1 --json "$reports/$name.json" "$@" > "$files/load.log" 2>&1 \
-        || { tail -5 "$files/load.log" >&2; echo "bench: $name failed" >&2; }
-    stop_server
+    target=(--connect "$address" --certificate "$files/self-signed.crt")
+    case $server in
+        stun-*) target=(--connect "$stun") ;;
+        iroh-relay) target+=(--protocol iroh) ;;
+        within | across) target+=(--placement "$server") ;;
+    esac
+    # Counters of what was dropped.
+    case $scenario:$server in
+        fan-in:derper) target+=(--metrics "http://$admin/debug/varz") ;;
+        fan-in:*) target+=(--metrics "http://$admin/metrics") ;;
+    esac
+    case $server in
+        within | across) target+=(--cpus 0,1) ;;
+        *) target+=(--cpus 1) ;;
+    esac
+    for attempt in 1 2; do
+        start_server "$server"
+        status=0
+        inside "$loadtest" "$scenario" "${target[@]}" --server-pid "$server_pid" --json "$files/report.json" "$@" \
+            > "$files/load.log" 2>&1 || status=$?
+        stop_server
+        case $status in
+            0) ;;
+            3) echo "bench: $name: PACKETS WERE DUPLICATED, REORDERED, CHANGED OR MISROUTED" >&2 ;;
+            *)
+                tail -5 "$files/load.log" | tee "$reports/$name.failed" >&2
+                echo "bench: $name failed" >&2
+                return
+                ;;
+        esac
+        mv "$files/report.json" "$reports/$name.json"
+        if ((attempt > 1)) || ! grep -q '^  "limited": true' "$reports/$name.json"; then
+            return
+        fi
+        echo "bench: $name: the load generator was too slow" >&2
+    done
 }

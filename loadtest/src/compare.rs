@@ -41,8 +41,10 @@ pub(crate) fn compare(question: &Question) -> Result<String> {
         let ratios =
             other.values.iter().filter_map(|(number, value)| Some(first.values.get(number)? / value));
         let ratio = match spread(ratios.filter(|ratio| ratio.is_finite())) {
-            Some([low, median, high]) if low < high => format!("{median:.2} ({low:.2} – {high:.2})"),
-            Some([_, median, _]) => format!("{median:.2}"),
+            Some([low, median, high]) if low < high => {
+                format!("{} ({} – {})", show_ratio(median), show_ratio(low), show_ratio(high))
+            }
+            Some([_, median, _]) => show_ratio(median),
             None => "–".to_owned(),
         };
         // Of a lower bound the ratio is one, too; against one it says nothing.
@@ -53,6 +55,15 @@ pub(crate) fn compare(question: &Question) -> Result<String> {
         });
     }
     Ok(cells.join(" | "))
+}
+
+/// To two digits behind the point; more or fewer where these would say nothing or too much.
+fn show_ratio(ratio: f64) -> String {
+    match ratio {
+        ..0.1 => format!("{ratio:.3}"),
+        0.1..10.0 => format!("{ratio:.2}"),
+        _ => format!("{ratio:.0}"),
+    }
 }
 
 fn series(question: &Question, server: &str) -> Result<Series> {
@@ -129,6 +140,11 @@ mod tests {
         let ours = "3.00 µs (1.00 – 4.00)";
         let theirs = "4.00 µs (2.00 – 4.00), 1,200 packets lost";
         assert_eq!(row, format!("{ours} | {theirs} | – | 0.75 (0.50 – 1.00) | –"));
+    }
+
+    #[test]
+    fn ratios_have_the_digits_that_say_something() {
+        assert_eq!([0.0021, 0.456, 9.876, 281.27].map(show_ratio), ["0.002", "0.46", "9.88", "281"]);
     }
 
     #[test]

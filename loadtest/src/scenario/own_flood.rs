@@ -6,38 +6,30 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use mio::{Events, Poll, Token};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use wire::derp::frame::{ClientFrame, ServerFrame};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Crew, Message, Progress, Setup};
-use crate::flow::packet::{self, Composer, Label};
-use crate::flow::receiver::{Inbox, Ledger, QUIET, Receipts, ReceiveJob};
-use crate::flow::schedule::{Routes, Timeline};
+use crate::connect::{Logins, Seed};
+use crate::crew::{Crew, Setup};
+use crate::flow::receiver::{Receipts, ReceiveJob};
+use crate::flow::schedule::Routes;
 use crate::flow::sender::{SendJob, Sendings};
-use crate::flow::tally::{Place, Sequence};
 use crate::histogram::Quantiles;
-use crate::link::{ReadOutcome, Scratch};
-use crate::machine::{Stopwatch, Usage};
+use crate::machine::Usage;
 use crate::plot::{self, Plot};
 use crate::report::{Report, Row, Unit};
 use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
 use crate::server::ServerUsage;
-use crate::target::Target;
-use crate::worker::{self, Desk, Outcome};
+use crate::worker::{self, Outcome};
+
+mod clients;
+
+pub(crate) use clients::{Job, flood, sink};
 
 /// The two receivers of the strangers' packets.
 const FLOODER: u32 = 0;
 const LISTENER: u32 = 1;
-/// The role of whoever gets the flood.
-const SINK: &str = "sink";
-/// What the flooder seals and writes together at most, and at least one packet: it must come to reading, too.
-const RUN_LEN: usize = 16 * 1024;
-/// How often the time is looked at while nothing happens.
-const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -79,6 +71,11 @@ impl Delivery {
         }
     }
 
+    /// A latency; of nothing there is none.
+    fn time(&self, nanos: u64) -> Option<f64> {
+        (self.latency.count > 0).then_some(nanos as f64)
+    }
+
     fn loss(&self) -> f64 {
         self.offered.saturating_sub(self.received) as f64 / self.offered.max(1) as f64
     }
@@ -114,16 +111,6 @@ pub struct OwnFloodReport {
     pub flood: Half,
     /// Why the load generator was the limit, and the figures mean little.
     pub too_slow: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    seed: Seed,
-    routes: Routes,
-    sizes: Sizes,
-    flood: bool,
-    warm_up: Duration,
-    duration: Duration,
 }
 
 /// Makes the load and says what came of it.
@@ -221,113 +208,6 @@ impl Half {
     }
 }
 
-/// The part of the client that floods.
-pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
-    let mut poll = Poll::new()?;
-    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &[FLOODER], Logins::Together)?;
-    for inbox in &mut inboxes {
-        inbox.link.register(poll.registry(), Token(0))?;
-    }
-    let to = job.seed.key(SINK, 0).public();
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let (mut scratch, mut composer) = (Scratch::new(), Composer::new());
-    let mut ledger = Ledger::new(timeline);
-    let mut events = Events::with_capacity(8);
-    let (mut number, mut last_came) = (0, 0);
-    clock::sleep_until(timeline.begin);
-    loop {
-        let now = clock::now();
-        stopwatch.pass(now)?;
-        let flooding = job.flood && now < timeline.end && !inboxes[0].link.is_blocked();
-        match poll.poll(&mut events, Some(if flooding { Duration::ZERO } else { PATIENCE })) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
-            _ => {}
-        }
-        let before = ledger.all_received;
-        for event in &events {
-            if event.is_writable() && inboxes[0].link.is_blocked() {
-                inboxes[0].link.flush()?;
-            }
-            inboxes[0].drain(&mut scratch, &mut ledger)?;
-        }
-        if ledger.all_received > before {
-            last_came = now;
-        }
-        if flooding && !inboxes[0].link.is_blocked() {
-            while scratch.frames.len() < RUN_LEN {
-                let packet =
-                    composer.compose(&Label { flow: FLOODER, number, due: now }, job.sizes.of(number));
-                let frame = ClientFrame::SendPacket { to, packet };
-                inboxes[0].link.protocol().encode(&frame, &mut scratch.frames);
-                number += 1;
-            }
-            inboxes[0].link.send(&mut scratch)?;
-        }
-        desk.report(now, || Progress { sent: number, ..ledger.progress(1) })?;
-        if now >= timeline.end + QUIET && now >= last_came + QUIET {
-            return Ok(ledger.close(&inboxes, stopwatch.usage()));
-        }
-    }
-}
-
-/// The part of the client that gets the flood.
-pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
-    let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)], Logins::Together)?;
-    for link in &mut links {
-        link.register(poll.registry(), Token(0))?;
-    }
-    let flooder = job.seed.key(crate::flow::sender::RECEIVER, FLOODER).public();
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let mut scratch = Scratch::new();
-    let mut events = Events::with_capacity(8);
-    let (mut receipts, mut sequence) = (Receipts::default(), Sequence::default());
-    while clock::now() < timeline.end + QUIET {
-        match poll.poll(&mut events, Some(PATIENCE)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
-            _ => {}
-        }
-        stopwatch.pass(clock::now())?;
-        while !events.is_empty() {
-            let in_time = timeline.measures(clock::now());
-            let outcome = links[0].read(&mut scratch, |frame| {
-                let ServerFrame::RecvPacket { from, packet } = frame else { return };
-                let damage = &mut receipts.damage;
-                match packet::read(packet) {
-                    None => damage.corrupted += 1,
-                    Some(_) if from != flooder => damage.misrouted += 1,
-                    Some(label) => match sequence.note(label.number) {
-                        Place::Next => {}
-                        Place::Reordered => damage.reordered += 1,
-                        Place::Duplicate => damage.duplicated += 1,
-                    },
-                }
-                if in_time {
-                    receipts.delivered += 1;
-                    receipts.delivered_bytes += packet.len() as u64;
-                }
-            });
-            match outcome.context("the sink")? {
-                ReadOutcome::More => {}
-                ReadOutcome::Drained => break,
-                ReadOutcome::Closed => bail!("the relay has closed on the sink"),
-            }
-        }
-        desk.report(clock::now(), || Progress {
-            connections: 1,
-            received: sequence.next(),
-            damaged: receipts.damage.total(),
-            ..Default::default()
-        })?;
-    }
-    receipts.usage = stopwatch.usage();
-    Ok(receipts)
-}
-
 impl Report for OwnFloodReport {
     fn scenario(&self) -> &'static str {
         "own-flood"
@@ -337,7 +217,7 @@ impl Report for OwnFloodReport {
         let seconds = self.measured as f64 / SECOND as f64;
         let mut rows = Vec::new();
         let mut deliveries = |who, delivery: &Delivery| {
-            let time = |what, nanos: u64| Row::new(format!("{who}: {what}"), Unit::Time, Some(nanos as f64));
+            let time = |what, nanos| Row::new(format!("{who}: {what}"), Unit::Time, delivery.time(nanos));
             let loss = Some(delivery.loss() * 100.0);
             rows.push(Row::new(format!("{who}: lost"), Unit::Percent, loss));
             rows.push(time("latency p50", delivery.latency.p50));
@@ -347,8 +227,10 @@ impl Report for OwnFloodReport {
         deliveries("flooder, before", &self.rest.flooder);
         deliveries("listener, meanwhile", &self.flood.listener);
         deliveries("listener, before", &self.rest.listener);
-        let [flooding, before] = [&self.flood, &self.rest].map(|half| half.flooder.latency.p99 as f64);
-        rows.push(Row::new("flooder: added to latency p99", Unit::Time, Some(flooding - before)));
+        let [flooding, before] =
+            [&self.flood.flooder, &self.rest.flooder].map(|flooder| flooder.time(flooder.latency.p99));
+        let added = flooding.zip(before).map(|(flooding, before)| flooding - before);
+        rows.push(Row::new("flooder: added to latency p99", Unit::Time, added));
         let server = |value: fn(&ServerUsage) -> f64| self.flood.server.as_ref().map(value);
         rows.extend([
             Row::new("flood delivered", Unit::PacketsPerSecond, Some(self.flood.flood as f64 / seconds)),
