@@ -11,7 +11,7 @@ TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 budgets foreign peers interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
 budgets foreign peers interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 
-PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto
+PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto -p towpath-websocket
 
 .PHONY: help demo test check unit budgets loom foreign peers interop bench build docs
 

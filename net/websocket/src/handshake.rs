@@ -1,0 +1,32 @@
+//! The proof in the upgrade that the server speaks WebSocket.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+/// What every key is hashed with (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The value of `Sec-WebSocket-Accept` for that of `Sec-WebSocket-Key`; `None` unless the key is 16 bytes in base64.
+#[must_use]
+pub fn accept_key(key: &[u8]) -> Option<String> {
+    if STANDARD.decode(key).ok()?.len() != 16 {
+        return None;
+    }
+    Some(STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accept_key;
+
+    #[test]
+    fn the_answer_is_that_of_the_rfc_and_bad_keys_have_none() {
+        let accepted = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accepted.as_deref(), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        for bad in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZ==", "dGhlIHNhbXBsZSBub25jZWU=", "!"]
+        {
+            assert_eq!(accept_key(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
