@@ -27,7 +27,8 @@ pub trait Transmit {
     /// What a thread lends to every transmission, such as a buffer to seal into.
     type Scratch;
 
-    /// Sends what an earlier call had to keep and then as much of `batch` as goes without waiting.
+    /// Sends what an earlier call had to keep and then as much of `batch` as goes without waiting. Called without a batch
+    /// when nothing waits, and then sends what it has of its own, if anything.
     fn send(&mut self, batch: Option<&mut Batch>, scratch: &mut Self::Scratch) -> Sent;
 }
 
@@ -106,6 +107,20 @@ enum State {
 struct Queue {
     outbox: Outbox,
     state: State,
+    /// The way out is to be called though nothing may wait in the outbox.
+    nudged: bool,
+}
+
+impl Queue {
+    /// Notes that there is something to send.
+    #[inline]
+    fn owe(&mut self) -> Pushed {
+        if self.state != State::Clean {
+            return Pushed::Queued;
+        }
+        self.state = State::Owed;
+        Pushed::MustFlush
+    }
 }
 
 /// An outbox and the way out of it.
@@ -132,11 +147,17 @@ impl<T: Transmit> Egress<T> {
         if !append(&mut queue.outbox) {
             return Pushed::Full;
         }
-        if queue.state != State::Clean {
-            return Pushed::Queued;
+        queue.owe()
+    }
+
+    /// Has the way out called once more even if nothing waits, because it has something of its own to send.
+    pub fn nudge(&self) -> Pushed {
+        let mut queue = lock(&self.queue);
+        if queue.state == State::Closed {
+            return Pushed::Closed;
         }
-        queue.state = State::Owed;
-        Pushed::MustFlush
+        queue.nudged = true;
+        queue.owe()
     }
 
     /// Sends what waits, unless another thread is at it or the socket is full.
@@ -217,7 +238,9 @@ impl<T: Transmit> Egress<T> {
     }
 
     fn take<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Option<Batch> {
-        lock(&self.queue).outbox.take(hand.now, hand.limits, hand.drops)
+        let mut queue = lock(&self.queue);
+        queue.nudged = false;
+        queue.outbox.take(hand.now, hand.limits, hand.drops)
     }
 
     /// Ends sending unless something has come meanwhile. Returns whether it ended.
@@ -226,7 +249,7 @@ impl<T: Transmit> Egress<T> {
         if queue.state == State::Closed {
             return true;
         }
-        if queue.outbox.is_empty() {
+        if queue.outbox.is_empty() && !queue.nudged {
             queue.state = State::Clean;
         }
         queue.state == State::Clean

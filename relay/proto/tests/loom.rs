@@ -38,18 +38,25 @@ struct Socket {
     writable: bool,
     event_promised: bool,
     received: Vec<u8>,
+    /// What came of the way out's own.
+    own: usize,
 }
 
 /// The way out to a [`Socket`]; `sending` is up while a write is in flight.
 struct Outlet {
     socket: Arc<Mutex<Socket>>,
     sending: Arc<AtomicBool>,
+    /// Something that the way out has to send of its own.
+    own: Arc<Mutex<bool>>,
 }
 
 impl Transmit for Outlet {
     type Scratch = ();
 
     fn send(&mut self, batch: Option<&mut Batch>, (): &mut ()) -> Sent {
+        if std::mem::take(&mut *self.own.lock().unwrap()) {
+            self.socket.lock().unwrap().own += 1;
+        }
         let Some(batch) = batch else { return Sent::All };
         assert!(!self.sending.swap(true, Ordering::SeqCst), "two writes in flight for one socket");
         let sent = {
@@ -73,8 +80,12 @@ impl Transmit for Outlet {
 
 fn connection(writable: bool) -> (Arc<Mutex<Socket>>, Arc<Egress<Outlet>>) {
     let socket = Arc::new(Mutex::new(Socket { writable, ..Socket::default() }));
-    let outlet = Outlet { socket: socket.clone(), sending: Arc::new(AtomicBool::new(false)) };
-    (socket, Arc::new(Egress::new(outlet)))
+    let own = Arc::new(Mutex::new(false));
+    (socket.clone(), Arc::new(Egress::new(outlet(socket, own))))
+}
+
+fn outlet(socket: Arc<Mutex<Socket>>, own: Arc<Mutex<bool>>) -> Outlet {
+    Outlet { socket, sending: Arc::new(AtomicBool::new(false)), own }
 }
 
 /// Lends a thread what a flush needs.
@@ -146,6 +157,27 @@ fn a_socket_that_becomes_writable_at_any_moment_is_written_to() {
         owner.join().unwrap();
         assert_eq!(received(&socket), 2);
         assert!(!egress.is_blocked());
+    });
+}
+
+#[test]
+fn what_the_way_out_has_of_its_own_is_sent_after_a_nudge_whoever_else_is_sending() {
+    loom::model(|| {
+        let socket = Arc::new(Mutex::new(Socket { writable: true, ..Socket::default() }));
+        let own = Arc::new(Mutex::new(false));
+        let egress = Arc::new(Egress::new(outlet(socket.clone(), own.clone())));
+        let other = {
+            let egress = egress.clone();
+            thread::spawn(move || {
+                *own.lock().unwrap() = true;
+                if egress.nudge() == Pushed::MustFlush {
+                    with_hand(&mut Drops::default(), |hand| egress.flush(hand));
+                }
+            })
+        };
+        assert!(send(&egress, 1, &mut Drops::default()));
+        other.join().unwrap();
+        assert_eq!((received(&socket), socket.lock().unwrap().own), (1, 1));
     });
 }
 
