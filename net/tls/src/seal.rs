@@ -51,7 +51,8 @@ impl SealBuffer {
         self.len += len;
     }
 
-    pub(crate) fn append(&mut self, bytes: &[u8]) {
+    /// Appends bytes as they are: what is sealed already, or what goes out on a connection without TLS.
+    pub fn append(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.filled(bytes.len());
     }

@@ -54,6 +54,8 @@ pub enum Close {
     NotPermitted,
     /// The client broke TLS.
     Tls,
+    /// The client broke WebSocket.
+    WebSocket,
     /// The socket reports an error.
     Socket,
     /// Nothing could be written for the write timeout.
@@ -64,11 +66,12 @@ pub enum Close {
 
 impl Close {
     /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::PeerClosed,
         Self::BadFrame,
         Self::NotPermitted,
         Self::Tls,
+        Self::WebSocket,
         Self::Socket,
         Self::WriteTimeout,
         Self::Shutdown,
@@ -82,6 +85,7 @@ impl Close {
             Self::BadFrame => "bad_frame",
             Self::NotPermitted => "not_permitted",
             Self::Tls => "tls",
+            Self::WebSocket => "websocket",
             Self::Socket => "socket",
             Self::WriteTimeout => "write_timeout",
             Self::Shutdown => "shutdown",

@@ -25,6 +25,7 @@ use service::{
     limits, logs,
     signals::Shutdown,
 };
+use tracing::field::display;
 use wire::map::DerpMap;
 
 use self::trial::Trial;
@@ -273,9 +274,10 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     let identity = Identity::load(config)?;
     let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());
     let server = Server::bind(config, identity)?;
-    let Addresses { tls: listen, stun, admin } = server.addresses();
+    let Addresses { tls: listen, http, redirect, stun, admin } = server.addresses();
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, %node_public, %listen, ?stun, admin = admin.map(display), "listening");
+    let (http, redirect) = (http.map(display), redirect.map(display));
+    tracing::info!(version, %node_public, %listen, http, redirect, ?stun, admin = admin.map(display), "listening");
     if config.dev {
         let advertised = Advertised { listen, stun, certificate_pin, ipv4: None, ipv6: None };
         let text = Trial { config, advertised, admin, node_public }.to_text();

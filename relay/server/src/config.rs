@@ -17,6 +17,10 @@ use service::{
 };
 use wire::key::NodePrivate;
 
+mod http;
+
+pub use http::{BootstrapDns, Home, Http};
+
 /// What the environment variables of all settings begin with.
 pub const VARIABLE_PREFIX: &str = "TOWPATH";
 
@@ -59,6 +63,18 @@ pub mod keys {
     pub const STUN_LISTEN: Key = Key::new("stun.listen").with_flag("--stun-listen");
     /// The TCP address for metrics and health.
     pub const ADMIN_LISTEN: Key = Key::new("admin.listen");
+    /// The TCP address for DERP and HTTP without TLS.
+    pub const HTTP_LISTEN: Key = Key::new("http.listen");
+    /// The proxies in front of it.
+    pub const HTTP_PROXIES: Key = Key::new("http.proxies");
+    /// The TCP address that leads to HTTPS.
+    pub const HTTP_REDIRECT_LISTEN: Key = Key::new("http.redirect_listen");
+    /// What `/` shows.
+    pub const HTTP_HOME: Key = Key::new("http.home");
+    /// The names that `/bootstrap-dns` tells everybody.
+    pub const BOOTSTRAP_DNS_NAMES: Key = Key::new("bootstrap_dns.names");
+    /// The names that it tells who asks for them.
+    pub const BOOTSTRAP_DNS_UNPUBLISHED_NAMES: Key = Key::new("bootstrap_dns.unpublished_names");
     /// The limit of a TLS handshake.
     pub const HANDSHAKE_TIMEOUT: Key = Key::new("login.handshake_timeout");
     /// The limit from the HTTP upgrade to the end of the login.
@@ -101,6 +117,10 @@ pub struct Config {
     pub stun: Vec<SocketAddr>,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
+    /// HTTP without TLS, and what is shown.
+    pub http: Http,
+    /// The names that `/bootstrap-dns` resolves.
+    pub bootstrap_dns: BootstrapDns,
     /// Who opens and seals TLS 1.3 records after the handshake.
     pub records: Records,
     /// Threads of the data plane, 1 to 256.
@@ -276,6 +296,8 @@ impl Config {
                 .key(keys::ADMIN_LISTEN)
                 .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
                 .or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
+            http: Http::read(&mut reader, dev),
+            bootstrap_dns: BootstrapDns::read(&mut reader),
             records: reader.key(keys::TLS_RECORDS).or(Records::Own),
             login: LoginLimits::read(&mut reader),
             outbox: OutboxLimits::read(&mut reader),

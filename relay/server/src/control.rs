@@ -1,6 +1,6 @@
 //! The control plane: from an accepted socket to a connection that the data plane reads.
 //!
-//! TLS handshake, HTTP, login: everything that takes long happens here, on threads that give way to the data plane's.
+//! TLS handshake unless the listener is plain, HTTP, login: everything that takes long happens here, on threads that give way to the data plane's.
 //! hyper parses the request; an upgrade is taken from it with nothing written, so that the response, the ServerKey
 //! frame and, in fast start, no response at all go out in one write, and bytes that came behind the request are kept.
 
@@ -20,21 +20,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_proto::login::{Login, LoginError, greet};
+use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
-use tls::{HandshakeError, Parts, RecordLayer};
+use tls::{HandshakeError, RecordLayer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{error::Elapsed, timeout};
 use tracing::debug;
+use websocket::{CloseCode, Messages};
 use wire::derp::frame::ServerFrame;
 use wire::derp::info::{ClientInfoError, Introduction, ServerInfo};
 use wire::key::{NodePrivate, NodePublic};
 use wire::pool::BufferPool;
 
 use crate::config::LoginLimits;
-use crate::forward::peer::Peer;
-use crate::forward::{Arrival, DataPlane};
+use crate::forward::peer::{Peer, Sink};
+use crate::forward::websocket::{MessageInlet, MessageSink, Replying, Stop, Unwrapper};
+use crate::forward::{Arrival, DataPlane, Inlet};
 use crate::metrics::ControlMetrics;
-use crate::pages::{self, Page, Routed, Upgrade};
+use crate::pages::{Page, Routed, Site};
+use crate::proxies::Proxies;
+use crate::stream::{Parts, Stream, TlsStream};
+use crate::upgrade::{Protocol, Upgrade};
 
 /// How long an HTTP connection lives at most, however busy: probes need milliseconds.
 const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);
@@ -46,13 +52,24 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Keep-alives of connections that came together are spread over this much, as upstream does.
 const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 
-type Stream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+/// By which listener a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// The one for clients.
+    Tls,
+    /// The one for proxies, without TLS.
+    Plain,
+    /// The one that only leads to HTTPS.
+    Redirect,
+}
 
 /// Why a connection did not become a client. The variants are metric labels.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("its host holds as many connections that have not logged in as it may")]
     HostLimit,
+    #[error("the plain listener is for proxies")]
+    NotAProxy,
     #[error("the TLS handshake took too long")]
     HandshakeTimeout,
     #[error("TLS: {0}")]
@@ -63,6 +80,10 @@ pub(crate) enum Refusal {
     HttpTimeout,
     #[error("the login took too long")]
     LoginTimeout,
+    #[error("WebSocket without the subprotocol derp")]
+    Subprotocol,
+    #[error("WebSocket: {0}")]
+    WebSocket(Stop),
     #[error("login: {0}")]
     Login(LoginError),
     #[error("the connection broke during the login: {0}")]
@@ -70,13 +91,16 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) const LABELS: [&'static str; 10] = [
+    pub(crate) const LABELS: [&'static str; 13] = [
         "host_limit",
+        "not_a_proxy",
         "handshake_timeout",
         "handshake",
         "http",
         "http_timeout",
         "login_timeout",
+        "subprotocol",
+        "websocket",
         "bad_frame",
         "bad_key",
         "bad_info",
@@ -86,17 +110,28 @@ impl Refusal {
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::HostLimit => "host_limit",
+            Self::NotAProxy => "not_a_proxy",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Handshake(_) => "handshake",
             Self::Http(_) => "http",
             Self::HttpTimeout => "http_timeout",
             Self::LoginTimeout => "login_timeout",
+            Self::Subprotocol => "subprotocol",
+            Self::WebSocket(Stop::Closed) => "broken",
+            Self::WebSocket(_) => "websocket",
             Self::Login(LoginError::NotClientInfo(_) | LoginError::Length(_)) => "bad_frame",
             Self::Login(LoginError::ClientInfo(ClientInfoError::Key | ClientInfoError::Box)) => "bad_key",
             Self::Login(LoginError::ClientInfo(_)) => "bad_info",
             Self::Broken(_) => "broken",
         }
     }
+}
+
+/// What a client asked for, and where it really connects from.
+#[derive(Debug)]
+struct Asked {
+    upgrade: Upgrade,
+    client: SocketAddr,
 }
 
 /// What every new connection needs.
@@ -108,14 +143,16 @@ pub(crate) struct Door {
     pub(crate) node_public: NodePublic,
     pub(crate) limits: LoginLimits,
     pub(crate) keepalive: Duration,
+    pub(crate) site: Site,
+    pub(crate) proxies: Proxies,
     pub(crate) metrics: ControlMetrics,
     pub(crate) plane: Arc<DataPlane>,
 }
 
 impl Door {
     /// Serves one accepted connection until it is a client of the data plane or closed.
-    pub(crate) async fn serve(&self, socket: tokio::net::TcpStream, address: SocketAddr) {
-        if let Err(refusal) = self.admit(socket, address).await {
+    pub(crate) async fn serve(&self, socket: tokio::net::TcpStream, address: SocketAddr, entrance: Entrance) {
+        if let Err(refusal) = self.admit(socket, address, entrance).await {
             self.refuse(address, &refusal);
         }
     }
@@ -126,32 +163,75 @@ impl Door {
         debug!(%address, reason = refusal.label(), "refused: {refusal}");
     }
 
-    async fn admit(&self, socket: tokio::net::TcpStream, address: SocketAddr) -> Result<(), Refusal> {
-        let connection = UnbufferedServerConnection::new(self.tls.clone())
-            .map_err(|error| Refusal::Handshake(HandshakeError::Tls(error.into())))?;
-        let stream = timeout(self.limits.handshake_timeout, Stream::handshake(socket, connection))
-            .await
-            .map_err(|_: Elapsed| Refusal::HandshakeTimeout)?
-            .map_err(Refusal::Handshake)?;
-        self.metrics.tls_version(stream.state().protocol_version());
-        let Some((stream, rest, upgrade)) = self.serve_http(stream).await? else { return Ok(()) };
-        self.metrics.accepted();
-        timeout(self.limits.login_timeout, self.log_in(stream, rest, upgrade, address))
+    async fn admit(
+        &self,
+        socket: tokio::net::TcpStream,
+        address: SocketAddr,
+        entrance: Entrance,
+    ) -> Result<(), Refusal> {
+        let stream = match entrance {
+            Entrance::Tls => Stream::Tls(Box::new(self.shake_hands(socket).await?)),
+            Entrance::Plain if !self.proxies.admit(address.ip()) => return Err(Refusal::NotAProxy),
+            Entrance::Plain | Entrance::Redirect => Stream::Plain(socket),
+        };
+        let Some((stream, rest, asked)) = self.serve_http(stream, address, entrance).await? else {
+            return Ok(());
+        };
+        self.metrics.accepted(matches!(asked.upgrade.protocol, Protocol::WebSocket { .. }));
+        timeout(self.limits.login_timeout, self.log_in(stream, rest, asked))
             .await
             .map_err(|_: Elapsed| Refusal::LoginTimeout)?
     }
 
+    async fn shake_hands(&self, socket: tokio::net::TcpStream) -> Result<TlsStream, Refusal> {
+        let connection = UnbufferedServerConnection::new(self.tls.clone())
+            .map_err(|error| Refusal::Handshake(HandshakeError::Tls(error.into())))?;
+        let stream = timeout(self.limits.handshake_timeout, TlsStream::handshake(socket, connection))
+            .await
+            .map_err(|_: Elapsed| Refusal::HandshakeTimeout)?
+            .map_err(Refusal::Handshake)?;
+        self.metrics.tls_version(stream.state().protocol_version());
+        Ok(stream)
+    }
+
+    /// What a request is. Those that come by a proxy are its client's.
+    fn route<B>(
+        &self,
+        request: &Request<B>,
+        address: SocketAddr,
+        entrance: Entrance,
+    ) -> Result<Asked, Box<Page>> {
+        let routed = match entrance {
+            Entrance::Redirect => Routed::Page(self.site.redirect(request)),
+            Entrance::Tls | Entrance::Plain => self.site.route(request),
+        };
+        let upgrade = match routed {
+            Routed::Page(page) => return Err(Box::new(page)),
+            Routed::Derp(upgrade) => upgrade,
+        };
+        let client = match entrance {
+            Entrance::Plain => self.proxies.client(address, request.headers()),
+            Entrance::Tls | Entrance::Redirect => address,
+        };
+        Ok(Asked { upgrade, client })
+    }
+
     /// Answers requests until one is an upgrade; `None` when the client is done before.
-    async fn serve_http(&self, stream: Stream) -> Result<Option<(Stream, Bytes, Upgrade)>, Refusal> {
-        let upgrade = Arc::new(Mutex::new(None));
-        let slot = upgrade.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let slot = slot.clone();
+    async fn serve_http(
+        &self,
+        stream: Stream,
+        address: SocketAddr,
+        entrance: Entrance,
+    ) -> Result<Option<(Stream, Bytes, Asked)>, Refusal> {
+        let slot = Mutex::new(None);
+        let service = service_fn(|request: Request<Incoming>| {
+            let routed = self.route(&request, address, entrance);
+            let slot = &slot;
             Box::pin(async move {
-                match pages::route(&request) {
-                    Routed::Page(page) => Ok::<Page, Infallible>(page),
-                    Routed::Derp(upgrade) => {
-                        *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(upgrade);
+                match routed {
+                    Err(page) => Ok::<Page, Infallible>(*page),
+                    Ok(asked) => {
+                        *slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(asked);
                         // No response from here: the connection is about to be taken from hyper.
                         pending().await
                     }
@@ -165,101 +245,169 @@ impl Door {
             .serve_connection(TokioIo::new(stream), service);
         let served = poll_fn(|cx| {
             let done = Pin::new(&mut connection).poll_without_shutdown(cx);
-            let upgrade = upgrade.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-            match (upgrade, done) {
-                (Some(upgrade), _) => Poll::Ready(Ok(Some(upgrade))),
+            let asked = slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+            match (asked, done) {
+                (Some(asked), _) => Poll::Ready(Ok(Some(asked))),
                 (None, Poll::Ready(Ok(()))) => Poll::Ready(Ok(None)),
                 (None, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
                 (None, Poll::Pending) => Poll::Pending,
             }
         });
         let served = timeout(MAX_HTTP_LIFE, served).await.map_err(|_: Elapsed| Refusal::HttpTimeout)?;
-        let upgrade = served
+        let asked = served
             .map_err(|error| if error.is_timeout() { Refusal::HttpTimeout } else { Refusal::Http(error) })?;
         let parts = connection.into_parts();
         let mut stream = parts.io.into_inner();
-        let Some(upgrade) = upgrade else {
+        let Some(asked) = asked else {
             // The close_notify by which the client knows that the page was whole.
             let _ = timeout(LINGER, stream.shutdown()).await;
             return Ok(None);
         };
-        Ok(Some((stream, parts.read_buf, upgrade)))
+        Ok(Some((stream, parts.read_buf, asked)))
     }
 
     /// The DERP login, and the handing-over to the data plane.
-    async fn log_in(
-        &self,
-        mut stream: Stream,
-        mut received: Bytes,
-        upgrade: Upgrade,
-        address: SocketAddr,
-    ) -> Result<(), Refusal> {
-        let mut greeting = Vec::with_capacity(256);
-        if !upgrade.fast_start {
-            greeting.extend_from_slice(
-                format!(
-                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nDerp-Version: 2\r\n\
-                     Derp-Public-Key: {}\r\n\r\n",
-                    self.node_public.to_hex()
-                )
-                .as_bytes(),
-            );
+    async fn log_in(&self, mut stream: Stream, received: Bytes, asked: Asked) -> Result<(), Refusal> {
+        let response = asked.upgrade.response(&self.node_public);
+        let mut unwrapper = match asked.upgrade.protocol {
+            Protocol::Derp { .. } => None,
+            Protocol::WebSocket { agreed: true, .. } => Some(Unwrapper::default()),
+            Protocol::WebSocket { agreed: false, .. } => {
+                let mut messages = Messages::default();
+                messages.close(CloseCode::Policy, "client must speak the derp subprotocol");
+                say_goodbye(stream, &[response.as_bytes(), messages.as_slice()].concat()).await;
+                return Err(Refusal::Subprotocol);
+            }
+        };
+        match self.introduce(&mut stream, response, received, unwrapper.as_mut()).await {
+            Ok((introduction, rest)) => self.hand_over(stream, unwrapper, rest, &introduction, &asked),
+            Err(refusal) => {
+                if let (Some(unwrapper), Refusal::WebSocket(_) | Refusal::Login(_)) = (unwrapper, &refusal) {
+                    let mut messages = Messages::default();
+                    unwrapper.wrapper().close(Close::BadFrame, &mut messages);
+                    say_goodbye(stream, messages.as_slice()).await;
+                }
+                Err(refusal)
+            }
         }
+    }
+
+    /// Says who the relay is and hears who the client is. What follows the login is returned, out of its messages.
+    async fn introduce(
+        &self,
+        stream: &mut Stream,
+        response: String,
+        received: Bytes,
+        mut unwrapper: Option<&mut Unwrapper>,
+    ) -> Result<(Introduction, Vec<u8>), Refusal> {
+        let mut greeting = Vec::with_capacity(64);
         greet(&self.node_public, &mut greeting);
-        stream.write_all(&greeting).await.map_err(Refusal::Broken)?;
-        stream.flush().await.map_err(Refusal::Broken)?;
+        let mut messages = Messages::default();
+        if unwrapper.is_some() {
+            messages.push(&greeting);
+            messages.finish();
+            greeting.clear();
+        }
+        write(stream, &[response.as_bytes(), messages.as_slice(), &greeting].concat()).await?;
 
         let (mut login, mut pool) = (Login::default(), BufferPool::default());
-        let mut buffer = [0; 4096];
-        let (introduction, rest) = loop {
-            let mut input = &received[..];
-            let login = login.next(&mut input, &self.node_key, &mut pool).map_err(Refusal::Login)?;
-            if let Some(introduction) = login {
-                break (introduction, input.to_vec());
+        let (mut received, mut buffer) = (Vec::from(received), [0; 4096]);
+        loop {
+            let frames = match &mut unwrapper {
+                None => std::mem::take(&mut received),
+                Some(unwrapper) => {
+                    let (frames, replying) =
+                        unwrapper.unwrap_all(&mut received).map_err(Refusal::WebSocket)?;
+                    if replying == Replying::Pong {
+                        messages.clear();
+                        unwrapper.wrapper().finish(&mut messages);
+                        write(stream, messages.as_slice()).await?;
+                    }
+                    frames
+                }
+            };
+            let mut input = &frames[..];
+            let introduction = login.next(&mut input, &self.node_key, &mut pool).map_err(Refusal::Login)?;
+            if let Some(introduction) = introduction {
+                return Ok((introduction, input.to_vec()));
             }
             let read = stream.read(&mut buffer).await.map_err(Refusal::Broken)?;
             if read == 0 {
                 return Err(Refusal::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
-            received = Bytes::copy_from_slice(&buffer[..read]);
-        };
-        self.hand_over(stream, rest, &introduction, upgrade, address).map_err(Refusal::Broken)
+            received.clear();
+            received.extend_from_slice(&buffer[..read]);
+        }
     }
 
     /// Hands a client over to the data plane, with the ServerInfo in its outbox and whatever of it was already read.
     fn hand_over(
         &self,
         stream: Stream,
-        rest: Vec<u8>,
+        unwrapper: Option<Unwrapper>,
+        mut frames: Vec<u8>,
         introduction: &Introduction,
-        upgrade: Upgrade,
-        address: SocketAddr,
-    ) -> io::Result<()> {
+        asked: &Asked,
+    ) -> Result<(), Refusal> {
         let Introduction { client, info, shared } = introduction;
-        let parts = stream.into_parts(self.records).map_err(io::Error::other)?;
-        let Parts { io, reader, writer, incoming, plaintext } = parts;
-        let socket = Arc::new(io.into_std()?);
-        let peer =
-            Arc::new(Peer::new(*client, self.plane.registry().next_id(), address, socket.clone(), writer));
+        let Parts { socket, halves, incoming, mut plaintext } =
+            stream.into_parts(self.records).map_err(Refusal::Broken)?;
+        let socket = Arc::new(socket);
+        let (inlet, sink) = match (unwrapper, halves) {
+            (None, Some((reader, writer))) => (Inlet::Tls(reader), Sink::Tls(writer)),
+            (None, None) => (Inlet::Plain, Sink::Plain),
+            (Some(mut unwrapper), halves) => {
+                // A pong that is owed goes out with the ServerInfo.
+                let (unwrapped, _) = unwrapper.unwrap_all(&mut plaintext).map_err(Refusal::WebSocket)?;
+                plaintext = unwrapped;
+                let (reader, writer) = halves.unzip();
+                let sink = MessageSink { writer, wrapper: unwrapper.wrapper() };
+                let inlet = MessageInlet { reader, unwrapper };
+                (Inlet::WebSocket(Box::new(inlet)), Sink::WebSocket(Box::new(sink)))
+            }
+        };
+        frames.extend_from_slice(&plaintext);
+        let (id, address) = (self.plane.registry().next_id(), asked.client);
+        let peer = Arc::new(Peer::new(*client, id, address, socket.clone(), sink));
 
         let (mut nonce, mut jitter) = ([0; 24], [0]);
-        getrandom::fill(&mut nonce).and_then(|()| getrandom::fill(&mut jitter)).map_err(io::Error::other)?;
+        getrandom::fill(&mut nonce)
+            .and_then(|()| getrandom::fill(&mut jitter))
+            .map_err(|error| Refusal::Broken(io::Error::other(error)))?;
         let server_info =
             ServerFrame::ServerInfo { nonce: &nonce, sealed: &ServerInfo::default().seal(shared, &nonce) };
         // The worker flushes every new outbox, so whoever owes this flush need not be asked.
         let _ = peer.egress.push(|outbox| outbox.push_control(&server_info, &mut BufferPool::default()));
-        debug!(peer = ?client, %address, prober = info.is_prober, fast_start = upgrade.fast_start, "logged in");
+        debug!(peer = ?client, %address, prober = info.is_prober, protocol = ?asked.upgrade.protocol, "logged in");
         self.plane.attach(Arrival {
             peer,
             socket,
-            reader,
+            inlet,
             incoming,
-            plaintext: [rest, plaintext].concat(),
-            not_ideal: upgrade.not_ideal,
+            frames,
+            not_ideal: asked.upgrade.not_ideal,
             first_keepalive: first_keepalive(self.keepalive, jitter[0]),
         });
         Ok(())
     }
+}
+
+async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<(), Refusal> {
+    stream.write_all(bytes).await.map_err(Refusal::Broken)?;
+    stream.flush().await.map_err(Refusal::Broken)
+}
+
+/// Writes the last words and gives the client a moment to read them: a socket that is closed with bytes unread takes
+/// what was written along.
+async fn say_goodbye(mut stream: Stream, words: &[u8]) {
+    let _ = timeout(LINGER, async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    })
+    .await;
 }
 
 /// How long after its login a client is sent its first keep-alive: spread over the values of a random byte.

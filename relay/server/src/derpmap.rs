@@ -9,6 +9,8 @@ use crate::config::Config;
 /// The ports that a DERP map need not mention.
 const DEFAULT_DERP_PORT: u16 = 443;
 const DEFAULT_STUN_PORT: u16 = 3478;
+/// Where clients look for a captive portal that answers in a relay's place.
+const CAPTIVE_PORTAL_PORT: u16 = 80;
 
 /// What clients are told of this relay, where it differs from the configuration or is not part of it.
 #[derive(Clone, Debug)]
@@ -61,6 +63,10 @@ impl Advertised {
                     DEFAULT_DERP_PORT => 0,
                     port => port,
                 },
+                can_port80: config
+                    .http
+                    .redirect_listen
+                    .is_some_and(|address| address.port() == CAPTIVE_PORTAL_PORT),
                 ..Node::default()
             }],
             ..Region::default()

@@ -22,6 +22,7 @@ use crate::forward::registry::Registry as Peers;
 #[derive(Debug)]
 pub(crate) struct ControlMetrics {
     accepts: IntCounter,
+    websocket_accepts: IntCounter,
     refused: IntCounterVec,
     tls_versions: IntCounterVec,
     /// Accepting itself failed, as a rule for want of file descriptors.
@@ -34,6 +35,10 @@ impl ControlMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
             accepts: IntCounter::new("derp_accepts", "Connections that asked for DERP")?,
+            websocket_accepts: IntCounter::new(
+                "derp_websocket_accepts",
+                "Connections that asked for DERP in WebSocket",
+            )?,
             refused: IntCounterVec::new(
                 Opts::new("towpath_refused_total", "Connections that ended before their login, by reason"),
                 &["reason"],
@@ -52,6 +57,7 @@ impl ControlMetrics {
             metrics.tls_versions.with_label_values(&[version]);
         }
         registry.register(Box::new(metrics.accepts.clone()))?;
+        registry.register(Box::new(metrics.websocket_accepts.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.tls_versions.clone()))?;
         registry.register(Box::new(metrics.accept_errors.clone()))?;
@@ -59,8 +65,9 @@ impl ControlMetrics {
         Ok(metrics)
     }
 
-    pub(crate) fn accepted(&self) {
+    pub(crate) fn accepted(&self, websocket: bool) {
         self.accepts.inc();
+        self.websocket_accepts.inc_by(websocket.into());
     }
 
     pub(crate) fn refused(&self, label: &str) {

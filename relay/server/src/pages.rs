@@ -2,21 +2,31 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/` | a page that says what this is |
+//! | `/` | a page that says what this is, nothing, or another page, as configured |
 //! | `/derp` without an upgrade | 426 |
 //! | `/derp/probe`, `/derp/latency-check` | GET and HEAD: 200, empty, any origin; netcheck and browsers time it |
 //! | `/generate_204` | 204 and the answer to the captive-portal challenge |
+//! | `/bootstrap-dns` | addresses of configured names, as JSON |
 //! | `/robots.txt` | nothing for robots |
 //! | anything else | 404 |
+//!
+//! The listener that only leads to HTTPS answers `/generate_204` as well, and everything else with the way there.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST,
-    HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, STRICT_TRANSPORT_SECURITY, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HOST, HeaderName, HeaderValue, LOCATION, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
+use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+
+use crate::bootstrap::Bootstrap;
+use crate::config::Home;
+use crate::upgrade::Upgrade;
 
 /// An answer of the relay: short and known in full.
 pub(crate) type Page = Response<Full<Bytes>>;
@@ -30,20 +40,11 @@ pub(crate) enum Routed {
     Derp(Upgrade),
 }
 
-/// What the headers of an upgrade say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Upgrade {
-    /// The client knows the node key from the meta certificate and does not wait for an HTTP response.
-    pub(crate) fast_start: bool,
-    /// The client would rather be at another relay of the region.
-    pub(crate) not_ideal: bool,
-}
-
-const DERP_FAST_START: HeaderName = HeaderName::from_static("derp-fast-start");
-const IDEAL_NODE: HeaderName = HeaderName::from_static("ideal-node");
 const CHALLENGE: HeaderName = HeaderName::from_static("x-tailscale-challenge");
 const CHALLENGE_RESPONSE: HeaderName = HeaderName::from_static("x-tailscale-response");
 const MAX_CHALLENGE: usize = 64;
+/// The port that a URL need not mention.
+const HTTPS_PORT: u16 = 443;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -62,52 +63,101 @@ const HOME: &str = concat!(
     "</p>\n</body>\n</html>\n"
 );
 
-/// Decides what a request is. Bodies are not looked at.
-pub(crate) fn route<B>(request: &Request<B>) -> Routed {
-    let headers = request.headers();
-    if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Routed::Page(text(StatusCode::BAD_REQUEST, "missing required Host header\n"));
-    }
-    Routed::Page(match request.uri().path() {
-        "/derp" => return derp(headers),
-        "/derp/probe" | "/derp/latency-check" => probe(request.method()),
-        "/generate_204" => generate_204(headers),
-        "/robots.txt" => with_browser_headers(text(StatusCode::OK, "User-agent: *\nDisallow: /\n")),
-        "/" if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            let mut page = with_browser_headers(Page::new(HOME.into()));
-            page.headers_mut().insert(CONTENT_TYPE, HTML);
-            page
-        }
-        "/" => {
-            let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n");
-            page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            page
-        }
-        _ => with_browser_headers(text(StatusCode::NOT_FOUND, "no such page\n")),
-    })
+/// What the pages depend on.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// Where the listener for TLS is found, as in a URL.
+    authority: String,
+    home: Home,
+    bootstrap: Arc<Bootstrap>,
 }
 
-/// The method and the `Connection` header are not looked at: clients differ in both.
-fn derp(headers: &HeaderMap) -> Routed {
-    let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let websocket = upgrade.eq_ignore_ascii_case(b"websocket");
-    if !websocket && !upgrade.eq_ignore_ascii_case(b"derp") {
-        return Routed::Page(text(StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n"));
+impl Site {
+    /// The pages of the relay that is called `hostname`, with TLS on `port`.
+    pub(crate) fn new(hostname: &str, port: u16, home: Home, bootstrap: Arc<Bootstrap>) -> Self {
+        let host = if hostname.contains(':') { format!("[{hostname}]") } else { hostname.to_owned() };
+        let authority = if port == HTTPS_PORT { host } else { format!("{host}:{port}") };
+        Self { authority, home, bootstrap }
     }
-    // Old clients call plain DERP "websocket" for the sake of proxies; the subprotocol tells them from browsers.
-    let subprotocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-    let in_messages = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).contains("derp");
-    if websocket && subprotocols.iter().any(in_messages) {
-        return Routed::Page(text(StatusCode::NOT_IMPLEMENTED, "this relay does not serve WebSocket\n"));
+
+    /// Decides what a request is. Bodies are not looked at.
+    pub(crate) fn route<B>(&self, request: &Request<B>) -> Routed {
+        if let Some(page) = without_host(request) {
+            return Routed::Page(page);
+        }
+        Routed::Page(match request.uri().path() {
+            "/derp" => return Upgrade::of(request).map_or_else(|page| Routed::Page(*page), Routed::Derp),
+            "/derp/probe" | "/derp/latency-check" => probe(request.method()),
+            "/generate_204" => generate_204(request.headers()),
+            "/bootstrap-dns" => self.bootstrap_dns(request.uri().query()),
+            "/robots.txt" => with_browser_headers(text(StatusCode::OK, "User-agent: *\nDisallow: /\n")),
+            "/" if is_get(request.method()) => with_browser_headers(self.home()),
+            "/" => {
+                let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n");
+                page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                page
+            }
+            _ => with_browser_headers(text(StatusCode::NOT_FOUND, "no such page\n")),
+        })
     }
-    Routed::Derp(Upgrade {
-        fast_start: headers.get(DERP_FAST_START).is_some_and(|value| value == "1"),
-        not_ideal: headers.contains_key(IDEAL_NODE),
-    })
+
+    /// The answer of the listener that only leads to HTTPS.
+    pub(crate) fn redirect<B>(&self, request: &Request<B>) -> Page {
+        if let Some(page) = without_host(request) {
+            return page;
+        }
+        if request.uri().path() == "/generate_204" {
+            return generate_204(request.headers());
+        }
+        let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        if !is_get(request.method()) || !target.starts_with('/') {
+            return text(StatusCode::BAD_REQUEST, "Use HTTPS\n");
+        }
+        match HeaderValue::try_from(format!("https://{}{target}", self.authority)) {
+            Ok(location) => found(location),
+            Err(_) => text(StatusCode::BAD_REQUEST, "Use HTTPS\n"),
+        }
+    }
+
+    fn home(&self) -> Page {
+        match &self.home {
+            Home::Page => {
+                let mut page = Page::new(HOME.into());
+                page.headers_mut().insert(CONTENT_TYPE, HTML);
+                page
+            }
+            Home::Blank => Page::default(),
+            Home::Redirect(location) => found(location.clone()),
+        }
+    }
+
+    fn bootstrap_dns(&self, query: Option<&str>) -> Page {
+        let mut page = with_browser_headers(Page::new(self.bootstrap.answer(query).into()));
+        page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // Who asks comes once, and from anywhere.
+        page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        page
+    }
+}
+
+/// The refusal of a request without a `Host`, which HTTP/1.1 asks for (RFC 9112 section 3.2).
+fn without_host<B>(request: &Request<B>) -> Option<Page> {
+    let missing = request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST);
+    missing.then(|| text(StatusCode::BAD_REQUEST, "missing required Host header\n"))
+}
+
+fn is_get(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn found(location: HeaderValue) -> Page {
+    let mut page = text(StatusCode::FOUND, "elsewhere\n");
+    page.headers_mut().insert(LOCATION, location);
+    page
 }
 
 fn probe(method: &Method) -> Page {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !is_get(method) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "bogus probe method\n");
     }
     let mut page = Page::default();
@@ -135,7 +185,8 @@ fn challenge_response(challenge: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&[b"response ", challenge].concat()).ok()
 }
 
-fn text(status: StatusCode, body: &'static str) -> Page {
+/// A page of text.
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Page {
     let mut page = Page::new(body.into());
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, TEXT);

@@ -12,14 +12,18 @@ use rustix::process::setpriority_process;
 use service::admin::{Admin, Readiness};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::bootstrap::Bootstrap;
 use crate::config::Config;
-use crate::control::{Door, Refusal};
+use crate::control::{Door, Entrance, Refusal};
 use crate::forward::{DataPlane, Rules};
 use crate::hosts::Hosts;
 use crate::identity::{Identity, IdentityError};
 use crate::metrics::{ControlMetrics, Scrape};
+use crate::pages::Site;
+use crate::proxies::Proxies;
 
 /// Threads of the control plane. More would let a storm of logins compete with the data plane on small machines.
 const CONTROL_THREADS: usize = 2;
@@ -40,7 +44,7 @@ const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 /// A listener that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The TLS or the admin listener.
+    /// A listener for TLS or HTTP.
     #[error("cannot bind {what} on {address}/tcp: {reason}")]
     Tcp {
         /// The listener's purpose.
@@ -79,6 +83,8 @@ pub struct Server {
     identity: Identity,
     tls: rustls::ServerConfig,
     listener: TcpListener,
+    http: Option<TcpListener>,
+    redirect: Option<TcpListener>,
     stun: Option<stun::Server>,
     admin: Option<TcpListener>,
     worker_hook: fn(),
@@ -89,6 +95,10 @@ pub struct Server {
 pub struct Addresses {
     /// DERP and HTTP over TLS.
     pub tls: SocketAddr,
+    /// DERP and HTTP without TLS; `None` when it is off.
+    pub http: Option<SocketAddr>,
+    /// What leads to HTTPS; `None` when it is off.
+    pub redirect: Option<SocketAddr>,
     /// STUN; empty when it is off.
     pub stun: Vec<SocketAddr>,
     /// Metrics and health; `None` when they are off.
@@ -105,9 +115,12 @@ impl Server {
         let tls = identity.server_config(config.records)?;
         let tcp = |what, address| listen(address).map_err(|reason| BindError::Tcp { what, address, reason });
         let listener = tcp("TLS", config.listen)?;
+        let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
+        let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;
         let stun = if config.stun.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
-        Ok(Self { config: config.clone(), identity, tls, listener, stun, admin, worker_hook: || {} })
+        let config = config.clone();
+        Ok(Self { config, identity, tls, listener, http, redirect, stun, admin, worker_hook: || {} })
     }
 
     /// Has each thread of the data plane call `hook` when it starts, for tests that watch what such a thread does.
@@ -127,6 +140,8 @@ impl Server {
         let bound = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address");
         Addresses {
             tls: bound(&self.listener),
+            http: self.http.as_ref().map(bound),
+            redirect: self.redirect.as_ref().map(bound),
             stun: self.stun.as_ref().map(stun::Server::local_addrs).unwrap_or_default(),
             admin: self.admin.as_ref().map(bound),
         }
@@ -154,7 +169,7 @@ impl Server {
     }
 
     async fn run_inside(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { config, identity, tls, listener, stun, admin, worker_hook } = self;
+        let Self { config, identity, tls, listener, http, redirect, stun, admin, worker_hook } = self;
         let (failed, mut failures) = mpsc::unbounded_channel();
         let rules = Rules {
             limits: Limits {
@@ -185,6 +200,8 @@ impl Server {
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
 
+        let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
+        let port = listener.local_addr()?.port();
         let door = Arc::new(Door {
             tls: Arc::new(tls),
             records: config.records.into(),
@@ -192,19 +209,30 @@ impl Server {
             node_key: identity.node_key().clone(),
             limits: config.login.clone(),
             keepalive: config.keepalive,
+            site: Site::new(&config.hostname, port, config.http.home.clone(), bootstrap.clone()),
+            proxies: Proxies::new(config.http.proxies.clone()),
             metrics,
             plane: plane.clone(),
         });
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut tasks = JoinSet::new();
+        let listeners =
+            [(Some(listener), Entrance::Tls), (http, Entrance::Plain), (redirect, Entrance::Redirect)];
+        for (listener, entrance) in listeners {
+            let Some(listener) = listener else { continue };
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(accept(listener, door.clone(), entrance));
+        }
+        if !config.bootstrap_dns.is_empty() {
+            tasks.spawn(async move { bootstrap.keep_fresh().await });
+        }
         readiness.ready();
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             _ = failures.recv() => Err(RunError::Worker),
-            () = accept(&listener, &door) => Ok(()),
         };
         readiness.draining();
-        drop(listener);
+        tasks.shutdown().await;
         info!(connections = plane.registry().keys(), "closing");
         let stopping = tokio::task::spawn_blocking(move || workers.stop());
         if tokio::time::timeout(config.shutdown_timeout, stopping).await.is_err() {
@@ -219,9 +247,11 @@ impl Server {
 }
 
 /// Accepts for ever.
-async fn accept(listener: &tokio::net::TcpListener, door: &Arc<Door>) {
+async fn accept(listener: tokio::net::TcpListener, door: Arc<Door>, entrance: Entrance) {
     let pending = Arc::new(Semaphore::new(door.limits.max_pending));
-    let hosts = Arc::new(Hosts::new(door.limits.max_pending_per_host));
+    // All clients of a proxy come from its address.
+    let per_host = if entrance == Entrance::Plain { usize::MAX } else { door.limits.max_pending_per_host };
+    let hosts = Arc::new(Hosts::new(per_host));
     loop {
         // More than that many logins at a time would only be slower, each of them: the rest wait in the backlog.
         let Ok(permit) = pending.clone().acquire_owned().await else { return };
@@ -238,7 +268,7 @@ async fn accept(listener: &tokio::net::TcpListener, door: &Arc<Door>) {
                 let door = door.clone();
                 door.metrics.pending.inc();
                 tokio::spawn(async move {
-                    door.serve(socket, address).await;
+                    door.serve(socket, address, entrance).await;
                     door.metrics.pending.dec();
                     drop((place, permit));
                 });

@@ -190,6 +190,16 @@ listen = ["[::]:1", "[::]:2"]  # --stun-listen
 [admin]
 listen = "127.0.0.1:9090"  # default
 
+[http]
+listen = ""  # default
+proxies = []  # default
+redirect_listen = ""  # default
+home = "page"  # default
+
+[bootstrap_dns]
+names = []  # default
+unpublished_names = []  # default
+
 [tls]
 records = "own"  # default
 

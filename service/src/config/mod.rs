@@ -26,12 +26,14 @@
 //! [`Reader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
 //! that would be wrong on its own should not wait for the day on which the override goes away.
 
+mod list;
 mod lookup;
 mod problem;
 mod resolved;
 mod sources;
 mod value;
 
+pub use list::Element;
 pub use lookup::{Lookup, Reader};
 pub use problem::{Origin, Problem, Problems};
 pub use resolved::Resolved;

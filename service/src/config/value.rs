@@ -237,38 +237,6 @@ impl Value for Option<SocketAddr> {
     }
 }
 
-/// A list of addresses: a TOML array, or text separated by commas. Empty text is the empty list.
-impl Value for Vec<SocketAddr> {
-    fn allowed() -> String {
-        "a list of IP addresses with ports such as [\"0.0.0.0:3478\", \"[::]:3478\"]".into()
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return Some(Self::new());
-        }
-        text.split(',').map(|address| address.trim().parse().ok()).collect()
-    }
-
-    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Range<usize>>> {
-        let array = value.get_ref().as_array().ok_or_else(|| vec![value.span()])?;
-        let mut addresses = Self::new();
-        let mut rejected = Vec::new();
-        for element in array.iter() {
-            match SocketAddr::from_toml(element) {
-                Ok(address) => addresses.push(address),
-                Err(spans) => rejected.extend(spans),
-            }
-        }
-        if rejected.is_empty() { Ok(addresses) } else { Err(rejected) }
-    }
-
-    fn to_toml(&self) -> String {
-        let addresses: Vec<_> = self.iter().map(Value::to_toml).collect();
-        format!("[{}]", addresses.join(", "))
-    }
-}
-
 impl Value for String {
     fn allowed() -> String {
         "text".into()

@@ -59,6 +59,16 @@ listen = []
 [admin]
 listen = ""
 
+[http]
+listen = "192.0.2.1:80"
+proxies = ["192.0.2.7", "2001:db8::/64"]
+redirect_listen = "[::]:80"
+home = "https://example.com/"
+
+[bootstrap_dns]
+names = ["login.example.com", "log.example.com"]
+unpublished_names = ["hidden.example.com"]
+
 [tls]
 records = "rustls"
 
@@ -91,6 +101,12 @@ level = "debug"
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
     assert_eq!(config.stun, []);
     assert_eq!(config.admin, None);
+    assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
+    assert_eq!(config.http.proxies, ["192.0.2.7/32", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap()));
+    assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
+    assert_eq!(config.http.home, Home::Redirect("https://example.com/".parse().unwrap()));
+    assert_eq!(config.bootstrap_dns.names, ["login.example.com", "log.example.com"]);
+    assert_eq!(config.bootstrap_dns.unpublished_names, ["hidden.example.com"]);
     let login = LoginLimits {
         handshake_timeout: secs(1),
         login_timeout: secs(2),
@@ -148,6 +164,57 @@ fn the_admin_listener_is_never_public() {
             "relay.toml:3: admin.listen: found \"0.0.0.0:9090\", allowed: a loopback address such as \
              \"127.0.0.1:9090\" or \"[::1]:9090\", or \"\" to turn it off",
         );
+    }
+}
+
+#[test]
+fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
+    let http = |text: &str| read(&format!("{MINIMAL}[http]\n{text}"));
+    for text in [
+        "listen = '127.0.0.1:80'",
+        "listen = '[::1]:80'",
+        "listen = '[::ffff:127.0.0.1]:80'",
+        "listen = '0.0.0.0:80'\nproxies = ['192.0.2.7']",
+        "listen = '127.0.0.1:80'\nproxies = ['127.0.0.1', '10.0.0.0/8']",
+        "redirect_listen = '0.0.0.0:80'",
+    ] {
+        http(text).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+    }
+    for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "10.0.0.1:80"] {
+        assert_problem(
+            http(&format!("listen = '{address}'")),
+            "relay.toml:3: http.listen: is neither a loopback address nor are there http.proxies, the only ones who may \
+             then connect: whoever reads a login without TLS can repeat it",
+        );
+    }
+    assert_problem(
+        http("proxies = ['192.0.2.7']"),
+        "relay.toml:3: http.proxies: is for http.listen, which is off",
+    );
+    for prefix in ["0.0.0.0/0", "::/0", "proxy.example.com", "10.0.0.0/33"] {
+        let problems = http(&format!("listen = '0.0.0.0:80'\nproxies = ['{prefix}']")).expect_err(prefix);
+        assert!(problems.to_string().contains("http.proxies: found"), "{problems}");
+    }
+    for key in ["listen", "redirect_listen"] {
+        assert_problem(
+            read_dev(&format!("[http]\n{key} = \"0.0.0.0:80\"")),
+            &format!(
+                "relay.toml:2: http.{key}: found \"0.0.0.0:80\", allowed: with --dev, only loopback addresses such as \
+                 \"127.0.0.1:3340\""
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_home_page_is_a_page_nothing_or_a_url() {
+    for (text, home) in [("page", Home::Page), ("blank", Home::Blank)] {
+        let (config, _) = read(&format!("{MINIMAL}http.home = '{text}'")).unwrap();
+        assert_eq!(config.http.home, home);
+    }
+    for bad in ["", "example.com", "/there", "ftp://example.com/", "https://", "https://a/\tb"] {
+        let problems = read(&format!("{MINIMAL}http.home = \"{bad}\"")).expect_err(bad).to_string();
+        assert!(problems.contains("allowed: \"page\", \"blank\" or a URL"), "{problems}");
     }
 }
 

@@ -20,6 +20,7 @@ use wire::time::Instant;
 use super::counters::Tally;
 use super::peer::Peer;
 use super::registry::Registry;
+use super::websocket::MessageInlet;
 
 /// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
 pub(super) const READ_SIZE: usize = 64 * 1024;
@@ -29,15 +30,26 @@ pub(super) const READ_SIZE: usize = 64 * 1024;
 pub(crate) struct Arrival {
     pub(crate) peer: Arc<Peer>,
     pub(crate) socket: Arc<TcpStream>,
-    pub(crate) reader: Reader<UnbufferedServerConnection>,
+    pub(crate) inlet: Inlet,
     /// What was read and not opened.
     pub(crate) incoming: Vec<u8>,
-    /// What was opened and not used.
-    pub(crate) plaintext: Vec<u8>,
+    /// Bytes of DERP that were read and not used.
+    pub(crate) frames: Vec<u8>,
     /// The client said that another relay would be nearer.
     pub(crate) not_ideal: bool,
     /// When the first keep-alive is due, counted from now.
     pub(crate) first_keepalive: Duration,
+}
+
+/// How the bytes of a socket become those of DERP.
+#[derive(Debug)]
+pub(crate) enum Inlet {
+    /// They are in records.
+    Tls(Reader<UnbufferedServerConnection>),
+    /// They are those of DERP.
+    Plain,
+    /// They are in messages, in records or not.
+    WebSocket(Box<MessageInlet>),
 }
 
 /// What handling frames needs besides the connection itself.
@@ -148,7 +160,7 @@ impl NotHereBudget {
 
 /// What the frames of a connection act on: everything of it but the way in.
 #[derive(Debug)]
-struct Client {
+pub(super) struct Client {
     peer: Arc<Peer>,
     session: Session,
     routes: Routes,
@@ -163,7 +175,7 @@ struct Client {
 pub(super) struct Connection {
     client: Client,
     socket: Arc<TcpStream>,
-    reader: Reader<UnbufferedServerConnection>,
+    inlet: Inlet,
     /// The start of a record that is not whole yet.
     tail: Vec<u8>,
     not_ideal: bool,
@@ -194,7 +206,7 @@ pub(super) struct ReadOutcome {
 impl Connection {
     /// Takes over an arrival, and with it what was already read.
     pub(super) fn new(arrival: Arrival, desk: &mut Desk<'_>) -> (Self, Result<(), Close>) {
-        let Arrival { peer, socket, reader, incoming, plaintext, not_ideal, first_keepalive } = arrival;
+        let Arrival { peer, socket, inlet, incoming, frames, not_ideal, first_keepalive } = arrival;
         desk.registry.gauges().not_ideal.fetch_add(i64::from(not_ideal), Ordering::Relaxed);
         let mut connection = Self {
             client: Client {
@@ -206,7 +218,7 @@ impl Connection {
                 ahead_of: None,
             },
             socket,
-            reader,
+            inlet,
             tail: Vec::new(),
             not_ideal,
             hung_up: false,
@@ -214,9 +226,9 @@ impl Connection {
             keepalive_at: desk.now + first_keepalive,
             held_since: None,
         };
-        let mut ciphertext = incoming;
+        let mut incoming = incoming;
         let opened =
-            connection.client.handle(&plaintext, desk).and_then(|()| connection.open(&mut ciphertext, desk));
+            connection.client.handle(&frames, desk).and_then(|()| connection.open(&mut incoming, desk));
         (connection, opened)
     }
 
@@ -265,20 +277,18 @@ impl Connection {
         Ok(ReadOutcome { bytes: read, more: read == READ_SIZE || self.hung_up })
     }
 
-    /// Opens the records in `ciphertext`, acts on their frames, and keeps what is not a whole record.
-    fn open(&mut self, ciphertext: &mut [u8], desk: &mut Desk<'_>) -> Result<(), Close> {
+    /// Acts on the frames in `bytes`, as they came from the socket, and keeps what is not a whole record.
+    fn open(&mut self, bytes: &mut [u8], desk: &mut Desk<'_>) -> Result<(), Close> {
         let client = &mut self.client;
-        let mut handled = Ok(());
-        let opened = self.reader.open(ciphertext, |plaintext| {
-            handled = client.handle(plaintext, desk);
-            if handled.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        handled?;
-        let opened = opened.map_err(|_| Close::Tls)?;
-        if opened.closed {
-            return Err(Close::PeerClosed);
-        }
-        let rest = &ciphertext[opened.consumed..];
+        let consumed = match &mut self.inlet {
+            Inlet::Tls(reader) => open_records(reader, bytes, |plaintext| client.handle(plaintext, desk))?,
+            Inlet::Plain => {
+                client.handle(bytes, desk)?;
+                bytes.len()
+            }
+            Inlet::WebSocket(inlet) => inlet.open(bytes, client, desk)?,
+        };
+        let rest = &bytes[consumed..];
         if !rest.is_empty() {
             self.tail = desk.pool.take();
             self.tail.extend_from_slice(rest);
@@ -301,9 +311,33 @@ impl Connection {
     }
 }
 
+/// Opens the whole records in `ciphertext` and hands their plaintext on. Returns how much is used up.
+#[inline]
+pub(super) fn open_records(
+    reader: &mut Reader<UnbufferedServerConnection>,
+    ciphertext: &mut [u8],
+    mut handle: impl FnMut(&[u8]) -> Result<(), Close>,
+) -> Result<usize, Close> {
+    let mut handled = Ok(());
+    let opened = reader.open(ciphertext, |plaintext| {
+        handled = handle(plaintext);
+        if handled.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    handled?;
+    let opened = opened.map_err(|_| Close::Tls)?;
+    if opened.closed { Err(Close::PeerClosed) } else { Ok(opened.consumed) }
+}
+
 impl Client {
+    /// Has what the way out owes the client on its own account sent.
+    pub(super) fn nudge(&self, desk: &mut Desk<'_>) {
+        if self.peer.egress.nudge() == Pushed::MustFlush {
+            desk.dirty.push(self.peer.clone());
+        }
+    }
+
     /// Acts on the frames in `plaintext`, and counts those that it skips.
-    fn handle(&mut self, plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
+    pub(super) fn handle(&mut self, plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
         // Each frame makes the connection the active one of its key, one of an unknown type, too; the first of a record
         // settles it for the others.
         let mut unnoted = self.peer.is_shared();

@@ -8,6 +8,7 @@
 //! - [`peer`]: a connection as others see it, and the way out to its socket.
 //! - [`registry`]: which connection has which key.
 //! - [`connection`]: a connection as its worker sees it, and the way in from its socket.
+//! - [`websocket`]: the layer between, where a client speaks WebSocket.
 //! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
 
 pub(crate) mod connection;
@@ -15,6 +16,7 @@ pub(crate) mod counters;
 mod moderation;
 pub(crate) mod peer;
 pub(crate) mod registry;
+pub(crate) mod websocket;
 mod wheel;
 pub(crate) mod worker;
 
@@ -31,7 +33,7 @@ use counters::Counters;
 use registry::Registry;
 use worker::{Inbox, Message, Worker};
 
-pub(crate) use connection::Arrival;
+pub(crate) use connection::{Arrival, Inlet};
 
 /// The clock of the data plane: nanoseconds since the process set it up.
 #[derive(Clone, Copy, Debug)]

@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use relay_proto::egress::{Egress, Sent, Transmit};
 use relay_proto::outbox::Batch;
 use relay_proto::presence::Connection;
+use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
-use tls::{SealBuffer, Writer};
+use tls::{SealBuffer, TlsError, Writer};
+use websocket::Messages;
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
+
+use super::websocket::MessageSink;
 
 /// How much is sealed before it is written. Larger writes save no more and keep more ciphertext when a socket is full,
 /// which cannot be dropped any more.
@@ -42,16 +46,11 @@ impl Peer {
         id: u64,
         address: SocketAddr,
         socket: Arc<TcpStream>,
-        writer: Writer<UnbufferedServerConnection>,
+        sink: Sink,
     ) -> Self {
         let progress = Arc::new(AtomicU64::new(0));
-        let outlet = Outlet {
-            sink: Sink::Tls(writer),
-            socket: Some(socket),
-            unsent: Vec::new(),
-            written: 0,
-            progress: progress.clone(),
-        };
+        let outlet =
+            Outlet { sink, socket: Some(socket), unsent: Vec::new(), written: 0, progress: progress.clone() };
         Self {
             key,
             id,
@@ -112,6 +111,7 @@ impl Connection for Peer {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     seal: SealBuffer,
+    messages: Messages,
     pool: BufferPool,
     /// The time of the current turn.
     pub(crate) now: Instant,
@@ -124,6 +124,7 @@ impl Scratch {
         Self {
             // A chunk may be one frame longer than a write.
             seal: SealBuffer::with_capacity(2 * MAX_WRITE),
+            messages: Messages::default(),
             pool: BufferPool::default(),
             now: Instant::ZERO,
             writes: 0,
@@ -133,9 +134,47 @@ impl Scratch {
 
 /// How frames become bytes on a socket.
 #[derive(Debug)]
-enum Sink {
+pub(crate) enum Sink {
     /// Sealed by whoever flushes and written to the socket.
     Tls(Writer<UnbufferedServerConnection>),
+    /// Written as they are.
+    Plain,
+    /// Wrapped in messages first.
+    WebSocket(Box<MessageSink>),
+}
+
+impl Sink {
+    /// Adds frames to what is written next.
+    #[inline]
+    fn push(&mut self, frames: &[u8], scratch: &mut Scratch) -> Result<(), TlsError> {
+        match self {
+            Self::Tls(writer) => return writer.seal(frames, &mut scratch.seal),
+            Self::Plain => scratch.seal.append(frames),
+            Self::WebSocket(_) => scratch.messages.push(frames),
+        }
+        Ok(())
+    }
+
+    /// Adds what else has to go out.
+    #[inline]
+    fn finish(&mut self, scratch: &mut Scratch) -> Result<(), TlsError> {
+        match self {
+            Self::Tls(_) | Self::Plain => Ok(()),
+            Self::WebSocket(sink) => sink.finish(&mut scratch.messages, &mut scratch.seal),
+        }
+    }
+
+    /// Adds the last words.
+    fn close(&mut self, reason: Close, scratch: &mut Scratch) {
+        match self {
+            Self::Tls(writer) => {
+                // Where sealing fails an alert may still be owed, and is then in the buffer.
+                let _ = writer.close(&mut scratch.seal);
+            }
+            Self::Plain => {}
+            Self::WebSocket(sink) => sink.close(reason, &mut scratch.messages, &mut scratch.seal),
+        }
+    }
 }
 
 /// The way out to the socket.
@@ -158,15 +197,15 @@ enum Wrote {
 }
 
 impl Outlet {
-    /// Closes the socket with the alert that says so, as far as that goes without waiting.
-    pub(crate) fn end(&mut self, scratch: &mut Scratch) {
+    /// Closes the socket with the words that say so, as far as that goes without waiting.
+    pub(crate) fn end(&mut self, reason: Close, scratch: &mut Scratch) {
         let Some(socket) = self.socket.take() else { return };
         if self.unsent.is_empty() {
-            let Sink::Tls(writer) = &mut self.sink;
             scratch.seal.clear();
-            // Where sealing fails an alert may still be owed, and is then in the buffer.
-            let _ = writer.close(&mut scratch.seal);
-            let _ = (&*socket).write(scratch.seal.as_slice());
+            self.sink.close(reason, scratch);
+            if !scratch.seal.is_empty() {
+                let _ = (&*socket).write(scratch.seal.as_slice());
+            }
         }
         scratch.pool.give(std::mem::take(&mut self.unsent));
         let _ = socket.shutdown(Shutdown::Write);
@@ -211,6 +250,23 @@ impl Outlet {
         }
     }
 
+    /// Makes ready for one write as much of `batch` as goes into it.
+    #[inline]
+    fn fill(&mut self, batch: Option<&mut Batch>, scratch: &mut Scratch) -> Result<(), TlsError> {
+        if let Some(batch) = batch {
+            let mut room = MAX_WRITE;
+            while let Some(chunk) = batch.chunk(room)
+                && (chunk.len() <= room || room == MAX_WRITE)
+            {
+                let len = chunk.len();
+                self.sink.push(chunk, scratch)?;
+                batch.advance(len);
+                room = room.saturating_sub(len);
+            }
+        }
+        self.sink.finish(scratch)
+    }
+
     /// Writes what was sealed and keeps what the socket does not take.
     fn write_sealed(&mut self, scratch: &mut Scratch) -> Sent {
         let sealed = scratch.seal.as_slice();
@@ -229,28 +285,19 @@ impl Outlet {
 impl Transmit for Outlet {
     type Scratch = Scratch;
 
-    fn send(&mut self, batch: Option<&mut Batch>, scratch: &mut Scratch) -> Sent {
+    fn send(&mut self, mut batch: Option<&mut Batch>, scratch: &mut Scratch) -> Sent {
         let resumed = self.resume(scratch);
-        let Some(batch) = batch else { return resumed };
         if resumed != Sent::All {
             return resumed;
         }
         loop {
             scratch.seal.clear();
-            let Sink::Tls(writer) = &mut self.sink;
-            let mut room = MAX_WRITE;
-            while let Some(chunk) = batch.chunk(room)
-                && (chunk.len() <= room || room == MAX_WRITE)
-            {
-                let len = chunk.len();
-                if writer.seal(chunk, &mut scratch.seal).is_err() {
-                    if let Some(socket) = &self.socket {
-                        let _ = socket.shutdown(Shutdown::Both);
-                    }
-                    return Sent::Failed;
+            if self.fill(batch.as_deref_mut(), scratch).is_err() {
+                scratch.messages.clear();
+                if let Some(socket) = &self.socket {
+                    let _ = socket.shutdown(Shutdown::Both);
                 }
-                batch.advance(len);
-                room = room.saturating_sub(len);
+                return Sent::Failed;
             }
             if scratch.seal.is_empty() {
                 return Sent::All;

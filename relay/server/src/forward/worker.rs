@@ -20,7 +20,7 @@ use wire::time::Instant;
 use super::connection::{Arrival, Connection, Desk, READ_SIZE};
 use super::counters::{Counters, Tally};
 use super::moderation::Moderation;
-use super::peer::{Outlet, Peer, Scratch};
+use super::peer::{Peer, Scratch};
 use super::registry::Registry;
 use super::wheel::Wheel;
 use super::{Clock, Rules};
@@ -404,7 +404,7 @@ impl Worker {
         let _ = peer.egress.flush(&mut hand!(self));
         let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd()));
         connection.depart(&mut desk!(self));
-        peer.egress.close(&mut hand!(self), Outlet::end);
+        peer.egress.close(&mut hand!(self), |outlet, scratch| outlet.end(reason, scratch));
         self.tally.closed(reason);
     }
 

@@ -1,0 +1,129 @@
+//! Settings of HTTP: the plain listener and its proxies, the one that only leads to HTTPS, and what is shown.
+
+use std::net::SocketAddr;
+
+use hyper::header::HeaderValue;
+use hyper::http::Uri;
+use ipnet::IpNet;
+use service::config::{Key, Reader, Value};
+
+use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
+
+/// HTTP without TLS, and what is shown with and without.
+#[derive(Clone, Debug, Default)]
+pub struct Http {
+    /// The TCP address for DERP and HTTP without TLS; `None` for none. Loopback, unless proxies are named.
+    pub listen: Option<SocketAddr>,
+    /// Where the proxies in front of `listen` connect from; nobody else may then.
+    pub proxies: Vec<IpNet>,
+    /// The TCP address that leads to HTTPS and answers captive-portal challenges; `None` for none.
+    pub redirect_listen: Option<SocketAddr>,
+    /// What `/` shows.
+    pub home: Home,
+}
+
+/// What `/` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// A page that says what this is.
+    #[default]
+    Page,
+    /// Nothing.
+    Blank,
+    /// Another page, which the client is sent to.
+    Redirect(HeaderValue),
+}
+
+impl Value for Home {
+    fn allowed() -> String {
+        "\"page\", \"blank\" or a URL such as \"https://example.com/\"".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "page" => return Some(Self::Page),
+            "blank" => return Some(Self::Blank),
+            _ => {}
+        }
+        let uri: Uri = text.parse().ok()?;
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some();
+        HeaderValue::from_str(text).ok().filter(|_| is_web).map(Self::Redirect)
+    }
+
+    fn to_toml(&self) -> String {
+        let text = match self {
+            Self::Page => "page",
+            Self::Blank => "blank",
+            Self::Redirect(url) => url.to_str().unwrap_or_default(),
+        };
+        text.to_owned().to_toml()
+    }
+}
+
+impl Http {
+    pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Self {
+        let http = Self {
+            listen: listener(reader, keys::HTTP_LISTEN, dev),
+            proxies: reader
+                .key(keys::HTTP_PROXIES)
+                .matching(
+                    "a list of IP addresses or prefixes such as [\"192.0.2.7\", \"2001:db8::/64\"], none of them all \
+                     addresses",
+                    |prefixes: &Vec<IpNet>| prefixes.iter().all(|prefix| prefix.prefix_len() > 0),
+                )
+                .or(Vec::new()),
+            redirect_listen: listener(reader, keys::HTTP_REDIRECT_LISTEN, dev),
+            home: reader.key(keys::HTTP_HOME).or(Home::Page),
+        };
+        match http.listen {
+            Some(address) if http.proxies.is_empty() && !is_loopback(address) => reader.conflict(
+                keys::HTTP_LISTEN,
+                "is neither a loopback address nor are there http.proxies, the only ones who may then connect: whoever \
+                 reads a login without TLS can repeat it",
+            ),
+            None if !http.proxies.is_empty() => {
+                reader.conflict(keys::HTTP_PROXIES, "is for http.listen, which is off");
+            }
+            _ => {}
+        }
+        http
+    }
+}
+
+fn listener(reader: &mut Reader<'_>, key: Key, dev: bool) -> Option<SocketAddr> {
+    let lookup = reader.key(key);
+    if dev {
+        lookup.matching(DEV_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback)).or(None)
+    } else {
+        lookup.or(None)
+    }
+}
+
+/// The names that `/bootstrap-dns` resolves.
+#[derive(Clone, Debug, Default)]
+pub struct BootstrapDns {
+    /// Told to everybody.
+    pub names: Vec<String>,
+    /// Told only to whoever asks for one by name.
+    pub unpublished_names: Vec<String>,
+}
+
+impl BootstrapDns {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let mut names = |key| {
+            const ALLOWED: &str = "a list of DNS names such as [\"login.example.com\"]";
+            let are_names = |names: &Vec<String>| names.iter().all(|name| is_hostname(name));
+            reader.key(key).matching(ALLOWED, are_names).or(Vec::new())
+        };
+        Self {
+            names: names(keys::BOOTSTRAP_DNS_NAMES),
+            unpublished_names: names(keys::BOOTSTRAP_DNS_UNPUBLISHED_NAMES),
+        }
+    }
+
+    /// Whether there is nothing to resolve.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.unpublished_names.is_empty()
+    }
+}

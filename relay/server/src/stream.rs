@@ -1,0 +1,86 @@
+//! A connection of the control plane, in TLS or not.
+
+use std::io;
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use rustls::server::UnbufferedServerConnection;
+use tls::{Reader, RecordLayer, Writer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A connection in TLS.
+pub(crate) type TlsStream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+
+/// A connection, in TLS or not.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tls(Box<TlsStream>),
+    Plain(tokio::net::TcpStream),
+}
+
+/// The two halves of TLS.
+pub(crate) type Halves = (Reader<UnbufferedServerConnection>, Writer<UnbufferedServerConnection>);
+
+/// What a [`Stream`] is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) socket: TcpStream,
+    /// `None` where there is no TLS.
+    pub(crate) halves: Option<Halves>,
+    /// What was read and not opened.
+    pub(crate) incoming: Vec<u8>,
+    /// What was opened and not read.
+    pub(crate) plaintext: Vec<u8>,
+}
+
+impl Stream {
+    /// Takes the stream apart, with `layer` opening and sealing from now on. Call it after a flush.
+    pub(crate) fn into_parts(self, layer: RecordLayer) -> io::Result<Parts> {
+        match self {
+            Self::Tls(stream) => {
+                let tls::Parts { io, reader, writer, incoming, plaintext } =
+                    stream.into_parts(layer).map_err(io::Error::other)?;
+                Ok(Parts { socket: io.into_std()?, halves: Some((reader, writer)), incoming, plaintext })
+            }
+            Self::Plain(socket) => Ok(Parts {
+                socket: socket.into_std()?,
+                halves: None,
+                incoming: Vec::new(),
+                plaintext: Vec::new(),
+            }),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

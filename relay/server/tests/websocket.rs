@@ -1,0 +1,328 @@
+//! WebSocket through real sockets: what comes in at one end comes out at the other, and what breaks the protocol is
+//! closed with its code, counted, and does no harm.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use common::{PATIENCE, Relay, packet};
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::{Role, WebSocket};
+use tungstenite::{Error, Message};
+use wire::derp::HEADER_LEN;
+use wire::derp::frame::{ClientFrame, Header};
+use wire::derp::info::ClientInfo;
+use wire::key::{NodePrivate, NodePublic};
+
+const PLAIN: &str = "http.listen = \"127.0.0.1:0\"";
+const RECV_PACKET: u8 = 5;
+
+/// A client by tungstenite on the plain listener.
+struct Client {
+    socket: WebSocket<TcpStream>,
+    relay: NodePublic,
+    /// Bytes of DERP that are not a whole frame yet.
+    bytes: Vec<u8>,
+    /// Payload of each message so far.
+    messages: Vec<usize>,
+}
+
+impl Client {
+    /// A connection on which the relay has said who it is.
+    fn connect(relay: &Relay) -> Self {
+        let mut stream =
+            TcpStream::connect(relay.addresses.http.expect("a plain listener")).expect("the relay accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+            .write_all(
+                b"GET /derp HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                  Sec-WebSocket-Protocol: derp\r\nOrigin: https://elsewhere.example\r\n\r\n",
+            )
+            .expect("a request");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a response");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("text");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: derp\r\n"), "{head}");
+        let mut client = Self {
+            socket: WebSocket::from_raw_socket(stream, Role::Client, None),
+            relay: NodePublic::from_bytes([1; 32]),
+            bytes: Vec::new(),
+            messages: Vec::new(),
+        };
+        let (kind, greeting) = client.frame();
+        assert_eq!((kind, greeting.len()), (1, 40));
+        client.relay = NodePublic::split_from(&greeting[8..]).expect("a key").0;
+        client
+    }
+
+    fn login_frame(&self, key: &NodePrivate) -> Vec<u8> {
+        let mut frame = Vec::new();
+        ClientInfo { version: 2, ..ClientInfo::default() }.seal(key, &self.relay, &[3; 24], &mut frame);
+        frame
+    }
+
+    fn log_in(relay: &Relay, seed: u8) -> (NodePublic, Self) {
+        let mut client = Self::connect(relay);
+        let key = NodePrivate::from_random([seed; 32]);
+        client.send(Message::binary(client.login_frame(&key)));
+        assert_eq!(client.frame().0, 3, "ServerInfo");
+        (key.public(), client)
+    }
+
+    fn send(&mut self, message: Message) {
+        self.socket.send(message).expect("a message goes out");
+    }
+
+    /// The next frame, out of as many messages as it takes.
+    fn frame(&mut self) -> (u8, Vec<u8>) {
+        loop {
+            if let Some(header) = Header::decode(&self.bytes) {
+                let end = HEADER_LEN + header.len as usize;
+                if self.bytes.len() >= end {
+                    let frame = self.bytes.drain(..end).skip(HEADER_LEN).collect();
+                    return (header.kind, frame);
+                }
+            }
+            match self.socket.read().expect("a message") {
+                Message::Binary(bytes) => {
+                    self.messages.push(bytes.len());
+                    self.bytes.extend_from_slice(&bytes);
+                }
+                Message::Pong(_) => {}
+                other => panic!("got {other:?}"),
+            }
+        }
+    }
+
+    fn packet(&mut self) -> (NodePublic, Vec<u8>) {
+        let (kind, payload) = self.frame();
+        assert_eq!(kind, RECV_PACKET);
+        let (from, packet) = NodePublic::split_from(&payload).expect("a source");
+        (from, packet.to_vec())
+    }
+
+    /// The code with which the relay closes; `None` where it closes without.
+    fn close_code(mut self) -> Option<u16> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(close)) => return close.map(|close| close.code.into()),
+                Ok(_) => {}
+                Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    panic!("not closed")
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn send_packet(to: NodePublic, packet: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    ClientFrame::SendPacket { to, packet }.encode(&mut frame);
+    frame
+}
+
+async fn expect_service(relay: &Relay) {
+    let (_, mut sender) = relay.client(101).await;
+    let (to, mut receiver) = Client::log_in(relay, 102);
+    sender.send(to, b"still here").await.expect("a packet goes out");
+    assert_eq!(receiver.packet().1, b"still here");
+}
+
+#[tokio::test]
+async fn packets_pass_between_websocket_and_tls_however_messages_are_cut() {
+    let relay = Relay::start(PLAIN);
+    let (browser_key, mut browser) = Client::log_in(&relay, 1);
+    let (native_key, mut native) = relay.client(2).await;
+    let packets: Vec<Vec<u8>> = [0, 1, 85, 86, 1400, 32_722, 32_723, 40_000, 65_536]
+        .into_iter()
+        .map(|len| vec![len as u8; len])
+        .collect();
+    for sent in &packets {
+        // One message, a frame cut between two, fragments, and a ping in the middle.
+        let frame = send_packet(native_key, sent);
+        browser.send(Message::binary(frame.clone()));
+        let (first, second) = frame.split_at(3);
+        browser.send(Message::binary(first.to_vec()));
+        browser.send(Message::binary(second.to_vec()));
+        let fragment = |bytes: &[u8], code, last| {
+            Message::Frame(Frame::message(bytes.to_vec(), OpCode::Data(code), last))
+        };
+        browser.send(fragment(first, Data::Binary, false));
+        browser.send(Message::Ping(b"in between".to_vec().into()));
+        browser.send(fragment(second, Data::Continue, true));
+        // Two frames in one message.
+        browser.send(Message::binary([&frame[..], &frame].concat()));
+        for _ in 0..5 {
+            assert_eq!(packet(&mut native).await, (browser_key, sent.clone()));
+        }
+        native.send(browser_key, sent).await.expect("a packet goes out");
+        assert_eq!(browser.packet(), (native_key, sent.clone()));
+    }
+    assert!(browser.messages.iter().all(|len| len + 4 <= 32 * 1024), "{:?}", browser.messages);
+    assert_eq!(relay.metric("derp_websocket_accepts"), 1);
+}
+
+#[tokio::test]
+async fn what_goes_out_in_one_turn_goes_out_in_one_message_and_one_write() {
+    let relay = Relay::start(PLAIN);
+    let (to, mut browser) = Client::log_in(&relay, 1);
+    let (_, mut native) = relay.client(2).await;
+    relay.wait("the logins are over", |relay| relay.metric("derp_current_connections") == 2);
+    let before = (browser.messages.len(), relay.metric("towpath_writes_total"));
+    let packets = [[7; 1400]; 8];
+    native.send_batch(packets.iter().map(|packet| (to, &packet[..]))).await.expect("a batch goes out");
+    for _ in 0..8 {
+        assert_eq!(browser.packet().1, packets[0]);
+    }
+    relay.wait("the turn is published", |relay| relay.metric("derp_packets_received") == 8);
+    assert_eq!(browser.messages.len() - before.0, 1);
+    assert_eq!(relay.metric("towpath_writes_total") - before.1, 1);
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_its_payload_before_and_after_the_login() {
+    let relay = Relay::start(PLAIN);
+    let expect_pong = |client: &mut Client, payload: &[u8]| {
+        client.send(Message::Ping(payload.to_vec().into()));
+        assert_eq!(client.socket.read().expect("a pong"), Message::Pong(payload.to_vec().into()));
+    };
+    let mut client = Client::connect(&relay);
+    expect_pong(&mut client, b"before");
+    client.send(Message::binary(client.login_frame(&NodePrivate::from_random([5; 32]))));
+    assert_eq!(client.frame().0, 3);
+    expect_pong(&mut client, b"");
+    expect_pong(&mut client, &[9; 125]);
+    client.send(Message::Pong(b"unasked".to_vec().into()));
+    expect_pong(&mut client, b"still here");
+}
+
+#[tokio::test]
+async fn a_close_is_answered_and_a_stop_is_told() {
+    let mut relay = Relay::start(PLAIN);
+    let (_, mut client) = Client::log_in(&relay, 1);
+    client.send(Message::Close(None));
+    assert_eq!(client.close_code(), Some(1000));
+    relay.wait("it is counted", |relay| relay.metric("towpath_closed_total{reason=\"peer_closed\"}") == 1);
+    let (_, client) = Client::log_in(&relay, 1);
+    relay.stop();
+    assert_eq!(client.close_code(), Some(1001));
+}
+
+#[tokio::test]
+async fn each_breach_is_closed_with_its_code_before_and_after_the_login() {
+    let relay = Relay::start(PLAIN);
+    let too_big = [&[0x82, 0xff][..], &(1u64 << 20 | 1).to_be_bytes(), &[0; 4]].concat();
+    let cases: [(&str, &[u8], u16); 8] = [
+        ("text", &[0x81, 0x80, 0, 0, 0, 0], 1003),
+        ("a reserved bit", &[0xc2, 0x80, 0, 0, 0, 0], 1002),
+        ("no mask", &[0x82, 0x01, 0x00], 1002),
+        ("an unknown opcode", &[0x83, 0x80, 0, 0, 0, 0], 1002),
+        ("a long ping", &[0x89, 0xfe, 0, 126, 0, 0, 0, 0], 1002),
+        ("a continuation of nothing", &[0x80, 0x80, 0, 0, 0, 0], 1002),
+        ("too large", &too_big, 1009),
+        ("half a close code", &[0x88, 0x81, 0, 0, 0, 0, 0x03], 1002),
+    ];
+    for (at, (what, bytes, code)) in cases.into_iter().enumerate() {
+        let mut client = Client::connect(&relay);
+        client.socket.get_mut().write_all(bytes).expect("the relay takes the bytes");
+        assert_eq!(client.close_code(), Some(code), "{what}, before the login");
+        let (_, mut client) = Client::log_in(&relay, 1);
+        client.socket.get_mut().write_all(bytes).expect("the relay takes the bytes");
+        assert_eq!(client.close_code(), Some(code), "{what}");
+        for name in ["towpath_refused_total", "towpath_closed_total"] {
+            let name = format!("{name}{{reason=\"websocket\"}}");
+            relay.wait(what, |relay| relay.metric(&name) == at as u64 + 1);
+        }
+    }
+    // What is in the messages may be as wrong as anywhere else.
+    let (_, mut client) = Client::log_in(&relay, 1);
+    client.send(Message::binary(vec![4, 0, 0, 0, 31]));
+    assert_eq!(client.close_code(), Some(1008));
+    let mut client = Client::connect(&relay);
+    client.send(Message::binary(vec![4, 0, 0, 0, 31]));
+    assert_eq!(client.close_code(), Some(1008));
+    expect_service(&relay).await;
+}
+
+/// The bytes of a login as tungstenite writes them, with a mask of their own.
+fn recorded(login: &[u8]) -> Vec<u8> {
+    assert!(login.len() <= 125);
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let masked = login.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    [0x82, 0x80 | login.len() as u8].into_iter().chain(mask).chain(masked).collect()
+}
+
+#[tokio::test]
+async fn no_truncation_and_no_changed_byte_of_a_login_does_harm() {
+    let relay = Relay::start(&format!("{PLAIN}\nlogin.login_timeout = \"1s\""));
+    expect_service(&relay).await;
+    let resident = || relay.metric("process_resident_memory_bytes");
+    let key = NodePrivate::from_random([9; 32]);
+    let golden = recorded(&Client::connect(&relay).login_frame(&key));
+    let sweep = || {
+        for len in 0..golden.len() {
+            let mut client = Client::connect(&relay);
+            client.socket.get_mut().write_all(&golden[..len]).expect("the relay takes the bytes");
+            client.socket.get_mut().shutdown(Shutdown::Write).expect("the client leaves");
+            client.close_code();
+        }
+        // Two that would log in are left out: a message that goes on after the login, and one that is a byte longer.
+        let bits = [(0, 0x40), (0, 0x01), (1, 0x80), (1, 0x02)].into_iter();
+        let bits = bits.chain((2..golden.len()).flat_map(|at| [(at, 0x80), (at, 0x01)]));
+        let changed = bits.map(|(at, bit)| {
+            let mut client = Client::connect(&relay);
+            let mut bytes = golden.clone();
+            bytes[at] ^= bit;
+            client.socket.get_mut().write_all(&bytes).expect("the relay takes the bytes");
+            client
+        });
+        // A frame that has become too long is waited for until the deadline; all at once, that is a second.
+        let mut codes: Vec<_> = changed.collect::<Vec<_>>().into_iter().map(Client::close_code).collect();
+        codes.retain(Option::is_some);
+        assert!(codes.len() + 10 >= 2 * golden.len(), "{} of {} are told why", codes.len(), 2 * golden.len());
+        relay.wait("nobody is left at the door", |relay| relay.metric("towpath_pending_connections") <= 1);
+        relay.wait("nobody got in", |relay| relay.metric("derp_current_connections") == 0);
+    };
+    sweep();
+    let before = resident();
+    (0..3).for_each(|_| sweep());
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 1 << 20, "{grown} bytes more after three sweeps");
+    expect_service(&relay).await;
+}
+
+#[tokio::test]
+async fn the_plain_listener_speaks_derp_without_messages_and_only_to_proxies() {
+    let relay = Relay::start(PLAIN);
+    let address = relay.addresses.http.expect("a plain listener");
+    let dialer = relay_client::Dialer::plain("localhost", address.port()).at(address);
+    let key = NodePrivate::from_random([1; 32]);
+    let mut plain = dialer.connect(&key).await.expect("a login");
+    let (native_key, mut native) = relay.client(2).await;
+    let large = vec![3; 65_536];
+    plain.send(native_key, &large).await.expect("a packet goes out");
+    assert_eq!(packet(&mut native).await, (key.public(), large.clone()));
+    native.send(key.public(), &large).await.expect("a packet goes out");
+    assert_eq!(packet(&mut plain).await, (native_key, large));
+
+    let relay = Relay::start(&format!("{PLAIN}\nhttp.proxies = [\"192.0.2.7\"]"));
+    let mut stream =
+        TcpStream::connect(relay.addresses.http.expect("a plain listener")).expect("the kernel accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut answer = Vec::new();
+    // The relay may reset the connection as well as end it.
+    let _ = stream.write_all(b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n");
+    let _ = stream.read_to_end(&mut answer);
+    assert_eq!(answer, b"");
+    relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"not_a_proxy\"}") == 1);
+}

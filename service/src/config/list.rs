@@ -1,0 +1,82 @@
+//! Settings that are lists: a TOML array, or text separated by commas. Empty text is the empty list.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+};
+
+use ipnet::IpNet;
+use toml::{Spanned, de::DeValue};
+
+use super::{Value, value::quote};
+
+/// What a list can be of.
+pub trait Element: Value {
+    /// The allowed lists in words, to end the sentence "allowed: …".
+    fn allowed_list() -> String;
+}
+
+impl<T: Element> Value for Vec<T> {
+    fn allowed() -> String {
+        T::allowed_list()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::new());
+        }
+        text.split(',').map(|element| T::from_text(element.trim())).collect()
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Range<usize>>> {
+        let array = value.get_ref().as_array().ok_or_else(|| vec![value.span()])?;
+        let mut elements = Self::new();
+        let mut rejected = Vec::new();
+        for element in array.iter() {
+            match T::from_toml(element) {
+                Ok(element) => elements.push(element),
+                Err(spans) => rejected.extend(spans),
+            }
+        }
+        if rejected.is_empty() { Ok(elements) } else { Err(rejected) }
+    }
+
+    fn to_toml(&self) -> String {
+        let elements: Vec<_> = self.iter().map(Value::to_toml).collect();
+        format!("[{}]", elements.join(", "))
+    }
+}
+
+impl Element for SocketAddr {
+    fn allowed_list() -> String {
+        "a list of IP addresses with ports such as [\"0.0.0.0:3478\", \"[::]:3478\"]".into()
+    }
+}
+
+impl Element for String {
+    fn allowed_list() -> String {
+        "a list of text such as [\"one\", \"two\"]".into()
+    }
+}
+
+impl Element for IpNet {
+    fn allowed_list() -> String {
+        "a list of IP addresses or prefixes such as [\"192.0.2.7\", \"2001:db8::/64\"]".into()
+    }
+}
+
+/// A prefix; an address stands for the prefix of itself alone.
+impl Value for IpNet {
+    fn allowed() -> String {
+        "an IP address or a prefix such as \"192.0.2.7\" or \"2001:db8::/64\"".into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from)).ok()
+    }
+
+    fn to_toml(&self) -> String {
+        let whole = self.prefix_len() == self.max_prefix_len();
+        quote(&if whole { self.addr().to_string() } else { self.trunc().to_string() })
+    }
+}
