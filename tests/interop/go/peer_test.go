@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ const answerLimit = 5 * time.Second
 type peer struct {
 	*derp.Client
 	private  key.NodePrivate
-	conn     *tls.Conn
+	conn     net.Conn
 	messages chan derp.ReceivedMessage
 	tracker  *health.Tracker // see shownHealth
 }
@@ -74,7 +75,7 @@ func switching(t testing.TB, from *bufio.Reader) {
 }
 
 // logInto runs the login on a connection that has been upgraded.
-func logInto(t testing.TB, private key.NodePrivate, conn *tls.Conn, stream *bufio.ReadWriter) *peer {
+func logInto(t testing.TB, private key.NodePrivate, conn net.Conn, stream *bufio.ReadWriter) *peer {
 	t.Helper()
 	client, err := derp.NewClient(private, conn, stream, t.Logf)
 	if err != nil {
@@ -253,7 +254,7 @@ func (p *peer) leave() { p.conn.Close() }
 func (p *peer) public() key.NodePublic { return p.private.Public() }
 
 // setDeadline bounds all reads and writes; 0 takes the bound away.
-func setDeadline(t testing.TB, conn *tls.Conn, limit time.Duration) {
+func setDeadline(t testing.TB, conn net.Conn, limit time.Duration) {
 	t.Helper()
 	var deadline time.Time
 	if limit != 0 {

@@ -51,13 +51,20 @@ type Options struct {
 	SelfSigned bool
 	// Settings are lines of the configuration file besides. Ours only.
 	Settings string
+	// Proxies are the addresses from which the plain listener takes connections. Empty means loopback.
+	Proxies []string
+	// Home is what / shows, in derper's terms: empty for the page, "blank", or a URL.
+	Home string
+	// BootstrapDNS and UnpublishedDNS are the names of /bootstrap-dns.
+	BootstrapDNS, UnpublishedDNS []string
 }
 
 // Relay is a running relay.
 type Relay struct {
-	// Addr is the TLS address, STUN the UDP port of the same host.
-	Addr netip.AddrPort
-	STUN netip.AddrPort
+	// Addr is the TLS address, STUN the UDP port of the same host. Plain is the address without TLS, which derper has
+	// only instead of TLS; Port80 the one that leads to HTTPS.
+	Addr, Plain, Port80 netip.AddrPort
+	STUN                netip.AddrPort
 	// Cert is the self-signed leaf certificate.
 	Cert *x509.Certificate
 	// KeyFile holds the relay's private key in derper's format.
@@ -104,6 +111,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	dir := t.TempDir()
 	r := &Relay{
 		Addr:    netip.AddrPortFrom(host, freePort(t, "tcp", host)),
+		Port80:  netip.AddrPortFrom(host, freePort(t, "tcp", host)),
 		STUN:    netip.AddrPortFrom(host, freePort(t, "udp", host)),
 		KeyFile: filepath.Join(dir, "relay.key"),
 		binary:  binary,
@@ -121,7 +129,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	case "", "towpath":
 		r.configureTowpath(t, o, dir, listenSTUN)
 	case "derper":
-		r.configureDerper(t, dir)
+		r.configureDerper(t, dir, o)
 	default:
 		t.Fatalf("TOWPATH_RELAY_KIND=%q: want towpath or derper", kind)
 	}
@@ -131,6 +139,7 @@ func Configure(t testing.TB, o Options) *Relay {
 func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip.AddrPort) {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	r.admin = netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+	r.Plain = netip.AddrPortFrom(r.Addr.Addr(), freePort(t, "tcp", r.Addr.Addr()))
 	settings := o.Settings
 	if !o.SelfSigned {
 		settings += fmt.Sprintf("\ncert = %q\nkey = %q", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
@@ -146,7 +155,23 @@ listen = [%q]
 
 [admin]
 listen = %q
-`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, r.admin)
+
+[bootstrap_dns]
+names = %s
+unpublished_names = %s
+
+[http]
+redirect_listen = %q
+home = %q
+`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, r.admin,
+		list(o.BootstrapDNS), list(o.UnpublishedDNS), r.Port80, cmp.Or(o.Home, "page"))
+	if r.Addr.Addr().IsLoopback() || len(o.Proxies) > 0 {
+		config += fmt.Sprintf("listen = %q\nproxies = %s\n", r.Plain, list(o.Proxies))
+	}
+	if len(o.Proxies) > 0 {
+		// The address of a client is told in the log only.
+		config += "[log]\nlevel = \"debug\"\n"
+	}
 	if err := os.WriteFile(r.ConfigFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -168,9 +193,18 @@ listen = %q
 	}
 }
 
+// list writes a list of TOML.
+func list(elements []string) string {
+	quoted := make([]string, len(elements))
+	for i, element := range elements {
+		quoted[i] = fmt.Sprintf("%q", element)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
 // configureDerper relies on derper's manual mode, which reads HOSTNAME.crt and HOSTNAME.key. STUN is on
 // the host of -a whatever the options say.
-func (r *Relay) configureDerper(t testing.TB, dir string) {
+func (r *Relay) configureDerper(t testing.TB, dir string, o Options) {
 	r.Stock = true
 	host := r.Addr.Addr().String()
 	for from, to := range map[string]string{"cert.pem": host + ".crt", "key.pem": host + ".key"} {
@@ -180,7 +214,9 @@ func (r *Relay) configureDerper(t testing.TB, dir string) {
 	}
 	r.args = []string{
 		"-c", r.KeyFile, "-hostname", host, "-certmode", "manual", "-certdir", dir,
-		"-a", r.Addr.String(), "-http-port", "-1", "-verify-clients=false",
+		"-a", r.Addr.String(), "-http-port", fmt.Sprint(r.Port80.Port()), "-verify-clients=false", "-home", o.Home,
+		"-bootstrap-dns-names", strings.Join(o.BootstrapDNS, ","),
+		"-unpublished-bootstrap-dns-names", strings.Join(o.UnpublishedDNS, ","),
 		"-stun", "-stun-port", fmt.Sprint(r.STUN.Port()),
 	}
 	r.ready = func(ctx context.Context) error {

@@ -1,0 +1,260 @@
+package interop
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tailscale.com/types/key"
+
+	"towpath.invalid/interop/relaytest"
+)
+
+// dialPlain connects without TLS, from an address of loopback.
+func dialPlain(t *testing.T, from string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: answerLimit}
+	conn, err := dialer.Dial("tcp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	setDeadline(t, conn, answerLimit)
+	return conn
+}
+
+// get asks for a path without TLS; redirects are not followed.
+func get(t *testing.T, from string, to netip.AddrPort, request string) (*http.Response, string) {
+	t.Helper()
+	conn := dialPlain(t, from, to)
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	method, _, _ := strings.Cut(request, " ")
+	return response(t, bufio.NewReader(conn), method)
+}
+
+// Behaviour 36 of upstream's tests: the probes are 200, and DERP without an upgrade is 426, with TLS and without.
+func TestProbesAre200AndDERPWithoutUpgradeIs426(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	for path, want := range map[string]int{"/derp/probe": 200, "/derp/latency-check": 200, "/derp": 426} {
+		request := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		if res, _ := exchange(t, relay, "GET", request); res.StatusCode != want {
+			t.Errorf("%s: %s, want %d", path, res.Status, want)
+		}
+		if !relay.Plain.IsValid() {
+			continue
+		}
+		if res, _ := get(t, "127.0.0.1", relay.Plain, request); res.StatusCode != want {
+			t.Errorf("%s without TLS: %s, want %d", path, res.Status, want)
+		}
+	}
+}
+
+// Behaviour 41: what a captive-portal challenge is answered with on port 80, where clients ask.
+func TestPort80Challenge(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	for challenge, want := range map[string]string{
+		"":                          "",
+		"ts_derp":                   "response ts_derp",
+		"ts_derp.example.com":       "response ts_derp.example.com",
+		"ts derp":                   "",
+		strings.Repeat("a", 64):     "response " + strings.Repeat("a", 64),
+		strings.Repeat("a", 65):     "",
+		"<script>alert(1)</script>": "",
+	} {
+		res, body := get(t, "127.0.0.1", relay.Port80, fmt.Sprintf(
+			"GET /generate_204?t=1700000000 HTTP/1.1\r\nHost: x\r\nX-Tailscale-Challenge: %s\r\n\r\n", challenge))
+		if got := res.Header.Get("X-Tailscale-Response"); res.StatusCode != 204 || body != "" || got != want {
+			t.Errorf("%q: %s, %q, response %q; want %q", challenge, res.Status, body, got, want)
+		}
+	}
+}
+
+// Behaviour 42: the home page has what is configured of it.
+func TestHomePage(t *testing.T) {
+	for home, want := range map[string]struct {
+		status         int
+		body, location string
+	}{
+		"":                        {200, "DERP", ""},
+		"blank":                   {200, "", ""},
+		"https://example.com/a?b": {302, "", "https://example.com/a?b"},
+	} {
+		t.Run("home "+home, func(t *testing.T) {
+			relay := relaytest.Start(t, relaytest.Options{Home: home})
+			res, body := exchange(t, relay, "GET", "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			if res.StatusCode != want.status || res.Header.Get("Location") != want.location {
+				t.Errorf("%s to %q", res.Status, res.Header.Get("Location"))
+			}
+			if !strings.Contains(body, want.body) || (home == "blank" && body != "") {
+				t.Errorf("body %q", body)
+			}
+			if got := res.Header.Get("X-Frame-Options"); got != "DENY" {
+				t.Errorf("X-Frame-Options: %q", got)
+			}
+		})
+	}
+}
+
+// Behaviour 63: where the listener of port 80 leads to.
+func TestPort80Redirect(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	host := relay.Addr.String()
+	if relay.Stock {
+		host = "foo.example" // whatever the client asked for
+	}
+	for _, tc := range []struct {
+		method, target string
+		status         int
+		location       string
+	}{
+		{"GET", "/", 302, "/"},
+		{"HEAD", "/", 302, "/"},
+		{"GET", "/path", 302, "/path"},
+		{"GET", "/path?a=b&c=%20", 302, "/path?a=b&c=%20"},
+		{"GET", "//evil.example/", 302, "//evil.example/"},
+		{"GET", "/derp", 302, "/derp"},
+		{"GET", "/debug/", 302, "/debug/"},
+		{"GET", "http://foo.example/path", 302, "/path"},
+		{"POST", "/path", 400, ""},
+		{"PUT", "/path", 400, ""},
+		{"OPTIONS", "*", 400, ""},
+	} {
+		t.Run(tc.method+" "+tc.target, func(t *testing.T) {
+			if relay.Stock && !strings.HasPrefix(tc.target, "/path") && tc.target != "/derp" {
+				t.Skip("derper leads this machine to its debug pages, and other targets to no URL")
+			}
+			res, body := get(t, "127.0.0.1", relay.Port80, fmt.Sprintf(
+				"%s %s HTTP/1.1\r\nHost: foo.example\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n", tc.method, tc.target))
+			want := ""
+			if tc.location != "" {
+				want = "https://" + host + tc.location
+			}
+			if got := res.Header.Get("Location"); res.StatusCode != tc.status || got != want {
+				t.Errorf("%s to %q, want %d to %q", res.Status, got, tc.status, want)
+			}
+			if tc.status == 400 && body != "Use HTTPS\n" {
+				t.Errorf("body %q", body)
+			}
+		})
+	}
+}
+
+// Behaviour 50, as far as names go: published names are told to everybody, unpublished ones to who asks by name.
+func TestBootstrapDNS(t *testing.T) {
+	type answer = map[string][]netip.Addr
+	ask := func(t *testing.T, relay *relaytest.Relay, query string) answer {
+		t.Helper()
+		res, body := exchange(t, relay, "GET", fmt.Sprintf("GET /bootstrap-dns%s HTTP/1.1\r\nHost: x\r\n\r\n", query))
+		if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/json" || !res.Close {
+			t.Fatalf("%s, %v", res.Status, res.Header)
+		}
+		if body == "" {
+			return nil
+		}
+		var names answer
+		if err := json.Unmarshal([]byte(body), &names); err != nil {
+			t.Fatalf("%q: %v", body, err)
+		}
+		return names
+	}
+	// Names are resolved after the start.
+	wait := func(t *testing.T, relay *relaytest.Relay, query string) answer {
+		t.Helper()
+		deadline := time.Now().Add(answerLimit)
+		for {
+			if names := ask(t, relay, query); len(names) > 0 {
+				return names
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("localhost is not resolved")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	const name = "localhost"
+	wantLoopback := func(t *testing.T, names answer) {
+		t.Helper()
+		if len(names) != 1 || len(names[name]) == 0 {
+			t.Fatalf("got %v, want %s", names, name)
+		}
+		for _, address := range names[name] {
+			if !address.IsLoopback() {
+				t.Errorf("%s is at %v", name, address)
+			}
+		}
+	}
+	t.Run("published", func(t *testing.T) {
+		relay := relaytest.Start(t, relaytest.Options{BootstrapDNS: []string{name}})
+		wantLoopback(t, wait(t, relay, ""))
+		wantLoopback(t, ask(t, relay, "?q="+name))
+		wantLoopback(t, ask(t, relay, "?q=nowhere.example"))
+	})
+	t.Run("unpublished", func(t *testing.T) {
+		relay := relaytest.Start(t, relaytest.Options{UnpublishedDNS: []string{name}})
+		wantLoopback(t, wait(t, relay, "?q="+name))
+		for _, query := range []string{"", "?q=", "?q=nowhere.example", "?name=" + name} {
+			if names := ask(t, relay, query); len(names) != 0 {
+				t.Errorf("%q is told %v", query, names)
+			}
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		relay := relaytest.Start(t, relaytest.Options{})
+		if names := ask(t, relay, "?q="+name); names != nil {
+			t.Errorf("got %v, want nothing", names)
+		}
+	})
+}
+
+// The plain listener takes connections from its proxies alone, and believes them about where clients are.
+func TestPlainListenerIsForItsProxies(t *testing.T) {
+	relay := relaytest.Configure(t, relaytest.Options{Proxies: []string{"127.0.0.1", "127.0.1.0/24"}})
+	if relay.Stock {
+		t.Skip("derper has no plain listener beside TLS")
+	}
+	relay.Launch(t)
+	for _, stranger := range []string{"127.0.0.2", "127.0.2.1"} {
+		conn := dialPlain(t, stranger, relay.Plain)
+		// The relay may reset the connection before it is written to.
+		_, _ = io.WriteString(conn, "GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n")
+		if answer, err := io.ReadAll(conn); len(answer) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s is answered %q, %v", stranger, answer, err)
+		}
+	}
+	for _, proxy := range []string{"127.0.0.1", "127.0.1.77"} {
+		conn := dialPlain(t, proxy, relay.Plain)
+		client := netip.AddrFrom4([4]byte{192, 0, 2, proxy[len(proxy)-1]})
+		request := strings.Replace(upgradeRequest(relay), "\r\n\r\n",
+			fmt.Sprintf("\r\nX-Forwarded-For: 198.51.100.1, %s, 127.0.1.5\r\n\r\n", client), 1)
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		stream := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
+		switching(t, stream.Reader)
+		p := collect(logInto(t, key.NewNode(), conn, stream))
+		p.send(t, p.public(), "here")
+		p.wantPacket(t, p.public(), "here")
+		log, err := os.ReadFile(relay.Log())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(log), "address="+client.String()+":0") || strings.Contains(string(log), "198.51.100.1") {
+			t.Errorf("the client of %s is not at %v:\n%s", proxy, client, relaytest.Tail(relay.Log(), 2<<10))
+		}
+	}
+	res, _ := get(t, "127.0.0.1", relay.Plain, "GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n")
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("a proxy's health check: %s", res.Status)
+	}
+}
