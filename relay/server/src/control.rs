@@ -39,7 +39,7 @@ use crate::forward::{Arrival, DataPlane, Inlet};
 use crate::metrics::ControlMetrics;
 use crate::pages::{Page, Routed, Site};
 use crate::proxies::Proxies;
-use crate::stream::{Parts, Stream, TlsStream};
+use crate::stream::{LINGER, Parts, Stream, TlsStream};
 use crate::upgrade::{Protocol, Upgrade};
 
 /// How long an HTTP connection lives at most, however busy: probes need milliseconds.
@@ -47,8 +47,6 @@ const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);
 /// Most bytes of a request's head, and of what comes behind it before it is answered: hyper's own bound is 400 KiB, which
 /// every connection that has not logged in could make the relay hold. Requests of clients have less than 500.
 const MAX_HTTP_BUFFER: usize = 16 * 1024;
-/// How long a client of old has to read an alert or a page after which the connection is closed.
-const LINGER: Duration = Duration::from_secs(1);
 /// Keep-alives of connections that came together are spread over this much, as upstream does.
 const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 
@@ -275,7 +273,7 @@ impl Door {
             Protocol::WebSocket { agreed: false, .. } => {
                 let mut messages = Messages::default();
                 messages.close(CloseCode::Policy, "client must speak the derp subprotocol");
-                say_goodbye(stream, &[response.as_bytes(), messages.as_slice()].concat()).await;
+                stream.say_goodbye(&[response.as_bytes(), messages.as_slice()].concat()).await;
                 return Err(Refusal::Subprotocol);
             }
         };
@@ -285,7 +283,7 @@ impl Door {
                 if let (Some(unwrapper), Refusal::WebSocket(_) | Refusal::Login(_)) = (unwrapper, &refusal) {
                     let mut messages = Messages::default();
                     unwrapper.wrapper().close(Close::BadFrame, &mut messages);
-                    say_goodbye(stream, messages.as_slice()).await;
+                    stream.say_goodbye(messages.as_slice()).await;
                 }
                 Err(refusal)
             }
@@ -395,19 +393,6 @@ impl Door {
 async fn write(stream: &mut Stream, bytes: &[u8]) -> Result<(), Refusal> {
     stream.write_all(bytes).await.map_err(Refusal::Broken)?;
     stream.flush().await.map_err(Refusal::Broken)
-}
-
-/// Writes the last words and gives the client a moment to read them: a socket that is closed with bytes unread takes
-/// what was written along.
-async fn say_goodbye(mut stream: Stream, words: &[u8]) {
-    let _ = timeout(LINGER, async {
-        stream.write_all(words).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 4096];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok::<_, io::Error>(())
-    })
-    .await;
 }
 
 /// How long after its login a client is sent its first keep-alive: spread over the values of a random byte.

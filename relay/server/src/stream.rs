@@ -4,10 +4,15 @@ use std::io;
 use std::net::TcpStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::server::UnbufferedServerConnection;
 use tls::{Reader, RecordLayer, Writer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+/// How long a client has to read the last words on a connection that is closed.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection in TLS.
 pub(crate) type TlsStream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
@@ -35,6 +40,19 @@ pub(crate) struct Parts {
 }
 
 impl Stream {
+    /// Writes the last words and gives the client a moment to read them: a socket that is closed with bytes unread takes
+    /// what was written along.
+    pub(crate) async fn say_goodbye(mut self, words: &[u8]) {
+        let _ = timeout(LINGER, async {
+            self.write_all(words).await?;
+            self.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.read(&mut rest).await? > 0 {}
+            Ok::<_, io::Error>(())
+        })
+        .await;
+    }
+
     /// Takes the stream apart, with `layer` opening and sealing from now on. Call it after a flush.
     pub(crate) fn into_parts(self, layer: RecordLayer) -> io::Result<Parts> {
         match self {

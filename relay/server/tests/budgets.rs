@@ -9,9 +9,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
 use common::{Relay, packet};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
+use tungstenite::Message;
 
 thread_local! {
     /// Whether this thread moves packets.
@@ -82,6 +84,29 @@ async fn a_batch_of_frames_costs_a_wake_up_a_write_and_no_allocation() {
     expect_costs("tls.records = 'own'", 0).await;
     // rustls puts the plaintext of each record it opens, and the ciphertext of each it seals, into a vector of its own.
     expect_costs("tls.records = 'rustls'", 2).await;
+    expect_no_allocation_over_websocket().await;
+}
+
+/// Has packets forwarded from WebSocket to TLS and back, and expects nothing of the allocator.
+async fn expect_no_allocation_over_websocket() {
+    let relay = Relay::start_with_hook(PLAIN, || COUNTED.set(true));
+    let (native_key, mut native) = relay.client(1).await;
+    let (browser_key, mut browser) = WebSocketClient::log_in(&relay, 2);
+    let message = Message::binary(send_packet(native_key, &[7; PACKET]));
+    let mut rounds = async |count: u64| {
+        for _ in 0..count {
+            browser.send(message.clone());
+            assert_eq!(packet(&mut native).await.1, [7; PACKET]);
+            native.send(browser_key, &[8; PACKET]).await.expect("a packet goes out");
+            assert_eq!(browser.packet().1, [8; PACKET]);
+        }
+    };
+    rounds(100).await;
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    rounds(1000).await;
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    println!("WebSocket, for 1000 packets each way: {allocations} allocations");
+    assert_eq!(allocations, 0);
 }
 
 /// Has batches forwarded, one at a time, and expects `allocations_per_batch` of the worker.

@@ -1,8 +1,7 @@
-//! A connection as its worker sees it: the way in from the socket, and what its frames ask for.
+//! A connection as its worker sees it: what its socket brings, and what its frames ask for.
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,17 +9,15 @@ use std::time::Duration;
 use relay_proto::egress::Pushed;
 use relay_proto::outbox::{DropReason, DropSink, Limits};
 use relay_proto::session::{Action, Close, PacketKind, Session};
-use rustls::server::UnbufferedServerConnection;
-use tls::Reader;
 use wire::derp::frame::{GoneReason, ServerFrame};
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
 use super::counters::Tally;
+use super::inlet::Inlet;
 use super::peer::Peer;
 use super::registry::Registry;
-use super::websocket::MessageInlet;
 
 /// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
 pub(super) const READ_SIZE: usize = 64 * 1024;
@@ -39,17 +36,6 @@ pub(crate) struct Arrival {
     pub(crate) not_ideal: bool,
     /// When the first keep-alive is due, counted from now.
     pub(crate) first_keepalive: Duration,
-}
-
-/// How the bytes of a socket become those of DERP.
-#[derive(Debug)]
-pub(crate) enum Inlet {
-    /// They are in records.
-    Tls(Reader<UnbufferedServerConnection>),
-    /// They are those of DERP.
-    Plain,
-    /// They are in messages, in records or not.
-    WebSocket(Box<MessageInlet>),
 }
 
 /// What handling frames needs besides the connection itself.
@@ -279,15 +265,7 @@ impl Connection {
 
     /// Acts on the frames in `bytes`, as they came from the socket, and keeps what is not a whole record.
     fn open(&mut self, bytes: &mut [u8], desk: &mut Desk<'_>) -> Result<(), Close> {
-        let client = &mut self.client;
-        let consumed = match &mut self.inlet {
-            Inlet::Tls(reader) => open_records(reader, bytes, |plaintext| client.handle(plaintext, desk))?,
-            Inlet::Plain => {
-                client.handle(bytes, desk)?;
-                bytes.len()
-            }
-            Inlet::WebSocket(inlet) => inlet.open(bytes, client, desk)?,
-        };
+        let consumed = self.inlet.open(bytes, &mut self.client, desk)?;
         let rest = &bytes[consumed..];
         if !rest.is_empty() {
             self.tail = desk.pool.take();
@@ -309,23 +287,6 @@ impl Connection {
             desk.tally.gone_disconnected += 1;
         }
     }
-}
-
-/// Opens the whole records in `ciphertext` and hands their plaintext on. Returns how much is used up.
-#[inline]
-pub(super) fn open_records(
-    reader: &mut Reader<UnbufferedServerConnection>,
-    ciphertext: &mut [u8],
-    mut handle: impl FnMut(&[u8]) -> Result<(), Close>,
-) -> Result<usize, Close> {
-    let mut handled = Ok(());
-    let opened = reader.open(ciphertext, |plaintext| {
-        handled = handle(plaintext);
-        if handled.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    handled?;
-    let opened = opened.map_err(|_| Close::Tls)?;
-    if opened.closed { Err(Close::PeerClosed) } else { Ok(opened.consumed) }
 }
 
 impl Client {

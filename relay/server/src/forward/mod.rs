@@ -7,12 +7,13 @@
 //!
 //! - [`peer`]: a connection as others see it, and the way out to its socket.
 //! - [`registry`]: which connection has which key.
-//! - [`connection`]: a connection as its worker sees it, and the way in from its socket.
+//! - [`connection`]: a connection as its worker sees it. [`inlet`]: the way in from its socket.
 //! - [`websocket`]: the layer between, where a client speaks WebSocket.
 //! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
 
 pub(crate) mod connection;
 pub(crate) mod counters;
+pub(crate) mod inlet;
 mod moderation;
 pub(crate) mod peer;
 pub(crate) mod registry;
@@ -33,7 +34,8 @@ use counters::Counters;
 use registry::Registry;
 use worker::{Inbox, Message, Worker};
 
-pub(crate) use connection::{Arrival, Inlet};
+pub(crate) use connection::Arrival;
+pub(crate) use inlet::Inlet;
 
 /// The clock of the data plane: nanoseconds since the process set it up.
 #[derive(Clone, Copy, Debug)]

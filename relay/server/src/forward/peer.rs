@@ -143,6 +143,9 @@ pub(crate) enum Sink {
     WebSocket(Box<MessageSink>),
 }
 
+// The other ways cost a connection in TLS nothing while it is idle.
+const _: () = assert!(size_of::<Sink>() == size_of::<Writer<UnbufferedServerConnection>>());
+
 impl Sink {
     /// Adds frames to what is written next.
     #[inline]

@@ -12,7 +12,8 @@ use rustls::server::UnbufferedServerConnection;
 use tls::{Reader, SealBuffer, TlsError, Writer};
 use websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violation};
 
-use super::connection::{Client, Desk, open_records};
+use super::connection::{Client, Desk};
+use super::inlet::open_records;
 
 /// What the reading side of a connection owes the client.
 #[derive(Debug, Default)]
