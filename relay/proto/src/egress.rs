@@ -111,18 +111,6 @@ struct Queue {
     nudged: bool,
 }
 
-impl Queue {
-    /// Notes that there is something to send.
-    #[inline]
-    fn owe(&mut self) -> Pushed {
-        if self.state != State::Clean {
-            return Pushed::Queued;
-        }
-        self.state = State::Owed;
-        Pushed::MustFlush
-    }
-}
-
 /// An outbox and the way out of it.
 #[derive(Debug)]
 pub struct Egress<T> {
@@ -147,7 +135,11 @@ impl<T: Transmit> Egress<T> {
         if !append(&mut queue.outbox) {
             return Pushed::Full;
         }
-        queue.owe()
+        if queue.state != State::Clean {
+            return Pushed::Queued;
+        }
+        queue.state = State::Owed;
+        Pushed::MustFlush
     }
 
     /// Has the way out called once more even if nothing waits, because it has something of its own to send.
@@ -157,7 +149,11 @@ impl<T: Transmit> Egress<T> {
             return Pushed::Closed;
         }
         queue.nudged = true;
-        queue.owe()
+        if queue.state != State::Clean {
+            return Pushed::Queued;
+        }
+        queue.state = State::Owed;
+        Pushed::MustFlush
     }
 
     /// Sends what waits, unless another thread is at it or the socket is full.

@@ -298,6 +298,7 @@ impl Client {
     }
 
     /// Acts on the frames in `plaintext`, and counts those that it skips.
+    #[inline]
     pub(super) fn handle(&mut self, plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
         // Each frame makes the connection the active one of its key, one of an unknown type, too; the first of a record
         // settles it for the others.

@@ -10,7 +10,7 @@ use relay_proto::outbox::Batch;
 use relay_proto::presence::Connection;
 use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
-use tls::{SealBuffer, TlsError, Writer};
+use tls::{SealBuffer, Writer};
 use websocket::Messages;
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
@@ -132,6 +132,10 @@ impl Scratch {
     }
 }
 
+/// TLS can seal no more: the connection is of no more use.
+#[derive(Debug)]
+struct CannotSeal;
+
 /// How frames become bytes on a socket.
 #[derive(Debug)]
 pub(crate) enum Sink {
@@ -149,9 +153,9 @@ const _: () = assert!(size_of::<Sink>() == size_of::<Writer<UnbufferedServerConn
 impl Sink {
     /// Adds frames to what is written next.
     #[inline]
-    fn push(&mut self, frames: &[u8], scratch: &mut Scratch) -> Result<(), TlsError> {
+    fn push(&mut self, frames: &[u8], scratch: &mut Scratch) -> Result<(), CannotSeal> {
         match self {
-            Self::Tls(writer) => return writer.seal(frames, &mut scratch.seal),
+            Self::Tls(writer) => writer.seal(frames, &mut scratch.seal).map_err(|_| CannotSeal)?,
             Self::Plain => scratch.seal.append(frames),
             Self::WebSocket(_) => scratch.messages.push(frames),
         }
@@ -160,10 +164,12 @@ impl Sink {
 
     /// Adds what else has to go out.
     #[inline]
-    fn finish(&mut self, scratch: &mut Scratch) -> Result<(), TlsError> {
+    fn finish(&mut self, scratch: &mut Scratch) -> Result<(), CannotSeal> {
         match self {
             Self::Tls(_) | Self::Plain => Ok(()),
-            Self::WebSocket(sink) => sink.finish(&mut scratch.messages, &mut scratch.seal),
+            Self::WebSocket(sink) => {
+                sink.finish(&mut scratch.messages, &mut scratch.seal).map_err(|_| CannotSeal)
+            }
         }
     }
 
@@ -255,7 +261,7 @@ impl Outlet {
 
     /// Makes ready for one write as much of `batch` as goes into it.
     #[inline]
-    fn fill(&mut self, batch: Option<&mut Batch>, scratch: &mut Scratch) -> Result<(), TlsError> {
+    fn fill(&mut self, batch: Option<&mut Batch>, scratch: &mut Scratch) -> Result<(), CannotSeal> {
         if let Some(batch) = batch {
             let mut room = MAX_WRITE;
             while let Some(chunk) = batch.chunk(room)

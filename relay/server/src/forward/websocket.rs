@@ -164,6 +164,7 @@ pub(crate) struct MessageInlet {
 
 impl MessageInlet {
     /// Acts on what is in `bytes`, as they came from the socket. Returns how many are used up.
+    #[inline(never)]
     pub(super) fn open(
         &mut self,
         bytes: &mut [u8],
@@ -210,6 +211,7 @@ pub(crate) struct MessageSink {
 
 impl MessageSink {
     /// Appends what was pushed to `messages`, and the pong that is owed, to what is written.
+    #[inline(never)]
     pub(super) fn finish(&mut self, messages: &mut Messages, out: &mut SealBuffer) -> Result<(), TlsError> {
         self.wrapper.finish(messages);
         self.seal(messages, out)
