@@ -104,10 +104,11 @@ pub struct Node {
     /// The TCP port of the relay; 0 is 443.
     #[serde(rename = "DERPPort", skip_serializing_if = "is_default")]
     pub derp_port: u16,
-    /// Whether clients skip TLS verification. Only honoured by upstream's own tests.
+    /// Whether clients believe any certificate. Meant for upstream's own tests and honoured outside of them, too; a
+    /// [pin](Self::pin) is checked all the same.
     #[serde(skip_serializing_if = "is_default")]
     pub insecure_for_tests: bool,
-    /// An address at which upstream's own tests ask for STUN.
+    /// The address at which clients ask for STUN instead of the node's own. Meant for upstream's own tests.
     #[serde(rename = "STUNTestIP", skip_serializing_if = "is_default")]
     pub stun_test_ip: String,
     /// Whether the node answers the captive-portal challenge on TCP port 80.
