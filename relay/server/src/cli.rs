@@ -1,22 +1,22 @@
 //! The command line: which command with which settings, and how it went.
 //!
-//! Exit codes: 0 for success, 1 for what failed while running, 2 for a wrong configuration or command line (the code
-//! that clap uses too). What a command was asked for goes to standard output, everything else to standard error.
+//! Exit codes: 0 for success, 1 for what failed while running or what a check found, 2 for a wrong configuration or command
+//! line (the code that clap uses too) and for a file that cannot be checked. What a command was asked for goes to standard output, everything else to standard error.
 
+mod derpmap;
 mod trial;
 
 use std::{
     io::{self, Write},
-    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, anyhow, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
 use relay::{
     Addresses, Identity, Server,
-    config::{CONFIG_VARIABLE, Config, KeySource, VARIABLE_PREFIX, keys, self_signed_files},
+    config::{CONFIG_VARIABLE, Config, VARIABLE_PREFIX, keys},
     derpmap::Advertised,
     identity,
 };
@@ -26,9 +26,8 @@ use service::{
     signals::Shutdown,
 };
 use tracing::field::display;
-use wire::map::DerpMap;
 
-use self::trial::Trial;
+use self::{derpmap::Derpmap, trial::Trial};
 
 /// A DERP relay with STUN for Tailscale and Headscale clients.
 ///
@@ -51,7 +50,7 @@ enum Command {
     PrintConfig(Run),
     /// Makes a node key, and writes it in the format of derper's key file
     Keygen(Keygen),
-    /// Prints the DERP map by which clients find this relay
+    /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
 }
 
@@ -97,41 +96,6 @@ struct Keygen {
     file: Option<PathBuf>,
 }
 
-#[derive(Args, Debug)]
-struct Derpmap {
-    /// For whom
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
-    /// The relay's public IPv4 address, which spares clients the DNS
-    #[arg(long, value_name = "IP")]
-    ipv4: Option<Ipv4Addr>,
-    /// The relay's public IPv6 address, which spares clients the DNS
-    #[arg(long, value_name = "IP")]
-    ipv6: Option<Ipv6Addr>,
-    #[command(flatten)]
-    settings: Settings,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// JSON, as Tailscale's clients and Headscale's derp.urls read it
-    Json,
-    /// YAML, a file for Headscale's derp.paths
-    Headscale,
-    /// The derpMap member of Tailscale's policy file, HuJSON
-    TailscalePolicy,
-}
-
-impl Format {
-    fn write(self, map: &DerpMap) -> String {
-        match self {
-            Self::Json => map.to_json(),
-            Self::Headscale => map.to_headscale_yaml(),
-            Self::TailscalePolicy => map.to_tailscale_policy(),
-        }
-    }
-}
-
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -139,13 +103,19 @@ enum Failure {
     Config(#[from] Problems),
     #[error("{0:#}")]
     Runtime(#[from] anyhow::Error),
+    /// A file that was to be looked at.
+    #[error("{0:#}")]
+    Unreadable(anyhow::Error),
+    /// What was looked at is wrong, which has been said.
+    #[error("there is something wrong")]
+    Wrong,
 }
 
 impl From<Failure> for ExitCode {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Config(_) => 2.into(),
-            Failure::Runtime(_) => 1.into(),
+            Failure::Config(_) | Failure::Unreadable(_) => 2.into(),
+            Failure::Runtime(_) | Failure::Wrong => 1.into(),
         }
     }
 }
@@ -158,10 +128,11 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::CheckConfig(run)) => check_config(&run),
         Some(Command::PrintConfig(run)) => print_config(&run),
         Some(Command::Keygen(keygen)) => self::keygen(keygen.file.as_deref()),
-        Some(Command::Derpmap(derpmap)) => self::derpmap(&derpmap),
+        Some(Command::Derpmap(derpmap)) => derpmap.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Wrong) => failure.into(),
         Err(failure) => {
             say(&format!("towpath-relay: {failure}"));
             failure.into()
@@ -216,42 +187,6 @@ fn keygen(file: Option<&Path>) -> Result<(), Failure> {
     }
     say(&format!("public key: {}", key.public()));
     Ok(())
-}
-
-fn derpmap(asked: &Derpmap) -> Result<(), Failure> {
-    let (config, resolved) = Config::read(&asked.settings.sources(), false)?;
-    warn(&resolved);
-    // A map has room for real ports only.
-    if config.listen.port() == 0 || config.stun.first().is_some_and(|address| address.port() == 0) {
-        return Err(anyhow!(
-            "listen and stun.listen need ports other than 0, which is a new one at each start"
-        )
-        .into());
-    }
-    let mut advertised = Advertised::of(&config);
-    advertised.certificate_pin = certificate_pin(&config)?;
-    advertised.ipv4 = asked.ipv4;
-    advertised.ipv6 = asked.ipv6;
-    print(&asked.format.write(&advertised.derp_map(&config)))?;
-    Ok(())
-}
-
-/// The pin of the self-signed certificate, if that is what the relay serves.
-///
-/// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
-/// the relay itself could not read it.
-fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
-    let cert = match (&config.cert, &config.node_key) {
-        (Some(files), _) => files.cert.clone(),
-        (None, KeySource::File(key_file)) => self_signed_files(key_file).cert,
-        (None, KeySource::Inline(_) | KeySource::Ephemeral) => return Ok(None),
-    };
-    if config.cert.is_none()
-        && !cert.try_exists().with_context(|| format!("cannot look for {}", cert.display()))?
-    {
-        bail!("there is no {} yet: start the relay once, it makes its certificate then", cert.display());
-    }
-    Ok(identity::pin_of_file(&cert)?)
 }
 
 fn start(run: &Run) -> Result<(), Failure> {

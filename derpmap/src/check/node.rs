@@ -1,0 +1,389 @@
+//! Rules about one node.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::place;
+use crate::{Format, code::Code, document::shorten, finding::Finding, map::Node};
+
+const PIN_PREFIX: &str = "sha256-raw:";
+const PIN_DIGITS: usize = 64;
+const NONE: &str = "none";
+
+/// A finding, and the member whose line it is on.
+type Verdict = Option<(Finding, &'static str)>;
+
+/// Everything there is to say about a node of the region with this number.
+pub(super) fn check(format: Format, id: i64, node: &Node, findings: &mut Vec<Finding>) {
+    let place = format!("{}, {}", place(id), node.label);
+    let rules = [
+        name(format, id, node),
+        region(format, id, node),
+        host_name(format, node),
+        address_form(format, "IPv4", &node.ipv4),
+        address_form(format, "IPv6", &node.ipv6),
+        no_address(format, node),
+        private_address(node),
+        cert_name(format, node),
+        address_without_pin(format, node),
+        insecure(format, node),
+        derp_port(format, node),
+        stun_port(format, node),
+        stun_test_ip(format, node),
+        port_80(format, node),
+    ];
+    for (finding, member) in rules.into_iter().flatten() {
+        findings.push(finding.at(&place, node.lines.of(member)));
+    }
+}
+
+/// Whether clients send STUN requests to the node at all.
+pub(super) fn answers_stun(node: &Node) -> bool {
+    (0..=65535).contains(&node.stun_port) && is_reached(node)
+}
+
+/// Whether clients use any address of the node.
+pub(super) fn is_reached(node: &Node) -> bool {
+    uses_ipv4(node) || uses_ipv6(node)
+}
+
+fn uses_ipv4(node: &Node) -> bool {
+    match (&*node.ipv4, node.host_name.parse()) {
+        ("", Ok(IpAddr::V6(_))) => false,
+        ("", _) => true,
+        (text, _) => text.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+fn uses_ipv6(node: &Node) -> bool {
+    match (&*node.ipv6, node.host_name.parse()) {
+        ("", Ok(IpAddr::V4(_))) => false,
+        ("", _) => true,
+        (text, _) => is_ipv6(text),
+    }
+}
+
+/// As Go has it: an IPv4 address in IPv6 form counts, and so does one with a zone.
+fn is_ipv6(text: &str) -> bool {
+    text.split_once('%').map_or(text, |(address, _)| address).parse::<Ipv6Addr>().is_ok()
+}
+
+fn name(format: Format, id: i64, node: &Node) -> Verdict {
+    node.name.is_empty().then(|| {
+        let finding = Finding::warning(Code::NodeUnnamed, format!("there is no {}", format.spell("Name")))
+            .effect("clients tell nodes apart by their names; with a second one like it STUN goes astray")
+            .fix(format!("by custom it is the region's number and a letter: {id}a"));
+        (finding, "Name")
+    })
+}
+
+/// `netcheck` enters what it measures under the node's `RegionID`.
+fn region(format: Format, id: i64, node: &Node) -> Verdict {
+    if node.region_id == id {
+        return None;
+    }
+    let name = format.spell("RegionID");
+    let (message, effect) = match node.region_id {
+        0 => (
+            format!("{name} is missing"),
+            "what clients measure here counts for region 0, which is none: they never make this region \
+                their home"
+                .to_owned(),
+        ),
+        other => (
+            format!("{name} is {other}, in region {id}"),
+            format!(
+                "what clients measure here counts for region {other}: they make that one their home, \
+                whether it exists or not"
+            ),
+        ),
+    };
+    let finding =
+        Finding::error(Code::NodeRegionMismatch, message).effect(effect).fix(format!("write {name}: {id}"));
+    Some((finding, "RegionID"))
+}
+
+fn host_name(format: Format, node: &Node) -> Verdict {
+    let name = format.spell("HostName");
+    let host = &*node.host_name;
+    if host.is_empty() {
+        let message = format!("there is no {name}");
+        let addressed = node.ipv4.parse::<Ipv4Addr>().is_ok() || is_ipv6(&node.ipv6);
+        let finding = match (addressed, node.cert_name.is_empty()) {
+            (true, false) => Finding::warning(Code::HostNameMissing, message)
+                .effect("clients dial the address and judge the certificate by CertName alone"),
+            (true, true) => Finding::error(Code::HostNameMissing, message)
+                .effect("clients have no name to expect in the certificate, so none connects"),
+            // An empty host is this one to Go's dialler.
+            (false, _) => Finding::error(Code::HostNameMissing, message)
+                .effect("clients have nothing to dial: they dial themselves"),
+        };
+        return Some((finding.fix("give the relay's DNS name, or its address"), "HostName"));
+    }
+    let fault = name_fault(host)?;
+    let finding = Finding::error(Code::HostNameForm, format!("{name} is {:?}: {fault}", shorten(host)))
+        .effect("clients look all of it up as a name, and find nothing")
+        .fix(format!(
+            "write the bare DNS name or address; a port goes into {} and {}",
+            format.spell("DERPPort"),
+            format.spell("STUNPort")
+        ));
+    Some((finding, "HostName"))
+}
+
+/// Why this is neither an address nor a name that the DNS can have.
+fn name_fault(host: &str) -> Option<&'static str> {
+    if host.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    if host.contains("://") {
+        return Some("it has a scheme");
+    }
+    if host.contains('/') {
+        return Some("it has a path");
+    }
+    if host.contains('[') || host.contains(':') {
+        return Some("it has a port or brackets");
+    }
+    if host.contains('*') {
+        return Some("it has a wildcard");
+    }
+    if host.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Some("it has white space");
+    }
+    if !host.is_ascii() {
+        return Some("it is not ASCII; names in other letters have a form that begins with xn--");
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.len() > 253 || !host.split('.').all(label) {
+        return Some("the DNS has no such names");
+    }
+    // A name whose last label is a number is a mistyped address.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    last.bytes().all(|b| b.is_ascii_digit()).then_some("it is neither an address nor a name")
+}
+
+fn address_form(format: Format, member: &'static str, text: &str) -> Verdict {
+    if text.is_empty() || text == NONE {
+        return None;
+    }
+    let v4 = member == "IPv4";
+    let right = if v4 { text.parse::<Ipv4Addr>().is_ok() } else { is_ipv6(text) };
+    if right {
+        return None;
+    }
+    let other = if v4 { is_ipv6(text) } else { text.parse::<Ipv4Addr>().is_ok() };
+    let name = format.spell(member);
+    let message = match other {
+        true => format!("{name} is {:?}, an address of the other family", shorten(text)),
+        false => format!("{name} is {:?}, which is no {member} address", shorten(text)),
+    };
+    let finding = Finding::warning(Code::AddressForm, message)
+        .effect(format!(
+            "clients take it for \"none\": they do not use {member} for this node, and do not ask the DNS"
+        ))
+        .fix(format!(
+            "write an address without port and brackets, \"none\", or leave {name} out for the DNS"
+        ));
+    Some((finding, member))
+}
+
+fn no_address(format: Format, node: &Node) -> Verdict {
+    if is_reached(node) {
+        return None;
+    }
+    let (v4, v6) = (format.spell("IPv4"), format.spell("IPv6"));
+    let finding = Finding::error(Code::NoAddress, "neither IPv4 nor IPv6 may be used")
+        .effect("no client connects: \"both IPv4 and IPv6 are explicitly disabled for node\"")
+        .fix(format!("give an address, or leave {v4} or {v6} out for the DNS"));
+    Some((finding, if node.lines.has("IPv4") { "IPv4" } else { "IPv6" }))
+}
+
+fn private_address(node: &Node) -> Verdict {
+    let addresses = [("IPv4", &node.ipv4), ("IPv6", &node.ipv6), ("HostName", &node.host_name)];
+    addresses.into_iter().find_map(|(member, text)| {
+        let kind = reach(text.parse().ok()?)?;
+        let finding = Finding::warning(Code::PrivateAddress, format!("{text} is {kind}"))
+            .effect(
+                "clients elsewhere reach another host there, or none; they try for 1.5 s at each \
+                    connection",
+            )
+            .fix("give the public address, as clients see it, unless all of them are in that network");
+        Some((finding, member))
+    })
+}
+
+/// From where the address can be reached, if not from everywhere.
+fn reach(address: IpAddr) -> Option<&'static str> {
+    let v4 = match address.to_canonical() {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(v6) => {
+            return match v6.segments()[0] {
+                0 if v6.is_loopback() => Some("a loopback address"),
+                0 if v6.is_unspecified() => Some("no address of a host"),
+                first if first & 0xfe00 == 0xfc00 => Some("a private address"),
+                first if first & 0xffc0 == 0xfe80 => Some("a link-local address"),
+                _ => None,
+            };
+        }
+    };
+    match v4.octets() {
+        [127, ..] => Some("a loopback address"),
+        [0, ..] => Some("no address of a host"),
+        [169, 254, ..] => Some("a link-local address"),
+        [100, second, ..] if second & 0xc0 == 64 => {
+            Some("an address of a carrier's NAT or of a tailnet, which needs a relay itself")
+        }
+        _ if v4.is_private() => Some("a private address"),
+        _ => None,
+    }
+}
+
+/// Clients compare the digits as text, and take what does not begin like a pin for a name.
+fn cert_name(format: Format, node: &Node) -> Verdict {
+    let text = &*node.cert_name;
+    if text.is_empty() {
+        return None;
+    }
+    let name = format.spell("CertName");
+    let form = format!(
+        "a pin is \"{PIN_PREFIX}\" and {PIN_DIGITS} lower-case hexadecimal digits, the SHA-256 of the \
+            certificate's DER form; towpath-relay derpmap prints the one of its certificate"
+    );
+    let (fault, effect) = match text.strip_prefix(PIN_PREFIX) {
+        Some(digits) => {
+            let fault = if digits.len() != PIN_DIGITS {
+                format!("has {} digits instead of {PIN_DIGITS}", digits.chars().count())
+            } else if digits.bytes().any(|b| b.is_ascii_uppercase()) {
+                "has capital letters".to_owned()
+            } else if digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return None;
+            } else {
+                "has digits that are not hexadecimal".to_owned()
+            };
+            (
+                format!("the pin in {name} {fault}"),
+                "no certificate matches, so no client connects: \"cert hash does not match expected cert \
+                    hash\"",
+            )
+        }
+        None if looks_like_pin(text) => (
+            format!("{name} is {:?}, which looks like a pin and is none", shorten(text)),
+            "clients expect a certificate for that name, so none connects",
+        ),
+        None => {
+            let fault = name_fault(text)?;
+            let finding =
+                Finding::error(Code::CertNameForm, format!("{name} is {:?}: {fault}", shorten(text)))
+                    .effect("no certificate is for that name, so no client connects")
+                    .fix("write the DNS name that the certificate is for, or a pin");
+            return Some((finding, "CertName"));
+        }
+    };
+    Some((Finding::error(Code::PinForm, fault).effect(effect).fix(form), "CertName"))
+}
+
+fn looks_like_pin(text: &str) -> bool {
+    let lower = text.trim().to_ascii_lowercase();
+    let hex = lower.chars().filter(char::is_ascii_hexdigit).count();
+    let digits_only = lower.chars().all(|c| c.is_ascii_hexdigit() || c == ':');
+    lower.starts_with("sha256") || lower.starts_with("sha-256") || (digits_only && hex >= 32)
+}
+
+fn address_without_pin(format: Format, node: &Node) -> Verdict {
+    let address = node.host_name.parse::<IpAddr>().is_ok();
+    (address && node.cert_name.is_empty() && !node.insecure_for_tests && !node.stun_only).then(|| {
+        let finding = Finding::warning(
+            Code::AddressWithoutPin,
+            format!(
+                "{} is an address, and {} is not given",
+                format.spell("HostName"),
+                format.spell("CertName")
+            ),
+        )
+        .effect(
+            "clients connect only if an authority that they trust has signed a certificate for the \
+            address itself, which few do",
+        )
+        .fix(format!(
+            "pin the certificate: {} \"{PIN_PREFIX}…\", as towpath-relay derpmap prints it",
+            format.spell("CertName")
+        ));
+        (finding, "HostName")
+    })
+}
+
+/// Nothing in `derphttp` asks whether a test is running.
+fn insecure(format: Format, node: &Node) -> Verdict {
+    node.insecure_for_tests.then(|| {
+        let name = format.spell("InsecureForTests");
+        let effect = match node.cert_name.starts_with(PIN_PREFIX) {
+            true => "the pin is still checked, so this does nothing",
+            false => {
+                "clients believe any certificate: who is on the path can pretend to be the relay, \
+                see who talks to whom and drop what they send. What they say stays encrypted"
+            }
+        };
+        let finding = Finding::warning(Code::Insecure, format!("{name} is set"))
+            .effect(effect)
+            .fix(format!("take it out and pin the certificate with {}", format.spell("CertName")));
+        (finding, "InsecureForTests")
+    })
+}
+
+fn derp_port(format: Format, node: &Node) -> Verdict {
+    if (0..=65535).contains(&node.derp_port) {
+        return None;
+    }
+    let name = format.spell("DERPPort");
+    let finding = Finding::error(Code::DerpPortRange, format!("{name} is {}", node.derp_port))
+        .effect("there is no such port, so no client connects")
+        .fix("use 1 to 65535; 0 or nothing is 443");
+    Some((finding, "DERPPort"))
+}
+
+fn stun_port(format: Format, node: &Node) -> Verdict {
+    let name = format.spell("STUNPort");
+    let finding = match node.stun_port {
+        0 if node.lines.has("STUNPort") => Finding::warning(Code::StunPortZero, format!("{name} is 0"))
+            .effect("0 is 3478, not off: clients send STUN requests there, and wait for the answers")
+            .fix("write -1 for no STUN, or leave it out for 3478"),
+        -1..=65535 => return None,
+        port => Finding::warning(Code::StunPortRange, format!("{name} is {port}"))
+            .effect("clients take it for no STUN at all")
+            .fix("use 1 to 65535, or -1 for no STUN"),
+    };
+    Some((finding, "STUNPort"))
+}
+
+fn stun_test_ip(format: Format, node: &Node) -> Verdict {
+    (!node.stun_test_ip.is_empty()).then(|| {
+        let name = format.spell("STUNTestIP");
+        let finding = Finding::warning(Code::StunTestIp, format!("{name} is set"))
+            .effect(
+                "clients send STUN requests to that address instead of the relay's, and to the one \
+                family that it has",
+            )
+            .fix("take it out; it is for Tailscale's own tests");
+        (finding, "STUNTestIP")
+    })
+}
+
+/// `captivedetection` makes a URL of the text in `IPv4`, whatever it is.
+fn port_80(format: Format, node: &Node) -> Verdict {
+    if !node.can_port80 || node.ipv4.parse::<Ipv4Addr>().is_ok() {
+        return None;
+    }
+    let finding = Finding::warning(
+        Code::Port80WithoutIpv4,
+        format!("{} is set without an address in {}", format.spell("CanPort80"), format.spell("IPv4")),
+    )
+    .effect("clients look for captive portals at addresses only, so they do not ask this node")
+    .fix(format!("give {}, or take it out", format.spell("IPv4")));
+    Some((finding, "CanPort80"))
+}

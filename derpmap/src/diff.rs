@@ -1,0 +1,305 @@
+//! What a change from one map to another does to the clients that have the first one.
+//!
+//! A client compares each region with what it had (`magicsock.setDERPMap`, a deep comparison) and closes its connection to a
+//! region that differs in anything: a name, the order of nodes. So every change of a region disconnects all of its clients.
+//! What is told apart here is what they find when they come back.
+
+mod nodes;
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+
+use crate::{
+    Format,
+    code::Difference,
+    map::{Map, Region},
+};
+
+/// What clients notice, from nothing to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Impact {
+    /// No connection is closed.
+    None,
+    /// Every client of the region loses its connection and makes a new one to the same relay: 0.3 s of silence.
+    Reconnect,
+    /// Every client of the region has to find another relay, another address or another certificate; some may find none.
+    Disconnect,
+}
+
+impl fmt::Display for Impact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Reconnect => "reconnect",
+            Self::Disconnect => "disconnect",
+        })
+    }
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What clients notice.
+    pub impact: Impact,
+    /// What kind of difference it is.
+    pub code: Difference,
+    /// The region, if it is about one.
+    pub region: Option<i64>,
+    /// Which part of the map: `region 900, node 900a`.
+    pub place: String,
+    /// What differs.
+    pub message: String,
+    /// What follows, and for whom.
+    pub effect: String,
+}
+
+/// The differences between two maps.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    /// By region, and in it the order of [`Difference`].
+    pub changes: Vec<Change>,
+    /// How many regions the first map has.
+    regions: usize,
+}
+
+const SAME_RELAY: &str =
+    "every client of the region reconnects at once, to the same relay: about 0.3 s of silence";
+
+impl Diff {
+    /// What a change from `old` to `new` does.
+    #[must_use]
+    pub fn between(old: &Map, new: &Map) -> Self {
+        let mut diff = Self { changes: Vec::new(), regions: old.present().count() };
+        diff.default_regions(old, new);
+        let is_new = |id| old.regions.get(&id).and_then(Option::as_ref).is_none();
+        let renumbered: BTreeMap<_, _> = new
+            .present()
+            .filter(|(id, region)| is_new(*id) && region.relays().next().is_some())
+            .map(|(id, region)| (relays(region), id))
+            .collect();
+        for (id, region) in old.present() {
+            match new.regions.get(&id).and_then(Option::as_ref) {
+                Some(changed) => diff.region(id, region, changed),
+                None => diff.removed(id, region, new, &renumbered),
+            }
+        }
+        for (id, region) in new.present().filter(|(id, _)| is_new(*id)) {
+            diff.added(id, region);
+        }
+        diff.home_params(old, new);
+        diff
+    }
+
+    /// The worst of it.
+    #[must_use]
+    pub fn impact(&self) -> Impact {
+        self.changes.iter().map(|change| change.impact).max().unwrap_or(Impact::None)
+    }
+
+    /// All of it in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut worst = BTreeMap::new();
+        for change in &self.changes {
+            let of_region = worst.entry(change.region).or_insert(Impact::None);
+            *of_region = change.impact.max(*of_region);
+        }
+        let defaults = worst.remove(&None) == Some(Impact::Disconnect);
+        let count = |impact| worst.values().filter(|worst| **worst == impact).count();
+        let (move_away, come_back) = (count(Impact::Disconnect), count(Impact::Reconnect));
+        let of = match self.regions {
+            1 => "1 region".to_owned(),
+            regions => format!("{regions} regions"),
+        };
+        let mut parts = Vec::new();
+        if defaults {
+            parts.push("all clients of Tailscale's regions have to move".to_owned());
+        }
+        if move_away > 0 {
+            parts.push(format!("clients of {move_away} of {of} have to move, or to find the relay anew"));
+        }
+        if come_back > 0 {
+            parts.push(format!("clients of {come_back} of {of} reconnect to the same relay"));
+        }
+        match parts.is_empty() {
+            false => parts.join("; "),
+            true if self.changes.is_empty() => "the same map to clients".to_owned(),
+            true => "no client is disconnected".to_owned(),
+        }
+    }
+
+    fn push(
+        &mut self,
+        (impact, code): (Impact, Difference),
+        region: Option<i64>,
+        place: String,
+        message: String,
+        effect: impl Into<String>,
+    ) {
+        self.changes.push(Change { impact, code, region, place, message, effect: effect.into() });
+    }
+
+    fn default_regions(&mut self, old: &Map, new: &Map) {
+        let policy = |map: &Map| map.format == Format::TailscalePolicy;
+        if !policy(old) || !policy(new) || old.omit_default_regions == new.omit_default_regions {
+            return;
+        }
+        let (rule, message, effect) = match new.omit_default_regions {
+            true => (
+                (Impact::Disconnect, Difference::DefaultRegionsOmitted),
+                "Tailscale's own regions are left out",
+                "every client whose home is one of them moves to a region of this map",
+            ),
+            false => (
+                (Impact::None, Difference::DefaultRegionsAdded),
+                "Tailscale's own regions are no longer left out",
+                "clients that are nearer to one of them move there by and by",
+            ),
+        };
+        self.push(rule, None, String::new(), message.to_owned(), effect);
+    }
+
+    fn removed(&mut self, id: i64, region: &Region, new: &Map, renumbered: &BTreeMap<Relays<'_>, i64>) {
+        let place = format!("region {id}");
+        if let Some(other) = renumbered.get(&relays(region)) {
+            self.push(
+                (Impact::Disconnect, Difference::RegionRenumbered),
+                Some(id),
+                place,
+                format!("the region is now number {other}"),
+                "every client whose home it is loses it, and has none until it has measured again; \
+                    clients that do not have the new map yet cannot reach those that do",
+            );
+            return;
+        }
+        let effect = match new.present().next() {
+            Some(_) => {
+                "every client whose home it is loses it and chooses another region; until its peers hear \
+                    of that, they cannot reach it"
+            }
+            None => {
+                "every client whose home it is loses it, and there is no other region: only direct \
+                    connections remain"
+            }
+        };
+        self.push(
+            (Impact::Disconnect, Difference::RegionRemoved),
+            Some(id),
+            place,
+            format!("{} is gone", called(region)),
+            effect,
+        );
+    }
+
+    fn added(&mut self, id: i64, region: &Region) {
+        let effect = match region.no_measure_no_home {
+            true => "no client makes it its home",
+            false => "clients that are nearer to it than to their home move there by and by",
+        };
+        let message = format!("{} is new", called(region));
+        self.push((Impact::None, Difference::RegionAdded), Some(id), format!("region {id}"), message, effect);
+    }
+
+    fn region(&mut self, id: i64, old: &Region, new: &Region) {
+        let before = self.changes.len();
+        self.nodes(id, old, new);
+        self.home_rules(id, old, new);
+        // Whatever else the client compares.
+        let names: Vec<_> = [
+            ("RegionCode", old.code != new.code),
+            ("RegionName", old.name != new.name),
+            ("Latitude", old.latitude != new.latitude),
+            ("Longitude", old.longitude != new.longitude),
+        ]
+        .into_iter()
+        .filter_map(|(name, differs)| differs.then_some(name))
+        .collect();
+        if !names.is_empty() {
+            let message = format!("{} changed", names.join(", "));
+            self.push(
+                (Impact::Reconnect, Difference::Cosmetic),
+                Some(id),
+                format!("region {id}"),
+                message,
+                SAME_RELAY,
+            );
+        }
+        if old.id != new.id {
+            let message = format!("RegionID changed from {} to {}", old.id, new.id);
+            self.push(
+                (Impact::Reconnect, Difference::RegionIdChanged),
+                Some(id),
+                format!("region {id}"),
+                message,
+                SAME_RELAY,
+            );
+        }
+        let only_cosmetic = self.changes[before..].iter().all(|change| change.code == Difference::Cosmetic);
+        if only_cosmetic {
+            for change in &mut self.changes[before..] {
+                change.effect = format!("only looks change, and yet {SAME_RELAY}");
+            }
+        }
+    }
+
+    fn home_rules(&mut self, id: i64, old: &Region, new: &Region) {
+        let place = || format!("region {id}");
+        if old.no_measure_no_home != new.no_measure_no_home {
+            let (rule, effect) = match new.no_measure_no_home {
+                true => (
+                    (Impact::Disconnect, Difference::HomeRuleChanged),
+                    "every client whose home it is moves to another region",
+                ),
+                false => ((Impact::Reconnect, Difference::HomeRuleChanged), SAME_RELAY),
+            };
+            let message = format!("NoMeasureNoHome is now {}", new.no_measure_no_home);
+            self.push(rule, Some(id), place(), message, effect);
+        }
+        if old.avoid != new.avoid {
+            let message = format!("Avoid is now {}", new.avoid);
+            self.push(
+                (Impact::Reconnect, Difference::HomeRuleChanged),
+                Some(id),
+                place(),
+                message,
+                SAME_RELAY,
+            );
+        }
+    }
+
+    fn home_params(&mut self, old: &Map, new: &Map) {
+        let scores = |map: &Map| -> Vec<(i64, f64)> {
+            map.scores.iter().map(|(id, (score, _))| (*id, *score)).collect()
+        };
+        if scores(old) != scores(new) {
+            self.push(
+                (Impact::None, Difference::HomeParams),
+                None,
+                String::new(),
+                "the weights of regions changed".into(),
+                "clients choose their home by them when they next measure; some move",
+            );
+        }
+    }
+}
+
+fn port(port: i64, default: i64) -> i64 {
+    if port == 0 { default } else { port }
+}
+
+fn called(region: &Region) -> String {
+    match (&*region.code, &*region.name) {
+        ("", "") => "the region".into(),
+        (text, "") | ("", text) => text.to_owned(),
+        (code, name) => format!("{code} ({name})"),
+    }
+}
+
+/// The relays of a region by host and port, in their order.
+type Relays<'a> = Vec<(&'a str, i64)>;
+
+fn relays(region: &Region) -> Relays<'_> {
+    region.relays().map(|node| (&*node.host_name, port(node.derp_port, 443))).collect()
+}

@@ -1,0 +1,211 @@
+//! What changes among the nodes of one region.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    hash::Hash,
+};
+
+use super::{Diff, Impact, SAME_RELAY, port};
+use crate::{
+    code::Difference,
+    map::{Node, Region},
+};
+
+impl Diff {
+    pub(super) fn nodes(&mut self, id: i64, old: &Region, new: &Region) {
+        let pairs = pair(&old.nodes, &new.nodes);
+        for (index, node) in old.nodes.iter().enumerate() {
+            if pairs.binary_search_by_key(&index, |(from, _)| *from).is_err() {
+                self.node_removed(id, node);
+            }
+        }
+        let mut paired = vec![false; new.nodes.len()];
+        for (_, to) in &pairs {
+            paired[*to] = true;
+        }
+        // Whoever dials takes the first relay that answers.
+        let first = new.nodes.iter().position(|node| !node.stun_only);
+        for (index, node) in new.nodes.iter().enumerate().filter(|(index, _)| !paired[*index]) {
+            self.node_added(id, node, first == Some(index));
+        }
+        for (from, to) in &pairs {
+            self.node(id, &old.nodes[*from], &new.nodes[*to]);
+        }
+        self.order(id, old, new, &pairs);
+    }
+
+    fn node_removed(&mut self, id: i64, node: &Node) {
+        let (impact, effect) = match node.stun_only {
+            true => {
+                (Impact::Reconnect, "every client of the region reconnects, and measures without this node")
+            }
+            false => (
+                Impact::Disconnect,
+                "clients that are on it move to another relay of the region, if there is one",
+            ),
+        };
+        let place = format!("region {id}, {}", node.label);
+        self.push((impact, Difference::NodeRemoved), Some(id), place, "the node is gone".into(), effect);
+    }
+
+    fn node_added(&mut self, id: i64, node: &Node, first: bool) {
+        let (impact, message, effect) = match first {
+            true => (
+                Impact::Disconnect,
+                "the node is new, and the first relay",
+                "every client of the region reconnects, and to this relay",
+            ),
+            false => (Impact::Reconnect, "the node is new", SAME_RELAY),
+        };
+        let place = format!("region {id}, {}", node.label);
+        self.push((impact, Difference::NodeAdded), Some(id), place, message.into(), effect);
+    }
+
+    fn order(&mut self, id: i64, old: &Region, new: &Region, pairs: &[(usize, usize)]) {
+        if pairs.iter().map(|(_, to)| to).is_sorted() {
+            return;
+        }
+        let relays: Vec<_> = pairs.iter().filter(|(from, _)| !old.nodes[*from].stun_only).collect();
+        let names = |nodes: &[Node]| nodes.iter().map(|node| &*node.label).collect::<Vec<_>>().join(", ");
+        let message =
+            format!("the order of nodes changed from {} to {}", names(&old.nodes), names(&new.nodes));
+        let (impact, effect) = match relays.iter().map(|(_, to)| to).is_sorted() {
+            true => (Impact::Reconnect, SAME_RELAY),
+            false => (
+                Impact::Disconnect,
+                "every client of the region reconnects, to the relay that is first now; as long as some \
+                    have the old map and some the new one, they are on different relays and, unless the \
+                    relays are meshed, do not hear each other",
+            ),
+        };
+        self.push((impact, Difference::NodeOrder), Some(id), format!("region {id}"), message, effect);
+    }
+
+    fn node(&mut self, id: i64, old: &Node, new: &Node) {
+        let mut text = |code: (Impact, Difference),
+                        member: &str,
+                        from: &dyn fmt::Display,
+                        to: &dyn fmt::Display,
+                        effect: &str| {
+            let (from, to) = (from.to_string(), to.to_string());
+            if from != to {
+                let message = format!("{member} changed from {} to {}", shown(&from), shown(&to));
+                self.push(code, Some(id), format!("region {id}, {}", new.label), message, effect);
+            }
+        };
+        let moves = |code| {
+            (if new.stun_only && old.stun_only { Impact::Reconnect } else { Impact::Disconnect }, code)
+        };
+        let stays = |code| (Impact::Reconnect, code);
+        text(
+            moves(Difference::HostChanged),
+            "HostName",
+            &old.host_name,
+            &new.host_name,
+            "every client of the region reconnects, to that name; the certificate has to be for it",
+        );
+        text(
+            moves(Difference::PortChanged),
+            "DERPPort",
+            &port(old.derp_port, 443),
+            &port(new.derp_port, 443),
+            "every client of the region reconnects, to that port",
+        );
+        text(
+            moves(Difference::PinChanged),
+            "CertName",
+            &old.cert_name,
+            &new.cert_name,
+            "every client of the region reconnects and expects that certificate; one with the other map \
+                cannot connect anew, whichever certificate the relay has",
+        );
+        text(
+            moves(Difference::AddressChanged),
+            "IPv4",
+            &old.ipv4,
+            &new.ipv4,
+            "every client of the region reconnects, to that address, or to the DNS's if there is none",
+        );
+        text(
+            moves(Difference::AddressChanged),
+            "IPv6",
+            &old.ipv6,
+            &new.ipv6,
+            "every client of the region reconnects, to that address, or to the DNS's if there is none",
+        );
+        text(
+            moves(Difference::RelayChanged),
+            "STUNOnly",
+            &old.stun_only,
+            &new.stun_only,
+            "every client of the region reconnects, and to a relay: one that answers STUN only is none",
+        );
+        text(
+            moves(Difference::SecurityChanged),
+            "InsecureForTests",
+            &old.insecure_for_tests,
+            &new.insecure_for_tests,
+            "every client of the region reconnects, and judges certificates by the new rule",
+        );
+        text(
+            stays(Difference::StunChanged),
+            "STUNPort",
+            &port(old.stun_port, 3478),
+            &port(new.stun_port, 3478),
+            SAME_RELAY,
+        );
+        text(stays(Difference::StunChanged), "STUNTestIP", &old.stun_test_ip, &new.stun_test_ip, SAME_RELAY);
+        text(stays(Difference::Cosmetic), "Name", &old.name, &new.name, SAME_RELAY);
+        text(stays(Difference::Cosmetic), "CanPort80", &old.can_port80, &new.can_port80, SAME_RELAY);
+        text(stays(Difference::RegionIdChanged), "RegionID", &old.region_id, &new.region_id, SAME_RELAY);
+        // 0 and the number that it stands for are the same port and not the same map.
+        let spelt = |from: i64, to: i64, default| from != to && port(from, default) == port(to, default);
+        if spelt(old.derp_port, new.derp_port, 443) || spelt(old.stun_port, new.stun_port, 3478) {
+            let message = "a port is written out that is the default, or no longer".to_owned();
+            self.push(
+                stays(Difference::Cosmetic),
+                Some(id),
+                format!("region {id}, {}", new.label),
+                message,
+                SAME_RELAY,
+            );
+        }
+    }
+}
+
+fn shown(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
+}
+
+/// Which node of the one list is which of the other, by name, else by host and port; in the order of the first list.
+fn pair(old: &[Node], new: &[Node]) -> Vec<(usize, usize)> {
+    let mut pairs = Pairs { of_old: vec![None; old.len()], of_new: vec![None; new.len()] };
+    pairs.match_by(old, new, |node| node.name.clone());
+    pairs.match_by(old, new, |node| (node.host_name.clone(), port(node.derp_port, 443)));
+    pairs.of_old.into_iter().enumerate().filter_map(|(from, to)| Some((from, to?))).collect()
+}
+
+struct Pairs {
+    of_old: Vec<Option<usize>>,
+    of_new: Vec<Option<usize>>,
+}
+
+impl Pairs {
+    /// Pairs those that have no partner yet and agree on this.
+    fn match_by<K: Eq + Hash>(&mut self, old: &[Node], new: &[Node], key: impl Fn(&Node) -> K) {
+        let mut candidates: HashMap<K, VecDeque<usize>> = HashMap::new();
+        for (to, node) in new.iter().enumerate().filter(|(to, _)| self.of_new[*to].is_none()) {
+            candidates.entry(key(node)).or_default().push_back(to);
+        }
+        for (from, node) in old.iter().enumerate() {
+            if self.of_old[from].is_some() {
+                continue;
+            }
+            if let Some(to) = candidates.get_mut(&key(node)).and_then(VecDeque::pop_front) {
+                self.of_old[from] = Some(to);
+                self.of_new[to] = Some(from);
+            }
+        }
+    }
+}

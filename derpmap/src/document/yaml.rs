@@ -1,0 +1,168 @@
+//! YAML, from the parser's events. Aliases and merge keys (`<<`) are resolved, as Headscale's parser does it.
+
+use std::collections::{HashMap, HashSet};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+
+use super::{Kind, MAX_DEPTH, MAX_VALUES, Member, ReadError, Value, number};
+
+/// A collection that has begun and not ended.
+struct Open {
+    line: u32,
+    anchor: usize,
+    content: Content,
+}
+
+enum Content {
+    List(Vec<Value>),
+    /// The members so far, and the key of the next one.
+    Map(Vec<Member>, Option<Value>),
+}
+
+#[derive(Default)]
+struct Tree {
+    open: Vec<Open>,
+    /// What `&name` marked, by the parser's number for it, with the count of its values.
+    anchors: HashMap<usize, (Value, usize)>,
+    values: usize,
+    root: Option<Value>,
+}
+
+/// The first document of the text, and the line on which a second one starts.
+pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
+    let mut tree = Tree::default();
+    let mut documents = 0;
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|error| ReadError::Syntax {
+            line: number(error.marker().line()),
+            language: "YAML",
+            reason: error.info().to_owned(),
+        })?;
+        if matches!(event, Event::DocumentStart(_)) {
+            documents += 1;
+            if documents == 2 {
+                return Ok((tree.root.ok_or(ReadError::Empty)?, Some(number(span.start.line()))));
+            }
+        }
+        tree.take(event, span)?;
+    }
+    match tree.root {
+        Some(Value { kind: Kind::Null, .. }) | None => Err(ReadError::Empty),
+        Some(root) => Ok((root, None)),
+    }
+}
+
+impl Tree {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ReadError> {
+        let line = number(span.start.line());
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let kind = scalar(text.into_owned(), style, tag.as_deref());
+                self.put(Value { line, kind }, anchor)?;
+            }
+            Event::SequenceStart(anchor, _) => self.begin(line, anchor, Content::List(Vec::new()))?,
+            Event::MappingStart(anchor, _) => self.begin(line, anchor, Content::Map(Vec::new(), None))?,
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(Open { line, anchor, content }) = self.open.pop() {
+                    let kind = match content {
+                        Content::List(values) => Kind::List(values),
+                        Content::Map(members, _) => Kind::Map(merged(members)),
+                    };
+                    self.put(Value { line, kind }, anchor)?;
+                }
+            }
+            Event::Alias(anchor) => {
+                // An alias inside of what it stands for has no end, and is not known yet.
+                let (value, count) = self.anchors.get(&anchor).cloned().ok_or_else(|| ReadError::Syntax {
+                    line,
+                    language: "YAML",
+                    reason: "an alias to what is not complete here".into(),
+                })?;
+                self.count(count, line)?;
+                self.put(value, 0)?;
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, line: u32, anchor: usize, content: Content) -> Result<(), ReadError> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(ReadError::TooDeep { line });
+        }
+        self.open.push(Open { line, anchor, content });
+        Ok(())
+    }
+
+    fn count(&mut self, values: usize, line: u32) -> Result<(), ReadError> {
+        self.values += values;
+        if self.values > MAX_VALUES { Err(ReadError::TooMany { line }) } else { Ok(()) }
+    }
+
+    fn put(&mut self, value: Value, anchor: usize) -> Result<(), ReadError> {
+        self.count(1, value.line)?;
+        if anchor != 0 {
+            let count = count(&value);
+            self.anchors.insert(anchor, (value.clone(), count));
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(value),
+            Some(Open { content: Content::List(values), .. }) => values.push(value),
+            Some(Open { content: Content::Map(members, key), .. }) => match key.take() {
+                None => *key = Some(value),
+                Some(key) => members.push(Member { key, value }),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Kind {
+    let open = match tag {
+        Some(tag) if tag.is_yaml_core_schema() => tag.suffix != "str",
+        Some(_) => false,
+        None => style == ScalarStyle::Plain,
+    };
+    match &*text {
+        "" | "~" | "null" | "Null" | "NULL" if open => Kind::Null,
+        _ if open => Kind::Plain(text),
+        _ => Kind::Text(text),
+    }
+}
+
+/// The members with those that `<<` brings in. What a map says itself goes first.
+fn merged(members: Vec<Member>) -> Vec<Member> {
+    let (merges, mut own): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| matches!(&member.key.kind, Kind::Plain(text) if text == "<<"));
+    let mut known: HashSet<String> = match merges.is_empty() {
+        true => return own,
+        false => own.iter().map(|member| member.name().to_owned()).collect(),
+    };
+    for Member { value, .. } in merges {
+        let sources = match value.kind {
+            Kind::List(sources) => sources,
+            kind => vec![Value { line: value.line, kind }],
+        };
+        for source in sources {
+            let Kind::Map(members) = source.kind else { continue };
+            for member in members {
+                if known.insert(member.name().to_owned()) {
+                    own.push(member);
+                }
+            }
+        }
+    }
+    own
+}
+
+fn count(value: &Value) -> usize {
+    1 + match &value.kind {
+        Kind::List(values) => values.iter().map(count).sum(),
+        Kind::Map(members) => members.iter().map(|member| 1 + count(&member.value)).sum(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,156 @@
+//! A DERP map as its reader has it in memory, with the lines that it came from.
+//!
+//! Members have the types of Tailscale's `tailcfg`, where a port is any integer: what no port can be is for the rules to say.
+
+use std::collections::BTreeMap;
+
+use wire::map as wire_map;
+
+use crate::Format;
+
+/// Where the members of a region or a node stand, by Tailscale's name for them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lines {
+    /// Where the region or node begins.
+    pub(crate) start: u32,
+    pub(crate) members: BTreeMap<&'static str, u32>,
+}
+
+impl Lines {
+    /// The line of a member, or that of the whole if the member is not there.
+    pub(crate) fn of(&self, member: &str) -> u32 {
+        self.members.get(member).copied().unwrap_or(self.start)
+    }
+
+    pub(crate) fn has(&self, member: &str) -> bool {
+        self.members.contains_key(member)
+    }
+}
+
+/// A map that could be read.
+#[derive(Clone, Debug)]
+pub struct Map {
+    pub(crate) format: Format,
+    /// `None` is `null`, which removes a region that an earlier source gave.
+    pub(crate) regions: BTreeMap<i64, Option<Region>>,
+    /// The lines of the regions that are `null`.
+    pub(crate) nulls: BTreeMap<i64, u32>,
+    /// The weights and their lines.
+    pub(crate) scores: BTreeMap<i64, (f64, u32)>,
+    pub(crate) omit_default_regions: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Region {
+    pub(crate) lines: Lines,
+    pub(crate) id: i64,
+    pub(crate) code: String,
+    pub(crate) name: String,
+    pub(crate) latitude: f64,
+    pub(crate) longitude: f64,
+    pub(crate) avoid: bool,
+    pub(crate) no_measure_no_home: bool,
+    pub(crate) nodes: Vec<Node>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Node {
+    pub(crate) lines: Lines,
+    /// What messages call it.
+    pub(crate) label: String,
+    pub(crate) name: String,
+    pub(crate) region_id: i64,
+    pub(crate) host_name: String,
+    pub(crate) cert_name: String,
+    pub(crate) ipv4: String,
+    pub(crate) ipv6: String,
+    pub(crate) stun_port: i64,
+    pub(crate) stun_only: bool,
+    pub(crate) derp_port: i64,
+    pub(crate) insecure_for_tests: bool,
+    pub(crate) stun_test_ip: String,
+    pub(crate) can_port80: bool,
+}
+
+/// A value that the reader takes and that a map cannot be written with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {member} is {value}, which no {member} can be")]
+pub struct Unwritable {
+    place: String,
+    member: &'static str,
+    value: i64,
+}
+
+impl Map {
+    /// The map as it can be written, in any format.
+    ///
+    /// # Errors
+    ///
+    /// If a number is out of its range.
+    pub fn to_wire(&self) -> Result<wire_map::DerpMap, Unwritable> {
+        let mut regions = BTreeMap::new();
+        for (id, region) in &self.regions {
+            let place = format!("region {id}");
+            let region = region.as_ref().map(|region| region.to_wire(&place)).transpose()?;
+            regions.insert(fit(*id, "RegionID", &place)?, region);
+        }
+        let mut region_score = BTreeMap::new();
+        for (id, (score, _)) in &self.scores {
+            region_score.insert(fit(*id, "RegionScore", "HomeParams")?, *score);
+        }
+        let home_params = (!region_score.is_empty()).then_some(wire_map::HomeParams { region_score });
+        Ok(wire_map::DerpMap { home_params, regions, omit_default_regions: self.omit_default_regions })
+    }
+
+    /// The regions that are there.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (i64, &Region)> {
+        self.regions.iter().filter_map(|(id, region)| Some((*id, region.as_ref()?)))
+    }
+}
+
+impl Region {
+    fn to_wire(&self, place: &str) -> Result<wire_map::Region, Unwritable> {
+        Ok(wire_map::Region {
+            region_id: fit(self.id, "RegionID", place)?,
+            region_code: self.code.clone(),
+            region_name: self.name.clone(),
+            latitude: self.latitude,
+            longitude: self.longitude,
+            avoid: self.avoid,
+            no_measure_no_home: self.no_measure_no_home,
+            nodes: self
+                .nodes
+                .iter()
+                .map(|node| node.to_wire(&format!("{place}, {}", node.label)))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The nodes that clients connect to.
+    pub(crate) fn relays(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| !node.stun_only)
+    }
+}
+
+impl Node {
+    fn to_wire(&self, place: &str) -> Result<wire_map::Node, Unwritable> {
+        Ok(wire_map::Node {
+            name: self.name.clone(),
+            region_id: fit(self.region_id, "RegionID", place)?,
+            host_name: self.host_name.clone(),
+            cert_name: self.cert_name.clone(),
+            ipv4: self.ipv4.clone(),
+            ipv6: self.ipv6.clone(),
+            stun_port: fit(self.stun_port, "STUNPort", place)?,
+            stun_only: self.stun_only,
+            derp_port: fit(self.derp_port, "DERPPort", place)?,
+            insecure_for_tests: self.insecure_for_tests,
+            stun_test_ip: self.stun_test_ip.clone(),
+            can_port80: self.can_port80,
+        })
+    }
+}
+
+fn fit<T: TryFrom<i64>>(value: i64, member: &'static str, place: &str) -> Result<T, Unwritable> {
+    T::try_from(value).map_err(|_| Unwritable { place: place.to_owned(), member, value })
+}

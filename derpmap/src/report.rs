@@ -1,0 +1,130 @@
+//! What is printed: for people, a few lines for each finding; for programs, JSON.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::{Change, Diff, Finding, Format, Impact, Severity};
+
+/// What was asked for of one file.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The name of the file.
+    pub file: &'a str,
+    /// For whom it was read.
+    pub format: Format,
+    /// What is wrong with it, if that was asked for.
+    pub findings: Option<&'a [Finding]>,
+    /// The name of the other file and what changes from that one to this, if that was asked for.
+    pub diff: Option<(&'a str, &'a Diff)>,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    file: &'a str,
+    format: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<&'a [Finding]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff: Option<JsonDiff<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonDiff<'a> {
+    from: &'a str,
+    impact: Impact,
+    summary: String,
+    changes: &'a [Change],
+}
+
+impl Report<'_> {
+    /// Whether something is wrong: a finding that is an error, or a change that closes connections.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        let error = |finding: &Finding| finding.severity == Severity::Error;
+        self.findings.is_some_and(|findings| findings.iter().any(error))
+            || self.diff.is_some_and(|(_, diff)| diff.impact() > Impact::None)
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}: read as {}\n", self.file, self.format.reader());
+        if let Some(findings) = self.findings {
+            self.write_findings(&mut text, findings);
+        }
+        if let Some((from, diff)) = self.diff {
+            self.write_diff(&mut text, from, diff);
+        }
+        text
+    }
+
+    fn write_findings(&self, text: &mut String, findings: &[Finding]) {
+        for finding in findings {
+            let line = finding.line.map_or(String::new(), |line| format!(":{line}"));
+            let place = colon(&finding.place);
+            put(
+                text,
+                format_args!(
+                    "{}{line}: {}[{}]: {place}{}\n",
+                    self.file, finding.severity, finding.code, finding.message
+                ),
+            );
+            put(text, format_args!("    so: {}\n", finding.effect));
+            put(text, format_args!("    fix: {}\n", finding.fix));
+        }
+        let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        put(text, format_args!("{}: {}, {}\n", self.file, some(errors, "error"), some(warnings, "warning")));
+    }
+
+    fn write_diff(&self, text: &mut String, from: &str, diff: &Diff) {
+        put(text, format_args!("from {from} to {}:\n", self.file));
+        for change in &diff.changes {
+            put(
+                text,
+                format_args!(
+                    "{}[{}]: {}{}\n",
+                    change.impact,
+                    change.code,
+                    colon(&change.place),
+                    change.message
+                ),
+            );
+            put(text, format_args!("    so: {}\n", change.effect));
+        }
+        put(text, format_args!("from {from} to {}: {}\n", self.file, diff.summary()));
+    }
+
+    /// For programs: one object, indented, and a line end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let diff = self.diff.map(|(from, diff)| JsonDiff {
+            from,
+            impact: diff.impact(),
+            summary: diff.summary(),
+            changes: &diff.changes,
+        });
+        let format = match self.format {
+            Format::Json => "json",
+            Format::Headscale => "headscale",
+            Format::TailscalePolicy => "tailscale-policy",
+        };
+        let report = Json { file: self.file, format, findings: self.findings, diff };
+        let mut json = serde_json::to_string_pretty(&report).expect("texts, numbers and lists of them");
+        json.push('\n');
+        json
+    }
+}
+
+fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("writing to a String cannot fail");
+}
+
+fn colon(place: &str) -> String {
+    if place.is_empty() { String::new() } else { format!("{place}: ") }
+}
+
+fn some(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,153 @@
+//! Whatever the bytes: an error or a report, no panic, and in bounded time and memory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::Path};
+
+use derpmap::{Diff, Format, Loaded, MAX_BYTES, ReadError, Report};
+
+/// As what it looks to be, and as what takes nearly everything.
+const FORMATS: [Option<Format>; 2] = [None, Some(Format::Headscale)];
+
+/// Does with the bytes whatever can be done with them.
+fn exercise(name: &str, bytes: &[u8]) {
+    for format in FORMATS {
+        let Ok(loaded) = Loaded::read(name, bytes, format) else { continue };
+        let findings = loaded.check();
+        let diff = Diff::between(&loaded.map, &loaded.map);
+        let report = Report {
+            file: name,
+            format: loaded.format(),
+            findings: Some(&findings),
+            diff: Some((name, &diff)),
+        };
+        assert!(!report.to_text().is_empty() && !report.to_json().is_empty());
+        if let Ok(map) = loaded.map.to_wire() {
+            assert!(!map.to_json().is_empty());
+        }
+    }
+}
+
+fn corpus() -> impl Iterator<Item = (String, Vec<u8>)> {
+    let maps = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/maps"));
+    fs::read_dir(maps)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+}
+
+#[track_caller]
+fn error(name: &str, bytes: &[u8], expected: &str) {
+    assert_eq!(Loaded::read(name, bytes, None).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn every_truncation() {
+    // The long ones repeat themselves.
+    for (name, bytes) in corpus() {
+        for length in 0..bytes.len().min(1000) {
+            exercise(&name, &bytes[..length]);
+        }
+    }
+}
+
+#[test]
+fn every_changed_byte() {
+    // Their beginnings, for time.
+    for (name, mut bytes) in corpus() {
+        for position in 0..bytes.len().min(120) {
+            let was = bytes[position];
+            for now in [0, b'"', b'{', b':', b'\n', b'&', b'9', 0xff] {
+                bytes[position] = now;
+                exercise(&name, &bytes);
+            }
+            bytes[position] = was;
+        }
+    }
+}
+
+#[test]
+fn what_is_no_text_is_named() {
+    error("m.json", b"", "is empty");
+    error("m.yaml", b"# nothing\n", "is empty");
+    error("m.json", b" // nothing", "is empty");
+    error("m.yaml", b"---\n", "is empty");
+    error("m.json", b"{\n\"a\": \"\xff\"}", "line 2: is not UTF-8");
+    error("m.yaml", &b"\xff\xfer\0e\0"[..], "line 1: is not UTF-8");
+    error("m", &vec![b' '; MAX_BYTES + 1], "is larger than 4 MiB, which no DERP map is");
+}
+
+#[test]
+fn what_is_no_document_is_named() {
+    error("m.json", b"{\n\"Regions\": {", "line 2: not JSON: Unterminated object");
+    error("m.json", b"{\n\"Regions\": nul}", "line 2: not JSON: Unexpected token");
+    error("m.json", b"{} {}", "line 1: not JSON: Text cannot contain more than one JSON value");
+    error(
+        "m.yaml",
+        b"regions:\n\t900:\n",
+        "line 2: not YAML: tabs disallowed within this context (block indentation)",
+    );
+    error("m.yaml", b"regions: *nobody", "line 1: not YAML: while parsing node, found unknown anchor");
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let deep = |open: &str| open.repeat(100_000);
+    for (name, text) in [
+        ("m.json", format!("{{\"Regions\": {}", deep("["))),
+        ("m.json", deep("{\"a\":")),
+        ("m.yaml", deep("- ")),
+        ("m.yaml", format!("regions: {}", deep("["))),
+        ("m.yaml", format!("regions: {}", deep("{a: "))),
+    ] {
+        let error = Loaded::read(name, text.as_bytes(), None).unwrap_err();
+        assert!(
+            matches!(error, ReadError::TooDeep { line: 1 } | ReadError::Syntax { .. }),
+            "{name}: {error}"
+        );
+    }
+}
+
+/// A few hundred bytes of aliases that come to billions of values.
+#[test]
+fn aliases_are_counted() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..20 {
+        let below = format!("*a{}, ", level - 1).repeat(10);
+        text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    error("m.yaml", text.as_bytes(), "line 6: comes to more than 200000 values, aliases expanded");
+    error("m.yaml", b"a: &a [*a]", "line 1: not YAML: an alias to what is not complete here");
+}
+
+/// As many regions, nodes and unknown names as fit.
+#[test]
+fn the_largest_maps_take_no_quadratic_time() {
+    let numbers = || 1..=20_000;
+    let unknown: String = numbers().map(|n| format!("  k{n}: 1\n")).collect();
+    let same: String = numbers().map(|_| "  900: {}\n".to_owned()).collect();
+    let regions: String =
+        numbers().map(|n| format!("  {n}: {{ regionid: {n}, nodes: [{{ hostname: h }}] }}\n")).collect();
+    let nodes: String = numbers().map(|n| format!("    - {{ name: {n}, stunonly: true }}\n")).collect();
+    for text in [
+        format!("regions:\n{unknown}"),
+        format!("regions:\n{same}"),
+        format!("regions:\n{regions}"),
+        format!("regions:\n  900:\n    nodes:\n{nodes}"),
+        format!("a: &a\n{unknown}b:\n  <<: *a\n{unknown}"),
+    ] {
+        let loaded = Loaded::read("m.yaml", text.as_bytes(), None).unwrap();
+        let other = Loaded::read("m.yaml", b"regions: {900: {nodes: [{name: x}]}}", None).unwrap();
+        let findings = loaded.check();
+        for diff in [Diff::between(&loaded.map, &other.map), Diff::between(&other.map, &loaded.map)] {
+            let report = Report {
+                file: "m",
+                format: loaded.format(),
+                findings: Some(&findings),
+                diff: Some(("n", &diff)),
+            };
+            assert!(!report.to_text().is_empty());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The DERP map: this relay's own or one from a file, printed, checked, or compared with another.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+use derpmap::{Diff, Loaded, MAX_BYTES, Report, Severity};
+use relay::{
+    config::{Config, KeySource, self_signed_files},
+    derpmap::Advertised,
+    identity,
+};
+use wire::map::DerpMap;
+
+use super::{Failure, Settings, print, say, warn};
+
+/// What messages call the map of the configuration.
+const OWN: &str = "the configuration";
+
+/// What messages call standard input.
+const STDIN: &str = "standard input";
+
+#[derive(Args, Debug)]
+pub(super) struct Derpmap {
+    /// For whom the map is; where one is checked or compared, the file tells if this does not [default: json]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Takes the map from a file (JSON, HuJSON, YAML; - is standard input) instead of this relay's configuration
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Settings", "ipv4", "ipv6"])]
+    from: Option<PathBuf>,
+    /// Says what clients and Headscale will trip over in the map. Exits with 1 if they cannot use part of it
+    #[arg(long)]
+    check: bool,
+    /// Says which clients lose their connection when OLD is replaced by the map. Exits with 1 if any does
+    #[arg(long, value_name = "OLD")]
+    diff: Option<PathBuf>,
+    /// How --check and --diff say it
+    #[arg(long, value_enum, default_value_t = Style::Text)]
+    report: Style,
+    /// The relay's public IPv4 address, which spares clients the DNS
+    #[arg(long, value_name = "IP")]
+    ipv4: Option<Ipv4Addr>,
+    /// The relay's public IPv6 address, which spares clients the DNS
+    #[arg(long, value_name = "IP")]
+    ipv6: Option<Ipv6Addr>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// JSON, as Tailscale's clients and Headscale's derp.urls read it
+    Json,
+    /// YAML, a file for Headscale's derp.paths
+    Headscale,
+    /// The derpMap member of Tailscale's policy file, HuJSON
+    TailscalePolicy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Style {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+impl Format {
+    fn write(self, map: &DerpMap) -> String {
+        match self {
+            Self::Json => map.to_json(),
+            Self::Headscale => map.to_headscale_yaml(),
+            Self::TailscalePolicy => map.to_tailscale_policy(),
+        }
+    }
+}
+
+impl From<Format> for derpmap::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Headscale => Self::Headscale,
+            Format::TailscalePolicy => Self::TailscalePolicy,
+        }
+    }
+}
+
+impl Derpmap {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        if self.check || self.diff.is_some() {
+            return self.report();
+        }
+        let map = match &self.from {
+            None => self.own()?,
+            Some(path) => from_file(path)?,
+        };
+        print(&self.format.unwrap_or(Format::Json).write(&map))?;
+        Ok(())
+    }
+
+    /// The map of the relay that is configured.
+    fn own(&self) -> Result<DerpMap, Failure> {
+        let (config, resolved) = Config::read(&self.settings.sources(), false)?;
+        warn(&resolved);
+        // A map has room for real ports only.
+        if config.listen.port() == 0 || config.stun.first().is_some_and(|address| address.port() == 0) {
+            return Err(anyhow!(
+                "listen and stun.listen need ports other than 0, which is a new one at each start"
+            )
+            .into());
+        }
+        let mut advertised = Advertised::of(&config);
+        advertised.certificate_pin = certificate_pin(&config)?;
+        advertised.ipv4 = self.ipv4;
+        advertised.ipv6 = self.ipv6;
+        Ok(advertised.derp_map(&config))
+    }
+
+    fn report(&self) -> Result<(), Failure> {
+        let is_stdin = |path: &Option<PathBuf>| path.as_deref().is_some_and(|path| path == Path::new("-"));
+        if is_stdin(&self.from) && is_stdin(&self.diff) {
+            return Err(Failure::Unreadable(anyhow!("--from and --diff cannot both read standard input")));
+        }
+        let (name, loaded) = self.loaded()?;
+        let findings = self.check.then(|| loaded.check());
+        // A map that its reader refuses changes nothing, so there is nothing to compare; --check says why.
+        let comparable = loaded.refusal().is_none();
+        let diff = match &self.diff {
+            Some(old) if comparable || !self.check => {
+                let (old_name, old) = load(old, None)?;
+                taken(&old_name, &old)?;
+                taken(&name, &loaded)?;
+                Some((old_name, Diff::between(&old.map, &loaded.map)))
+            }
+            _ => None,
+        };
+        let report = Report {
+            file: &name,
+            format: loaded.format(),
+            findings: findings.as_deref(),
+            diff: diff.as_ref().map(|(old_name, diff)| (&**old_name, diff)),
+        };
+        print(&match self.report {
+            Style::Text => report.to_text(),
+            Style::Json => report.to_json(),
+        })?;
+        if report.is_bad() { Err(Failure::Wrong) } else { Ok(()) }
+    }
+
+    /// The map to report on, as its reader takes it, and its name.
+    fn loaded(&self) -> Result<(String, Loaded), Failure> {
+        if let Some(path) = &self.from {
+            return load(path, self.format);
+        }
+        let format = self.format.unwrap_or(Format::Json);
+        let text = format.write(&self.own()?);
+        let loaded = Loaded::read(OWN, text.as_bytes(), Some(format.into()))
+            .context("cannot read what derpmap prints")?;
+        Ok((OWN.to_owned(), loaded))
+    }
+}
+
+/// The map in a file, as its reader takes it, to be printed anew.
+fn from_file(path: &Path) -> Result<DerpMap, Failure> {
+    let (name, loaded) = load(path, None)?;
+    taken(&name, &loaded)?;
+    if loaded.check().iter().any(|finding| finding.severity == Severity::Error) {
+        say(&format!(
+            "towpath-relay: warning: there are errors in {name}, which --check shows; this is \
+            what clients make of it"
+        ));
+    }
+    Ok(loaded.map.to_wire().with_context(|| format!("cannot print the map of {name}"))?)
+}
+
+/// An error if its reader refuses the file.
+fn taken(name: &str, loaded: &Loaded) -> Result<(), Failure> {
+    let Some(finding) = loaded.refusal() else { return Ok(()) };
+    let line = finding.line.map_or(String::new(), |line| format!(":{line}"));
+    Err(Failure::Unreadable(anyhow!(
+        "{name}{line}: {}: {}; --from {name} --check says more",
+        finding.message,
+        finding.effect
+    )))
+}
+
+fn load(path: &Path, format: Option<Format>) -> Result<(String, Loaded), Failure> {
+    let (name, bytes) = if path == Path::new("-") {
+        (STDIN.to_owned(), read(io::stdin().lock()))
+    } else {
+        (path.display().to_string(), File::open(path).and_then(read))
+    };
+    let read = || -> anyhow::Result<Loaded> {
+        Ok(Loaded::read(&name, &bytes.context("cannot be read")?, format.map(Into::into))?)
+    };
+    let loaded = read().map_err(|error| Failure::Unreadable(error.context(name.clone())))?;
+    Ok((name, loaded))
+}
+
+/// All of it, or just more than a map may have.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The pin of the self-signed certificate, if that is what the relay serves.
+///
+/// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
+/// the relay itself could not read it.
+fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
+    let cert = match (&config.cert, &config.node_key) {
+        (Some(files), _) => files.cert.clone(),
+        (None, KeySource::File(key_file)) => self_signed_files(key_file).cert,
+        (None, KeySource::Inline(_) | KeySource::Ephemeral) => return Ok(None),
+    };
+    if config.cert.is_none()
+        && !cert.try_exists().with_context(|| format!("cannot look for {}", cert.display()))?
+    {
+        bail!("there is no {} yet: start the relay once, it makes its certificate then", cert.display());
+    }
+    Ok(identity::pin_of_file(&cert)?)
+}
