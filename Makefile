@@ -56,6 +56,7 @@ peers: foreign ## Build and install what the relay is measured beside
 interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp's own code
 	cargo test --locked -p towpath-interop
 	cd tests/interop/go && go vet ./... && go test -count=1 ./...
+	cd tests/interop/foreign/headscale && go vet ./... && go test -count=1 ./...
 
 bench: build ## What a packet and an idle connection cost (root; two cores to itself)
 	bench/run

@@ -1,4 +1,4 @@
-// Headscale as a tool of a module of ours, so that go.sum pins everything that it is built from.
+// Headscale as a tool of a module of ours, so that go.sum pins everything that it is built from; and a test of its loader.
 module towpath.invalid/interop/foreign/headscale
 
 go 1.26
@@ -6,6 +6,8 @@ go 1.26
 tool github.com/juanfont/headscale/cmd/headscale
 
 require github.com/juanfont/headscale v0.27.1
+
+require tailscale.com v1.86.5
 
 require (
 	atomicgo.dev/cursor v0.2.0 // indirect
@@ -152,6 +154,5 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.11.0 // indirect
 	modernc.org/sqlite v1.39.1 // indirect
-	tailscale.com v1.86.5 // indirect
 	zgo.at/zcache/v2 v2.4.1 // indirect
 )
