@@ -33,7 +33,7 @@ impl Relay {
         let config = files.path().join("relay.toml");
         let text = format!(
             "hostname = \"localhost\"\nlisten = \"{address}\"\nkey_file = {:?}\n\n\
-             [stun]\nlisten = [\"{stun}\"]\n\n[admin]\nlisten = \"{admin}\"\n",
+             [stun]\nlisten = [\"{stun}\"]\nrate = 1000000\n\n[admin]\nlisten = \"{admin}\"\n",
             files.path().join("relay.key")
         );
         fs::write(&config, text).expect("a configuration file");

@@ -18,6 +18,7 @@ use service::{
 use wire::key::NodePrivate;
 
 mod http;
+mod stun;
 
 pub use http::{BootstrapDns, Home, Http};
 
@@ -61,6 +62,14 @@ pub mod keys {
     pub const REGION_NAME: Key = Key::new("region.name");
     /// The UDP addresses for STUN.
     pub const STUN_LISTEN: Key = Key::new("stun.listen").with_flag("--stun-listen");
+    /// The second UDP addresses for STUN.
+    pub const STUN_ALTERNATE: Key = Key::new("stun.alternate");
+    /// Which clients STUN answers.
+    pub const STUN_CLIENTS: Key = Key::new("stun.clients");
+    /// STUN answers a second for each source.
+    pub const STUN_RATE: Key = Key::new("stun.rate");
+    /// STUN answers of RFC 5780 a second for each source.
+    pub const STUN_DISCOVERY_RATE: Key = Key::new("stun.discovery_rate");
     /// The TCP address for metrics and health.
     pub const ADMIN_LISTEN: Key = Key::new("admin.listen");
     /// The TCP address for DERP and HTTP without TLS.
@@ -113,8 +122,8 @@ pub struct Config {
     pub node_key: KeySource,
     /// The region of which the relay tells in DERP maps.
     pub region: Region,
-    /// The UDP addresses for STUN; empty for none.
-    pub stun: Vec<SocketAddr>,
+    /// STUN; its list of addresses to listen on is empty for none.
+    pub stun: ::stun::Settings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
     /// HTTP without TLS, and what is shown.
@@ -244,8 +253,7 @@ pub struct Log {
 /// Where the node key is kept unless the configuration says otherwise.
 const DEFAULT_KEY_FILE: &str = "/var/lib/towpath/relay.key";
 
-/// The standard ports of STUN (RFC 8489 section 8) and HTTPS.
-const STUN_PORT: u16 = 3478;
+/// The standard port of HTTPS.
 const HTTPS_PORT: u16 = 443;
 
 /// What `--dev` listens on: derper's port for the same purpose.
@@ -291,20 +299,14 @@ impl Config {
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
-            stun: stun(&mut reader, dev),
-            admin: reader
-                .key(keys::ADMIN_LISTEN)
-                .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
-                .or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
+            stun: stun::read(&mut reader, dev),
+            admin: admin(&mut reader),
             http: Http::read(&mut reader, dev),
             bootstrap_dns: BootstrapDns::read(&mut reader),
             records: reader.key(keys::TLS_RECORDS).or(Records::Own),
             login: LoginLimits::read(&mut reader),
             outbox: OutboxLimits::read(&mut reader),
-            log: Log {
-                format: reader.key(keys::LOG_FORMAT).or(logs::Format::Human),
-                level: reader.key(keys::LOG_LEVEL).or(logs::Level::Info),
-            },
+            log: Log::read(&mut reader),
             dev,
         };
         Ok((config, reader.finish()?))
@@ -327,15 +329,19 @@ fn listen(reader: &mut Reader<'_>, dev: bool) -> SocketAddr {
     }
 }
 
-fn stun(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
-    let lookup = reader.key(keys::STUN_LISTEN);
-    let on = |ip: IpAddr| SocketAddr::new(ip, STUN_PORT);
-    if dev {
-        lookup
-            .matching(DEV_ALLOWED, |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback))
-            .or(vec![on(Ipv4Addr::LOCALHOST.into())])
-    } else {
-        lookup.or(vec![on(Ipv4Addr::UNSPECIFIED.into()), on(Ipv6Addr::UNSPECIFIED.into())])
+fn admin(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+    reader
+        .key(keys::ADMIN_LISTEN)
+        .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
+        .or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT)))
+}
+
+impl Log {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            format: reader.key(keys::LOG_FORMAT).or(logs::Format::Human),
+            level: reader.key(keys::LOG_LEVEL).or(logs::Level::Info),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Advertised {
     pub fn of(config: &Config) -> Self {
         Self {
             listen: config.listen,
-            stun: config.stun.clone(),
+            stun: config.stun.listen.clone(),
             certificate_pin: None,
             ipv4: None,
             ipv6: None,

@@ -18,6 +18,10 @@ use crate::control::Refusal;
 use crate::forward::counters::{Counters, Tally, Traffic, kind_index};
 use crate::forward::registry::Registry as Peers;
 
+mod stun;
+
+pub(crate) use self::stun::StunScrape;
+
 /// What the control plane counts.
 #[derive(Debug)]
 pub(crate) struct ControlMetrics {
@@ -80,11 +84,10 @@ impl ControlMetrics {
     }
 }
 
-/// Reads the data plane and the STUN server when Prometheus asks.
+/// Reads the data plane when Prometheus asks.
 pub(crate) struct Scrape {
     pub(crate) workers: Vec<Arc<Counters>>,
     pub(crate) peers: Arc<Peers>,
-    pub(crate) stun: Option<Arc<stun::Counters>>,
 }
 
 impl Collector for Scrape {
@@ -101,9 +104,6 @@ impl Collector for Scrape {
         page.traffic(&tally);
         page.frames(&tally);
         page.work(&tally);
-        if let Some(stun) = &self.stun {
-            page.stun(&stun.snapshot());
-        }
         page.0
     }
 }
@@ -278,25 +278,5 @@ impl Page {
         self.counter("towpath_wakeups_total", "Times that a worker of the data plane woke up", tally.polls);
         let help = "Times that a sender was held back for a destination that could not keep up";
         self.counter("towpath_holds_total", help, tally.pauses);
-    }
-
-    fn stun(&mut self, counts: &stun::Snapshot) {
-        self.family(
-            MetricType::COUNTER,
-            "stun_requests",
-            "STUN datagrams by what became of them",
-            &[
-                (&[("disposition", "success")], counts.success),
-                (&[("disposition", "not_stun")], counts.not_stun_total()),
-                (&[("disposition", "read_error")], counts.read_error),
-                (&[("disposition", "write_error")], counts.write_error),
-            ],
-        );
-        self.family(
-            MetricType::COUNTER,
-            "stun_addrfamily",
-            "STUN requests by address family",
-            &[(&[("family", "ipv4")], counts.ipv4), (&[("family", "ipv6")], counts.ipv6)],
-        );
     }
 }

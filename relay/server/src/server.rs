@@ -21,7 +21,7 @@ use crate::control::{Door, Entrance, Refusal};
 use crate::forward::{DataPlane, Rules};
 use crate::hosts::Hosts;
 use crate::identity::{Identity, IdentityError};
-use crate::metrics::{ControlMetrics, Scrape};
+use crate::metrics::{ControlMetrics, Scrape, StunScrape};
 use crate::pages::Site;
 use crate::proxies::Proxies;
 
@@ -74,6 +74,9 @@ pub enum RunError {
     /// A thread that moves packets has panicked; the process must not go on without it.
     #[error("a worker of the data plane has failed")]
     Worker,
+    /// The thread of the STUN server has ended.
+    #[error("STUN has failed: {0}")]
+    Stun(io::Error),
 }
 
 /// A relay with its sockets bound and nothing running.
@@ -117,7 +120,7 @@ impl Server {
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;
-        let stun = if config.stun.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
+        let stun = if config.stun.listen.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
         let config = config.clone();
         Ok(Self { config, identity, tls, listener, http, redirect, stun, admin, worker_hook: || {} })
@@ -191,11 +194,10 @@ impl Server {
 
         let registry = Registry::new();
         let metrics = ControlMetrics::register(&registry)?;
-        registry.register(Box::new(Scrape {
-            workers: plane.counters(),
-            peers: plane.registry().clone(),
-            stun: stun.as_ref().map(stun::Running::counters),
-        }))?;
+        registry.register(Box::new(Scrape { workers: plane.counters(), peers: plane.registry().clone() }))?;
+        if let Some(stun) = &stun {
+            registry.register(Box::new(StunScrape::new(stun.counters())?))?;
+        }
         service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
@@ -239,7 +241,7 @@ impl Server {
             warn!("the data plane has not ended within shutdown_timeout; ending without it");
         }
         if let Some(stun) = stun {
-            stun.stop()?;
+            stun.stop().map_err(RunError::Stun)?;
         }
         drop(admin);
         ended

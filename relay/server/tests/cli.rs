@@ -186,6 +186,10 @@ name = "Towpath"  # default
 
 [stun]
 listen = ["[::]:1", "[::]:2"]  # --stun-listen
+alternate = []  # default
+clients = "all"  # default
+rate = 1000  # default
+discovery_rate = 20  # default
 
 [admin]
 listen = "127.0.0.1:9090"  # default

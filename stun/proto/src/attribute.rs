@@ -4,12 +4,54 @@
 pub(crate) const HEADER_LEN: usize = 4;
 
 pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;
+/// RFC 5780 section 7.2.
+pub(crate) const CHANGE_REQUEST: u16 = 0x0003;
+const USERNAME: u16 = 0x0006;
+pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
+pub(crate) const ERROR_CODE: u16 = 0x0009;
+pub(crate) const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+const REALM: u16 = 0x0014;
+const NONCE: u16 = 0x0015;
+pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+const PASSWORD_ALGORITHM: u16 = 0x001d;
+const USERHASH: u16 = 0x001e;
 pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// RFC 5780 section 7.5.
+pub(crate) const RESPONSE_PORT: u16 = 0x0027;
 /// XOR-MAPPED-ADDRESS under the number that drafts of RFC 5389 gave it; old servers still send it.
 pub(crate) const XOR_MAPPED_ADDRESS_DRAFT: u16 = 0x8020;
 pub(crate) const SOFTWARE: u16 = 0x8022;
 pub(crate) const FINGERPRINT: u16 = 0x8028;
+/// RFC 5780 section 7.3.
+pub(crate) const RESPONSE_ORIGIN: u16 = 0x802b;
+/// RFC 5780 section 7.4.
+pub(crate) const OTHER_ADDRESS: u16 = 0x802c;
 
+/// Whether a receiver that does not understand the attribute must say so (RFC 8489 section 14).
+pub(crate) const fn is_comprehension_required(kind: u16) -> bool {
+    kind < 0x8000
+}
+
+/// Whether a comprehension-required attribute is one of RFC 8489, which a request may carry and a Binding server without
+/// authentication ignores (section 6.3: "known but unexpected").
+pub(crate) const fn is_standard(kind: u16) -> bool {
+    matches!(
+        kind,
+        MAPPED_ADDRESS
+            | USERNAME
+            | MESSAGE_INTEGRITY
+            | ERROR_CODE
+            | UNKNOWN_ATTRIBUTES
+            | REALM
+            | NONCE
+            | MESSAGE_INTEGRITY_SHA256
+            | PASSWORD_ALGORITHM
+            | USERHASH
+            | XOR_MAPPED_ADDRESS
+    )
+}
+
+#[derive(Clone, Copy)]
 pub(crate) struct Attribute<'a> {
     pub(crate) kind: u16,
     pub(crate) value: &'a [u8],
@@ -20,6 +62,7 @@ pub(crate) struct Attribute<'a> {
 pub(crate) struct Malformed;
 
 /// Walks over attributes up to the end of the given bytes. After an error the walk is over.
+#[derive(Clone)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Attributes<'a> {

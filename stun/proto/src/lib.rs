@@ -1,20 +1,26 @@
-//! STUN Binding as Tailscale clients speak it: a parser and a writer without allocation.
+//! STUN Binding: a parser and a writer without allocation, for Tailscale's clients and everybody else's.
 //!
-//! A client asks "which address do you see me at?" with a Binding request (RFC 8489 section 3) of a fixed
-//! shape: SOFTWARE `tailnode` and a FINGERPRINT at the end. A server answers that shape and nothing else, so
-//! it cannot be mistaken for a general STUN server, and its answer is hardly longer than the question, so it
-//! is of no use as an amplifier.
+//! A client asks "which address do you see me at?" with a Binding request (RFC 8489 section 3). [`Request::parse`] tells
+//! three dialects apart, and [`Request::answer`] answers each in its own: Tailscale's, whose requests have a fixed shape
+//! and whose answers are the shortest; RFC 8489; and RFC 3489, which has no magic cookie. A server with two addresses
+//! answers the questions of RFC 5780 as well, by which a client finds out what its NAT does ([`Origins`]). Whatever the
+//! question, the answer is hardly longer on the wire ([`Amplifies`]), so that it is of no use to who forges questions in
+//! the name of others.
 //!
-//! The server's half is [`Request::parse`] and [`write_response`], the client's half [`write_request`] and
-//! [`Response::parse`]; [`is_stun`] tells STUN from other protocols on a shared socket. Nothing here
-//! allocates, and no input panics.
+//! A client's half is [`write_request`] and [`Response::parse`]; [`is_stun`] tells STUN from other protocols on a shared
+//! socket. Nothing here allocates, and no input panics.
 
+mod answer;
 mod attribute;
+mod discovery;
+mod message;
 mod request;
 mod response;
 
+pub use answer::{ANSWER_MAX_LEN, Amplifies, Answer, AnswerKind};
 use attribute::HEADER_LEN as ATTRIBUTE_HEADER_LEN;
-pub use request::{NotStun, REQUEST_LEN, REQUEST_MAX_LEN, Request, write_request};
+pub use discovery::{Change, Origins, Site};
+pub use request::{Dialect, NotStun, REQUEST_LEN, REQUEST_MAX_LEN, Request, write_request};
 pub use response::{RESPONSE_MAX_LEN, Response, ResponseError, write_response};
 
 /// UDP port of STUN (RFC 8489 section 18.6).
@@ -25,8 +31,12 @@ const HEADER_LEN: usize = 20;
 
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
+/// Length of cookie and transaction id together.
+const ID_LEN: usize = 16;
+
 const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
 const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+const BINDING_ERROR: [u8; 2] = [0x01, 0x11];
 
 /// The 96 bits that tie a response to its request (RFC 8489 section 5).
 ///
@@ -52,19 +62,22 @@ struct Header {
 impl Header {
     /// Splits a STUN message into header and attributes; `None` for anything that is not STUN.
     fn split(datagram: &[u8]) -> Option<(Self, &[u8])> {
-        let (header, attributes) = datagram.split_first_chunk::<HEADER_LEN>()?;
-        let [k0, k1, l0, l1, c0, c1, c2, c3, transaction @ ..] = *header;
-        if k0 & 0b1100_0000 != 0 || [c0, c1, c2, c3] != MAGIC_COOKIE {
+        let ((kind, length, id), attributes) = split_header(datagram)?;
+        let [c0, c1, c2, c3, transaction @ ..] = id;
+        if kind[0] & 0b1100_0000 != 0 || [c0, c1, c2, c3] != MAGIC_COOKIE {
             return None;
         }
-        let length = usize::from(u16::from_be_bytes([l0, l1]));
-        Some((Self { kind: [k0, k1], length, transaction: TransactionId(transaction) }, attributes))
+        Some((Self { kind, length, transaction: TransactionId(transaction) }, attributes))
     }
+}
 
-    fn write(&self, out: &mut [u8; HEADER_LEN]) {
-        out[..2].copy_from_slice(&self.kind);
-        out[2..4].copy_from_slice(&(self.length as u16).to_be_bytes());
-        out[4..8].copy_from_slice(&MAGIC_COOKIE);
-        out[8..].copy_from_slice(&self.transaction.0);
-    }
+/// Type, length field, and what identifies the transaction: 128 bits for RFC 3489, of which the first 32 are a constant
+/// since RFC 5389.
+type HeaderFields = ([u8; 2], usize, [u8; ID_LEN]);
+
+/// Cuts a datagram behind the header, whatever is in it; `None` if it is shorter.
+fn split_header(datagram: &[u8]) -> Option<(HeaderFields, &[u8])> {
+    let (header, attributes) = datagram.split_first_chunk::<HEADER_LEN>()?;
+    let [k0, k1, l0, l1, id @ ..] = *header;
+    Some((([k0, k1], usize::from(u16::from_be_bytes([l0, l1])), id), attributes))
 }

@@ -1,7 +1,16 @@
 //! The Binding request.
 
-use crate::attribute::{Attribute, Attributes, FINGERPRINT, Malformed, SOFTWARE};
-use crate::{ATTRIBUTE_HEADER_LEN, BINDING_REQUEST, HEADER_LEN, Header, TransactionId};
+use std::num::NonZeroU16;
+
+use crate::attribute::{
+    Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
+    Malformed, RESPONSE_PORT, SOFTWARE, is_comprehension_required, is_standard,
+};
+use crate::discovery::{Change, read_port};
+use crate::message::{FINGERPRINT_LEN, Message, fingerprint};
+use crate::{
+    ATTRIBUTE_HEADER_LEN, BINDING_REQUEST, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId, split_header,
+};
 
 /// Length in bytes of the request that [`write_request`] writes and every stock client sends.
 pub const REQUEST_LEN: usize = FINGERPRINT_AT + FINGERPRINT_LEN;
@@ -12,61 +21,169 @@ pub const REQUEST_LEN: usize = FINGERPRINT_AT + FINGERPRINT_LEN;
 /// nothing longer can be a request that took every path (RFC 8489 section 6.1).
 pub const REQUEST_MAX_LEN: usize = 1280;
 
-/// What marks a request as one of this dialect.
+/// What marks a request as one of Tailscale's dialect.
 const SOFTWARE_VALUE: &[u8; 8] = b"tailnode";
-
-/// Length of the whole FINGERPRINT attribute.
-const FINGERPRINT_LEN: usize = ATTRIBUTE_HEADER_LEN + 4;
 
 /// Where FINGERPRINT starts in the request that we write: behind the header and SOFTWARE.
 const FINGERPRINT_AT: usize = HEADER_LEN + ATTRIBUTE_HEADER_LEN + SOFTWARE_VALUE.len();
 
-/// A Binding request that deserves an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// To be repeated in the response.
-    pub transaction: TransactionId,
+/// How a client speaks STUN, and so what it expects for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Tailscale's clients: SOFTWARE `tailnode`, and a FINGERPRINT at the end.
+    Tailscale,
+    /// RFC 8489, and RFC 5389 before it.
+    Standard,
+    /// RFC 3489, "classic STUN": no magic cookie.
+    Classic,
 }
 
-impl Request {
-    /// Parses a datagram under the rules that Tailscale's server applies.
+/// A Binding request that deserves an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    dialect: Dialect,
+    /// Cookie and transaction id, to be repeated in the answer.
+    pub(crate) id: [u8; ID_LEN],
+    /// Length of the datagram.
+    pub(crate) len: usize,
+    /// The attributes that count: none behind MESSAGE-INTEGRITY, which protects those in front of it.
+    attributes: &'a [u8],
+    pub(crate) fingerprint: bool,
+    /// Whether an attribute must be understood that RFC 8489 does not define.
+    has_foreign: bool,
+    pub(crate) change: Change,
+    pub(crate) response_port: Option<NonZeroU16>,
+}
+
+/// What a walk over the attributes of a request finds.
+#[derive(Default)]
+struct Found<'a> {
+    tailnode: bool,
+    last: Option<Attribute<'a>>,
+    misplaced_fingerprint: bool,
+    /// Length of the attributes up to the first integrity attribute, which included.
+    protected: Option<usize>,
+    has_foreign: bool,
+    change: Option<Option<Change>>,
+    response_port: Option<Option<NonZeroU16>>,
+}
+
+impl<'a> Found<'a> {
+    fn in_attributes(attributes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        let mut walk = Attributes(attributes);
+        while let Some(attribute) = walk.next() {
+            let attribute = attribute?;
+            found.note(attribute);
+            if found.protected.is_none() && is_integrity(attribute.kind) {
+                found.protected = Some(attributes.len() - walk.0.len());
+            }
+        }
+        Ok(found)
+    }
+
+    fn note(&mut self, attribute: Attribute<'a>) {
+        let Attribute { kind, value } = attribute;
+        self.misplaced_fingerprint |= self.last.is_some_and(|last| last.kind == FINGERPRINT);
+        self.last = Some(attribute);
+        self.tailnode |= kind == SOFTWARE && value == SOFTWARE_VALUE;
+        if !is_comprehension_required(kind) || is_standard(kind) || self.protected.is_some() {
+            return;
+        }
+        self.has_foreign = true;
+        match kind {
+            CHANGE_REQUEST => _ = self.change.get_or_insert_with(|| Change::read(attribute)),
+            RESPONSE_PORT => _ = self.response_port.get_or_insert_with(|| read_port(attribute)),
+            _ => {}
+        }
+    }
+}
+
+const fn is_integrity(kind: u16) -> bool {
+    matches!(kind, MESSAGE_INTEGRITY | MESSAGE_INTEGRITY_SHA256)
+}
+
+impl<'a> Request<'a> {
+    /// Parses a datagram, whatever the dialect.
     ///
-    /// The datagram must be a Binding request whose attributes end exactly where the datagram ends, with a
-    /// SOFTWARE of `tailnode` among them and a correct FINGERPRINT last. The header's length field is not
-    /// consulted, except that FINGERPRINT covers it.
+    /// A request is Tailscale's under the rules of Tailscale's server: attributes that end exactly where the datagram
+    /// ends, with a SOFTWARE of `tailnode` among them and a correct FINGERPRINT last. The length field is not consulted,
+    /// except that FINGERPRINT covers it, and no other attribute matters.
+    ///
+    /// Any other request must be well-formed under RFC 8489: the length field is right, and a FINGERPRINT, which it need
+    /// not have, is correct and last. One without the magic cookie is taken for RFC 3489's if it is a Binding request of
+    /// the right length.
     ///
     /// # Errors
     /// The first rule that the datagram breaks. The right answer to any of them is silence.
-    pub fn parse(datagram: &[u8]) -> Result<Self, NotStun> {
-        if datagram.len() < HEADER_LEN {
-            return Err(NotStun::TooShort);
-        }
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, NotStun> {
+        let ((kind, length, id), attributes) = split_header(datagram).ok_or(NotStun::TooShort)?;
         if datagram.len() > REQUEST_MAX_LEN {
             return Err(NotStun::TooLong);
         }
-        let (header, attributes) = Header::split(datagram).ok_or(NotStun::BadHeader)?;
-        if header.kind != BINDING_REQUEST {
+        let has_cookie = id.starts_with(&MAGIC_COOKIE);
+        let fits = length == attributes.len();
+        if kind[0] & 0b1100_0000 != 0 || !(has_cookie || fits && kind == BINDING_REQUEST) {
+            return Err(NotStun::BadHeader);
+        }
+        if kind != BINDING_REQUEST {
             return Err(NotStun::NotBindingRequest);
         }
 
-        let mut tailnode = false;
-        let mut last = None;
-        for attribute in Attributes(attributes) {
-            let attribute = attribute.map_err(|Malformed| NotStun::MalformedAttributes)?;
-            tailnode |= attribute.kind == SOFTWARE && attribute.value == SOFTWARE_VALUE;
-            last = Some(attribute);
-        }
-        if !tailnode {
-            return Err(NotStun::ForeignSoftware);
-        }
-        let Some(Attribute { kind: FINGERPRINT, value }) = last else {
-            return Err(NotStun::NoFingerprint);
+        let found = Found::in_attributes(attributes).map_err(|Malformed| NotStun::MalformedAttributes)?;
+        let fingerprint = match found.last {
+            Some(Attribute { kind: FINGERPRINT, value }) => {
+                let covered = datagram.len().saturating_sub(FINGERPRINT_LEN);
+                if *value != fingerprint(&datagram[..covered]) {
+                    return Err(NotStun::WrongFingerprint);
+                }
+                true
+            }
+            _ => false,
         };
-        let covered = datagram.len().saturating_sub(FINGERPRINT_LEN);
-        if *value != fingerprint(&datagram[..covered]) {
-            return Err(NotStun::WrongFingerprint);
+        let mut request = Self {
+            dialect: Dialect::Tailscale,
+            id,
+            len: datagram.len(),
+            attributes: &attributes[..found.protected.unwrap_or(attributes.len())],
+            fingerprint,
+            has_foreign: found.has_foreign,
+            change: Change::NONE,
+            response_port: None,
+        };
+        if has_cookie && found.tailnode && fingerprint {
+            return Ok(request);
         }
-        Ok(Self { transaction: header.transaction })
+        if !fits || found.change == Some(None) || found.response_port == Some(None) {
+            return Err(NotStun::MalformedAttributes);
+        }
+        if found.misplaced_fingerprint {
+            return Err(NotStun::MisplacedFingerprint);
+        }
+        request.dialect = if has_cookie { Dialect::Standard } else { Dialect::Classic };
+        request.change = found.change.flatten().unwrap_or_default();
+        request.response_port = found.response_port.flatten();
+        Ok(request)
+    }
+
+    /// How the client speaks.
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The transaction id; the last 96 bits of it if the dialect is [`Dialect::Classic`], which has 128.
+    pub fn transaction(&self) -> TransactionId {
+        let (_, transaction) = self.id.split_last_chunk().expect("an id is longer than its last 96 bits");
+        TransactionId(*transaction)
+    }
+
+    /// The attributes that must be understood and are not, by a server that does discovery or not.
+    pub(crate) fn unknown(&self, discovery: bool) -> impl Iterator<Item = u16> + Clone + use<'a> {
+        let attributes = if self.has_foreign { self.attributes } else { &[] };
+        Attributes(attributes).map_while(Result::ok).map(|attribute| attribute.kind).filter(move |&kind| {
+            let known = discovery && matches!(kind, CHANGE_REQUEST | RESPONSE_PORT);
+            is_comprehension_required(kind) && !is_standard(kind) && !known
+        })
     }
 }
 
@@ -74,23 +191,12 @@ impl Request {
 ///
 /// Servers that answer in the network driver look at the first attribute only, so the order matters.
 pub fn write_request(out: &mut [u8; REQUEST_LEN], transaction: TransactionId) {
-    let (header, attributes) = out.split_first_chunk_mut().expect("a request is longer than its header");
-    Header { kind: BINDING_REQUEST, length: attributes.len(), transaction }.write(header);
-    attributes[..2].copy_from_slice(&SOFTWARE.to_be_bytes());
-    attributes[2..4].copy_from_slice(&(SOFTWARE_VALUE.len() as u16).to_be_bytes());
-    attributes[4..12].copy_from_slice(SOFTWARE_VALUE);
-    attributes[12..14].copy_from_slice(&FINGERPRINT.to_be_bytes());
-    attributes[14..16].copy_from_slice(&4_u16.to_be_bytes());
-    let value = fingerprint(&out[..FINGERPRINT_AT]);
-    out[FINGERPRINT_AT + ATTRIBUTE_HEADER_LEN..].copy_from_slice(&value);
+    let mut message = Message::begin(out, BINDING_REQUEST, &transaction.with_cookie());
+    message.attribute(SOFTWARE, SOFTWARE_VALUE.len()).copy_from_slice(SOFTWARE_VALUE);
+    message.finish(true);
 }
 
-/// Value of FINGERPRINT over all bytes in front of the attribute (RFC 8489 section 14.7).
-fn fingerprint(covered: &[u8]) -> [u8; 4] {
-    (crc32fast::hash(covered) ^ 0x5354_554e).to_be_bytes()
-}
-
-/// Why a datagram is not a request of this dialect.
+/// Why a datagram is not a Binding request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NotStun {
     /// Shorter than a STUN header.
@@ -99,36 +205,32 @@ pub enum NotStun {
     /// Longer than [`REQUEST_MAX_LEN`].
     #[error("longer than any Binding request")]
     TooLong,
-    /// The two leading zero bits or the magic cookie are missing.
+    /// The two leading zero bits are missing, or the magic cookie, and it is no request of RFC 3489 either.
     #[error("no STUN header")]
     BadHeader,
     /// STUN, but of another method or class.
     #[error("not a Binding request")]
     NotBindingRequest,
-    /// The attributes do not end where the datagram ends.
+    /// The attributes do not end where the datagram ends or the length field says, or one has an impossible length.
     #[error("malformed attributes")]
     MalformedAttributes,
-    /// No SOFTWARE attribute says `tailnode`: a STUN client, but not one of this dialect.
-    #[error("SOFTWARE is not `tailnode`")]
-    ForeignSoftware,
-    /// The last attribute is not FINGERPRINT.
+    /// FINGERPRINT is not the last attribute.
     #[error("FINGERPRINT is not the last attribute")]
-    NoFingerprint,
+    MisplacedFingerprint,
     /// FINGERPRINT does not match the bytes in front of it.
     #[error("wrong FINGERPRINT")]
     WrongFingerprint,
 }
 
 impl NotStun {
-    /// Every reason, in the order of the checks; `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 8] = [
+    /// Every reason; `ALL[reason as usize] == reason`.
+    pub const ALL: [Self; 7] = [
         Self::TooShort,
         Self::TooLong,
         Self::BadHeader,
         Self::NotBindingRequest,
         Self::MalformedAttributes,
-        Self::ForeignSoftware,
-        Self::NoFingerprint,
+        Self::MisplacedFingerprint,
         Self::WrongFingerprint,
     ];
 
@@ -140,8 +242,7 @@ impl NotStun {
             Self::BadHeader => "bad_header",
             Self::NotBindingRequest => "not_binding_request",
             Self::MalformedAttributes => "malformed_attributes",
-            Self::ForeignSoftware => "foreign_software",
-            Self::NoFingerprint => "no_fingerprint",
+            Self::MisplacedFingerprint => "misplaced_fingerprint",
             Self::WrongFingerprint => "wrong_fingerprint",
         }
     }

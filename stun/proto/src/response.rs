@@ -1,18 +1,13 @@
-//! The Binding success response.
+//! The Binding success response: as Tailscale clients expect it, and as clients read it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::attribute::{Attributes, MAPPED_ADDRESS, Malformed, XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_DRAFT};
-use crate::{ATTRIBUTE_HEADER_LEN, BINDING_SUCCESS, HEADER_LEN, Header, MAGIC_COOKIE, TransactionId};
+use crate::message::{ADDRESS_MAX_LEN, Mask, Message, read_address};
+use crate::{BINDING_SUCCESS, HEADER_LEN, Header, TransactionId};
 
 /// Length in bytes of the longest response that [`write_response`] writes, the one to an IPv6 client.
-pub const RESPONSE_MAX_LEN: usize = ADDRESS_AT + 16;
-
-/// Where the address starts: behind the header, the attribute's header, a zero byte, family and port.
-const ADDRESS_AT: usize = HEADER_LEN + ATTRIBUTE_HEADER_LEN + 4;
-
-const FAMILY_IPV4: u8 = 1;
-const FAMILY_IPV6: u8 = 2;
+pub const RESPONSE_MAX_LEN: usize = HEADER_LEN + ADDRESS_MAX_LEN;
 
 /// Writes the response that tells a client its address, and returns its length: 32 bytes for an IPv4 client,
 /// 44 for an IPv6 client.
@@ -24,27 +19,10 @@ pub fn write_response(
     transaction: TransactionId,
     client: SocketAddr,
 ) -> usize {
-    let (family, address_len) = match client.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            out[ADDRESS_AT..ADDRESS_AT + 4].copy_from_slice(&ip.octets());
-            (FAMILY_IPV4, 4)
-        }
-        IpAddr::V6(ip) => {
-            out[ADDRESS_AT..].copy_from_slice(&ip.octets());
-            (FAMILY_IPV6, 16)
-        }
-    };
-    let mask = Mask::of(transaction);
-    mask.apply(&mut out[ADDRESS_AT..ADDRESS_AT + address_len]);
-
-    let (header, attribute) = out.split_first_chunk_mut().expect("a response is longer than its header");
-    let value_len = 4 + address_len;
-    Header { kind: BINDING_SUCCESS, length: ATTRIBUTE_HEADER_LEN + value_len, transaction }.write(header);
-    attribute[..2].copy_from_slice(&XOR_MAPPED_ADDRESS.to_be_bytes());
-    attribute[2..4].copy_from_slice(&(value_len as u16).to_be_bytes());
-    attribute[4..6].copy_from_slice(&[0, family]);
-    attribute[6..8].copy_from_slice(&mask.port(client.port()).to_be_bytes());
-    ADDRESS_AT + address_len
+    let id = transaction.with_cookie();
+    let mut message = Message::begin(out, BINDING_SUCCESS, &id);
+    message.address(XOR_MAPPED_ADDRESS, client, Mask::of(id));
+    message.finish(false)
 }
 
 /// A Binding success response.
@@ -72,7 +50,7 @@ impl Response {
         }
         let attributes = attributes.get(..header.length).ok_or(ResponseError::MalformedAttributes)?;
 
-        let mask = Mask::of(header.transaction);
+        let mask = Mask::of(header.transaction.with_cookie());
         let mut xor_mapped = None;
         let mut mapped = None;
         for attribute in Attributes(attributes) {
@@ -108,47 +86,4 @@ pub enum ResponseError {
     /// The response carries no mapped address.
     #[error("no mapped address")]
     NoAddress,
-}
-
-fn read_address(value: &[u8], mask: Mask) -> Option<SocketAddr> {
-    let ([_, family, p0, p1], address) = value.split_first_chunk()?;
-    let ip = match *family {
-        FAMILY_IPV4 => {
-            let mut octets = *address.first_chunk::<4>()?;
-            mask.apply(&mut octets);
-            IpAddr::V4(Ipv4Addr::from(octets))
-        }
-        FAMILY_IPV6 => {
-            let mut octets = *address.first_chunk::<16>()?;
-            mask.apply(&mut octets);
-            IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, mask.port(u16::from_be_bytes([*p0, *p1]))))
-}
-
-/// What XOR-MAPPED-ADDRESS is XORed with: cookie and transaction id (RFC 8489 section 14.2).
-#[derive(Clone, Copy)]
-struct Mask([u8; 16]);
-
-impl Mask {
-    const NONE: Self = Self([0; 16]);
-
-    fn of(transaction: TransactionId) -> Self {
-        let mut mask = [0; 16];
-        mask[..4].copy_from_slice(&MAGIC_COOKIE);
-        mask[4..].copy_from_slice(&transaction.0);
-        Self(mask)
-    }
-
-    fn port(self, port: u16) -> u16 {
-        port ^ u16::from_be_bytes([self.0[0], self.0[1]])
-    }
-
-    fn apply(self, address: &mut [u8]) {
-        for (byte, mask) in address.iter_mut().zip(self.0) {
-            *byte ^= mask;
-        }
-    }
 }

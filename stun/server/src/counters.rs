@@ -3,7 +3,43 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use stun_proto::NotStun;
+use stun_proto::{AnswerKind, NotStun};
+
+/// Why a request that is one has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unanswered {
+    /// The client is none of those that the server is for.
+    ForeignClient,
+    /// The source has had as many answers as it may.
+    RateLimit,
+    /// The source has had as many discovery answers as it may.
+    DiscoveryRateLimit,
+    /// The answer would have been too much longer than the request.
+    Amplification,
+}
+
+impl Unanswered {
+    /// Every reason; `ALL[reason as usize] == reason`.
+    pub const ALL: [Self; 4] =
+        [Self::ForeignClient, Self::RateLimit, Self::DiscoveryRateLimit, Self::Amplification];
+
+    /// The reason as the value of a metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ForeignClient => "foreign_client",
+            Self::RateLimit => "rate_limit",
+            Self::DiscoveryRateLimit => "discovery_rate_limit",
+            Self::Amplification => "amplification",
+        }
+    }
+}
+
+/// Why a datagram has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    NotStun(NotStun),
+    Unanswered(Unanswered),
+}
 
 /// Counters of a server, all of them since its start.
 ///
@@ -13,6 +49,8 @@ use stun_proto::NotStun;
 pub struct Counters {
     success: AtomicU64,
     not_stun: [AtomicU64; NotStun::ALL.len()],
+    unanswered: [AtomicU64; Unanswered::ALL.len()],
+    answers: [AtomicU64; AnswerKind::ALL.len()],
     read_error: AtomicU64,
     write_error: AtomicU64,
     ipv4: AtomicU64,
@@ -24,7 +62,9 @@ impl Counters {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             success: self.success.load(Relaxed),
-            not_stun: array::from_fn(|reason| self.not_stun[reason].load(Relaxed)),
+            not_stun: read_all(&self.not_stun),
+            unanswered: read_all(&self.unanswered),
+            answers: read_all(&self.answers),
             read_error: self.read_error.load(Relaxed),
             write_error: self.write_error.load(Relaxed),
             ipv4: self.ipv4.load(Relaxed),
@@ -32,13 +72,18 @@ impl Counters {
         }
     }
 
-    pub(crate) fn count_request(&self, ipv4: bool) {
+    pub(crate) fn count_answer(&self, kind: AnswerKind, ipv4: bool) {
         let family = if ipv4 { &self.ipv4 } else { &self.ipv6 };
         family.fetch_add(1, Relaxed);
+        self.answers[kind as usize].fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn count_not_stun(&self, reason: NotStun) {
-        self.not_stun[reason as usize].fetch_add(1, Relaxed);
+    pub(crate) fn count_silence(&self, silence: Silence) {
+        let counter = match silence {
+            Silence::NotStun(reason) => &self.not_stun[reason as usize],
+            Silence::Unanswered(reason) => &self.unanswered[reason as usize],
+        };
+        counter.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_read_error(&self) {
@@ -52,28 +97,36 @@ impl Counters {
     }
 }
 
+fn read_all<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    array::from_fn(|index| counters[index].load(Relaxed))
+}
+
 /// The values of [`Counters`] at one moment.
 ///
-/// The first four are the dispositions of derper's `stun_requests`, the last two the families of its
-/// `stun_addrfamily`, which counts only requests that deserve an answer.
+/// `success`, the sum of `not_stun`, `read_error` and `write_error` are the dispositions of derper's `stun_requests`; the
+/// last two are the families of its `stun_addrfamily`, which counts only requests that deserve an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Requests whose response the kernel took.
+    /// Requests whose answer the kernel took.
     pub success: u64,
-    /// Datagrams that deserve no answer, by reason, in the order of [`NotStun::ALL`].
+    /// Datagrams that are no requests, by reason, in the order of [`NotStun::ALL`].
     pub not_stun: [u64; NotStun::ALL.len()],
+    /// Requests without an answer, by reason, in the order of [`Unanswered::ALL`].
+    pub unanswered: [u64; Unanswered::ALL.len()],
+    /// Requests with one, by what it says, in the order of [`AnswerKind::ALL`].
+    pub answers: [u64; AnswerKind::ALL.len()],
     /// Failed reads of a socket.
     pub read_error: u64,
-    /// Requests whose response the kernel refused or had no room for.
+    /// Requests whose answer the kernel refused or had no room for.
     pub write_error: u64,
-    /// Requests from IPv4 clients.
+    /// Answered requests from IPv4 clients.
     pub ipv4: u64,
-    /// Requests from IPv6 clients.
+    /// Answered requests from IPv6 clients.
     pub ipv6: u64,
 }
 
 impl Snapshot {
-    /// Datagrams that deserve no answer, for whatever reason.
+    /// Datagrams that are no requests, for whatever reason.
     pub fn not_stun_total(&self) -> u64 {
         self.not_stun.iter().sum()
     }

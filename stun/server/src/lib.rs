@@ -1,12 +1,19 @@
 //! The STUN server as a library: batched UDP, one thread.
 //!
 //! A client that asks by the rules of `stun_proto` is told its public address; everything else is dropped in
-//! silence and counted by reason. [`Server::bind`] makes a taken port an error that names the address, since
-//! a relay that runs on without STUN costs its clients their direct paths. [`Server::spawn`] starts the one
-//! thread that serves all sockets; it shares nothing with the rest of the process but its counters.
+//! silence and counted by reason. So is what a source asks beyond its rate ([`Policy`]), since whoever forges sources could
+//! otherwise aim the server at them. A server with a second address helps clients to find out what their NAT does (RFC
+//! 5780).
+//!
+//! [`Server::bind`] makes a taken port an error that names the address, since a relay that runs on without STUN costs its
+//! clients their direct paths. [`Server::spawn`] starts the one thread that serves all sockets; it shares nothing with the
+//! rest of the process but its counters.
 //!
 //! ```
-//! let server = towpath_stun::Server::bind(&["127.0.0.1:0".parse().unwrap()])?;
+//! use towpath_stun::{Policy, Server, Settings};
+//!
+//! let listen = vec!["127.0.0.1:0".parse().unwrap()];
+//! let server = Server::bind(&Settings { listen, alternates: vec![], policy: Policy::default() })?;
 //! println!("STUN on {:?}", server.local_addrs());
 //! let running = server.spawn()?;
 //! assert_eq!(running.counters().snapshot().success, 0);
@@ -15,9 +22,12 @@
 //! ```
 
 mod counters;
+mod limiter;
 mod listener;
 mod server;
+mod settings;
 
-pub use counters::{Counters, Snapshot};
+pub use counters::{Counters, Snapshot, Unanswered};
 pub use server::{BindError, Running, Server};
-pub use stun_proto::NotStun;
+pub use settings::{Clients, Policy, Settings};
+pub use stun_proto::{AnswerKind, NotStun};

@@ -1,12 +1,16 @@
 //! One socket and the state of its service.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stun_proto::{RESPONSE_MAX_LEN, Request, write_response};
-use udp::{BATCH_MAX, Batch, BatchSocket};
+use stun_proto::{ANSWER_MAX_LEN, Answer, AnswerKind, Change, Dialect, Origins, Request, Site};
+use udp::{BATCH_MAX, Batch, BatchSocket, LocalAddr, Sent};
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Silence, Unanswered};
+use crate::limiter::Limiter;
+use crate::settings::{Clients, Policy};
 
 /// Most batches that a socket is served before the others get their turn. Two full ones make the poll in
 /// between cheap and keep the others waiting for less than a tenth of a millisecond.
@@ -16,22 +20,86 @@ const BATCHES_PER_TURN: usize = 2;
 /// microseconds, and the socket's buffer holds what arrives in the meantime.
 const READ_ERROR_REST: Duration = Duration::from_millis(100);
 
-/// Memory of the datagrams in work, shared by all sockets.
-pub(crate) struct Buffers {
+/// What all sockets share: whom to answer, and memory of the datagrams in work.
+pub(crate) struct Service {
+    rules: Rules,
     requests: Batch,
     responses: Batch,
+    /// An answer that does not leave from the socket that was asked.
+    detour: Batch,
 }
 
-impl Buffers {
-    pub(crate) fn new() -> Self {
-        Self { requests: Batch::with_capacity(BATCH_MAX), responses: Batch::with_capacity(BATCH_MAX) }
+impl Service {
+    pub(crate) fn new(policy: &Policy, start: Instant, does_discovery: bool) -> Self {
+        Self {
+            rules: Rules {
+                clients: policy.clients,
+                start,
+                answers: policy.rate.map(Limiter::new),
+                discoveries: does_discovery.then(|| Limiter::new(policy.discovery_rate)),
+                answer: [0; ANSWER_MAX_LEN],
+            },
+            requests: Batch::with_capacity(BATCH_MAX),
+            responses: Batch::with_capacity(BATCH_MAX),
+            detour: Batch::with_capacity(1),
+        }
     }
+}
+
+/// Whom to answer, and the answer that was written last.
+struct Rules {
+    clients: Clients,
+    start: Instant,
+    answers: Option<Limiter>,
+    discoveries: Option<Limiter>,
+    answer: [u8; ANSWER_MAX_LEN],
+}
+
+impl Rules {
+    /// Writes the answer to a datagram, unless the right one is silence.
+    fn answer(
+        &mut self,
+        datagram: &[u8],
+        client: SocketAddr,
+        site: Option<Site<'_>>,
+        now: Instant,
+    ) -> Result<Answer, Silence> {
+        let now = now.saturating_duration_since(self.start);
+        let admits = |limiter: &mut Option<Limiter>| {
+            limiter.as_mut().is_none_or(|limiter| limiter.admits(client.ip(), now))
+        };
+        let request = Request::parse(datagram).map_err(Silence::NotStun)?;
+        if self.clients == Clients::Tailscale && request.dialect() != Dialect::Tailscale {
+            return Err(Silence::Unanswered(Unanswered::ForeignClient));
+        }
+        if !admits(&mut self.answers) {
+            return Err(Silence::Unanswered(Unanswered::RateLimit));
+        }
+        let answer = request
+            .answer(&mut self.answer, client, site)
+            .map_err(|_| Silence::Unanswered(Unanswered::Amplification))?;
+        if answer.kind == AnswerKind::Discovery && !admits(&mut self.discoveries) {
+            return Err(Silence::Unanswered(Unanswered::DiscoveryRateLimit));
+        }
+        Ok(answer)
+    }
+}
+
+/// The sockets of a server with four origins, as one of them sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Quartet {
+    pub(crate) origins: Origins,
+    /// By the numbers of their origins.
+    pub(crate) sockets: [Arc<BatchSocket>; 4],
+    /// The number of the one that sees it so.
+    pub(crate) own: usize,
 }
 
 /// A socket of the server.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    pub(crate) socket: BatchSocket,
+    pub(crate) socket: Arc<BatchSocket>,
+    quartet: Option<Quartet>,
     state: State,
 }
 
@@ -48,8 +116,14 @@ enum State {
 
 impl Listener {
     /// A listener that waits for the poll, which also reports what arrived before it was told of the socket.
-    pub(crate) fn new(socket: BatchSocket) -> Self {
-        Self { socket, state: State::Idle }
+    pub(crate) fn new(socket: Arc<BatchSocket>) -> Self {
+        Self { socket, quartet: None, state: State::Idle }
+    }
+
+    /// A listener on one of four origins.
+    pub(crate) fn one_of(quartet: Quartet) -> Self {
+        let socket = Arc::clone(&quartet.sockets[quartet.own]);
+        Self { socket, quartet: Some(quartet), state: State::Idle }
     }
 
     /// The poll has reported the socket.
@@ -69,7 +143,7 @@ impl Listener {
     }
 
     /// Serves the socket for a bounded time.
-    pub(crate) fn take_turn(&mut self, now: Instant, buffers: &mut Buffers, counters: &Counters) {
+    pub(crate) fn take_turn(&mut self, now: Instant, service: &mut Service, counters: &Counters) {
         let was_resting = match self.state {
             State::Idle => return,
             State::Resting(until) if now < until => return,
@@ -78,7 +152,7 @@ impl Listener {
         };
         self.state = State::Ready;
         for _ in 0..BATCHES_PER_TURN {
-            match self.serve_batch(buffers, counters) {
+            match self.serve_batch(now, service, counters) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.state = State::Idle;
@@ -98,28 +172,46 @@ impl Listener {
     }
 
     /// Reads one batch and answers its requests. An error is one of reading.
-    fn serve_batch(&self, buffers: &mut Buffers, counters: &Counters) -> io::Result<()> {
-        let Buffers { requests, responses } = buffers;
+    fn serve_batch(&self, now: Instant, service: &mut Service, counters: &Counters) -> io::Result<()> {
+        let Service { rules, requests, responses, detour } = service;
+        let site =
+            self.quartet.as_ref().map(|quartet| Site { origins: &quartet.origins, asked: quartet.own });
         self.socket.recv(requests)?;
         for datagram in requests.iter() {
-            match Request::parse(datagram.payload) {
-                Ok(Request { transaction }) => {
-                    counters.count_request(datagram.peer.ip().to_canonical().is_ipv4());
-                    let mut response = [0; RESPONSE_MAX_LEN];
-                    let len = write_response(&mut response, transaction, datagram.peer);
-                    responses
-                        .push(datagram.peer, datagram.local, &response[..len])
-                        .expect("there is room for a response to each request of a batch");
+            let client = datagram.peer;
+            let answer = match rules.answer(datagram.payload, client, site, now) {
+                Ok(answer) => answer,
+                Err(silence) => {
+                    counters.count_silence(silence);
+                    continue;
                 }
-                Err(reason) => counters.count_not_stun(reason),
+            };
+            counters.count_answer(answer.kind, client.ip().to_canonical().is_ipv4());
+            let bytes = &rules.answer[..answer.len];
+            let mut to = client;
+            if let Some(port) = answer.port {
+                to.set_port(port.get());
+            }
+            match &self.quartet {
+                Some(quartet) if answer.change != Change::NONE => {
+                    detour.push(to, LocalAddr::ANY, bytes).expect("there is room for one answer");
+                    let outcome = quartet.sockets[answer.change.of(quartet.own)].send(detour);
+                    count(&outcome, counters);
+                }
+                _ => responses
+                    .push(to, datagram.local, bytes)
+                    .expect("there is room for a response to each request of a batch"),
             }
         }
-        let outcome = self.socket.send(responses);
-        counters.count_responses(outcome.sent, outcome.failed + outcome.dropped);
-        if let Some(error) = outcome.error {
-            tracing::trace!(%error, failed = outcome.failed, "cannot send STUN responses");
-        }
+        count(&self.socket.send(responses), counters);
         Ok(())
+    }
+}
+
+fn count(outcome: &Sent, counters: &Counters) {
+    counters.count_responses(outcome.sent, outcome.failed + outcome.dropped);
+    if let Some(error) = &outcome.error {
+        tracing::trace!(%error, failed = outcome.failed, "cannot send STUN responses");
     }
 }
 
@@ -131,22 +223,23 @@ mod tests {
 
     #[test]
     fn a_turn_is_bounded_and_an_empty_socket_waits_for_the_poll() {
-        let mut listener = Listener::new(BatchSocket::new(udp::bind(LOOPBACK).unwrap()).unwrap());
+        let mut listener = Listener::new(Arc::new(BatchSocket::new(udp::bind(LOOPBACK).unwrap()).unwrap()));
         let client = UdpSocket::bind(LOOPBACK).unwrap();
-        let (now, mut buffers, counters) = (Instant::now(), Buffers::new(), Counters::default());
+        let (now, counters) = (Instant::now(), Counters::default());
+        let mut service = Service::new(&Policy::default(), now, false);
         let turn = (BATCHES_PER_TURN * BATCH_MAX) as u64;
         for _ in 0..turn + 1 {
             client.send_to(b"garbage", listener.socket.local_addr()).unwrap();
         }
 
-        listener.take_turn(now, &mut buffers, &counters);
+        listener.take_turn(now, &mut service, &counters);
         assert_eq!(counters.snapshot().not_stun_total(), 0, "nobody has reported the socket");
         listener.wake();
         assert_eq!(listener.patience(now), Some(Duration::ZERO));
-        listener.take_turn(now, &mut buffers, &counters);
+        listener.take_turn(now, &mut service, &counters);
         assert_eq!(counters.snapshot().not_stun_total(), turn);
         assert_eq!(listener.patience(now), Some(Duration::ZERO));
-        listener.take_turn(now, &mut buffers, &counters);
+        listener.take_turn(now, &mut service, &counters);
         assert_eq!(counters.snapshot().not_stun_total(), turn + 1);
         assert_eq!(listener.patience(now), None);
     }
@@ -157,15 +250,16 @@ mod tests {
         let socket = udp::bind(LOOPBACK).unwrap();
         socket.connect(closed).unwrap();
         socket.send(b"refused").unwrap();
-        let mut listener = Listener::new(BatchSocket::new(socket).unwrap());
-        let (now, mut buffers, counters) = (Instant::now(), Buffers::new(), Counters::default());
+        let mut listener = Listener::new(Arc::new(BatchSocket::new(socket).unwrap()));
+        let (now, counters) = (Instant::now(), Counters::default());
+        let mut service = Service::new(&Policy::default(), now, false);
 
         listener.wake();
-        listener.take_turn(now, &mut buffers, &counters);
+        listener.take_turn(now, &mut service, &counters);
         assert_eq!(counters.snapshot().read_error, 1);
         listener.wake();
         assert_eq!(listener.patience(now), Some(READ_ERROR_REST));
-        listener.take_turn(now + READ_ERROR_REST, &mut buffers, &counters);
+        listener.take_turn(now + READ_ERROR_REST, &mut service, &counters);
         assert_eq!(listener.patience(now), None, "the error is over");
         assert_eq!(counters.snapshot().read_error, 1);
     }

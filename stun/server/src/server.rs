@@ -10,10 +10,12 @@ use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use stun_proto::Origins;
 use udp::BatchSocket;
 
 use crate::counters::Counters;
-use crate::listener::{Buffers, Listener};
+use crate::listener::{Listener, Quartet, Service};
+use crate::settings::{Policy, Settings};
 
 /// The event that ends the thread. The other tokens are indices of listeners.
 const STOP: Token = Token(usize::MAX);
@@ -22,45 +24,90 @@ const STOP: Token = Token(usize::MAX);
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<Listener>,
+    policy: Policy,
+    does_discovery: bool,
     counters: Arc<Counters>,
 }
 
 /// An address that the server cannot have.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot bind STUN on {address}/udp: {reason}")]
-pub struct BindError {
-    /// The address that was asked for.
-    pub address: SocketAddr,
-    /// What the kernel says.
-    pub reason: io::Error,
+pub enum BindError {
+    /// The kernel refuses it.
+    #[error("cannot bind STUN on {address}/udp: {reason}")]
+    Socket {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the kernel says.
+        reason: io::Error,
+    },
+    /// It is no second address: see [`Settings::alternates`].
+    #[error(
+        "STUN on {address}/udp is no second address: it must differ in address and port from one other of its family"
+    )]
+    Alternate {
+        /// The address that was asked for.
+        address: SocketAddr,
+    },
 }
 
 impl Server {
-    /// Binds a socket to each address. An IPv6 address is bound for IPv6 only; serving both families takes
-    /// one address of each.
+    /// Binds a socket to each address, and four for each family that has a second one.
     ///
     /// # Errors
     /// The first address that cannot be bound, and why.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, BindError> {
-        let listen = |&address: &SocketAddr| {
-            udp::bind(address).and_then(BatchSocket::new).map_err(|reason| BindError { address, reason })
-        };
-        Ok(Self::over(addresses.iter().map(listen).collect::<Result<_, _>>()?))
+    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let Settings { listen, alternates, policy } = settings;
+        let sockets = listen.iter().copied().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut server = Self::over(sockets, policy);
+        for alternate in alternates {
+            server.add_alternate(*alternate)?;
+        }
+        Ok(server)
     }
 
     /// Takes over sockets that are already bound, for instance by a predecessor process.
     ///
     /// # Errors
     /// The kernel refuses a socket option.
-    pub fn from_sockets(sockets: impl IntoIterator<Item = UdpSocket>) -> io::Result<Self> {
-        Ok(Self::over(sockets.into_iter().map(BatchSocket::new).collect::<io::Result<_>>()?))
+    pub fn from_sockets(sockets: impl IntoIterator<Item = UdpSocket>, policy: &Policy) -> io::Result<Self> {
+        let sockets = sockets.into_iter().map(|socket| BatchSocket::new(socket).map(Arc::new));
+        Ok(Self::over(sockets.collect::<io::Result<_>>()?, policy))
     }
 
-    fn over(sockets: Vec<BatchSocket>) -> Self {
-        Self { listeners: sockets.into_iter().map(Listener::new).collect(), counters: Arc::default() }
+    fn over(sockets: Vec<Arc<BatchSocket>>, policy: &Policy) -> Self {
+        Self {
+            listeners: sockets.into_iter().map(Listener::new).collect(),
+            policy: policy.clone(),
+            does_discovery: false,
+            counters: Arc::default(),
+        }
     }
 
-    /// The addresses that the sockets are bound to, in the order in which they were asked for.
+    /// Makes four origins of the family's one address and a second one.
+    fn add_alternate(&mut self, address: SocketAddr) -> Result<(), BindError> {
+        let no_second = || BindError::Alternate { address };
+        let mut family = (0..self.listeners.len()).filter(|&at| {
+            let listener = &self.listeners[at];
+            listener.socket.local_addr().is_ipv4() == address.is_ipv4()
+        });
+        let (Some(at), None) = (family.next(), family.next()) else { return Err(no_second()) };
+        let first = Arc::clone(&self.listeners[at].socket);
+        let second = bind(address)?;
+        if [&first, &second].iter().any(|socket| socket.local_addr().ip().is_unspecified()) {
+            return Err(no_second());
+        }
+        let origins = Origins::spanned_by(first.local_addr(), second.local_addr()).ok_or_else(no_second)?;
+        let [_, other_port, other_address, _] = *origins.addresses();
+        let sockets = [first, bind(other_port)?, bind(other_address)?, second];
+        let seen_by = |own| Quartet { origins, sockets: sockets.clone(), own };
+        self.listeners[at] = Listener::one_of(seen_by(0));
+        self.listeners.extend((1..4).map(|own| Listener::one_of(seen_by(own))));
+        self.does_discovery = true;
+        Ok(())
+    }
+
+    /// The addresses that the sockets are bound to: those to listen on in the order in which they were asked for, and
+    /// behind them those that a second address adds.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.socket.local_addr()).collect()
     }
@@ -88,7 +135,7 @@ impl Server {
 
     fn run(mut self, mut poll: Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(self.listeners.len() + 1);
-        let mut buffers = Buffers::new();
+        let mut service = Service::new(&self.policy, Instant::now(), self.does_discovery);
         loop {
             let now = Instant::now();
             let patience = self.listeners.iter().filter_map(|listener| listener.patience(now)).min();
@@ -104,10 +151,15 @@ impl Server {
             }
             let now = Instant::now();
             for listener in &mut self.listeners {
-                listener.take_turn(now, &mut buffers, &self.counters);
+                listener.take_turn(now, &mut service, &self.counters);
             }
         }
     }
+}
+
+fn bind(address: SocketAddr) -> Result<Arc<BatchSocket>, BindError> {
+    let socket = udp::bind(address).and_then(BatchSocket::new);
+    socket.map(Arc::new).map_err(|reason| BindError::Socket { address, reason })
 }
 
 /// A server at work. Dropping it stops the server.

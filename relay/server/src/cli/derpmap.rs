@@ -108,7 +108,8 @@ impl Derpmap {
         let (config, resolved) = Config::read(&self.settings.sources(), false)?;
         warn(&resolved);
         // A map has room for real ports only.
-        if config.listen.port() == 0 || config.stun.first().is_some_and(|address| address.port() == 0) {
+        if config.listen.port() == 0 || config.stun.listen.first().is_some_and(|address| address.port() == 0)
+        {
             return Err(anyhow!(
                 "listen and stun.listen need ports other than 0, which is a new one at each start"
             )

@@ -25,7 +25,8 @@ fn a_hostname_is_enough() {
     assert!(
         matches!(&config.node_key, KeySource::File(path) if path == Path::new("/var/lib/towpath/relay.key"))
     );
-    assert_eq!(config.stun.len(), 2);
+    assert_eq!(config.stun.listen.len(), 2);
+    assert_eq!((config.stun.alternates, config.stun.policy), (vec![], ::stun::Policy::default()));
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.outbox.bytes, 512 * 1024);
     assert!(!config.dev);
@@ -54,7 +55,11 @@ code = "fra"
 name = "Frankfurt"
 
 [stun]
-listen = []
+listen = ["192.0.2.1:3478", "[2001:db8::1]:3478"]
+alternate = ["192.0.2.2:3479", "[2001:db8::2]:3479"]
+clients = "tailscale"
+rate = 0
+discovery_rate = 7
 
 [admin]
 listen = ""
@@ -99,7 +104,14 @@ level = "debug"
     assert_eq!(config.keepalive, secs(30));
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
-    assert_eq!(config.stun, []);
+    assert_eq!(config.stun.listen, ["192.0.2.1:3478", "[2001:db8::1]:3478"].map(|a| a.parse().unwrap()));
+    assert_eq!(config.stun.alternates, ["192.0.2.2:3479", "[2001:db8::2]:3479"].map(|a| a.parse().unwrap()));
+    let policy = ::stun::Policy {
+        clients: ::stun::Clients::Tailscale,
+        rate: None,
+        discovery_rate: 7.try_into().unwrap(),
+    };
+    assert_eq!(config.stun.policy, policy);
     assert_eq!(config.admin, None);
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, ["192.0.2.7/32", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap()));
@@ -139,7 +151,7 @@ fn a_trial_needs_nothing_and_stays_on_loopback() {
     let (config, _) = read_dev("").unwrap();
     assert_eq!(config.hostname, "localhost");
     assert_eq!(config.listen.to_string(), "127.0.0.1:3340");
-    assert_eq!(config.stun, ["127.0.0.1:3478".parse().unwrap()]);
+    assert_eq!(config.stun.listen, ["127.0.0.1:3478".parse().unwrap()]);
     assert!(matches!(config.node_key, KeySource::Ephemeral));
     assert!(config.dev);
     read_dev("listen = '[::1]:0'\nstun.listen = ['127.0.0.2:1', '[::1]:1']").unwrap();
@@ -288,6 +300,8 @@ fn bounds_are_those_of_the_documentation() {
         ("login.idle_http_timeout", "'999ms'", "'601s'", "\"1s\" to \"10m\""),
         ("login.max_pending", "0", "1000001", "1 to 1000000"),
         ("login.max_pending_per_host", "0", "1000001", "1 to 1000000"),
+        ("stun.rate", "-1", "1000001", "0 to 1000000"),
+        ("stun.discovery_rate", "0", "1000001", "1 to 1000000"),
         ("outbox.bytes", "'65KiB'", "'65MiB'", "\"66KiB\" to \"64MiB\""),
         ("outbox.age", "'9ms'", "'61s'", "\"10ms\" to \"1m\""),
         ("outbox.disco_bytes", "2047", "1048577", "\"2KiB\" to \"1MiB\""),
@@ -339,4 +353,32 @@ fn hostnames_are_dns_names_or_addresses() {
     for name in bad {
         assert!(!is_hostname(name), "{name}");
     }
+}
+
+#[test]
+fn a_second_stun_address_goes_with_a_first_one() {
+    let with = |listen: &str, alternate: &str| {
+        read(&format!("{MINIMAL}stun.listen = {listen}\nstun.alternate = ['{alternate}']"))
+    };
+    with("['192.0.2.1:3478', '[::]:3478']", "192.0.2.2:3479").unwrap();
+    for (listen, alternate) in [
+        ("['0.0.0.0:3478']", "192.0.2.2:3479"),
+        ("['192.0.2.1:3478']", "0.0.0.0:3479"),
+        ("['192.0.2.1:3478']", "192.0.2.1:3479"),
+        ("['192.0.2.1:3478']", "192.0.2.2:3478"),
+        ("['192.0.2.1:3478']", "192.0.2.2:0"),
+        ("['192.0.2.1:3478']", "[2001:db8::2]:3479"),
+        ("['192.0.2.1:3478', '192.0.2.3:3478']", "192.0.2.2:3479"),
+    ] {
+        let expected = format!(
+            "relay.toml:3: stun.alternate: {alternate} needs one address of its family in stun.listen that differs in both \
+             address and port; wildcards and port 0 do not do"
+        );
+        assert_problem(with(listen, alternate), &expected);
+    }
+    assert_problem(
+        with("['192.0.2.1:3478']", "192.0.2.2:3479', '192.0.2.3:3479"),
+        "relay.toml:3: stun.alternate: found ['192.0.2.2:3479', '192.0.2.3:3479'], allowed: a list of IP addresses with \
+         ports such as [\"203.0.113.8:3479\"], one for a family at most",
+    );
 }

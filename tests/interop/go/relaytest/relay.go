@@ -44,6 +44,10 @@ type Options struct {
 	Host string
 	// ListenSTUN is the address the STUN server binds. Empty means Host.
 	ListenSTUN string
+	// AlternateSTUN is the second address of the STUN server, of the same family. Empty means none. Ours only.
+	AlternateSTUN string
+	// STUNSettings are lines of the configuration file's [stun] besides. Ours only.
+	STUNSettings string
 	// PrivateKey is written to the key file before the relay starts. A zero key leaves the file out, and
 	// the relay has to make it.
 	PrivateKey key.NodePrivate
@@ -65,6 +69,8 @@ type Relay struct {
 	// only instead of TLS; Port80 the one that leads to HTTPS.
 	Addr, Plain, Port80 netip.AddrPort
 	STUN                netip.AddrPort
+	// AlternateSTUN is the second address of the STUN server, with a port of its own.
+	AlternateSTUN netip.AddrPort
 	// Cert is the self-signed leaf certificate.
 	Cert *x509.Certificate
 	// KeyFile holds the relay's private key in derper's format.
@@ -144,6 +150,14 @@ func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip
 	if !o.SelfSigned {
 		settings += fmt.Sprintf("\ncert = %q\nkey = %q", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 	}
+	alternates := "[]"
+	if o.AlternateSTUN != "" {
+		second := netip.MustParseAddr(o.AlternateSTUN)
+		for r.AlternateSTUN.Port() == 0 || r.AlternateSTUN.Port() == stun.Port() {
+			r.AlternateSTUN = netip.AddrPortFrom(second, freePort(t, "udp", second))
+		}
+		alternates = fmt.Sprintf("[%q]", r.AlternateSTUN)
+	}
 	r.ConfigFile = filepath.Join(dir, "relay.toml")
 	config := fmt.Sprintf(`hostname = %q
 listen = %q
@@ -152,6 +166,8 @@ key_file = %q
 
 [stun]
 listen = [%q]
+alternate = %s
+%s
 
 [admin]
 listen = %q
@@ -163,7 +179,7 @@ unpublished_names = %s
 [http]
 redirect_listen = %q
 home = %q
-`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, r.admin,
+`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, alternates, o.STUNSettings, r.admin,
 		list(o.BootstrapDNS), list(o.UnpublishedDNS), r.Port80, cmp.Or(o.Home, "page"))
 	if r.Addr.Addr().IsLoopback() || len(o.Proxies) > 0 {
 		config += fmt.Sprintf("listen = %q\nproxies = %s\n", r.Plain, list(o.Proxies))
@@ -172,10 +188,10 @@ home = %q
 		// The address of a client is told in the log only.
 		config += "[log]\nlevel = \"debug\"\n"
 	}
+	r.args = []string{"--config", r.ConfigFile}
 	if err := os.WriteFile(r.ConfigFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.args = []string{"--config", r.ConfigFile}
 	r.ready = func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/readyz", r.admin), nil)
 		if err != nil {

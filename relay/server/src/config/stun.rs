@@ -1,0 +1,83 @@
+//! The settings of STUN.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+};
+
+use service::config::{Choice, Reader};
+use stun::{Clients, Policy, Settings};
+
+use super::{DEV_ALLOWED, is_loopback, keys};
+
+/// The standard port of STUN (RFC 8489 section 8).
+const STUN_PORT: u16 = 3478;
+
+/// Answers a second that a source may be allowed. More than a server has for all sources together is no limit.
+const RATE_MAX: u32 = 1_000_000;
+
+/// Reads the settings of STUN; those of a trial run are confined to loopback.
+pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Settings {
+    let listen = listen(reader, dev);
+    let alternates = alternates(reader, dev, &listen);
+    let (rate, discovery_rate) = (Policy::DEFAULT_RATE, Policy::DEFAULT_DISCOVERY_RATE);
+    let Answered(clients) = reader.key(keys::STUN_CLIENTS).or(Answered(Clients::All));
+    let rate = NonZeroU32::new(reader.key(keys::STUN_RATE).within(0..=RATE_MAX).or(rate.get()));
+    let discovery = reader.key(keys::STUN_DISCOVERY_RATE).within(1..=RATE_MAX).or(discovery_rate.get());
+    let discovery_rate = NonZeroU32::new(discovery).unwrap_or(discovery_rate);
+    Settings { listen, alternates, policy: Policy { clients, rate, discovery_rate } }
+}
+
+fn listen(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
+    let lookup = reader.key(keys::STUN_LISTEN);
+    let on = |ip: IpAddr| SocketAddr::new(ip, STUN_PORT);
+    if dev {
+        lookup
+            .matching(DEV_ALLOWED, |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback))
+            .or(vec![on(Ipv4Addr::LOCALHOST.into())])
+    } else {
+        lookup.or(vec![on(Ipv4Addr::UNSPECIFIED.into()), on(Ipv6Addr::UNSPECIFIED.into())])
+    }
+}
+
+/// Second addresses. A client must know which addresses answer it, so neither the first nor the second is a wildcard.
+fn alternates(reader: &mut Reader<'_>, dev: bool, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    const ALLOWED: &str =
+        "a list of IP addresses with ports such as [\"203.0.113.8:3479\"], one for a family at most";
+    let lookup = reader.key(keys::STUN_ALTERNATE);
+    let allowed = if dev { DEV_ALLOWED } else { ALLOWED };
+    let list = lookup
+        .matching(allowed, move |list: &Vec<SocketAddr>| {
+            let one_each =
+                |is_family: fn(&SocketAddr) -> bool| list.iter().filter(|a| is_family(a)).count() <= 1;
+            one_each(SocketAddr::is_ipv4)
+                && one_each(SocketAddr::is_ipv6)
+                && (!dev || list.iter().copied().all(is_loopback))
+        })
+        .or(Vec::new());
+    for second in &list {
+        let mut family = listen.iter().filter(|first| first.is_ipv4() == second.is_ipv4());
+        let (first, others) = (family.next(), family.next());
+        let suits = |first: &SocketAddr| {
+            let given = [first, second].iter().all(|a| !a.ip().is_unspecified() && a.port() != 0);
+            given && first.ip() != second.ip() && first.port() != second.port()
+        };
+        if others.is_some() || !first.is_some_and(suits) {
+            let why = format!(
+                "{second} needs one address of its family in stun.listen that differs in both address and port; wildcards \
+                 and port 0 do not do"
+            );
+            reader.conflict(keys::STUN_ALTERNATE, why);
+        }
+    }
+    list
+}
+
+/// [`Clients`] as a setting.
+#[derive(Clone, Copy, PartialEq)]
+struct Answered(Clients);
+
+impl Choice for Answered {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("all", Self(Clients::All)), ("tailscale", Self(Clients::Tailscale))];
+}
