@@ -15,8 +15,8 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use relay::{
-    Addresses, Identity, Server,
-    config::{CONFIG_VARIABLE, Config, VARIABLE_PREFIX, keys},
+    Addresses, Identity, Server, StunServer,
+    config::{CONFIG_VARIABLE, Config, Log, StunOnly, VARIABLE_PREFIX, keys},
     derpmap::Advertised,
     identity,
 };
@@ -61,6 +61,9 @@ struct Run {
     /// A trial on this machine: loopback only, port 3340, a throw-away key and certificate; prints a DERP map to try
     #[arg(long)]
     dev: bool,
+    /// STUN and no relay: no TLS listener, no key; takes the settings [stun], [admin] and [log]
+    #[arg(long, conflicts_with_all = ["dev", "listen", "hostname", "cert", "key", "key_file"])]
+    stun_only: bool,
 }
 
 /// Settings are text here and read by the configuration, which reports a wrong one with all others.
@@ -144,6 +147,15 @@ impl Run {
     fn read(&self) -> Result<(Config, Resolved), Problems> {
         Config::read(&self.settings.sources(), self.dev)
     }
+
+    fn read_stun_only(&self) -> Result<(StunOnly, Resolved), Problems> {
+        StunOnly::read(&self.settings.sources())
+    }
+
+    /// The settings of whatever is to run.
+    fn resolve(&self) -> Result<Resolved, Problems> {
+        if self.stun_only { Ok(self.read_stun_only()?.1) } else { Ok(self.read()?.1) }
+    }
 }
 
 impl Settings {
@@ -165,14 +177,14 @@ impl Settings {
 }
 
 fn check_config(run: &Run) -> Result<(), Failure> {
-    let (_, resolved) = run.read()?;
+    let resolved = run.resolve()?;
     warn(&resolved);
     print("the configuration is valid\n")?;
     Ok(())
 }
 
 fn print_config(run: &Run) -> Result<(), Failure> {
-    let (_, resolved) = run.read()?;
+    let resolved = run.resolve()?;
     warn(&resolved);
     print(&resolved.to_toml())?;
     Ok(())
@@ -190,12 +202,34 @@ fn keygen(file: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn start(run: &Run) -> Result<(), Failure> {
-    let (config, resolved) = run.read()?;
-    logs::init(config.log.format, config.log.level).context("cannot set up logs")?;
+    if run.stun_only {
+        let (config, resolved) = run.read_stun_only()?;
+        start_logs(&config.log, &resolved)?;
+        serve_stun_only(&config)?;
+    } else {
+        let (config, resolved) = run.read()?;
+        start_logs(&config.log, &resolved)?;
+        serve(&config)?;
+    }
+    Ok(())
+}
+
+fn start_logs(log: &Log, resolved: &Resolved) -> anyhow::Result<()> {
+    logs::init(log.format, log.level).context("cannot set up logs")?;
     for warning in resolved.warnings() {
         tracing::warn!("{warning}");
     }
-    serve(&config)?;
+    Ok(())
+}
+
+fn serve_stun_only(config: &StunOnly) -> anyhow::Result<()> {
+    let shutdown = Shutdown::install().context("cannot catch signals")?;
+    let server = StunServer::bind(config)?;
+    let (version, stun) = (env!("CARGO_PKG_VERSION"), server.stun_addresses());
+    let admin = server.admin_address().context("the admin listener has no address")?;
+    tracing::info!(version, ?stun, admin = admin.map(display), "listening");
+    server.run(shutdown.requested())?;
+    tracing::info!("stopped");
     Ok(())
 }
 

@@ -20,7 +20,10 @@ use wire::key::NodePrivate;
 mod http;
 mod stun;
 
-pub use http::{BootstrapDns, Home, Http};
+pub use self::{
+    http::{BootstrapDns, Home, Http},
+    stun::StunOnly,
+};
 
 /// What the environment variables of all settings begin with.
 pub const VARIABLE_PREFIX: &str = "TOWPATH";

@@ -293,7 +293,7 @@ fn set_options(socket: &tokio::net::TcpStream) -> io::Result<()> {
 }
 
 /// Binds a TCP listener. `[::]` takes IPv4 as well.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;

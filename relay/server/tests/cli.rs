@@ -4,8 +4,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
@@ -347,10 +347,10 @@ impl Drop for Relay {
     }
 }
 
-/// The address behind `name=` in a line of the log.
+/// The address behind `name=` in a line of the log, the first of a list.
 fn address_in(line: &str, name: &str) -> SocketAddr {
     let field = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('=')).unwrap();
-    field.trim_matches(['[', ']']).parse().unwrap()
+    field.trim_matches(['[', ']', ',']).parse().unwrap()
 }
 
 fn pin_of(certificate: &Path) -> String {
@@ -389,6 +389,62 @@ fn a_trial_runs_and_prints_a_map_that_leads_to_it() {
     assert!(out.contains(&map.to_headscale_yaml()), "{out}");
     assert!(out.contains(&format!("curl http://{admin}/metrics\n")), "{out}");
     assert_eq!(fs::read_dir(&cli.directory).unwrap().count(), 1, "a trial leaves no files");
+}
+
+/// No key, no certificate, no name: what runs is STUN, and what tells of it.
+#[test]
+fn stun_alone_runs_without_a_key_and_tells_of_itself() {
+    let cli = Cli::new();
+    cli.write("stun.toml", "stun.listen = ['127.0.0.1:0', '[::1]:0']\nadmin.listen = '127.0.0.1:0'\n");
+    let args = ["--stun-only", "--config", "stun.toml"];
+    cli.run(&[&["check-config"], &args[..]].concat()).assert_success("the configuration is valid\n");
+    let printed = cli.run(&[&["print-config"], &args[..]].concat()).out;
+    assert!(
+        printed.starts_with("[stun]\nlisten = [\"127.0.0.1:0\", \"[::1]:0\"]  # stun.toml:1\n"),
+        "{printed}"
+    );
+
+    let (relay, listening) = Relay::start(&cli, &args);
+    let (stun, admin) = (address_in(&listening, "stun"), address_in(&listening, "admin"));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    client.send_to(&request, stun).unwrap();
+    assert_eq!(client.recv_from(&mut [0; 64]).unwrap(), (32, stun));
+
+    assert!(get(admin, "/healthz").ends_with("ok\n"));
+    assert!(get(admin, "/readyz").ends_with("ready\n"));
+    let metrics = get(admin, "/metrics");
+    assert!(metrics.contains("towpath_stun_answers_total{answer=\"standard\"} 1\n"), "{metrics}");
+    assert!(!metrics.contains("derp_"), "{metrics}");
+    assert_eq!(relay.stop(), (Some(0), String::new()));
+    assert_eq!(fs::read_dir(&cli.directory).unwrap().count(), 1, "STUN alone leaves no files");
+}
+
+#[test]
+fn stun_alone_refuses_what_a_relay_needs() {
+    let cli = Cli::new();
+    for relays in
+        [&["--hostname", "a.example"][..], &["--key-file", "a"], &["--listen", "[::]:443"], &["--dev"]]
+    {
+        let outcome = cli.run(&[&["check-config", "--stun-only"], relays].concat());
+        assert_eq!(outcome.code, Some(2), "{relays:?}");
+        assert!(outcome.err.contains("cannot be used with"), "{}", outcome.err);
+    }
+    cli.run(&["--stun-only", "--stun-listen", ""]).assert_failure(
+        2,
+        "towpath-relay: 1 problem in the configuration\n  --stun-listen: stun.listen: is empty, and with --stun-only there is \
+         nothing else to do\n",
+    );
+}
+
+/// What an HTTP/1.1 server answers.
+fn get(server: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(server).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]

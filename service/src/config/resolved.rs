@@ -59,7 +59,8 @@ impl Resolved {
             }
             written.push(table);
             if !table.is_empty() {
-                push(&mut out, format_args!("\n[{table}]\n"));
+                let gap = if out.is_empty() { "" } else { "\n" };
+                push(&mut out, format_args!("{gap}[{table}]\n"));
             }
             for setting in &self.settings {
                 let (of, name) = split(setting.path);

@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"tailscale.com/net/netcheck"
+	"tailscale.com/net/netmon"
 	"tailscale.com/net/stun"
+	"tailscale.com/tailcfg"
 
 	"towpath.invalid/interop/relaytest"
 )
@@ -259,4 +262,35 @@ func run(t *testing.T, program string, args ...string) string {
 		t.Fatalf("%s: %v\n%s", program, err, out)
 	}
 	return string(out)
+}
+
+// The stock network check measures a host that only does STUN, and tells its address from it.
+func TestSTUNOnly(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{STUNOnly: true})
+	if relay.Stock {
+		t.Skip("derper is no such host")
+	}
+	client := &netcheck.Client{NetMon: netmon.NewStatic(), Logf: t.Logf, SkipExternalNetwork: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if err := client.Standalone(ctx, "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	region := relay.Region()
+	node := region.Nodes[0]
+	region.Nodes = []*tailcfg.DERPNode{{
+		Name: node.Name, RegionID: node.RegionID, HostName: node.HostName, IPv4: node.IPv4, IPv6: "none",
+		STUNPort: node.STUNPort, STUNOnly: true,
+	}}
+	report, err := client.GetReport(ctx, &tailcfg.DERPMap{Regions: map[int]*tailcfg.DERPRegion{region.RegionID: region}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !report.UDP || report.GlobalV4.Addr() != netip.MustParseAddr("127.0.0.1") || report.RegionLatency[region.RegionID] <= 0 {
+		t.Errorf("report %+v", report)
+	}
+	if conn, err := net.Dial("tcp", relay.Addr.String()); err == nil {
+		conn.Close()
+		t.Error("there is a TLS listener")
+	}
 }

@@ -1,20 +1,49 @@
-//! The settings of STUN.
+//! The settings of STUN, and the whole configuration of a host that does nothing else.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
 };
 
-use service::config::{Choice, Reader};
+use service::config::{Choice, Problems, Reader, Resolved, Sources};
 use stun::{Clients, Policy, Settings};
 
-use super::{DEV_ALLOWED, is_loopback, keys};
+use super::{CONFIG_VARIABLE, DEV_ALLOWED, Log, admin, is_loopback, keys};
 
 /// The standard port of STUN (RFC 8489 section 8).
 const STUN_PORT: u16 = 3478;
 
 /// Answers a second that a source may be allowed. More than a server has for all sources together is no limit.
 const RATE_MAX: u32 = 1_000_000;
+
+/// What `--stun-only` runs with: STUN without a relay, for a host that has addresses to spare and no key.
+#[derive(Clone, Debug)]
+pub struct StunOnly {
+    /// What is listened on, one address at least, and who is answered.
+    pub stun: Settings,
+    /// The loopback TCP address for metrics and health; `None` for none.
+    pub admin: Option<SocketAddr>,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+impl StunOnly {
+    /// Reads the whole configuration. A setting of the relay is an unknown key.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, at once.
+    pub fn read(sources: &Sources) -> Result<(Self, Resolved), Problems> {
+        let mut reader = Reader::new(sources);
+        reader.accept_variable(CONFIG_VARIABLE);
+        let config =
+            Self { stun: read(&mut reader, false), admin: admin(&mut reader), log: Log::read(&mut reader) };
+        if config.stun.listen.is_empty() {
+            reader.conflict(keys::STUN_LISTEN, "is empty, and with --stun-only there is nothing else to do");
+        }
+        Ok((config, reader.finish()?))
+    }
+}
 
 /// Reads the settings of STUN; those of a trial run are confined to loopback.
 pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Settings {

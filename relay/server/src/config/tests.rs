@@ -382,3 +382,19 @@ fn a_second_stun_address_goes_with_a_first_one() {
          ports such as [\"203.0.113.8:3479\"], one for a family at most",
     );
 }
+
+#[test]
+fn stun_alone_needs_nothing_and_knows_no_relay() {
+    let read = |text: &str| StunOnly::read(&Sources::new(VARIABLE_PREFIX).text("stun.toml", text));
+    let (config, resolved) = read("").unwrap();
+    assert_eq!(config.stun.listen.len(), 2);
+    assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    assert!(!resolved.to_toml().contains("hostname"), "{}", resolved.to_toml());
+    let problems = read("hostname = 'a.example'\nstun.listen = []").expect_err("two mistakes").to_string();
+    for expected in [
+        "stun.toml:1: hostname: unknown key; allowed here: [stun], [admin], [log]",
+        "stun.toml:2: stun.listen: is empty, and with --stun-only there is nothing else to do",
+    ] {
+        assert!(problems.contains(expected), "{problems}");
+    }
+}

@@ -48,6 +48,8 @@ type Options struct {
 	AlternateSTUN string
 	// STUNSettings are lines of the configuration file's [stun] besides. Ours only.
 	STUNSettings string
+	// STUNOnly leaves out everything but STUN. Ours only.
+	STUNOnly bool
 	// PrivateKey is written to the key file before the relay starts. A zero key leaves the file out, and
 	// the relay has to make it.
 	PrivateKey key.NodePrivate
@@ -189,6 +191,11 @@ home = %q
 		config += "[log]\nlevel = \"debug\"\n"
 	}
 	r.args = []string{"--config", r.ConfigFile}
+	if o.STUNOnly {
+		from, to := strings.Index(config, "[stun]"), strings.Index(config, "[bootstrap_dns]")
+		config = config[from:to]
+		r.args = append(r.args, "--stun-only")
+	}
 	if err := os.WriteFile(r.ConfigFile, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,85 @@
+//! STUN without a relay: no TLS, no key, and the same admin listener.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use prometheus::Registry;
+use service::admin::{Admin, Readiness};
+
+use crate::config::StunOnly;
+use crate::metrics::StunScrape;
+use crate::server::{BindError, RunError, listen};
+
+/// How often it is looked whether the thread that serves is still there. It ends by itself only if the kernel fails it.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A STUN server and its admin listener with their sockets bound and nothing running.
+#[derive(Debug)]
+pub struct StunServer {
+    stun: stun::Server,
+    admin: Option<TcpListener>,
+}
+
+impl StunServer {
+    /// Binds every socket that the configuration names.
+    ///
+    /// # Errors
+    ///
+    /// See [`BindError`]: each says which address of which listener is at fault.
+    pub fn bind(config: &StunOnly) -> Result<Self, BindError> {
+        let stun = stun::Server::bind(&config.stun)?;
+        let tcp =
+            |address| listen(address).map_err(|reason| BindError::Tcp { what: "admin", address, reason });
+        Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
+    }
+
+    /// Where STUN is answered.
+    #[must_use]
+    pub fn stun_addresses(&self) -> Vec<SocketAddr> {
+        self.stun.local_addrs()
+    }
+
+    /// Where metrics and health are; `None` when they are off.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not say.
+    pub fn admin_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.admin.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// Runs until `shutdown` completes.
+    ///
+    /// # Errors
+    ///
+    /// See [`RunError`].
+    pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let Self { stun, admin } = self;
+        let stun = stun.spawn()?;
+        let registry = Registry::new();
+        registry.register(Box::new(StunScrape::new(stun.counters())?))?;
+        service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
+        let readiness = Readiness::new();
+        let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
+        readiness.ready();
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            tokio::select! {
+                () = shutdown => {}
+                () = ended(&stun) => {}
+            }
+        });
+        readiness.draining();
+        let outcome = stun.stop().map_err(RunError::Stun);
+        drop(admin);
+        outcome
+    }
+}
+
+/// Completes when the server's thread has ended.
+async fn ended(stun: &stun::Running) {
+    while stun.is_alive() {
+        tokio::time::sleep(CHECK_INTERVAL).await;
+    }
+}
