@@ -142,18 +142,19 @@ impl Listener {
         }
     }
 
-    /// Serves the socket for a bounded time.
-    pub(crate) fn take_turn(&mut self, now: Instant, service: &mut Service, counters: &Counters) {
+    /// Serves the socket for a bounded time. Returns how many datagrams it held.
+    pub(crate) fn take_turn(&mut self, now: Instant, service: &mut Service, counters: &Counters) -> usize {
         let was_resting = match self.state {
-            State::Idle => return,
-            State::Resting(until) if now < until => return,
+            State::Idle => return 0,
+            State::Resting(until) if now < until => return 0,
             State::Resting(_) => true,
             State::Ready => false,
         };
         self.state = State::Ready;
+        let mut found = 0;
         for _ in 0..BATCHES_PER_TURN {
             match self.serve_batch(now, service, counters) {
-                Ok(()) => {}
+                Ok(datagrams) => found += datagrams,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.state = State::Idle;
                     break;
@@ -169,10 +170,11 @@ impl Listener {
                 }
             }
         }
+        found
     }
 
-    /// Reads one batch and answers its requests. An error is one of reading.
-    fn serve_batch(&self, now: Instant, service: &mut Service, counters: &Counters) -> io::Result<()> {
+    /// Reads one batch and answers its requests. Returns its length; an error is one of reading.
+    fn serve_batch(&self, now: Instant, service: &mut Service, counters: &Counters) -> io::Result<usize> {
         let Service { rules, requests, responses, detour } = service;
         let site =
             self.quartet.as_ref().map(|quartet| Site { origins: &quartet.origins, asked: quartet.own });
@@ -204,7 +206,7 @@ impl Listener {
             }
         }
         count(&self.socket.send(responses), counters);
-        Ok(())
+        Ok(requests.len())
     }
 }
 

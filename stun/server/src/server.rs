@@ -2,16 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use stun_proto::Origins;
-use udp::BatchSocket;
+use udp::{BATCH_MAX, BatchSocket};
 
 use crate::counters::Counters;
 use crate::listener::{Listener, Quartet, Service};
@@ -19,6 +20,13 @@ use crate::settings::{Policy, Settings};
 
 /// The event that ends the thread. The other tokens are indices of listeners.
 const STOP: Token = Token(usize::MAX);
+
+/// A turn that found so many datagrams is followed by a pause, in which more gather: a wake-up and its system calls then
+/// serve more of them. It goes on while 25,000 or more come in a second; fewer are answered at once. A turn that found
+/// more has no time to lose.
+const GATHERED: RangeInclusive<usize> = 4..=BATCH_MAX;
+/// That pause. The kernel adds its timer slack, 50 µs.
+const GATHER: Duration = Duration::from_micros(100);
 
 /// A STUN server that is bound and not yet running. Datagrams wait in its sockets' buffers.
 #[derive(Debug)]
@@ -136,7 +144,11 @@ impl Server {
     fn run(mut self, mut poll: Poll) -> io::Result<()> {
         let mut events = Events::with_capacity(self.listeners.len() + 1);
         let mut service = Service::new(&self.policy, Instant::now(), self.does_discovery);
+        let mut found = 0;
         loop {
+            if GATHERED.contains(&found) {
+                thread::sleep(GATHER);
+            }
             let now = Instant::now();
             let patience = self.listeners.iter().filter_map(|listener| listener.patience(now)).min();
             match poll.poll(&mut events, patience) {
@@ -150,9 +162,8 @@ impl Server {
                 }
             }
             let now = Instant::now();
-            for listener in &mut self.listeners {
-                listener.take_turn(now, &mut service, &self.counters);
-            }
+            let turns = self.listeners.iter_mut();
+            found = turns.map(|listener| listener.take_turn(now, &mut service, &self.counters)).sum();
         }
     }
 }
