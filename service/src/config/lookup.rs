@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
                 _ => self.problems.push(Problem::Unknown {
                     origin: file.origin(name.span()),
                     hint: self.hint(&path, prefix),
-                    key: path,
+                    key: shown(&path),
                 }),
             }
         }
@@ -177,9 +177,10 @@ impl<'a> Reader<'a> {
         known.extend(self.known_variables.iter().cloned());
         let unknown = self.sources.variables.keys().filter(|name| !known.contains(name));
         unknown
-            .map(|name| match closest(name, known.iter().map(String::as_str)) {
-                Some(near) => format!("{name} is not a setting and is ignored; did you mean {near}?"),
-                None => format!("{name} is not a setting and is ignored"),
+            .map(|name| {
+                let near = closest(name, known.iter().map(String::as_str));
+                let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+                format!("{} is not a setting and is ignored{hint}", shown(name))
             })
             .collect()
     }
@@ -310,7 +311,7 @@ fn bare_or_quoted(name: &str) -> String {
     if bare { name.into() } else { super::value::quote(name) }
 }
 
-/// An offending value as a message repeats it: one line, of bounded length, never a secret.
+/// What a message repeats of the input, be it a value or a name: one line, of bounded length, never a secret.
 fn shown(text: &str) -> String {
     if text.to_ascii_lowercase().contains(SECRET_MARK) {
         return "a private key".into();

@@ -391,6 +391,10 @@ fn secrets_are_never_shown() {
         "app.toml:1: secret: found a value that is not shown, allowed: text of 4 letters",
     );
     assert_problem("port = \"PrivKey:0102\"", "app.toml:1: port: found a private key, allowed: 1 to 1023");
+    for swapped in ["\"privkey:0102\" = \"secret\"", "'PrivKey:0102'.secret = 1"] {
+        let [problem] = &problems(&of_file(swapped))[..] else { panic!("one problem") };
+        assert!(problem.starts_with("app.toml:1: a private key: unknown key; allowed here: "), "{problem}");
+    }
     for broken in
         ["secret = \"hunter2", "secret = hunter2", "secret = \"hunter2\" hunter2", "secret = [hunter2"]
     {
@@ -402,14 +406,20 @@ fn secrets_are_never_shown() {
 
 #[test]
 fn unknown_variables_are_warnings() {
-    let variables =
-        [("APP_SERVICE_HOST", "10.0.0.1"), ("APP_PROT", "1"), ("APP_CONFIG", "x"), ("APPLE", "1")];
+    let variables = [
+        ("APP_SERVICE_HOST", "10.0.0.1"),
+        ("APP_PROT", "1"),
+        ("APP_CONFIG", "x"),
+        ("APPLE", "1"),
+        ("APP_\x1b[2J", ""),
+    ];
     let sources = Sources::new("APP").variables(variables);
     let mut reader = Reader::new(&sources);
     reader.accept_variable("APP_CONFIG");
     let _: u16 = reader.key(PORT).or(1);
     let resolved = reader.finish().unwrap();
     let expected = [
+        "APP_ [2J is not a setting and is ignored",
         "APP_PROT is not a setting and is ignored; did you mean APP_PORT?",
         "APP_SERVICE_HOST is not a setting and is ignored",
     ];
