@@ -160,6 +160,11 @@ impl Lane {
 
     /// Puts `older` back in front of what has come since.
     fn restore(&mut self, mut older: Self, pool: &mut BufferPool) {
+        // All of it was sent: how long that had waited says nothing of what has come since.
+        if older.is_empty() {
+            pool.give(older.buffer);
+            return;
+        }
         if self.is_empty() {
             pool.give(std::mem::replace(self, older).buffer);
             return;

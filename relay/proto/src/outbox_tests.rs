@@ -107,6 +107,22 @@ fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
 }
 
 #[test]
+fn what_comes_while_its_lane_is_sent_is_as_young_as_it_is() {
+    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    push(&mut outbox, at(0), &packet(1, 0, true), &mut drops);
+    push(&mut outbox, at(0), &packet(2, 40, false), &mut drops);
+    // The disco frame is sent, then the socket is full; meanwhile another comes.
+    let batch = outbox.take(at(150), &LIMITS, &mut drops).expect("two frames");
+    let (sent, rest) = drain(batch, 10, 1);
+    assert_eq!(sent, [1]);
+    push(&mut outbox, at(150), &packet(3, 0, true), &mut drops);
+    outbox.give_back(rest, &LIMITS, &mut pool, &mut drops);
+    let batch = outbox.take(at(200), &LIMITS, &mut drops).expect("what came at 150 ms");
+    assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40)]);
+    assert_eq!(drain(batch, 9999, 9).0, [3]);
+}
+
+#[test]
 fn control_frames_are_bounded_and_do_not_age() {
     let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
     let pong = ServerFrame::Pong([1; 8]);
