@@ -85,10 +85,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
             let stopped = stream.advance();
             let owed = std::mem::take(&mut stream.records.owed);
             stream.io.write_all(&owed).await?;
-            match stopped? {
+            let stopped = stopped?;
+            match stopped {
                 Stopped::Handshaking => {}
-                Stopped::Closed => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Stopped::Open | Stopped::Broken => {
+                Stopped::Closed if stream.state().is_handshaking() => {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+                Stopped::Open | Stopped::Broken | Stopped::Closed => {
+                    // A peer that sends all it has with its last flight may close with it, and still wants its answer.
+                    stream.ended = stopped == Stopped::Closed;
                     stream.io.flush().await?;
                     return Ok(stream);
                 }

@@ -94,6 +94,37 @@ async fn connect(version: &'static SupportedProtocolVersion) -> (Oracle, Server)
     (oracle, server.await.unwrap().unwrap())
 }
 
+#[tokio::test]
+async fn a_client_that_closes_with_its_last_flight_is_heard_and_answered() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let (client, server) = configs(version);
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let connection = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut oracle = Oracle { connection, io: near, plaintext: Vec::new() };
+        let handshake = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap());
+        let server = tokio::spawn(async {
+            let mut server = handshake.await.unwrap();
+            let mut request = Vec::new();
+            server.read_to_end(&mut request).await.unwrap();
+            server.write_all(b"answer").await.unwrap();
+            server.flush().await.unwrap();
+            request
+        });
+        oracle.send().await;
+        assert!(oracle.receive().await);
+        // In TLS 1.2 the client may send data once the server has finished, in TLS 1.3 with its own Finished.
+        while oracle.connection.is_handshaking() {
+            oracle.send().await;
+            assert!(oracle.receive().await);
+        }
+        oracle.connection.writer().write_all(b"request").unwrap();
+        oracle.connection.send_close_notify();
+        oracle.send().await;
+        assert_eq!(oracle.read_exact(6).await, b"answer");
+        assert_eq!(server.await.unwrap(), b"request");
+    }
+}
+
 fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 % 251) as u8).collect()
 }
