@@ -4,60 +4,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{PATIENCE, Relay, packet, trusting_anyone};
-use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::ServerName;
+use common::login::{Stream, client_info, secured, upgraded};
+use common::sweep::expect_service;
+use common::{PATIENCE, Relay, trusting_anyone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use wire::derp::HEADER_LEN;
-use wire::derp::info::ClientInfo;
-use wire::key::{NodePrivate, NodePublic};
-
-type Stream = tls::Stream<TcpStream, UnbufferedClientConnection>;
-
-/// A TLS connection on which nothing has been said.
-async fn handshake(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> Stream {
-    let socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let connection = UnbufferedClientConnection::new(config.clone(), name).expect("a client");
-    Stream::handshake(socket, connection).await.expect("a handshake")
-}
-
-/// A TLS connection on which a non-fast-start upgrade was answered, and the relay's key.
-async fn upgraded(relay: &Relay, config: &Arc<rustls::ClientConfig>) -> (Stream, NodePublic) {
-    let mut stream = handshake(relay, config).await;
-    stream
-        .write_all(b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n")
-        .await
-        .expect("a request");
-    stream.flush().await.expect("a request");
-    let mut answer = Vec::new();
-    let end = loop {
-        assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0);
-        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n")
-            && answer.len() >= end + 4 + HEADER_LEN + 40
-        {
-            break end + 4;
-        }
-    };
-    assert!(answer.starts_with(b"HTTP/1.1 101 "));
-    let (key, rest) = NodePublic::split_from(&answer[end + HEADER_LEN + 8..]).expect("a ServerKey");
-    assert!(rest.is_empty());
-    (stream, key)
-}
-
-/// A login's ClientInfo frame for the relay with `key`.
-fn login(key: &NodePublic) -> Vec<u8> {
-    let mut frame = Vec::new();
-    ClientInfo { version: 2, ..ClientInfo::default() }.seal(
-        &NodePrivate::from_random([9; 32]),
-        key,
-        &[3; 24],
-        &mut frame,
-    );
-    frame
-}
 
 /// Sends `bytes` and waits for the relay to close, with or without an alert.
 async fn expect_close(mut stream: Stream, bytes: &[u8], what: &str) {
@@ -67,21 +19,14 @@ async fn expect_close(mut stream: Stream, bytes: &[u8], what: &str) {
     timeout(PATIENCE, closed).await.unwrap_or_else(|_| panic!("not closed: {what}"));
 }
 
-async fn expect_service(relay: &Relay) {
-    let (_, mut sender) = relay.client(101).await;
-    let (to, mut receiver) = relay.client(102).await;
-    sender.send(to, b"still here").await.expect("a packet goes out");
-    assert_eq!(packet(&mut receiver).await.1, b"still here");
-}
-
 #[tokio::test]
 async fn every_changed_byte_of_a_login_is_refused_and_counted() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
-    let (_, key) = upgraded(&relay, &config).await;
-    let golden = login(&key);
+    let (_, key) = upgraded(relay.addresses.tls, &config).await;
+    let golden = client_info(&key);
     for at in 0..golden.len() {
-        let (stream, _) = upgraded(&relay, &config).await;
+        let (stream, _) = upgraded(relay.addresses.tls, &config).await;
         let mut frame = golden.clone();
         // The top bit: a length with it is out of bounds at once, and not waited for.
         frame[at] ^= 0x80;
@@ -99,27 +44,11 @@ async fn every_changed_byte_of_a_login_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn every_truncation_of_a_login_is_let_go_when_the_client_leaves() {
-    let relay = Relay::start("");
-    let config = Arc::new(trusting_anyone());
-    let (_, key) = upgraded(&relay, &config).await;
-    let golden = login(&key);
-    for len in 0..golden.len() {
-        let (mut stream, _) = upgraded(&relay, &config).await;
-        stream.write_all(&golden[..len]).await.expect("the relay takes the bytes");
-        stream.shutdown().await.expect("the client leaves");
-    }
-    relay.wait("nobody is left at the door", |relay| relay.metric("towpath_pending_connections") <= 1);
-    assert_eq!(relay.metric("derp_current_connections"), 0);
-    expect_service(&relay).await;
-}
-
-#[tokio::test]
 async fn a_dripping_login_is_closed_at_its_deadline() {
     let relay = Relay::start("login.login_timeout = \"1s\"");
     let config = Arc::new(trusting_anyone());
-    let (mut stream, key) = upgraded(&relay, &config).await;
-    let frame = login(&key);
+    let (mut stream, key) = upgraded(relay.addresses.tls, &config).await;
+    let frame = client_info(&key);
     let dripping = async {
         for byte in frame {
             if stream.write_all(&[byte]).await.and(stream.flush().await).is_err() {
@@ -142,11 +71,11 @@ async fn a_connection_that_says_nothing_is_closed_before_tls_and_before_http() {
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     relay.wait("it is counted", |relay| refused(relay, "handshake_timeout") == 1);
     let config = Arc::new(trusting_anyone());
-    expect_close(handshake(&relay, &config).await, b"", "no request").await;
-    expect_close(handshake(&relay, &config).await, b"GET /derp HT", "half a request").await;
+    expect_close(secured(relay.addresses.tls, &config).await, b"", "no request").await;
+    expect_close(secured(relay.addresses.tls, &config).await, b"GET /derp HT", "half a request").await;
     // One request is no licence to stay.
     let probe = b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n";
-    expect_close(handshake(&relay, &config).await, probe, "no second request").await;
+    expect_close(secured(relay.addresses.tls, &config).await, probe, "no second request").await;
     relay.wait("they are counted", |relay| refused(relay, "http_timeout") == 3);
 }
 
@@ -170,8 +99,8 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
     for (what, bytes, reason) in cases {
         let name = format!("towpath_closed_total{{reason=\"{reason}\"}}");
         let before = relay.metric(&name);
-        let (stream, key) = upgraded(&relay, &config).await;
-        expect_close(stream, &[&login(&key), bytes].concat(), what).await;
+        let (stream, key) = upgraded(relay.addresses.tls, &config).await;
+        expect_close(stream, &[&client_info(&key), bytes].concat(), what).await;
         relay.wait(what, |relay| relay.metric(&name) == before + 1);
     }
     expect_service(&relay).await;
@@ -182,9 +111,9 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
 async fn frames_of_unknown_types_are_counted_from_the_first_byte_on() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
-    let (mut stream, key) = upgraded(&relay, &config).await;
+    let (mut stream, key) = upgraded(relay.addresses.tls, &config).await;
     let unknown = [&[0x7f, 0, 0, 0, 3][..], b"new", &[0, 0, 0, 0, 0], &[0x13, 0, 0, 0, 1, 9]].concat();
-    stream.write_all(&[&login(&key)[..], &unknown].concat()).await.expect("the relay takes the bytes");
+    stream.write_all(&[&client_info(&key)[..], &unknown].concat()).await.expect("the relay takes the bytes");
     stream.flush().await.expect("the relay takes the bytes");
     relay.wait("those behind the login are counted", |relay| relay.metric("derp_unknown_frames") == 3);
     // Before one that closes the connection, too.
@@ -206,7 +135,7 @@ async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
     assert_eq!(answer.first(), Some(&21), "an alert");
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"handshake\"}") == 1);
 
-    let stream = handshake(&relay, &Arc::new(trusting_anyone())).await;
+    let stream = secured(relay.addresses.tls, &Arc::new(trusting_anyone())).await;
     expect_close(stream, b"\x00\x01\x02 this is no request\r\n\r\n", "no HTTP").await;
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);
 }
@@ -217,7 +146,7 @@ async fn a_request_with_a_head_of_more_than_16_kib_is_refused() {
     let config = Arc::new(trusting_anyone());
     let request = |head: usize| format!("GET /derp/probe HTTP/1.1\r\nHost: x\r\nX: {:head$}\r\n\r\n", "");
     for (head, status) in [(15 << 10, "HTTP/1.1 200 "), (17 << 10, "HTTP/1.1 431 ")] {
-        let mut stream = handshake(&relay, &config).await;
+        let mut stream = secured(relay.addresses.tls, &config).await;
         stream.write_all(request(head).as_bytes()).await.expect("the relay takes the bytes");
         stream.flush().await.expect("the relay takes the bytes");
         let mut answer = [0; 13];

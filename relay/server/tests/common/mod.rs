@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod heap;
+pub(crate) mod login;
+pub(crate) mod sweep;
 pub(crate) mod websocket;
 
 use std::io::{Read, Write};
