@@ -11,9 +11,13 @@ TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 budgets foreign peers interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
 budgets foreign peers interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 
+# How long `make fuzz` takes for each target, and which ones; all unless given.
+SECONDS ?= 60
+TARGETS ?=
+
 PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto -p towpath-websocket
 
-.PHONY: help demo test check unit budgets loom foreign peers interop bench build docs
+.PHONY: help demo test check unit budgets loom foreign peers interop bench build docs fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,3 +64,6 @@ interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp
 
 bench: build ## What a packet and an idle connection cost (root; two cores to itself)
 	bench/run
+
+fuzz: ## Fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..."; needs a C++ compiler
+	fuzz/run $(SECONDS) $(TARGETS)

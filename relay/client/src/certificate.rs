@@ -66,8 +66,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The relay's key in the first good meta certificate of a chain.
-pub(crate) fn relay_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
+/// The relay's key in the first good meta certificate of a chain: what fast start needs, from bytes that nobody has
+/// vouched for yet.
+#[must_use]
+pub fn relay_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     chain.iter().find_map(|certificate| Fields::read(certificate)?.relay_key())
 }
 

@@ -45,7 +45,11 @@ pub(crate) fn request(host: &str, port: u16, fast_start: bool) -> String {
 }
 
 /// Reads a response that must be a 101. `received` holds what was read before; what follows the header stays there.
-pub(crate) async fn read_response(
+///
+/// # Errors
+///
+/// See [`UpgradeError`]. No more than 16 KiB and one read are held.
+pub async fn read_response(
     stream: &mut (impl AsyncRead + Unpin),
     received: &mut Vec<u8>,
 ) -> Result<(), UpgradeError> {

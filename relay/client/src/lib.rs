@@ -20,10 +20,11 @@ mod login;
 mod outgoing;
 mod trust;
 
+pub use certificate::relay_key;
 pub use client::{Client, Raw, Receiver, Sender};
 pub use dial::{CONNECT_TIMEOUT, DialError, Dialer, Step};
 pub use event::Event;
-pub use http::UpgradeError;
+pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};
 pub use login::LoginError;
 pub use outgoing::SendError;

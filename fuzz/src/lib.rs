@@ -1,0 +1,49 @@
+//! Fuzz targets: plain functions that take any bytes and panic where the program under test breaks a promise.
+//!
+//! "Does not panic" is the least of the promises. A decoder gives the same result however its input is cut, agrees with
+//! a second reading that is written for clarity instead of speed, and reads back what its encoder writes. The record
+//! layer hands on what was sealed and nothing else. A relay delivers or counts each packet, once and in order.
+//!
+//! The same functions run in two ways. `fuzz/tests/corpus.rs` gives them every file of the corpus and every truncation
+//! of it, as an ordinary test. `make fuzz` gives them to libFuzzer, which makes up more.
+
+mod bytes;
+mod certificate;
+mod config;
+mod derp_map;
+mod frames;
+mod http;
+mod keys;
+mod login;
+mod records;
+mod relaying;
+mod stun;
+mod websocket;
+
+/// A function to be fuzzed, and what it is called on the command line and in the corpus.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The name of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// The most bytes of an input that are of use. Longer ones repeat what shorter ones reach.
+    pub max_len: usize,
+    /// Panics when a promise is broken.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "certificate", max_len: 1024, run: certificate::relay_key_of },
+    Target { name: "client_frames", max_len: 2048, run: frames::from_client },
+    Target { name: "config", max_len: 1024, run: config::read },
+    Target { name: "derp_map", max_len: 2048, run: derp_map::read },
+    Target { name: "http_response", max_len: 1024, run: http::response },
+    Target { name: "keys", max_len: 128, run: keys::read },
+    Target { name: "login", max_len: 512, run: login::stream },
+    Target { name: "login_json", max_len: 512, run: login::json },
+    Target { name: "records", max_len: 512, run: records::both_ways },
+    Target { name: "relaying", max_len: 1024, run: relaying::operations },
+    Target { name: "server_frames", max_len: 2048, run: frames::from_server },
+    Target { name: "stun", max_len: 256, run: stun::messages },
+    Target { name: "websocket", max_len: 512, run: websocket::from_client },
+];

@@ -1,0 +1,241 @@
+//! What a relay owes: to each connection its frames in order, to each key its active connection.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use relay_proto::outbox::{DropReason, Limits, MAX_CONTROL};
+use relay_proto::presence::Departure;
+use relay_proto::session::PacketKind;
+use wire::derp::HEADER_LEN;
+use wire::derp::frame::ServerFrame;
+use wire::key::{KEY_LEN, NodePublic};
+use wire::time::Instant;
+
+pub(super) const LIMITS: Limits = Limits { bytes: 3000, disco_bytes: 600, age: Duration::from_millis(160) };
+
+/// A packet that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Packet {
+    pub(super) from: NodePublic,
+    pub(super) bytes: Vec<u8>,
+    pub(super) at: Instant,
+}
+
+impl Packet {
+    fn frame(&self) -> usize {
+        HEADER_LEN + KEY_LEN + self.bytes.len()
+    }
+}
+
+/// One lane of packets.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: VecDeque<Packet>,
+    /// What came while a write was at the others, and waits behind them.
+    meanwhile: VecDeque<Packet>,
+}
+
+fn bytes(packets: &VecDeque<Packet>) -> usize {
+    packets.iter().map(Packet::frame).sum()
+}
+
+/// What waits for one connection and what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    control: VecDeque<Vec<u8>>,
+    disco: Lane,
+    data: Lane,
+    /// A write is going on.
+    writing: bool,
+    /// Frames that the way out has taken and the client has not.
+    flying: VecDeque<Vec<u8>>,
+    /// Bytes of a frame that is being pushed.
+    pushing: usize,
+}
+
+impl Owed {
+    fn lane(&mut self, kind: PacketKind) -> (&mut Lane, usize) {
+        match kind {
+            PacketKind::Disco => (&mut self.disco, LIMITS.disco_bytes),
+            PacketKind::Other => (&mut self.data, LIMITS.bytes),
+        }
+    }
+
+    /// A packet is about to be pushed: what it drives out may be reported now.
+    pub(super) fn begin_push(&mut self, packet: &Packet) {
+        self.pushing = packet.frame();
+    }
+
+    /// The packet is in.
+    pub(super) fn end_push(&mut self, packet: Packet) {
+        self.pushing = 0;
+        let writing = self.writing;
+        let (lane, bound) = self.lane(PacketKind::of(&packet.bytes));
+        let queue = if writing { &mut lane.meanwhile } else { &mut lane.waiting };
+        queue.push_back(packet);
+        assert!(bytes(queue) <= bound || queue.len() == 1, "the lane keeps to its bound");
+    }
+
+    /// Whether there is room for another control frame.
+    pub(super) fn push_control(&mut self, frame: &ServerFrame<'_>) -> bool {
+        if self.control_bytes() >= MAX_CONTROL {
+            return false;
+        }
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        self.control.push_back(bytes);
+        true
+    }
+
+    fn control_bytes(&self) -> usize {
+        self.control.iter().map(Vec::len).sum()
+    }
+
+    /// A packet was dropped: the oldest of its lane, and for a reason.
+    pub(super) fn drop_packet(&mut self, now: Instant, reason: DropReason, kind: PacketKind, len: usize) {
+        let (pushing, writing) = (self.pushing, self.writing);
+        let (lane, bound) = self.lane(kind);
+        // While others are being written, only what came meanwhile is in the outbox.
+        let queue = if writing && pushing > 0 { &mut lane.meanwhile } else { &mut lane.waiting };
+        let before = bytes(queue);
+        let packet = queue.pop_front().expect("what is dropped was here");
+        assert_eq!(packet.bytes.len(), len, "the oldest goes");
+        match reason {
+            DropReason::QueueFull => {
+                assert!(before + pushing > bound, "{before} + {pushing} bytes are not too many");
+            }
+            DropReason::QueueAge => {
+                // An outbox measures age in sixteen steps.
+                assert!(now.since(packet.at) > LIMITS.age * 15 / 16, "{:?} is not old", now.since(packet.at));
+            }
+            DropReason::WriteError | DropReason::Gone => {}
+            DropReason::UnknownDestination => panic!("an outbox knows no destinations"),
+        }
+    }
+
+    pub(super) fn begin_write(&mut self) {
+        self.writing = true;
+    }
+
+    /// The way out takes the first frame of what waits: control first, then disco, then the rest.
+    pub(super) fn take_frame(&mut self, now: Instant, frame: &[u8]) {
+        self.flying.push_back(frame.to_vec());
+        if let Some(control) = self.control.pop_front() {
+            assert_eq!(control, frame, "control frames go first");
+            return;
+        }
+        let disco = self.disco.waiting.pop_front();
+        let packet = disco.or_else(|| self.data.waiting.pop_front()).expect("what is sent was here");
+        assert!(now.since(packet.at) <= LIMITS.age, "{:?} is too old", now.since(packet.at));
+        let mut expected = Vec::new();
+        ServerFrame::RecvPacket { from: packet.from, packet: &packet.bytes }.encode(&mut expected);
+        assert!(expected == frame, "packets of a kind leave in order");
+    }
+
+    /// The write is over; what came meanwhile is behind what it left. Where it failed, the control frames are lost; the
+    /// packets are reported.
+    pub(super) fn end_write(&mut self, failed: bool) {
+        self.writing = false;
+        if failed {
+            self.control.clear();
+        }
+        for lane in [&mut self.disco, &mut self.data] {
+            lane.waiting.append(&mut lane.meanwhile);
+        }
+    }
+
+    /// The client has a frame.
+    pub(super) fn receive(&mut self, frame: &ServerFrame<'_>) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        assert!(self.flying.pop_front() == Some(bytes), "frames arrive as they were sent");
+    }
+
+    /// Bytes that wait.
+    pub(super) fn waiting(&self) -> usize {
+        let packets = bytes(&self.disco.waiting) + bytes(&self.data.waiting);
+        self.control_bytes() + packets
+    }
+
+    /// The connection is closed. Control frames are not counted; no packet may be left.
+    pub(super) fn assert_closed(&self) {
+        assert!(
+            self.disco.waiting.is_empty() && self.data.waiting.is_empty(),
+            "a packet is neither here nor there"
+        );
+    }
+
+    pub(super) fn assert_bounds(&self) {
+        for (lane, bound) in [(&self.disco, LIMITS.disco_bytes), (&self.data, LIMITS.bytes)] {
+            assert!(bytes(&lane.waiting) <= bound || lane.waiting.len() == 1);
+        }
+    }
+}
+
+/// A connection of a key.
+#[derive(Debug)]
+struct Clone {
+    id: u64,
+    last_sent: u64,
+    /// How often it has become the active one by sending.
+    took_over: u32,
+}
+
+/// The connections of one key by upstream's rules, and whether they contest it by ours.
+#[derive(Debug, Default)]
+pub(super) struct Clones {
+    members: Vec<Clone>,
+    active: Option<u64>,
+    clock: u64,
+    contested: bool,
+}
+
+impl Clones {
+    pub(super) fn join(&mut self, id: u64) {
+        if let [alone] = &mut self.members[..] {
+            // Whoever is alone is taken to have sent.
+            self.clock = 1;
+            *alone = Clone { id: alone.id, last_sent: 1, took_over: 0 };
+        }
+        self.members.push(Clone { id, last_sent: 0, took_over: 0 });
+        self.active = Some(id);
+    }
+
+    /// Returns whether this shows that the key is contested: a connection has taken the place a second time.
+    pub(super) fn note_sent(&mut self, id: u64) -> bool {
+        self.clock += 1;
+        let member = self.members.iter_mut().find(|member| member.id == id).expect("who sends is here");
+        member.last_sent = self.clock;
+        if self.active.replace(id) != Some(id) {
+            member.took_over += 1;
+        }
+        member.took_over >= 2 && !std::mem::replace(&mut self.contested, true)
+    }
+
+    /// What the departure of a connection leaves behind.
+    pub(super) fn leave(&mut self, id: u64) -> Departure {
+        self.members.retain(|member| member.id != id);
+        if self.active == Some(id) {
+            let latest = self.members.iter().map(|member| member.last_sent).max();
+            let successor = self.members.iter().find(|member| Some(member.last_sent) == latest);
+            self.active = successor.map(|member| member.id);
+        }
+        match self.members.len() {
+            0 => Departure::KeyGone,
+            1 => Departure::OthersRemain { settled: std::mem::take(&mut self.contested) },
+            _ => Departure::OthersRemain { settled: false },
+        }
+    }
+
+    pub(super) const fn active(&self) -> Option<u64> {
+        self.active
+    }
+
+    pub(super) const fn is_contested(&self) -> bool {
+        self.contested
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u64> {
+        self.members.iter().map(|member| member.id)
+    }
+}

@@ -1,0 +1,164 @@
+//! The way out to a client, and the client at its end.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use relay_proto::client::ClientSession;
+use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
+use relay_proto::outbox::{Batch, DropReason, DropSink};
+use relay_proto::session::PacketKind;
+use wire::derp::HEADER_LEN;
+use wire::derp::frame::Header;
+use wire::pool::BufferPool;
+use wire::time::Instant;
+
+use super::model::{LIMITS, Owed, Packet};
+
+/// How much is taken from an outbox for one write.
+const MAX_WRITE: usize = 1000;
+
+/// What others do while a write goes on.
+#[derive(Debug)]
+pub(super) struct Meanwhile {
+    pub(super) packets: Vec<Packet>,
+    pub(super) writable: bool,
+}
+
+/// A client's socket, and what the client makes of what it takes.
+#[derive(Debug, Default)]
+pub(super) struct Socket {
+    /// Bytes that it takes until it is full; `None` for any number.
+    pub(super) room: Option<usize>,
+    pub(super) broken: bool,
+    pub(super) meanwhile: Option<Meanwhile>,
+    /// What was taken from the outbox and not by the socket.
+    unsent: Vec<u8>,
+    client: ClientSession,
+}
+
+impl Socket {
+    pub(super) const fn is_full(&self) -> bool {
+        matches!(self.room, Some(0))
+    }
+
+    pub(super) const fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Writes what is unsent, as far as it goes, and has the client read it.
+    fn write(&mut self, owed: &RefCell<Owed>) -> Sent {
+        if self.broken {
+            return Sent::Failed;
+        }
+        let taken = self.unsent.len().min(self.room.unwrap_or(usize::MAX));
+        if let Some(room) = &mut self.room {
+            *room -= taken;
+        }
+        let (mut input, mut pool) = (&self.unsent[..taken], BufferPool::default());
+        while let Some(frame) =
+            self.client.next(&mut input, &mut pool).expect("a relay sends what a client reads")
+        {
+            owed.borrow_mut().receive(&frame);
+        }
+        self.unsent.drain(..taken);
+        if self.unsent.is_empty() { Sent::All } else { Sent::Blocked }
+    }
+}
+
+/// Tells a connection's model of what is dropped.
+#[derive(Debug)]
+pub(super) struct Drops<'a> {
+    pub(super) now: Instant,
+    pub(super) owed: &'a RefCell<Owed>,
+}
+
+impl DropSink for Drops<'_> {
+    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize) {
+        self.owed.borrow_mut().drop_packet(self.now, reason, kind, bytes);
+    }
+}
+
+/// What an egress writes to.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    pub(super) socket: Rc<RefCell<Socket>>,
+    pub(super) owed: Rc<RefCell<Owed>>,
+    /// The egress that this is the way out of, for what others do meanwhile.
+    pub(super) egress: Weak<Egress<Self>>,
+}
+
+impl Outlet {
+    fn write(&self, batch: Option<&mut Batch>, now: Instant) -> Sent {
+        let mut socket = self.socket.borrow_mut();
+        let resumed = socket.write(&self.owed);
+        let Some(batch) = batch else { return resumed };
+        if resumed != Sent::All {
+            return resumed;
+        }
+        while let Some(chunk) = batch.chunk(MAX_WRITE) {
+            let (len, mut rest) = (chunk.len(), chunk);
+            socket.unsent.extend_from_slice(chunk);
+            while let Some(header) = Header::decode(rest) {
+                let (frame, later) = rest.split_at(HEADER_LEN + header.len as usize);
+                self.owed.borrow_mut().take_frame(now, frame);
+                rest = later;
+            }
+            assert!(rest.is_empty(), "a chunk is whole frames");
+            batch.advance(len);
+            match socket.write(&self.owed) {
+                Sent::All => {}
+                other => return other,
+            }
+        }
+        Sent::All
+    }
+
+    /// Has others push and epoll report while this write is not over.
+    fn let_others_at_it(&self, now: Instant) {
+        let Some(Meanwhile { packets, writable }) = self.socket.borrow_mut().meanwhile.take() else { return };
+        let egress = self.egress.upgrade().expect("whose write this is");
+        for packet in packets {
+            let pushed = push_packet(&egress, &self.owed, Packet { at: now, ..packet });
+            assert_eq!(pushed, Pushed::Queued, "whoever writes looks again");
+        }
+        if writable {
+            self.socket.borrow_mut().room = None;
+            let flushed = with_hand(now, &self.owed, |hand| egress.flush_writable(hand));
+            assert_eq!(flushed, Flushed::Done, "one write at a time");
+        }
+    }
+}
+
+impl Transmit for Outlet {
+    type Scratch = Instant;
+
+    fn send(&mut self, batch: Option<&mut Batch>, now: &mut Instant) -> Sent {
+        self.owed.borrow_mut().begin_write();
+        let sent = self.write(batch, *now);
+        self.let_others_at_it(*now);
+        self.owed.borrow_mut().end_write(sent == Sent::Failed);
+        sent
+    }
+}
+
+/// Lends `with` what a flush needs.
+pub(super) fn with_hand<R>(
+    mut now: Instant,
+    owed: &RefCell<Owed>,
+    with: impl FnOnce(&mut Hand<'_, Instant, Drops<'_>>) -> R,
+) -> R {
+    let (mut drops, mut pool) = (Drops { now, owed }, BufferPool::default());
+    with(&mut Hand { now, limits: &LIMITS, pool: &mut pool, drops: &mut drops, scratch: &mut now })
+}
+
+/// Pushes a packet, here and in the model.
+pub(super) fn push_packet(egress: &Egress<Outlet>, owed: &RefCell<Owed>, packet: Packet) -> Pushed {
+    owed.borrow_mut().begin_push(&packet);
+    let (mut drops, mut pool) = (Drops { now: packet.at, owed }, BufferPool::default());
+    let pushed = egress.push(|outbox| {
+        outbox.push_packet(packet.at, &packet.from, &packet.bytes, &LIMITS, &mut pool, &mut drops);
+        true
+    });
+    owed.borrow_mut().end_push(packet);
+    pushed
+}
