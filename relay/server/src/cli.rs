@@ -61,7 +61,7 @@ struct Run {
     /// A trial on this machine: loopback only, port 3340, a throw-away key and certificate; prints a DERP map to try
     #[arg(long)]
     dev: bool,
-    /// STUN and no relay: no TLS listener, no key; takes the settings [stun], [admin] and [log]
+    /// STUN and no relay: no TLS listener, no key; takes the settings stun, admin and log
     #[arg(long, conflicts_with_all = ["dev", "listen", "hostname", "cert", "key", "key_file"])]
     stun_only: bool,
 }
