@@ -33,9 +33,9 @@ func newStream(seed uint64) *stream {
 	return s
 }
 
-// next returns a view of packet n. Most have the size of a full WireGuard packet, some any size; the bounds
+// next returns a view of packet n, cut to limit. Most have the size of a full WireGuard packet, some any size; the bounds
 // of size classes in a relay come up often.
-func (s *stream) next() []byte {
+func (s *stream) next(limit int) []byte {
 	bounds := []int{1, 2, 61, 62, 63, 1499, 1500, 16_347, 16_384, 32_767, 65_503, 65_504, 65_535, 65_536}
 	var size int
 	switch s.sizes.IntN(128) {
@@ -49,30 +49,38 @@ func (s *stream) next() []byte {
 	// A step that shares no factor with the modulus: neighbours never look alike.
 	at := s.n * 7_919 % (len(s.noise) - derp.MaxPacketSize)
 	s.n++
-	return s.noise[at : at+size]
+	return s.noise[at : at+min(size, limit)]
 }
 
 // While the reader keeps up, the relay loses, reorders and changes nothing.
 func TestHundredThousandPackets(t *testing.T) {
-	const packets, windowBytes = 100_000, 256 << 10
+	const packets = 100_000
 	relay := relaytest.Start(t, relaytest.Options{})
 	from, to := login(t, relay, key.NewNode()), login(t, relay, key.NewNode())
 	setDeadline(t, from.conn, time.Minute)
 	setDeadline(t, to.conn, time.Minute)
+	start := time.Now()
+	total := wantStream(t, relay, from, to, packets, derp.MaxPacketSize)
+	t.Logf("%d packets, %d MB in %v", packets, total/1_000_000, time.Since(start).Round(time.Millisecond))
+}
+
+// wantStream sends a stream of packets, none longer than limit, and demands it at the other end. It returns their bytes.
+func wantStream(t *testing.T, relay *relaytest.Relay, from, to *peer, packets, limit int) int {
+	t.Helper()
+	const windowBytes = 256 << 10
 	windowPackets := packets
 	if relay.Stock {
 		windowPackets = 32 // derper's queue counts packets and drops the oldest
 	}
 
 	// The reader returns the size of each packet; the sender spends them. It never has more underway.
-	read := make(chan int, packets)
-	failed := make(chan error, 1)
-	go func() { failed <- readStream(to.Client, from.public(), newStream(1), packets, read) }()
+	read, failed := make(chan int, packets), make(chan error, 1)
+	go func() { failed <- readStream(to.Client, from.public(), newStream(1), packets, limit, read) }()
 
-	sent, start := newStream(1), time.Now()
+	sent := newStream(1)
 	var outstanding, inFlight, total int
 	for range packets {
-		packet := sent.next()
+		packet := sent.next(limit)
 		for inFlight > 0 && (outstanding+len(packet) > windowBytes || inFlight == windowPackets) {
 			size, ok := <-read
 			if !ok {
@@ -91,11 +99,11 @@ func TestHundredThousandPackets(t *testing.T) {
 	if err := <-failed; err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d packets, %d MB in %v", packets, total/1_000_000, time.Since(start).Round(time.Millisecond))
+	return total
 }
 
 // readStream compares packets to the stream and reports each one's size.
-func readStream(client *derp.Client, from key.NodePublic, want *stream, packets int, read chan<- int) error {
+func readStream(client *derp.Client, from key.NodePublic, want *stream, packets, limit int, read chan<- int) error {
 	defer close(read)
 	for n := range packets {
 		m, err := client.Recv()
@@ -109,7 +117,7 @@ func readStream(client *derp.Client, from key.NodePublic, want *stream, packets 
 		if packet.Source != from {
 			return fmt.Errorf("packet %d: from %v", n, packet.Source)
 		}
-		if expected := want.next(); !bytes.Equal(packet.Data, expected) {
+		if expected := want.next(limit); !bytes.Equal(packet.Data, expected) {
 			return fmt.Errorf("packet %d: %d bytes that are not the %d sent", n, len(packet.Data), len(expected))
 		}
 		read <- len(packet.Data)
