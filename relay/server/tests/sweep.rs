@@ -4,12 +4,14 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::heap::Heap;
 use common::login::{Stream, UPGRADE, client_info, greeting, secured, upgraded};
 use common::sweep::{Changes, sweep, turn};
 use common::{Relay, trusting_anyone};
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[global_allocator]
@@ -36,14 +38,19 @@ fn assert_refused(relay: &Relay, recording: &[u8], frame: &[u8], count: usize) {
     assert!(reasons.into_iter().map(refused).sum::<u64>() >= damaged as u64, "{}", relay.get("/metrics"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_damage_to_a_fast_start_is_survived() {
-    let _turn = turn().await;
+/// A relay, how to dial it, and a ClientInfo frame for it.
+async fn rig() -> (Relay, SocketAddr, Arc<ClientConfig>, Vec<u8>) {
     let relay = Relay::start("");
     let (address, config) = (relay.addresses.tls, Arc::new(trusting_anyone()));
     let (stream, key) = upgraded(address, &config).await;
     leave(stream).await;
-    let frame = client_info(&key);
+    (relay, address, config, client_info(&key))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damage_to_a_fast_start_is_survived() {
+    let _turn = turn().await;
+    let (relay, address, config, frame) = rig().await;
     let attempt = |bytes: Vec<u8>| {
         let config = config.clone();
         async move {
@@ -61,11 +68,7 @@ async fn every_damage_to_a_fast_start_is_survived() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_damage_to_a_login_that_waits_for_its_response_is_survived() {
     let _turn = turn().await;
-    let relay = Relay::start("");
-    let (address, config) = (relay.addresses.tls, Arc::new(trusting_anyone()));
-    let (stream, key) = upgraded(address, &config).await;
-    leave(stream).await;
-    let frame = client_info(&key);
+    let (relay, address, config, frame) = rig().await;
     let attempt = |bytes: Vec<u8>| {
         let config = config.clone();
         async move {
