@@ -3,7 +3,7 @@
 //!
 //! After a change on purpose, `TOWPATH_WRITE_REPORTS=1 cargo test -p towpath-derpmap --test golden` writes the reports anew.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -6,7 +6,6 @@ pub(super) fn yaml_int(text: &str) -> Option<i64> {
     whole(text).or_else(|| {
         let float = fraction(text)?;
         // As Go converts, once the bounds are known.
-        #[allow(clippy::cast_possible_truncation)]
         ((i64::MIN as f64)..=(i64::MAX as f64)).contains(&float).then_some(float as i64)
     })
 }

@@ -1,8 +1,9 @@
 //! The control plane: from an accepted socket to a connection that the data plane reads.
 //!
-//! TLS handshake unless the listener is plain, HTTP, login: everything that takes long happens here, on threads that give way to the data plane's.
-//! hyper parses the request; an upgrade is taken from it with nothing written, so that the response, the ServerKey
-//! frame and, in fast start, no response at all go out in one write, and bytes that came behind the request are kept.
+//! TLS handshake unless the listener is plain, HTTP, login: everything that takes long happens here, on threads that give
+//! way to the data plane's. hyper parses the request; an upgrade is taken from it with nothing written, so that the
+//! response, the ServerKey frame and, in fast start, no response at all go out in one write, and bytes that came behind
+//! the request are kept.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
