@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use wire::derp::frame::{ClientFrame, GoneReason, Header, Malformed, ServerFrame};
 use wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
+use wire::derp::mesh::PresentFlags;
 use wire::derp::{HEADER_LEN, MAGIC};
 use wire::key::{NodePrivate, NodePublic};
 
@@ -50,6 +51,9 @@ fn frames_decode_and_encode_to_the_golden_bytes() {
     assert_server_frame(&v["server_key_frame"], ServerFrame::ServerKey(server));
     let gone = ServerFrame::PeerGone { peer: client, reason: GoneReason::NotHere };
     assert_server_frame(&v["peer_gone_not_here_frame"], gone);
+    let address = Some("192.0.2.1:41641".parse().unwrap());
+    let present = ServerFrame::PeerPresent { peer: client, address, flags: PresentFlags::REGULAR };
+    assert_server_frame(&v["peer_present_frame"], present);
     let restarting = ServerFrame::Restarting { reconnect_in_ms: 1000, try_for_ms: 5000 };
     assert_server_frame(&v["restarting_frame"], restarting);
 
@@ -60,6 +64,26 @@ fn frames_decode_and_encode_to_the_golden_bytes() {
     let mut bytes = Vec::new();
     send.encode(&mut bytes);
     assert_eq!(&bytes, golden);
+}
+
+#[test]
+fn a_peer_present_of_an_older_relay_says_less() {
+    let v = vectors();
+    let (kind, payload) = split(&v["peer_present_frame"]);
+    let peer = NodePublic::from_bytes(key(&v, "client_public"));
+    let known = Some("192.0.2.1:41641".parse().unwrap());
+    for (len, address, flags) in [
+        (32, None, PresentFlags::default()),
+        (49, None, PresentFlags::default()),
+        (50, known, PresentFlags::default()),
+        (51, known, PresentFlags::REGULAR),
+    ] {
+        let present = ServerFrame::PeerPresent { peer, address, flags };
+        assert_eq!(ServerFrame::decode(kind, &payload[..len]), Ok(Some(present)), "{len} bytes");
+    }
+    let longer = [payload, &[7]].concat();
+    assert!(matches!(ServerFrame::decode(kind, &longer), Ok(Some(ServerFrame::PeerPresent { .. }))));
+    assert_eq!(ServerFrame::decode(kind, &payload[..31]), Err(Malformed("PeerPresent")));
 }
 
 #[test]

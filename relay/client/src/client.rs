@@ -130,6 +130,16 @@ impl Client {
         self.outgoing.send(&ClientFrame::Ping(data)).await
     }
 
+    /// Asks the relay to tell of every key that is connected, comes and goes. It closes the connection of a client that has
+    /// no right to know.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn watch(&mut self) -> Result<(), SendError> {
+        self.outgoing.send(&ClientFrame::WatchConns).await
+    }
+
     /// What comes next. Pings are answered on the way.
     ///
     /// # Errors

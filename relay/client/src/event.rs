@@ -1,8 +1,10 @@
 //! What a relay tells a client.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use wire::derp::frame::{GoneReason, PingData, ServerFrame};
+use wire::derp::mesh::PresentFlags;
 use wire::key::NodePublic;
 
 /// What came from the relay.
@@ -21,6 +23,15 @@ pub enum Event {
         peer: NodePublic,
         /// Why.
         reason: GoneReason,
+    },
+    /// A peer has connected, or is connected: told to those who [watch](crate::Client::watch).
+    PeerPresent {
+        /// The peer.
+        peer: NodePublic,
+        /// Where it connects from, if the relay says.
+        address: Option<SocketAddr>,
+        /// What it is.
+        flags: PresentFlags,
     },
     /// The relay is there; it says so once a minute.
     KeepAlive,
@@ -51,6 +62,7 @@ impl From<ServerFrame<'_>> for Received {
         Self::Event(match frame {
             ServerFrame::RecvPacket { from, packet } => Event::Packet { from, packet: packet.to_vec() },
             ServerFrame::PeerGone { peer, reason } => Event::PeerGone { peer, reason },
+            ServerFrame::PeerPresent { peer, address, flags } => Event::PeerPresent { peer, address, flags },
             ServerFrame::KeepAlive => Event::KeepAlive,
             ServerFrame::Pong(data) => Event::Pong(data),
             ServerFrame::Health(text) => Event::Health(text.to_owned()),

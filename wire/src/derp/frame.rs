@@ -21,6 +21,9 @@
 //!
 //! Integers are big endian. Any other type is skipped by both sides.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::mesh::PresentFlags;
 use super::{HEADER_LEN, MAGIC, MAX_PACKET};
 use crate::key::{KEY_LEN, NodePublic};
 
@@ -195,6 +198,12 @@ impl<'a> ClientFrame<'a> {
         }))
     }
 
+    /// Bytes of the whole frame that [`encode`](Self::encode) appends for a ForwardPacket with `packet` bytes.
+    #[must_use]
+    pub const fn forward_packet_len(packet: usize) -> usize {
+        HEADER_LEN + 2 * KEY_LEN + packet
+    }
+
     /// Appends the whole frame, header included.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -220,14 +229,32 @@ fn packet_of<'a>(packet: &'a [u8], name: &'static str) -> Result<&'a [u8], Malfo
 #[allow(missing_docs, reason = "the table above has them")]
 pub enum ServerFrame<'a> {
     ServerKey(NodePublic),
-    ServerInfo { nonce: &'a [u8; 24], sealed: &'a [u8] },
-    RecvPacket { from: NodePublic, packet: &'a [u8] },
+    ServerInfo {
+        nonce: &'a [u8; 24],
+        sealed: &'a [u8],
+    },
+    RecvPacket {
+        from: NodePublic,
+        packet: &'a [u8],
+    },
     KeepAlive,
-    PeerGone { peer: NodePublic, reason: GoneReason },
+    PeerGone {
+        peer: NodePublic,
+        reason: GoneReason,
+    },
+    /// Where the address is not known it is all zero on the wire.
+    PeerPresent {
+        peer: NodePublic,
+        address: Option<SocketAddr>,
+        flags: PresentFlags,
+    },
     Ping(PingData),
     Pong(PingData),
     Health(&'a str),
-    Restarting { reconnect_in_ms: u32, try_for_ms: u32 },
+    Restarting {
+        reconnect_in_ms: u32,
+        try_for_ms: u32,
+    },
 }
 
 impl<'a> ServerFrame<'a> {
@@ -258,6 +285,10 @@ impl<'a> ServerFrame<'a> {
                 }
                 None => return Err(Malformed("PeerGone")),
             },
+            0x09 => match NodePublic::split_from(payload) {
+                Some((peer, rest)) => peer_present(peer, rest),
+                None => return Err(Malformed("PeerPresent")),
+            },
             0x12 => Self::Ping(*payload.first_chunk().ok_or(Malformed("Ping"))?),
             0x13 => Self::Pong(*payload.first_chunk().ok_or(Malformed("Pong"))?),
             0x14 => Self::Health(std::str::from_utf8(payload).map_err(|_| Malformed("Health"))?),
@@ -284,6 +315,18 @@ impl<'a> ServerFrame<'a> {
             Self::PeerGone { peer, reason } => {
                 frame(out, FrameType::PeerGone, &[peer.as_bytes(), &[reason.into()]]);
             }
+            Self::PeerPresent { peer, address, flags } => {
+                let address = address.unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                frame(
+                    out,
+                    FrameType::PeerPresent,
+                    &[peer.as_bytes(), &ip.octets(), &address.port().to_be_bytes(), &[flags.as_byte()]],
+                );
+            }
             Self::Ping(data) => frame(out, FrameType::Ping, &[&data]),
             Self::Pong(data) => frame(out, FrameType::Pong, &[&data]),
             Self::Health(text) => frame(out, FrameType::Health, &[text.as_bytes()]),
@@ -295,11 +338,30 @@ impl<'a> ServerFrame<'a> {
         }
     }
 
+    /// Bytes of the whole frame that [`encode`](Self::encode) appends for a PeerPresent.
+    pub const PEER_PRESENT_LEN: usize = HEADER_LEN + KEY_LEN + 16 + 2 + 1;
+
     /// Bytes of the whole frame that [`encode`](Self::encode) appends for a RecvPacket with `packet` bytes.
     #[must_use]
     pub const fn recv_packet_len(packet: usize) -> usize {
         HEADER_LEN + KEY_LEN + packet
     }
+}
+
+/// What follows the key of a PeerPresent. Relays of old sent no flags, or nothing at all.
+fn peer_present<'a>(peer: NodePublic, rest: &[u8]) -> ServerFrame<'a> {
+    let mut address = None;
+    let mut flags = PresentFlags::default();
+    if let Some((ip, rest)) = rest.split_first_chunk::<16>()
+        && let Some((port, rest)) = rest.split_first_chunk::<2>()
+    {
+        let ip = Ipv6Addr::from(*ip);
+        if !ip.is_unspecified() {
+            address = Some(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(*port)));
+        }
+        flags = PresentFlags::from_byte(rest.first().copied().unwrap_or_default());
+    }
+    ServerFrame::PeerPresent { peer, address, flags }
 }
 
 /// Appends a frame whose payload is the concatenation of `parts`.

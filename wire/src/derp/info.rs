@@ -5,14 +5,12 @@
 
 use serde_json::{Map, Value};
 
-use crate::hex;
 use crate::key::{NodePrivate, NodePublic};
 use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
 
 use super::frame::{FrameType, frame};
+use super::mesh::MeshKey;
 
-/// Bytes of a mesh key.
-pub const MESH_KEY_LEN: usize = 32;
 /// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
 
@@ -20,7 +18,7 @@ pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {
     /// The regional pre-shared key, when the client claims mesh rights.
-    pub mesh_key: Option<[u8; MESH_KEY_LEN]>,
+    pub mesh_key: Option<MeshKey>,
     /// The protocol version that the client states; compared with nothing.
     pub version: i64,
     /// Whether the client answers a Ping.
@@ -73,7 +71,7 @@ impl ClientInfo {
         let mut mesh_key = String::new();
         if let Some(key) = &self.mesh_key {
             mesh_key.push_str("\"meshKey\":\"");
-            hex::write(&mut mesh_key, key).expect("writing to a String cannot fail");
+            key.write(&mut mesh_key);
             mesh_key.push_str("\",");
         }
         let prober = if self.is_prober { ",\"IsProber\":true" } else { "" };
@@ -96,7 +94,7 @@ impl ClientInfo {
         for (name, value) in &object {
             match name.to_ascii_lowercase().as_str() {
                 // Upstream parses this field with a parser of its own, which refuses null and the empty text too.
-                "meshkey" => info.mesh_key = Some(value.as_str().and_then(hex::read).ok_or(bad)?),
+                "meshkey" => info.mesh_key = Some(value.as_str().and_then(MeshKey::from_claim).ok_or(bad)?),
                 _ if value.is_null() => {}
                 "version" => info.version = value.as_i64().ok_or(bad)?,
                 "canackpings" => info.can_ack_pings = value.as_bool().ok_or(bad)?,
@@ -172,12 +170,12 @@ mod tests {
         let read = |json: &str| ClientInfo::from_json(json.as_bytes());
         assert_eq!(read("{}"), Ok(ClientInfo::default()));
         assert_eq!(read("null"), Ok(ClientInfo::default()));
-        let mesh_key = Some([0xab; 32]);
+        let mesh_key = Some(MeshKey::from_bytes([0xab; 32]));
         let hex = "aB".repeat(32);
         for name in ["meshKey", "MESHKEY", "meshkey"] {
             assert_eq!(
                 read(&format!(r#"{{"{name}":"{hex}"}}"#)),
-                Ok(ClientInfo { mesh_key, ..Default::default() })
+                Ok(ClientInfo { mesh_key: mesh_key.clone(), ..Default::default() })
             );
         }
         let said = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, mesh_key: None };
@@ -218,7 +216,8 @@ mod tests {
 
     #[test]
     fn own_json_has_upstreams_order() {
-        let info = ClientInfo { mesh_key: Some([1; 32]), version: 2, can_ack_pings: false, is_prober: true };
+        let mesh_key = Some(MeshKey::from_bytes([1; 32]));
+        let info = ClientInfo { mesh_key, version: 2, can_ack_pings: false, is_prober: true };
         let key = "01".repeat(32);
         assert_eq!(
             info.to_json(),
