@@ -22,6 +22,12 @@ const FOUND_LEN: usize = 60;
 /// likeliest way to leak a secret is to give it under a wrong name.
 const SECRET_MARK: &str = "privkey:";
 
+/// Whether a text, in quotes or not, is what a mesh key looks like: 64 hexadecimal digits and nothing else.
+fn looks_like_mesh_key(text: &str) -> bool {
+    let digits = text.trim_matches(['"', '\'']);
+    digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
 /// Reads settings out of [`Sources`] and collects what is wrong with them.
 #[derive(Debug)]
 pub struct Reader<'a> {
@@ -315,6 +321,9 @@ fn bare_or_quoted(name: &str) -> String {
 fn shown(text: &str) -> String {
     if text.to_ascii_lowercase().contains(SECRET_MARK) {
         return "a private key".into();
+    }
+    if looks_like_mesh_key(text) {
+        return "what looks like a mesh key".into();
     }
     if text.is_empty() {
         return "nothing".into();

@@ -33,12 +33,13 @@ mod resolved;
 mod sources;
 mod value;
 
+pub use ipnet::IpNet;
 pub use list::Element;
 pub use lookup::{Lookup, Reader};
 pub use problem::{Origin, Problem, Problems};
 pub use resolved::Resolved;
 pub use sources::Sources;
-pub use value::{ByteSize, Choice, Value};
+pub use value::{ByteSize, Choice, Value, quote};
 
 /// The name of a setting: a dotted path in the file, from which the environment variable follows.
 #[derive(Clone, Copy, Debug)]

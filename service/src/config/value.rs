@@ -266,6 +266,6 @@ impl Value for PathBuf {
 }
 
 /// Writes text as a TOML string.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     toml::Value::String(text.into()).to_string()
 }
