@@ -21,7 +21,7 @@ use crate::certificate::relay_key;
 use crate::client::{Client, Welcome};
 use crate::http::{self, UpgradeError};
 use crate::incoming::Incoming;
-use crate::login::{LoggedIn, LoginError, introduce, log_in};
+use crate::login::{LoggedIn, LoginError, greeting, introduce, log_in};
 use crate::outgoing::Outgoing;
 use crate::trust::{SetupError, TlsVersions, Trust, client_config};
 
@@ -117,6 +117,7 @@ pub struct Dialer {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     fast_start: bool,
     info: ClientInfo,
+    relay_key: Option<NodePublic>,
     timeout: Duration,
 }
 
@@ -143,6 +144,7 @@ impl Dialer {
             tls: None,
             fast_start: true,
             info,
+            relay_key: None,
             timeout: CONNECT_TIMEOUT,
         }
     }
@@ -165,6 +167,14 @@ impl Dialer {
     #[must_use]
     pub fn with_info(mut self, info: ClientInfo) -> Self {
         self.info = info;
+        self
+    }
+
+    /// Logs in at the relay with this node key and at no other, whatever its certificate: to one with another key nothing
+    /// is said.
+    #[must_use]
+    pub const fn with_relay_key(mut self, key: NodePublic) -> Self {
+        self.relay_key = Some(key);
         self
     }
 
@@ -239,6 +249,7 @@ impl Dialer {
         *step = Step::Upgrade;
         let mut request = http::request(&self.host, self.port, certified.is_some()).into_bytes();
         if let Some(relay) = &certified {
+            self.expect(relay).map_err(DialError::Login)?;
             introduce(key, relay, &self.info, &mut request).map_err(DialError::Login)?;
         }
         let broken = |error| DialError::Upgrade(UpgradeError::Io(error));
@@ -257,7 +268,16 @@ impl Dialer {
                 http::read_response(stream, &mut received).await.map_err(DialError::Upgrade)?;
             }
         }
-        log_in(stream, key, &self.info, certified, received).await.map_err(DialError::Login)
+        let greeted = greeting(stream, received).await.map_err(DialError::Login)?;
+        self.expect(&greeted.relay()).map_err(DialError::Login)?;
+        log_in(stream, key, &self.info, certified, greeted).await.map_err(DialError::Login)
+    }
+
+    fn expect(&self, relay: &NodePublic) -> Result<(), LoginError> {
+        match self.relay_key {
+            Some(expected) if expected != *relay => Err(LoginError::OtherRelay { said: *relay, expected }),
+            _ => Ok(()),
+        }
     }
 }
 

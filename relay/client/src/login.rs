@@ -35,6 +35,14 @@ pub enum LoginError {
         /// In the meta certificate.
         certified: NodePublic,
     },
+    /// It is not the relay that it should be.
+    #[error("the relay's key is {said:?} instead of {expected:?}: nothing was said to it")]
+    OtherRelay {
+        /// What it says, in its certificate or its ServerKey frame.
+        said: NodePublic,
+        /// What was asked for.
+        expected: NodePublic,
+    },
     /// The relay's answer does not open, or holds something else than it should.
     #[error("the relay's ServerInfo: {0}")]
     ServerInfo(ClientInfoError),
@@ -69,14 +77,24 @@ pub(crate) fn introduce(
     Ok(())
 }
 
-/// Logs in. `introduced_to` is the relay's key where the ClientInfo is already sent, `received` what was read before.
-pub(crate) async fn log_in(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    key: &NodePrivate,
-    info: &ClientInfo,
-    introduced_to: Option<NodePublic>,
+/// A relay that has stated its key.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    relay: NodePublic,
+    frames: Frames,
+}
+
+impl Greeted {
+    pub(crate) const fn relay(&self) -> NodePublic {
+        self.relay
+    }
+}
+
+/// Waits for the relay to state its key. `received` is what was read before.
+pub(crate) async fn greeting(
+    stream: &mut (impl AsyncRead + Unpin),
     received: Vec<u8>,
-) -> Result<LoggedIn, LoginError> {
+) -> Result<Greeted, LoginError> {
     let mut frames = Frames { session: ClientSession::default(), received, taken: 0 };
     if frames.first_byte(stream).await? != FrameType::ServerKey as u8 {
         // What is no DERP at all would else be skipped as one long frame of an unknown type.
@@ -88,6 +106,17 @@ pub(crate) async fn log_in(
             _ => Err(LoginError::OutOfOrder),
         })
         .await?;
+    Ok(Greeted { relay, frames })
+}
+
+/// Logs in. `introduced_to` is the relay's key where the ClientInfo is already sent.
+pub(crate) async fn log_in(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    key: &NodePrivate,
+    info: &ClientInfo,
+    introduced_to: Option<NodePublic>,
+    Greeted { relay, mut frames }: Greeted,
+) -> Result<LoggedIn, LoginError> {
     match introduced_to {
         Some(certified) if certified == relay => {}
         Some(certified) => return Err(LoginError::OtherKey { said: relay, certified }),
@@ -112,6 +141,7 @@ pub(crate) async fn log_in(
 }
 
 /// The relay's frames during the login.
+#[derive(Debug)]
 struct Frames {
     session: ClientSession,
     received: Vec<u8>,

@@ -13,9 +13,11 @@ use relay_client::{Client, leaf_hash};
 use relay_client::{
     DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
 };
+use relay_proto::login::greet;
 use rustls::{CertificateError, ProtocolVersion, RootCertStore};
 use support::{
-    Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, relay_key, tcp_relay, tls_relay,
+    Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, read_request, relay_key, tcp_relay,
+    tls_relay,
 };
 use tls::HandshakeError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -221,7 +223,7 @@ async fn a_relay_with_another_key_than_certified_is_refused() {
     let identity = Identity::for_test().with_meta(certified);
     let address = tls_relay(&identity, async |mut stream: TlsStream| {
         let mut greeting = Vec::new();
-        relay_proto::login::greet(&relay_key().public(), &mut greeting);
+        greet(&relay_key().public(), &mut greeting);
         stream.write_all(&greeting).await.unwrap();
         stream.flush().await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -238,7 +240,7 @@ async fn a_relay_with_another_key_than_certified_is_refused() {
 /// What comes of it when the relay reads a little, answers with `answer` and closes.
 async fn answered(identity: &Identity, answer: &'static [u8]) -> DialError {
     let address = tls_relay(identity, async move |mut stream: TlsStream| {
-        support::read_request(&mut stream).await;
+        read_request(&mut stream).await;
         stream.write_all(answer).await.unwrap();
         stream.shutdown().await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -295,4 +297,42 @@ async fn one_deadline_bounds_every_step() {
         assert_eq!(error.step(), step);
         assert!(matches!(error, DialError::Timeout(_)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_relay_with_another_key_is_told_nothing() {
+    let expected = NodePrivate::from_random([9; 32]).public();
+    // It is found out by its meta certificate, and without one by its ServerKey frame.
+    for identity in [meta(), Identity::for_test()] {
+        let (told, heard) = oneshot::channel();
+        let certified = identity.chain.len() > 1;
+        let address = tls_relay(&identity, async move |mut stream| {
+            let mut bytes = Vec::new();
+            if !certified {
+                let (_request, rest) = read_request(&mut stream).await;
+                assert!(rest.is_empty());
+                let mut greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+                greet(&relay_key().public(), &mut greeting);
+                stream.write_all(&greeting).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            // The client closes without another word.
+            let _ = stream.read_to_end(&mut bytes).await;
+            told.send(bytes).unwrap();
+        })
+        .await;
+        let dialer = dialer(address, &identity.pin(), BOTH).with_relay_key(expected);
+        let error = dialer.connect(&client_key()).await.unwrap_err();
+        assert!(
+            matches!(&error, DialError::Login(LoginError::OtherRelay { said, expected: wanted })
+                if (*said, *wanted) == (relay_key().public(), expected)),
+            "{error}"
+        );
+        assert_eq!(error.step(), Step::Login);
+        assert_eq!(heard.await.unwrap(), b"", "certified: {certified}");
+    }
+    let identity = meta();
+    let address = tls_relay(&identity, serve).await;
+    let dialer = dialer(address, &identity.pin(), BOTH).with_relay_key(relay_key().public());
+    exchange(&mut dialer.connect(&client_key()).await.unwrap()).await;
 }
