@@ -208,7 +208,7 @@ impl Outbox {
             lane.drop_head(DropReason::QueueFull, kind, drops);
         }
         lane.note(now, limits.age, pool);
-        ServerFrame::RecvPacket { from: *from, packet }.encode(&mut lane.buffer);
+        ServerFrame::encode_recv_packet(&mut lane.buffer, from, packet);
     }
 
     /// Appends a frame that is no packet; whether there was room for it.

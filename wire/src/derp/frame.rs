@@ -165,12 +165,18 @@ impl<'a> ClientFrame<'a> {
     /// # Errors
     ///
     /// [`Malformed`] with the frame's name when the payload is too short or too long.
+    #[inline]
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        // Nearly every frame is one, and is then known to be no other where this is inlined.
+        if kind == FrameType::SendPacket as u8 {
+            let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
+            return Ok(Some(Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? }));
+        }
+        Self::decode_other(kind, payload)
+    }
+
+    fn decode_other(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
         Ok(Some(match kind {
-            0x04 => {
-                let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
-                Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? }
-            }
             0x07 => match payload {
                 &[byte] => Self::NotePreferred(byte != 0),
                 _ => return Err(Malformed("NotePreferred")),
@@ -308,9 +314,7 @@ impl<'a> ServerFrame<'a> {
         match *self {
             Self::ServerKey(key) => frame(out, FrameType::ServerKey, &[&MAGIC, key.as_bytes()]),
             Self::ServerInfo { nonce, sealed } => frame(out, FrameType::ServerInfo, &[nonce, sealed]),
-            Self::RecvPacket { from, packet } => {
-                frame(out, FrameType::RecvPacket, &[from.as_bytes(), packet]);
-            }
+            Self::RecvPacket { from, packet } => Self::encode_recv_packet(out, &from, packet),
             Self::KeepAlive => frame(out, FrameType::KeepAlive, &[]),
             Self::PeerGone { peer, reason } => {
                 frame(out, FrameType::PeerGone, &[peer.as_bytes(), &[reason.into()]]);
@@ -336,6 +340,12 @@ impl<'a> ServerFrame<'a> {
                 &[&reconnect_in_ms.to_be_bytes(), &try_for_ms.to_be_bytes()],
             ),
         }
+    }
+
+    /// What [`encode`](Self::encode) does for a RecvPacket, inlined: a relay does it for every packet.
+    #[inline]
+    pub fn encode_recv_packet(out: &mut Vec<u8>, from: &NodePublic, packet: &[u8]) {
+        frame(out, FrameType::RecvPacket, &[from.as_bytes(), packet]);
     }
 
     /// Bytes of the whole frame that [`encode`](Self::encode) appends for a PeerPresent.
@@ -365,7 +375,7 @@ fn peer_present<'a>(peer: NodePublic, rest: &[u8]) -> ServerFrame<'a> {
 }
 
 /// Appends a frame whose payload is the concatenation of `parts`.
-#[inline]
+#[inline(always)]
 pub fn frame(out: &mut Vec<u8>, kind: FrameType, parts: &[&[u8]]) {
     let len = parts.iter().map(|part| part.len()).sum();
     out.reserve(HEADER_LEN + len);
