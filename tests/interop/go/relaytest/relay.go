@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -155,9 +157,7 @@ func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip
 	alternates := "[]"
 	if o.AlternateSTUN != "" {
 		second := netip.MustParseAddr(o.AlternateSTUN)
-		for r.AlternateSTUN.Port() == 0 || r.AlternateSTUN.Port() == stun.Port() {
-			r.AlternateSTUN = netip.AddrPortFrom(second, freePort(t, "udp", second))
-		}
+		r.AlternateSTUN = netip.AddrPortFrom(second, freePort(t, "udp", second))
 		alternates = fmt.Sprintf("[%q]", r.AlternateSTUN)
 	}
 	r.ConfigFile = filepath.Join(dir, "relay.toml")
@@ -385,28 +385,51 @@ func Tail(path string, n int64) string {
 	return text
 }
 
-// freePort returns a port that was free a moment ago.
+// ports hands out each port once: what is free when it is asked for may otherwise be handed out twice before a
+// relay binds it. Those of the system's ephemeral range are not used, for any connection takes them.
+var ports = struct {
+	sync.Mutex
+	next int
+}{next: firstPort + rand.IntN(lastPort-firstPort)}
+
+const firstPort, lastPort = 10_000, 32_000
+
+// freePort is a port of host that nothing has bound.
 func freePort(t testing.TB, network string, host netip.Addr) uint16 {
 	t.Helper()
-	address := netip.AddrPortFrom(host, 0).String()
-	var bound net.Addr
+	ports.Lock()
+	defer ports.Unlock()
+	for range lastPort - firstPort {
+		port := uint16(ports.next)
+		if ports.next++; ports.next == lastPort {
+			ports.next = firstPort
+		}
+		if isFree(t, network, netip.AddrPortFrom(host, port).String()) {
+			return port
+		}
+	}
+	t.Fatalf("no port of %s is free", host)
+	return 0
+}
+
+func isFree(t testing.TB, network, address string) bool {
+	t.Helper()
+	var bound io.Closer
+	var err error
 	switch network {
 	case "tcp":
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		bound = l.Addr()
+		bound, err = net.Listen("tcp", address)
 	case "udp":
-		c, err := net.ListenPacket("udp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		bound = c.LocalAddr()
+		bound, err = net.ListenPacket("udp", address)
 	}
-	return netip.MustParseAddrPort(bound.String()).Port()
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound.Close()
+	return true
 }
 
 // HeadscaleMap is the DERP map in the form of Headscale's derp.paths, as the relay itself prints it.
