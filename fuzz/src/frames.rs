@@ -1,6 +1,7 @@
 //! DERP frames in both directions: cut anywhere, they mean what a plain reading of the whole stream says.
 
 use relay_proto::client::{ClientSession, StreamError};
+use relay_proto::rights::Rights;
 use relay_proto::session::{Action, Close, Session};
 use wire::derp::buffer::{BadLength, Deframer};
 use wire::derp::frame::{ClientFrame, MAX_PING, ServerFrame};
@@ -72,21 +73,28 @@ pub(crate) fn from_client(input: &[u8]) {
     let frames = read(stream.whole, ClientFrame::payload_bounds);
     assert_eq!(deframe(&pieces, ClientFrame::payload_bounds, MOST), frames);
 
-    let mut expected = Vec::new();
-    let mut end = frames.end.map_err(|_| Close::BadFrame);
-    for (kind, payload) in &frames.read {
-        let frame = ClientFrame::decode(*kind, payload).expect("the length is within bounds");
-        let frame = frame.expect("a type with bounds is known");
-        assert_client_frame_reads_back(*kind, payload, &frame);
-        if matches!(kind, 0x0a | 0x10 | 0x11) {
-            end = Err(Close::NotPermitted);
-            break;
+    for rights in [Rights::Client, Rights::Watch, Rights::Mesh] {
+        let mut expected = Vec::new();
+        let mut end = frames.end.map_err(|_| Close::BadFrame);
+        for (kind, payload) in &frames.read {
+            let frame = ClientFrame::decode(*kind, payload).expect("the length is within bounds");
+            let frame = frame.expect("a type with bounds is known");
+            assert_client_frame_reads_back(*kind, payload, &frame);
+            let permitted = match kind {
+                0x0a | 0x11 => rights == Rights::Mesh,
+                0x10 => rights != Rights::Client,
+                _ => true,
+            };
+            if !permitted {
+                end = Err(Close::NotPermitted);
+                break;
+            }
+            frame.encode(&mut expected);
         }
-        frame.encode(&mut expected);
+        let (asked, ended, skipped) = serve(&pieces, rights);
+        assert_eq!((asked, ended), (expected, end), "{rights:?}");
+        assert!(end.is_err() || skipped == frames.skipped);
     }
-    let (asked, ended, skipped) = serve(&pieces);
-    assert_eq!((asked, ended), (expected, end));
-    assert!(end.is_err() || skipped == frames.skipped);
 }
 
 fn assert_client_frame_reads_back(kind: u8, payload: &[u8], frame: &ClientFrame<'_>) {
@@ -102,14 +110,20 @@ fn assert_client_frame_reads_back(kind: u8, payload: &[u8], frame: &ClientFrame<
 }
 
 /// What a session asks for, as the frames that ask for it; how it ends; and how many frames it skips.
-fn serve(pieces: &[&[u8]]) -> (Vec<u8>, Result<(), Close>, u64) {
-    let (mut session, mut pool) = (Session::default(), BufferPool::default());
+fn serve(pieces: &[&[u8]], rights: Rights) -> (Vec<u8>, Result<(), Close>, u64) {
+    let (mut session, mut pool) = (Session::new(rights), BufferPool::default());
     let mut asked = Vec::new();
     for piece in pieces {
         let mut input = *piece;
         loop {
             let frame = match session.next(&mut input, &mut pool) {
                 Ok(Some(Action::Forward { to, packet })) => ClientFrame::SendPacket { to, packet },
+                Ok(Some(Action::Relay(relayed))) => {
+                    let (from, to, packet) = relayed.parts();
+                    ClientFrame::ForwardPacket { from, to, packet }
+                }
+                Ok(Some(Action::Watch)) => ClientFrame::WatchConns,
+                Ok(Some(Action::ClosePeer(key))) => ClientFrame::ClosePeer(key),
                 Ok(Some(Action::Pong(data))) => ClientFrame::Ping(data),
                 Ok(Some(Action::Preferred(on))) => ClientFrame::NotePreferred(on),
                 Ok(None) => break,
@@ -124,7 +138,7 @@ fn serve(pieces: &[&[u8]]) -> (Vec<u8>, Result<(), Close>, u64) {
 /// What a client makes of a relay.
 pub(crate) fn from_server(input: &[u8]) {
     let bounds: Bounds =
-        |kind| matches!(kind, 1 | 3 | 5 | 6 | 8 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32));
+        |kind| matches!(kind, 1 | 3 | 5 | 6 | 8 | 9 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32));
     let stream = Stream::of(input);
     let pieces = stream.pieces();
     let frames = read(stream.whole, bounds);

@@ -109,7 +109,9 @@ impl Owed {
                 assert!(now.since(packet.at) > LIMITS.age * 15 / 16, "{:?} is not old", now.since(packet.at));
             }
             DropReason::WriteError | DropReason::Gone => {}
-            DropReason::UnknownDestination => panic!("an outbox knows no destinations"),
+            DropReason::UnknownDestination | DropReason::UnknownOnForward => {
+                panic!("an outbox knows no destinations")
+            }
         }
     }
 

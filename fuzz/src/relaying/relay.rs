@@ -322,6 +322,9 @@ impl From<Action<'_>> for Asked {
             Action::Forward { to, packet } => Self::Forward { to, packet: packet.to_vec() },
             Action::Pong(data) => Self::Pong(data),
             Action::Preferred(on) => Self::Preferred(on),
+            Action::Relay(_) | Action::Watch | Action::ClosePeer(_) => {
+                panic!("no client here has the right to {action:?}")
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 
 use relay_proto::client::ClientSession;
 use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
-use relay_proto::outbox::{Batch, DropReason, DropSink};
+use relay_proto::outbox::{Batch, DropReason, DropSink, Hop};
 use relay_proto::session::PacketKind;
 use wire::derp::HEADER_LEN;
 use wire::derp::frame::Header;
@@ -73,7 +73,8 @@ pub(super) struct Drops<'a> {
 }
 
 impl DropSink for Drops<'_> {
-    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize) {
+    fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
+        assert_eq!(hop, Hop::Client);
         self.owed.borrow_mut().drop_packet(self.now, reason, kind, bytes);
     }
 }

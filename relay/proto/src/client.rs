@@ -33,8 +33,9 @@ impl ClientSession {
         input: &mut &'i [u8],
         pool: &mut BufferPool,
     ) -> Result<Option<ServerFrame<'s>>, StreamError> {
-        let known =
-            |kind| matches!(kind, 1 | 3 | 5 | 6 | 8 | 9 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32));
+        let known = |kind| {
+            matches!(kind, 1 | 3 | 5 | 6 | 8 | 9 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32))
+        };
         let Some(frame) = self.deframer.next(input, known, pool)? else { return Ok(None) };
         Ok(ServerFrame::decode(frame.kind, frame.payload)?)
     }

@@ -71,7 +71,7 @@ pub enum Pushed {
     MustFlush,
     /// Somebody owes a flush already.
     Queued,
-    /// There was no room for a control frame.
+    /// There was no room for a control frame, or a watcher is owed too much.
     Full,
     /// The connection is closed.
     Closed,
@@ -126,7 +126,7 @@ impl<T: Transmit> Egress<T> {
     }
 
     /// Appends to the outbox what `append` appends; `append` returns whether there was room.
-    #[inline]
+    #[inline(always)]
     pub fn push(&self, append: impl FnOnce(&mut Outbox) -> bool) -> Pushed {
         let mut queue = lock(&self.queue);
         if queue.state == State::Closed {
@@ -190,6 +190,12 @@ impl<T: Transmit> Egress<T> {
         lock(&self.queue).outbox.len()
     }
 
+    /// Keys of which a watcher is owed a change.
+    #[must_use]
+    pub fn news(&self) -> usize {
+        lock(&self.queue).outbox.news()
+    }
+
     /// Whether the socket was full when last written to.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -236,7 +242,7 @@ impl<T: Transmit> Egress<T> {
     fn take<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Option<Batch> {
         let mut queue = lock(&self.queue);
         queue.nudged = false;
-        queue.outbox.take(hand.now, hand.limits, hand.drops)
+        queue.outbox.take(hand.now, hand.limits, hand.pool, hand.drops)
     }
 
     /// Ends sending unless something has come meanwhile. Returns whether it ended.

@@ -4,16 +4,20 @@
 //! has a bound of its own, so that it cannot starve the packets behind it. Where a lane is full the **oldest** frames
 //! are dropped: a tunnelled TCP learns more from a loss now than from a delivery of stale packets later. A frame that
 //! waited too long is dropped for the same reason, so that a slow reader's backlog is short in time as well as in bytes.
+//!
+//! What a watcher is to be told of other keys is none of these: it must not be lost, and may be much. It waits as
+//! [`News`], and becomes control frames only as those before it leave.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use wire::derp::HEADER_LEN;
-use wire::derp::frame::{Header, ServerFrame};
+use wire::derp::frame::{ClientFrame, FrameType, Header, ServerFrame};
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
+use crate::news::{Change, News};
 use crate::session::PacketKind;
 
 /// The bounds of an outbox.
@@ -36,6 +40,8 @@ pub const MAX_CONTROL: usize = 16 * 1024;
 pub enum DropReason {
     /// No connection has the destination's key.
     UnknownDestination,
+    /// Another relay of the region takes the destination to be here, and it is not.
+    UnknownOnForward,
     /// The destination left while the packet was on its way.
     Gone,
     /// The outbox was full and this was its oldest packet.
@@ -48,14 +54,21 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 5] =
-        [Self::UnknownDestination, Self::Gone, Self::QueueFull, Self::QueueAge, Self::WriteError];
+    pub const ALL: [Self; 6] = [
+        Self::UnknownDestination,
+        Self::UnknownOnForward,
+        Self::Gone,
+        Self::QueueFull,
+        Self::QueueAge,
+        Self::WriteError,
+    ];
 
     /// The metric label; where upstream has the reason, upstream's.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownDestination => "unknown_dest",
+            Self::UnknownOnForward => "unknown_dest_on_fwd",
             Self::Gone => "gone_disconnected",
             Self::QueueFull => "queue_head",
             Self::QueueAge => "queue_age",
@@ -64,10 +77,31 @@ impl DropReason {
     }
 }
 
+/// Whom a packet was to be sent to next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hop {
+    /// Its destination, as a RecvPacket.
+    Client,
+    /// Another relay, as a ForwardPacket.
+    Relay,
+}
+
+impl Hop {
+    /// The hop of a packet in a frame with this header, and the packet's length.
+    fn of(header: Header) -> (Self, usize) {
+        let (hop, overhead) = if header.kind == FrameType::ForwardPacket as u8 {
+            (Self::Relay, ClientFrame::forward_packet_len(0))
+        } else {
+            (Self::Client, ServerFrame::recv_packet_len(0))
+        };
+        (hop, (HEADER_LEN + header.len as usize).saturating_sub(overhead))
+    }
+}
+
 /// Told of each packet that is dropped.
 pub trait DropSink {
     /// A packet of `bytes` (keys and headers not counted) was dropped.
-    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize);
+    fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize);
 }
 
 /// Frames in the order in which they came, in one buffer.
@@ -94,13 +128,18 @@ impl Lane {
         self.len() == 0
     }
 
+    /// The header of the frame at the head.
+    fn head_header(&self) -> Option<Header> {
+        Header::decode(&self.buffer[self.head..])
+    }
+
     /// The length of the frame at the head, header included.
     fn head_frame(&self) -> Option<usize> {
-        Header::decode(&self.buffer[self.head..]).map(|header| HEADER_LEN + header.len as usize)
+        self.head_header().map(|header| HEADER_LEN + header.len as usize)
     }
 
     /// Makes ready for one more frame that came at `now`.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, now: Instant, age: Duration, pool: &mut BufferPool) {
         if self.is_empty() {
             if self.buffer.capacity() == 0 {
@@ -130,9 +169,10 @@ impl Lane {
     }
 
     fn drop_head(&mut self, reason: DropReason, kind: PacketKind, drops: &mut impl DropSink) {
-        let Some(len) = self.head_frame() else { return };
-        drops.dropped(reason, kind, len.saturating_sub(ServerFrame::recv_packet_len(0)));
-        self.advance(len);
+        let Some(header) = self.head_header() else { return };
+        let (hop, bytes) = Hop::of(header);
+        drops.dropped(hop, reason, kind, bytes);
+        self.advance(HEADER_LEN + header.len as usize);
     }
 
     fn advance(&mut self, bytes: usize) {
@@ -184,11 +224,13 @@ pub struct Outbox {
     control: Lane,
     disco: Lane,
     data: Lane,
+    /// `None` unless a watcher is behind.
+    news: Option<Box<News>>,
 }
 
 impl Outbox {
     /// Appends a packet `from` a peer.
-    #[inline]
+    #[inline(always)]
     pub fn push_packet(
         &mut self,
         now: Instant,
@@ -198,27 +240,94 @@ impl Outbox {
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) {
-        let kind = PacketKind::of(packet);
+        let (kind, len) = (PacketKind::of(packet), ServerFrame::recv_packet_len(packet.len()));
+        let lane = self.lane_with_room(now, kind, len, limits, pool, drops);
+        ServerFrame::encode_recv_packet(lane, from, packet);
+    }
+
+    /// Appends a packet `from` a peer here `to` one behind the relay at the other end.
+    #[inline]
+    pub fn push_forward(
+        &mut self,
+        now: Instant,
+        (from, to): (&NodePublic, &NodePublic),
+        packet: &[u8],
+        limits: &Limits,
+        pool: &mut BufferPool,
+        drops: &mut impl DropSink,
+    ) {
+        let (kind, len) = (PacketKind::of(packet), ClientFrame::forward_packet_len(packet.len()));
+        let lane = self.lane_with_room(now, kind, len, limits, pool, drops);
+        ClientFrame::ForwardPacket { from: *from, to: *to, packet }.encode(lane);
+    }
+
+    /// The buffer for a packet of this kind, in a frame of `len` bytes; whatever is too much has been dropped.
+    #[inline(always)]
+    fn lane_with_room(
+        &mut self,
+        now: Instant,
+        kind: PacketKind,
+        len: usize,
+        limits: &Limits,
+        pool: &mut BufferPool,
+        drops: &mut impl DropSink,
+    ) -> &mut Vec<u8> {
         let (lane, bound) = match kind {
             PacketKind::Disco => (&mut self.disco, limits.disco_bytes),
             PacketKind::Other => (&mut self.data, limits.bytes),
         };
-        let frame = ServerFrame::recv_packet_len(packet.len());
-        while !lane.is_empty() && lane.len() + frame > bound {
+        while !lane.is_empty() && lane.len() + len > bound {
             lane.drop_head(DropReason::QueueFull, kind, drops);
         }
         lane.note(now, limits.age, pool);
-        ServerFrame::encode_recv_packet(&mut lane.buffer, from, packet);
+        &mut lane.buffer
     }
 
     /// Appends a frame that is no packet; whether there was room for it.
     pub fn push_control(&mut self, frame: &ServerFrame<'_>, pool: &mut BufferPool) -> bool {
+        self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
+    }
+
+    /// The same, for the other relay of a link.
+    pub fn push_request(&mut self, frame: &ClientFrame<'_>, pool: &mut BufferPool) -> bool {
+        self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
+    }
+
+    /// The buffer for control frames, if there is room.
+    fn control_lane(&mut self, pool: &mut BufferPool) -> Option<&mut Vec<u8>> {
         if self.control.len() >= MAX_CONTROL {
-            return false;
+            return None;
         }
         self.control.note(Instant::ZERO, Duration::MAX, pool);
-        frame.encode(&mut self.control.buffer);
-        true
+        Some(&mut self.control.buffer)
+    }
+
+    /// Adds a change to what a watcher is told. Returns false where it is owed too much and must be closed.
+    #[must_use]
+    pub fn push_news(&mut self, key: NodePublic, change: Change) -> bool {
+        self.news.get_or_insert_default().push(key, change)
+    }
+
+    /// Keys of which a watcher is owed a change.
+    #[must_use]
+    pub fn news(&self) -> usize {
+        self.news.as_ref().map_or(0, |news| news.len())
+    }
+
+    /// Makes control frames of as many changes as there is room for.
+    #[cold]
+    fn write_news(&mut self, pool: &mut BufferPool) {
+        while let Some(news) = &mut self.news
+            && self.control.len() < MAX_CONTROL
+        {
+            match news.pop() {
+                Some((key, change)) => {
+                    self.push_control(&change.frame(key), pool);
+                }
+                // Its memory is not kept: the next change may be long in coming.
+                None => self.news = None,
+            }
+        }
     }
 
     /// Bytes that wait.
@@ -230,18 +339,29 @@ impl Outbox {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len() == 0 && self.news.is_none()
     }
 
-    /// Hands out all that waits and has not waited too long; `None` when that is nothing.
-    pub fn take(&mut self, now: Instant, limits: &Limits, drops: &mut impl DropSink) -> Option<Batch> {
+    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of news it hands out as much as
+    /// may wait of control frames.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        pool: &mut BufferPool,
+        drops: &mut impl DropSink,
+    ) -> Option<Batch> {
+        if self.news.is_some() {
+            self.write_news(pool);
+        }
         let deadline = now - limits.age;
         self.disco.expire(deadline, PacketKind::Disco, drops);
         self.data.expire(deadline, PacketKind::Other, drops);
         if self.is_empty() {
             return None;
         }
-        let Self { control, disco, data } = std::mem::take(self);
+        let Self { control, disco, data, news } = std::mem::take(self);
+        self.news = news;
         Some(Batch { lanes: [control, disco, data] })
     }
 
@@ -269,7 +389,7 @@ impl Outbox {
 
     /// Drops everything for `reason`.
     pub fn drop_all(&mut self, reason: DropReason, pool: &mut BufferPool, drops: &mut impl DropSink) {
-        let Self { control, disco, data } = std::mem::take(self);
+        let Self { control, disco, data, news: _ } = std::mem::take(self);
         Batch { lanes: [control, disco, data] }.drop_all(reason, pool, drops);
     }
 }

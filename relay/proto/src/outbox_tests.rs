@@ -9,7 +9,7 @@ const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
 struct Drops(Vec<(DropReason, PacketKind, usize)>);
 
 impl DropSink for Drops {
-    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize) {
+    fn dropped(&mut self, _: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
         self.0.push((reason, kind, bytes));
     }
 }
@@ -64,7 +64,8 @@ fn control_goes_first_then_disco_then_the_rest() {
     push(&mut outbox, at(0), &packet(1, 50, false), &mut drops);
     push(&mut outbox, at(0), &packet(2, 0, true), &mut drops);
     assert!(outbox.push_control(&ServerFrame::KeepAlive, &mut pool));
-    let mut batch = outbox.take(at(0), &LIMITS, &mut drops).expect("three frames");
+    let mut batch =
+        outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("three frames");
     assert_eq!(batch.chunk(1000), Some(&[6, 0, 0, 0, 0][..]));
     batch.advance(5);
     assert_eq!(drain(batch, 1000, 9).0, [2, 1]);
@@ -80,7 +81,7 @@ fn a_full_lane_drops_its_oldest_and_leaves_the_other_alone() {
     }
     let dropped = (DropReason::QueueFull, PacketKind::Other, 300 - 37);
     assert_eq!(drops.0, [dropped; 2]);
-    let batch = outbox.take(at(0), &LIMITS, &mut drops).expect("frames");
+    let batch = outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("frames");
     assert_eq!(drain(batch, 9999, 9).0, [0, 3, 4, 5]);
 }
 
@@ -90,7 +91,7 @@ fn a_frame_longer_than_the_bound_is_let_through_alone() {
     push(&mut outbox, at(0), &packet(1, 500, false), &mut drops);
     push(&mut outbox, at(0), &packet(2, 5000, false), &mut drops);
     assert_eq!(drops.0.len(), 1);
-    let batch = outbox.take(at(0), &LIMITS, &mut drops).expect("a frame");
+    let batch = outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("a frame");
     assert_eq!(drain(batch, 10, 9).0, [2]);
 }
 
@@ -101,7 +102,7 @@ fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
         push(&mut outbox, at(u64::from(n) * 20), &packet(n, 40, false), &mut drops);
     }
     // The age is 160 ms, measured in steps of 10: at 241 ms those of 0, 20, 40, 60 and 80 have been there too long.
-    let batch = outbox.take(at(241), &LIMITS, &mut drops).expect("frames");
+    let batch = outbox.take(at(241), &LIMITS, &mut BufferPool::default(), &mut drops).expect("frames");
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40); 5]);
     assert_eq!(drain(batch, 9999, 9).0, [5, 6, 7, 8, 9]);
 }
@@ -112,12 +113,12 @@ fn what_comes_while_its_lane_is_sent_is_as_young_as_it_is() {
     push(&mut outbox, at(0), &packet(1, 0, true), &mut drops);
     push(&mut outbox, at(0), &packet(2, 40, false), &mut drops);
     // The disco frame is sent, then the socket is full; meanwhile another comes.
-    let batch = outbox.take(at(150), &LIMITS, &mut drops).expect("two frames");
+    let batch = outbox.take(at(150), &LIMITS, &mut pool, &mut drops).expect("two frames");
     let (sent, rest) = drain(batch, 10, 1);
     assert_eq!(sent, [1]);
     push(&mut outbox, at(150), &packet(3, 0, true), &mut drops);
     outbox.give_back(rest, &LIMITS, &mut pool, &mut drops);
-    let batch = outbox.take(at(200), &LIMITS, &mut drops).expect("what came at 150 ms");
+    let batch = outbox.take(at(200), &LIMITS, &mut pool, &mut drops).expect("what came at 150 ms");
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40)]);
     assert_eq!(drain(batch, 9999, 9).0, [3]);
 }
@@ -131,7 +132,7 @@ fn control_frames_are_bounded_and_do_not_age() {
         held += 1;
     }
     assert_eq!(held, MAX_CONTROL.div_ceil(13));
-    let batch = outbox.take(at(1_000_000), &LIMITS, &mut drops).expect("pongs");
+    let batch = outbox.take(at(1_000_000), &LIMITS, &mut BufferPool::default(), &mut drops).expect("pongs");
     assert_eq!(batch.chunk(usize::MAX).map(<[u8]>::len), Some(held * 13));
 }
 
@@ -180,7 +181,7 @@ proptest! {
                 }
                 Step::Wait(ms) => clock += ms,
                 Step::Send { max, chunks, meanwhile } => {
-                    let Some(batch) = outbox.take(at(clock), &LIMITS, &mut drops) else { continue };
+                    let Some(batch) = outbox.take(at(clock), &LIMITS, &mut BufferPool::default(), &mut drops) else { continue };
                     let (numbers, rest) = drain(batch, max, chunks);
                     for number in numbers {
                         // Those before it in its lane must have been dropped.
@@ -201,4 +202,70 @@ proptest! {
         prop_assert!(outbox.is_empty());
         prop_assert_eq!(sent + drops.0.len(), next as usize);
     }
+}
+
+#[test]
+fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
+    #[derive(Default)]
+    struct Hops(Vec<(Hop, usize)>);
+    impl DropSink for Hops {
+        fn dropped(&mut self, hop: Hop, _: DropReason, _: PacketKind, bytes: usize) {
+            self.0.push((hop, bytes));
+        }
+    }
+    let (mut outbox, mut pool, mut hops) = (Outbox::default(), BufferPool::default(), Hops::default());
+    let to = NodePublic::from_bytes([8; 32]);
+    outbox.push_forward(at(0), (&FROM, &to), &[1; 400], &LIMITS, &mut pool, &mut hops);
+    outbox.push_packet(at(0), &FROM, &[2; 400], &LIMITS, &mut pool, &mut hops);
+    outbox.push_forward(at(0), (&FROM, &to), &[3; 401], &LIMITS, &mut pool, &mut hops);
+    assert_eq!(hops.0, [(Hop::Relay, 400)], "the oldest made room");
+    let batch = outbox.take(at(0), &LIMITS, &mut pool, &mut hops).expect("two frames");
+    let mut expected = Vec::new();
+    ServerFrame::RecvPacket { from: FROM, packet: &[2; 400] }.encode(&mut expected);
+    ClientFrame::ForwardPacket { from: FROM, to, packet: &[3; 401] }.encode(&mut expected);
+    assert_eq!(batch.chunk(9999), Some(&expected[..]));
+    batch.drop_all(DropReason::WriteError, &mut pool, &mut hops);
+    assert_eq!(hops.0[1..], [(Hop::Client, 400), (Hop::Relay, 401)]);
+}
+
+/// A region of 100,000 keys is told to a watcher that takes nothing at first, in bounds and without a loss.
+#[test]
+fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
+    let (mut outbox, mut pool, mut drops) = (Outbox::default(), BufferPool::default(), Drops::default());
+    let address = "192.0.2.1:1".parse().expect("an address");
+    let change = Change::Present { address, flags: wire::derp::mesh::PresentFlags::REGULAR };
+    let key = |n: u32| {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        NodePublic::from_bytes(bytes)
+    };
+    let (mut announced, mut told, mut blocked) = (0, 0, true);
+    while told < 100_000 {
+        while announced < 100_000 && outbox.news() < 10_000 {
+            assert!(outbox.push_news(key(announced), change));
+            announced += 1;
+        }
+        assert!(!outbox.is_empty());
+        let mut batch = outbox.take(at(0), &LIMITS, &mut pool, &mut drops).expect("news");
+        assert!(outbox.control.is_empty());
+        let len = batch.chunk(usize::MAX).expect("a chunk").len();
+        assert!((1..MAX_CONTROL + ServerFrame::PEER_PRESENT_LEN).contains(&len), "{len} bytes at a time");
+        if std::mem::replace(&mut blocked, false) {
+            outbox.give_back(batch, &LIMITS, &mut pool, &mut drops);
+            assert!(!outbox.push_control(&ServerFrame::KeepAlive, &mut pool), "the lane is full");
+            continue;
+        }
+        let mut rest = batch.chunk(usize::MAX).expect("a chunk");
+        while let Some(header) = Header::decode(rest) {
+            let (frame, later) = rest.split_at(HEADER_LEN + header.len as usize);
+            let decoded = ServerFrame::decode(header.kind, &frame[HEADER_LEN..]);
+            assert_eq!(decoded, Ok(Some(change.frame(key(told)))));
+            told += 1;
+            rest = later;
+        }
+        batch.advance(len);
+        batch.recycle(&mut pool);
+    }
+    assert!(outbox.take(at(0), &LIMITS, &mut pool, &mut drops).is_none() && outbox.is_empty());
+    assert!(outbox.news.is_none(), "nothing is kept for a watcher that is owed nothing");
 }

@@ -9,6 +9,8 @@ use wire::disco::looks_like_disco;
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 
+use crate::rights::Rights;
+
 /// Whether a packet is disco: it has a lane of its own and a label of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PacketKind {
@@ -37,10 +39,32 @@ pub enum Action<'a> {
         /// At most 65,536 bytes.
         packet: &'a [u8],
     },
+    /// Hand on a packet of a client of another relay, to a client here and no further.
+    Relay(Relayed<'a>),
+    /// Tell of every key that is here, comes and goes.
+    Watch,
+    /// Close all connections of this key.
+    ClosePeer(NodePublic),
     /// Answer a Ping with these bytes.
     Pong(PingData),
     /// This relay is, or is no longer, the client's home.
     Preferred(bool),
+}
+
+/// The payload of a ForwardPacket. Taken apart only when it is used: an action is moved around for each packet of every
+/// client, and three fields more would be paid for by all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed<'a>(&'a [u8]);
+
+impl<'a> Relayed<'a> {
+    /// Who sent it, as the other relay knows; the destination; at most 65,536 bytes.
+    #[must_use]
+    pub fn parts(self) -> (NodePublic, NodePublic, &'a [u8]) {
+        let split = |bytes| NodePublic::split_from(bytes).expect("the frame was decoded before");
+        let (from, rest) = split(self.0);
+        let (to, packet) = split(rest);
+        (from, to, packet)
+    }
 }
 
 /// Why the relay closes a connection that has logged in.
@@ -60,13 +84,19 @@ pub enum Close {
     Socket,
     /// Nothing could be written for the write timeout.
     WriteTimeout,
+    /// Another relay of the region asked for it.
+    ClosePeer,
+    /// A watcher read so slowly that it would have missed something; it comes back and is told everything anew.
+    WatchOverflow,
+    /// The other relay of a link has not been heard for too long.
+    Silent,
     /// The relay shuts down.
     Shutdown,
 }
 
 impl Close {
     /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::PeerClosed,
         Self::BadFrame,
         Self::NotPermitted,
@@ -74,6 +104,9 @@ impl Close {
         Self::WebSocket,
         Self::Socket,
         Self::WriteTimeout,
+        Self::ClosePeer,
+        Self::WatchOverflow,
+        Self::Silent,
         Self::Shutdown,
     ];
 
@@ -88,6 +121,9 @@ impl Close {
             Self::WebSocket => "websocket",
             Self::Socket => "socket",
             Self::WriteTimeout => "write_timeout",
+            Self::ClosePeer => "close_peer",
+            Self::WatchOverflow => "watch_overflow",
+            Self::Silent => "silent",
             Self::Shutdown => "shutdown",
         }
     }
@@ -109,9 +145,22 @@ impl From<Malformed> for Close {
 #[derive(Debug, Default)]
 pub struct Session {
     deframer: Deframer,
+    rights: Rights,
 }
 
 impl Session {
+    /// The session of a client with these rights; by default it has those of everybody.
+    #[must_use]
+    pub fn new(rights: Rights) -> Self {
+        Self { deframer: Deframer::default(), rights }
+    }
+
+    /// What the client may ask for.
+    #[must_use]
+    pub const fn rights(&self) -> Rights {
+        self.rights
+    }
+
     /// The next thing that the client asks for; `None` when `input` is used up.
     ///
     /// # Errors
@@ -131,6 +180,11 @@ impl Session {
             Some(ClientFrame::SendPacket { to, packet }) => Ok(Some(Action::Forward { to, packet })),
             Some(ClientFrame::Ping(data)) => Ok(Some(Action::Pong(data))),
             Some(ClientFrame::NotePreferred(on)) => Ok(Some(Action::Preferred(on))),
+            Some(ClientFrame::ForwardPacket { .. }) if self.rights.is_mesh() => {
+                Ok(Some(Action::Relay(Relayed(frame.payload))))
+            }
+            Some(ClientFrame::WatchConns) if self.rights.may_watch() => Ok(Some(Action::Watch)),
+            Some(ClientFrame::ClosePeer(key)) if self.rights.is_mesh() => Ok(Some(Action::ClosePeer(key))),
             Some(ClientFrame::ForwardPacket { .. } | ClientFrame::WatchConns | ClientFrame::ClosePeer(_)) => {
                 Err(Close::NotPermitted)
             }

@@ -1,5 +1,5 @@
-//! Every interleaving of the threads that share an outbox, and of a sender with one connection of a key that replaces
-//! another. Run by `make loom`, which builds with `--cfg loom`.
+//! Every interleaving of the threads that share an outbox, and of a sender with one connection of a key, or one relay that
+//! has the key, that replaces another. Run by `make loom`, which builds with `--cfg loom`.
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
@@ -11,9 +11,11 @@ use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
-use relay_proto::outbox::{Batch, DropReason, DropSink, Limits};
+use relay_proto::news::Change;
+use relay_proto::outbox::{Batch, DropReason, DropSink, Hop, Limits};
 use relay_proto::presence::{Connection, Departure, Presence};
 use relay_proto::session::PacketKind;
+use relay_proto::whereabouts::{Forwarder, Way, Whereabouts};
 use wire::derp::frame::ServerFrame;
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
@@ -27,7 +29,7 @@ const FRAME: usize = ServerFrame::recv_packet_len(1);
 struct Drops(usize);
 
 impl DropSink for Drops {
-    fn dropped(&mut self, _: DropReason, _: PacketKind, _: usize) {
+    fn dropped(&mut self, _: Hop, _: DropReason, _: PacketKind, _: usize) {
         self.0 += 1;
     }
 }
@@ -277,5 +279,101 @@ fn while_the_active_connection_leaves_a_packet_goes_to_it_or_to_its_successor() 
             Some(&2),
             "once it has left, the successor is the one"
         );
+    });
+}
+
+impl Forwarder for Peer {
+    fn link(&self) -> u64 {
+        self.id
+    }
+    fn set_active(&self, active: bool) {
+        self.active.store(active, Ordering::Release);
+    }
+}
+
+type RegionMap = Mutex<Option<Whereabouts<Peer, Peer>>>;
+
+/// As [`deliver`], with relays.
+fn deliver_in_region(map: &RegionMap, route: &StdArc<Peer>, number: u8) -> bool {
+    let to = if route.active.load(Ordering::Acquire) {
+        Some(route.clone())
+    } else {
+        let map = map.lock().unwrap();
+        map.as_ref().and_then(Whereabouts::way).map(|way| match way {
+            Way::Here(peer) | Way::By(peer) => peer.clone(),
+        })
+    };
+    if let Some(to) = &to {
+        to.inbox.lock().unwrap().push(number);
+    }
+    to.is_some()
+}
+
+#[test]
+fn while_a_client_moves_here_a_packet_goes_by_the_relay_it_left_or_here_and_then_here() {
+    loom::model(|| {
+        let (relay, here) = (peer(1), peer(2));
+        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(Whereabouts::elsewhere(relay.clone()))));
+        let arrival = {
+            let (map, here) = (map.clone(), here.clone());
+            thread::spawn(move || map.lock().unwrap().as_mut().unwrap().join(here))
+        };
+        assert!(deliver_in_region(&map, &relay, 1), "the key is in the region all the time");
+        arrival.join().unwrap();
+        assert!(deliver_in_region(&map, &relay, 2));
+        assert_eq!(here.inbox.lock().unwrap().last(), Some(&2), "once it is here, it is here");
+    });
+}
+
+#[test]
+fn while_a_link_breaks_a_packet_goes_over_it_or_over_the_next_and_then_over_the_next() {
+    loom::model(|| {
+        let (broken, next) = (peer(1), peer(2));
+        let mut whereabouts = Whereabouts::elsewhere(broken.clone());
+        whereabouts.add_forwarder(next.clone());
+        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(whereabouts)));
+        let breaking = {
+            let map = map.clone();
+            thread::spawn(move || {
+                map.lock().unwrap().as_mut().unwrap().remove_forwarder(1);
+            })
+        };
+        assert!(deliver_in_region(&map, &broken, 1), "the key is in the region all the time");
+        breaking.join().unwrap();
+        assert!(deliver_in_region(&map, &broken, 2));
+        assert_eq!(next.inbox.lock().unwrap().last(), Some(&2));
+    });
+}
+
+#[test]
+fn what_a_watcher_is_told_while_another_flushes_is_sent_and_the_last_word_is_true() {
+    loom::model(|| {
+        let (socket, egress) = connection(true);
+        let flush = |pushed, egress: &Egress<Outlet>| {
+            if pushed == Pushed::MustFlush {
+                with_hand(&mut Drops::default(), |hand| egress.flush(hand));
+            }
+        };
+        let address = ([192, 0, 2, 1], 1).into();
+        let present = Change::Present { address, flags: wire::derp::mesh::PresentFlags::REGULAR };
+        // The two changes of one key are made one after the other, as under its lock in the map.
+        let order = Arc::new(Mutex::new(vec![present, Change::Gone]));
+        let tell = move |order: &Mutex<Vec<Change>>, egress: &Egress<Outlet>| {
+            let mut order = order.lock().unwrap();
+            let change = order.remove(0);
+            let pushed = egress.push(|outbox| outbox.push_news(FROM, change));
+            drop(order);
+            flush(pushed, egress);
+        };
+        let other = {
+            let (order, egress) = (order.clone(), egress.clone());
+            thread::spawn(move || tell(&order, &egress))
+        };
+        tell(&order, &egress);
+        other.join().unwrap();
+        let mut gone = Vec::new();
+        Change::Gone.frame(FROM).encode(&mut gone);
+        let socket = socket.lock().unwrap();
+        assert!(socket.received.ends_with(&gone), "nothing waits, and the last word is the last change");
     });
 }

@@ -26,6 +26,7 @@ use service::{
     signals::Shutdown,
 };
 use tracing::field::display;
+use zeroize::Zeroizing;
 
 use self::{derpmap::Derpmap, trial::Trial};
 
@@ -48,7 +49,7 @@ enum Command {
     CheckConfig(Run),
     /// Prints the configuration as TOML, with the origin of each value; secrets are masked
     PrintConfig(Run),
-    /// Makes a node key, and writes it in the format of derper's key file
+    /// Makes a node key, or a key for the mesh, and writes it in the format of derper's key files
     Keygen(Keygen),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
@@ -97,6 +98,9 @@ struct Keygen {
     /// The file to create, readable by its owner only; without it, the key is printed
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// A key for the relays of a region to share, or for probers, instead of a node key
+    #[arg(long)]
+    mesh: bool,
 }
 
 /// Why the program ends without success.
@@ -130,7 +134,8 @@ pub(crate) fn main() -> ExitCode {
         None => start(&run),
         Some(Command::CheckConfig(run)) => check_config(&run),
         Some(Command::PrintConfig(run)) => print_config(&run),
-        Some(Command::Keygen(keygen)) => self::keygen(keygen.file.as_deref()),
+        Some(Command::Keygen(Keygen { file, mesh: false })) => keygen(file.as_deref()),
+        Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
     };
     match done {
@@ -192,12 +197,24 @@ fn print_config(run: &Run) -> Result<(), Failure> {
 
 fn keygen(file: Option<&Path>) -> Result<(), Failure> {
     let key = identity::random_key().context("cannot make a key")?;
-    let text = identity::key_file_text(&key);
+    write_key(file, &identity::key_file_text(&key))?;
+    say(&format!("public key: {}", key.public()));
+    Ok(())
+}
+
+fn mesh_keygen(file: Option<&Path>) -> Result<(), Failure> {
+    let key = identity::random_mesh_key().context("cannot make a key")?;
+    let mut text = Zeroizing::new(key.to_text());
+    text.push('\n');
+    write_key(file, &text)
+}
+
+/// Creates the file with a secret, or prints it.
+fn write_key(file: Option<&Path>, text: &str) -> Result<(), Failure> {
     match file {
         Some(path) => identity::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
-        None => print(&text)?,
+        None => print(text)?,
     }
-    say(&format!("public key: {}", key.public()));
     Ok(())
 }
 

@@ -18,10 +18,12 @@ use service::{
 use wire::key::NodePrivate;
 
 mod http;
+mod mesh;
 mod stun;
 
 pub use self::{
     http::{BootstrapDns, Home, Http},
+    mesh::{Mesh, MeshPeer},
     stun::StunOnly,
 };
 
@@ -105,6 +107,18 @@ pub mod keys {
     pub const OUTBOX_DISCO_BYTES: Key = Key::new("outbox.disco_bytes");
     /// How long a peer may refuse to take anything.
     pub const WRITE_TIMEOUT: Key = Key::new("outbox.write_timeout");
+    /// The file that holds the key of the mesh.
+    pub const MESH_KEY_FILE: Key = Key::new("mesh.key_file");
+    /// The file that holds a second key that is taken for the mesh's.
+    pub const MESH_SECOND_KEY_FILE: Key = Key::new("mesh.second_key_file");
+    /// The file that holds the key of probers.
+    pub const MESH_PROBER_KEY_FILE: Key = Key::new("mesh.prober_key_file");
+    /// The addresses from which a mesh key is taken.
+    pub const MESH_SOURCES: Key = Key::new("mesh.sources");
+    /// The other relays of the region.
+    pub const MESH_PEERS: Key = Key::new("mesh.peers");
+    /// The roots that vouch for their certificates.
+    pub const MESH_CA_FILE: Key = Key::new("mesh.ca_file");
     /// The form of log lines.
     pub const LOG_FORMAT: Key = Key::new("log.format");
     /// The least severe events that are logged.
@@ -147,6 +161,8 @@ pub struct Config {
     pub keepalive: Duration,
     /// How long a shutdown may take, up to a minute; zero ends at once.
     pub shutdown_timeout: Duration,
+    /// The other relays of the region, and who is taken for one.
+    pub mesh: Mesh,
     /// What is logged and how.
     pub log: Log,
     /// Whether this is a trial run on one machine (`--dev`): listeners on loopback only, throw-away secrets.
@@ -309,6 +325,7 @@ impl Config {
             records: reader.key(keys::TLS_RECORDS).or(Records::Own),
             login: LoginLimits::read(&mut reader),
             outbox: OutboxLimits::read(&mut reader),
+            mesh: Mesh::read(&mut reader),
             log: Log::read(&mut reader),
             dev,
         };
@@ -381,7 +398,9 @@ fn node_key(reader: &mut Reader<'_>, dev: bool) -> KeySource {
 /// A path. One that is a private key in truth would be repeated by the first error about the file.
 fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> service::config::Lookup<'r, 'a, PathBuf> {
     reader.key(key).matching("the path of a file", |path: &PathBuf| {
-        !path.to_string_lossy().to_ascii_lowercase().contains("privkey:")
+        let text = path.to_string_lossy();
+        let is_mesh_key = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        !is_mesh_key && !text.to_ascii_lowercase().contains("privkey:")
     })
 }
 

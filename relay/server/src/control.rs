@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use relay_proto::login::{Login, LoginError, greet};
+use relay_proto::rights::{Claim, Rights};
 use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
 use tls::{HandshakeError, RecordLayer};
@@ -30,6 +31,7 @@ use tracing::debug;
 use websocket::{CloseCode, Messages};
 use wire::derp::frame::ServerFrame;
 use wire::derp::info::{ClientInfoError, Introduction, ServerInfo};
+use wire::derp::mesh::PresentFlags;
 use wire::key::{NodePrivate, NodePublic};
 use wire::pool::BufferPool;
 
@@ -37,7 +39,8 @@ use crate::config::LoginLimits;
 use crate::forward::peer::{Peer, Sink};
 use crate::forward::websocket::{MessageInlet, MessageSink, Replying, Stop, Unwrapper};
 use crate::forward::{Arrival, DataPlane, Inlet};
-use crate::metrics::ControlMetrics;
+use crate::mesh::Gate;
+use crate::metrics::{ControlMetrics, MeshMetrics};
 use crate::pages::{Page, Routed, Site};
 use crate::proxies::Proxies;
 use crate::stream::{LINGER, Parts, Stream, TlsStream};
@@ -145,6 +148,8 @@ pub(crate) struct Door {
     pub(crate) site: Site,
     pub(crate) proxies: Proxies,
     pub(crate) metrics: ControlMetrics,
+    pub(crate) mesh: Gate,
+    pub(crate) mesh_metrics: MeshMetrics,
     pub(crate) plane: Arc<DataPlane>,
 }
 
@@ -367,7 +372,10 @@ impl Door {
         };
         frames.extend_from_slice(&plaintext);
         let (id, address) = (self.plane.registry().next_id(), asked.client);
-        let peer = Arc::new(Peer::new(*client, id, address, socket.clone(), sink));
+        let claim = info.mesh_key.as_ref().map(|claimed| self.mesh.judge(claimed, address.ip()));
+        let rights = claim.map_or(Rights::Client, Claim::rights);
+        let flags = PresentFlags::of(rights.is_mesh(), info.is_prober, asked.upgrade.not_ideal);
+        let peer = Arc::new(Peer::new(*client, id, address, flags, socket.clone(), sink));
 
         let (mut nonce, mut jitter) = ([0; 24], [0]);
         getrandom::fill(&mut nonce)
@@ -377,6 +385,10 @@ impl Door {
             ServerFrame::ServerInfo { nonce: &nonce, sealed: &ServerInfo::default().seal(shared, &nonce) };
         // The worker flushes every new outbox, so whoever owes this flush need not be asked.
         let _ = peer.egress.push(|outbox| outbox.push_control(&server_info, &mut BufferPool::default()));
+        if let Some(claim) = claim {
+            self.mesh_metrics.claimed(claim);
+            debug!(peer = ?client, %address, claim = claim.label(), "claims rights");
+        }
         debug!(peer = ?client, %address, prober = info.is_prober, protocol = ?asked.upgrade.protocol, "logged in");
         self.plane.attach(Arrival {
             peer,
@@ -384,6 +396,7 @@ impl Door {
             inlet,
             incoming,
             frames,
+            rights,
             not_ideal: asked.upgrade.not_ideal,
             first_keepalive: first_keepalive(self.keepalive, jitter[0]),
         });

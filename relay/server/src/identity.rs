@@ -17,6 +17,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 use wire::derp::PROTOCOL_VERSION;
+use wire::derp::mesh::MeshKey;
 use wire::key::{NodePrivate, NodePublic};
 use zeroize::Zeroizing;
 
@@ -153,6 +154,17 @@ pub fn random_key() -> Result<NodePrivate, getrandom::Error> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut())?;
     Ok(NodePrivate::from_random(*bytes))
+}
+
+/// A fresh key for a mesh.
+///
+/// # Errors
+///
+/// Where the system gives no randomness.
+pub fn random_mesh_key() -> Result<MeshKey, getrandom::Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut())?;
+    Ok(MeshKey::from_bytes(*bytes))
 }
 
 /// derper's key file.

@@ -14,6 +14,7 @@ pub mod derpmap;
 mod forward;
 mod hosts;
 pub mod identity;
+mod mesh;
 mod metrics;
 mod pages;
 mod proxies;

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use relay_client::Step;
 use relay_proto::outbox::DropReason;
+use relay_proto::rights::Claim;
 use relay_proto::session::{Close, PacketKind};
 use rustls::ProtocolVersion;
 
@@ -81,6 +83,52 @@ impl ControlMetrics {
     pub(crate) fn tls_version(&self, version: Option<ProtocolVersion>) {
         let version = if version == Some(ProtocolVersion::TLSv1_3) { "1.3" } else { "1.2" };
         self.tls_versions.with_label_values(&[version]).inc();
+    }
+}
+
+/// What is counted of the mesh outside of the data plane.
+#[derive(Clone, Debug)]
+pub(crate) struct MeshMetrics {
+    /// Relays that this one dials.
+    pub(crate) peers: IntGauge,
+    dial_failures: IntCounterVec,
+    claims: IntCounterVec,
+}
+
+impl MeshMetrics {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            peers: IntGauge::new("towpath_mesh_peers", "Relays of the region that this one dials")?,
+            dial_failures: IntCounterVec::new(
+                Opts::new(
+                    "towpath_mesh_dial_failures_total",
+                    "Failures to dial a relay of the region, by step",
+                ),
+                &["step"],
+            )?,
+            claims: IntCounterVec::new(
+                Opts::new("towpath_mesh_claims_total", "Logins with a mesh key, by what became of the claim"),
+                &["claim"],
+            )?,
+        };
+        for step in Step::ALL {
+            metrics.dial_failures.with_label_values(&[step.label()]);
+        }
+        for claim in Claim::ALL {
+            metrics.claims.with_label_values(&[claim.label()]);
+        }
+        registry.register(Box::new(metrics.peers.clone()))?;
+        registry.register(Box::new(metrics.dial_failures.clone()))?;
+        registry.register(Box::new(metrics.claims.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(crate) fn dial_failed(&self, step: Step) {
+        self.dial_failures.with_label_values(&[step.label()]).inc();
+    }
+
+    pub(crate) fn claimed(&self, claim: Claim) {
+        self.claims.with_label_values(&[claim.label()]).inc();
     }
 }
 
@@ -157,7 +205,7 @@ impl Page {
         let gauges = peers.gauges();
         // A gauge that is read between the two halves of a change may be off by one, and never below zero.
         let read = |gauge: &AtomicI64| u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0);
-        let keys = peers.keys() as u64;
+        let (here, elsewhere) = (read(&gauges.keys_here), read(&gauges.keys_elsewhere));
         self.gauge("derp_current_connections", "Logged-in connections", read(&gauges.connections));
         self.gauge(
             "derp_current_home_connections",
@@ -169,8 +217,16 @@ impl Page {
             "Connections that another relay of the region would suit better",
             read(&gauges.not_ideal),
         );
-        self.gauge("derp_clients_local", "Distinct keys on this relay", keys);
-        self.gauge("derp_clients_total", "Distinct keys in the region", keys);
+        self.gauge("derp_clients_local", "Distinct keys on this relay", here);
+        self.gauge("derp_clients_remote", "Distinct keys on other relays of the region alone", elsewhere);
+        self.gauge("derp_clients_total", "Distinct keys in the region", here + elsewhere);
+        self.gauge("derp_watchers", "Connections that are told who comes and goes", peers.watchers() as u64);
+        self.gauge("towpath_mesh_links", "Links to relays of the region that are up", read(&gauges.links));
+        let [created, deleted] = &gauges.multi_forwarders;
+        let help = "Keys that came to be on a second relay besides another";
+        self.counter("derp_multiforwarder_created", help, read(created));
+        let help = "Keys that came to be on one relay after having been on several";
+        self.counter("derp_multiforwarder_deleted", help, read(deleted));
         self.gauge(
             "derp_current_dup_client_keys",
             "Keys with more than one connection",
@@ -194,7 +250,7 @@ impl Page {
     }
 
     fn traffic(&mut self, tally: &Tally) {
-        let (received, dropped) = tally.totals();
+        let (received, sent, out) = (tally.all_received(), tally.sent(), tally.forwarded_out());
         self.counter("derp_packets_received", "Packets from clients", received.packets);
         self.counter("derp_bytes_received", "Bytes of those packets", received.bytes);
         let of_kind = |kind| tally.received[kind_index(kind)].packets;
@@ -207,13 +263,12 @@ impl Page {
                 (&[("kind", "other")], of_kind(PacketKind::Other)),
             ],
         );
-        let sent = "Packets to clients: received and not dropped, those that wait at this moment included";
-        self.counter("derp_packets_sent", sent, received.packets.saturating_sub(dropped.packets));
-        self.counter(
-            "derp_bytes_sent",
-            "Bytes of those packets",
-            received.bytes.saturating_sub(dropped.bytes),
-        );
+        let help = "Packets to clients: received and not dropped, those that wait at this moment included";
+        self.counter("derp_packets_sent", help, sent.packets);
+        self.counter("derp_bytes_sent", "Bytes of those packets", sent.bytes);
+        self.counter("derp_packets_forwarded_in", "Packets from other relays", tally.forwarded_in.packets);
+        let help = "Packets to other relays, those that wait at this moment included";
+        self.counter("derp_packets_forwarded_out", help, out.packets);
         self.drops("derp_packets_dropped", "Packets dropped, by reason and kind", tally, |drops| {
             drops.packets
         });
@@ -267,6 +322,8 @@ impl Page {
             "Frames of unknown types, which are skipped",
             tally.unknown_frames,
         );
+        let help = "Keys that another relay took back without having announced them";
+        self.counter("derp_packet_forwarder_delete_other_value", help, tally.unfounded_gone);
         self.counter("towpath_keepalives_total", "KeepAlive frames sent", tally.keepalives);
         let help = "Frames other than packets that found no room or a closed connection";
         self.counter("towpath_control_frames_dropped_total", help, tally.control_dropped);

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -21,7 +23,8 @@ use crate::control::{Door, Entrance, Refusal};
 use crate::forward::{DataPlane, Rules};
 use crate::hosts::Hosts;
 use crate::identity::{Identity, IdentityError};
-use crate::metrics::{ControlMetrics, Scrape, StunScrape};
+use crate::mesh::{MeshError, Setup};
+use crate::metrics::{ControlMetrics, MeshMetrics, Scrape, StunScrape};
 use crate::pages::Site;
 use crate::proxies::Proxies;
 
@@ -57,6 +60,9 @@ pub enum BindError {
     /// STUN.
     #[error(transparent)]
     Stun(#[from] stun::BindError),
+    /// The mesh cannot be set up.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// Certificates or keys cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -85,6 +91,7 @@ pub struct Server {
     config: Config,
     identity: Identity,
     tls: rustls::ServerConfig,
+    mesh: Setup,
     listener: TcpListener,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
@@ -109,13 +116,14 @@ pub struct Addresses {
 }
 
 impl Server {
-    /// Binds every socket that the configuration names.
+    /// Binds every socket that the configuration names, and reads the keys of the mesh.
     ///
     /// # Errors
     ///
     /// See [`BindError`]: each says which address of which listener is at fault.
     pub fn bind(config: &Config, identity: Identity) -> Result<Self, BindError> {
         let tls = identity.server_config(config.records)?;
+        let mesh = Setup::load(&config.mesh, identity.node_public())?;
         let tcp = |what, address| listen(address).map_err(|reason| BindError::Tcp { what, address, reason });
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
@@ -123,7 +131,7 @@ impl Server {
         let stun = if config.stun.listen.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
         let config = config.clone();
-        Ok(Self { config, identity, tls, listener, http, redirect, stun, admin, worker_hook: || {} })
+        Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook: || {} })
     }
 
     /// Has each thread of the data plane call `hook` when it starts, for tests that watch what such a thread does.
@@ -172,7 +180,7 @@ impl Server {
     }
 
     async fn run_inside(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { config, identity, tls, listener, http, redirect, stun, admin, worker_hook } = self;
+        let Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } = self;
         let (failed, mut failures) = mpsc::unbounded_channel();
         let rules = Rules {
             limits: Limits {
@@ -183,6 +191,8 @@ impl Server {
             write_timeout: config.outbox.write_timeout,
             keepalive: config.keepalive,
             gather: config.gather,
+            own_key: identity.node_public(),
+            watchable: mesh.gate.can_open(),
         };
         let on_failure = move || {
             // Nobody listens any more only when the process is about to end.
@@ -194,6 +204,7 @@ impl Server {
 
         let registry = Registry::new();
         let metrics = ControlMetrics::register(&registry)?;
+        let mesh_metrics = MeshMetrics::register(&registry)?;
         registry.register(Box::new(Scrape { workers: plane.counters(), peers: plane.registry().clone() }))?;
         if let Some(stun) = &stun {
             registry.register(Box::new(StunScrape::new(stun.counters())?))?;
@@ -202,6 +213,7 @@ impl Server {
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
 
+        let mesh = mesh.run(&plane, identity.node_key(), &mesh_metrics);
         let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
         let port = listener.local_addr()?.port();
         let door = Arc::new(Door {
@@ -214,6 +226,8 @@ impl Server {
             site: Site::new(&config.hostname, port, config.http.home.clone(), bootstrap.clone()),
             proxies: Proxies::new(config.http.proxies.clone()),
             metrics,
+            mesh,
+            mesh_metrics,
             plane: plane.clone(),
         });
         let mut tasks = JoinSet::new();
@@ -235,7 +249,7 @@ impl Server {
         };
         readiness.draining();
         tasks.shutdown().await;
-        info!(connections = plane.registry().keys(), "closing");
+        info!(connections = plane.registry().gauges().connections.load(Ordering::Relaxed), "closing");
         let stopping = tokio::task::spawn_blocking(move || workers.stop());
         if tokio::time::timeout(config.shutdown_timeout, stopping).await.is_err() {
             warn!("the data plane has not ended within shutdown_timeout; ending without it");
@@ -284,7 +298,8 @@ async fn accept(listener: tokio::net::TcpListener, door: Arc<Door>, entrance: En
     }
 }
 
-fn set_options(socket: &tokio::net::TcpStream) -> io::Result<()> {
+/// Sets what every connection has.
+pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
-use common::{Relay, packet};
+use common::{MeshFiles, Relay, packet};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tungstenite::Message;
@@ -85,6 +85,7 @@ async fn a_batch_of_frames_costs_a_wake_up_a_write_and_no_allocation() {
     // rustls puts the plaintext of each record it opens, and the ciphertext of each it seals, into a vector of its own.
     expect_costs("tls.records = 'rustls'", 2).await;
     expect_no_allocation_over_websocket().await;
+    expect_costs_of_a_mesh().await;
 }
 
 /// Has packets forwarded from WebSocket to TLS and back, and expects nothing of the allocator.
@@ -107,6 +108,60 @@ async fn expect_no_allocation_over_websocket() {
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     println!("WebSocket, for 1000 packets each way: {allocations} allocations");
     assert_eq!(allocations, 0);
+}
+
+/// Has batches forwarded from one relay to another, and expects no more of both together than twice that of one.
+async fn expect_costs_of_a_mesh() {
+    let (files_of_one, files_of_other) = (MeshFiles::new(201), MeshFiles::new(202));
+    let count = || COUNTED.set(true);
+    let other = Relay::start_with_hook(&files_of_other.settings(&[]), count);
+    let peers = [files_of_other.peer(other.addresses.tls)];
+    let one = Relay::start_with_hook(&files_of_one.settings(&peers), count);
+    one.wait("the link is up", |relay| relay.metric("towpath_mesh_links") == 1);
+
+    let (_, mut sender) = one.client(1).await;
+    let (to, mut receiver) = other.client(2).await;
+    // This relay's own connection there is announced as well, and is itself; so the client is the first.
+    one.wait("the receiver is known", |relay| relay.metric("derp_clients_remote") == 1);
+    let packets = [[7; PACKET]; BATCH];
+    let mut rounds = async |count: u64| {
+        for _ in 0..count {
+            sender
+                .send_batch(packets.iter().map(|packet| (to, &packet[..])))
+                .await
+                .expect("a batch goes out");
+            for _ in 0..BATCH {
+                assert_eq!(packet(&mut receiver).await.1, packets[0]);
+            }
+        }
+    };
+    rounds(100).await;
+    let read = |batches: u64| {
+        for (relay, name) in [(&one, "derp_packets_forwarded_out"), (&other, "derp_packets_forwarded_in")] {
+            relay.wait("the last turn is published", |relay| relay.metric(name) == batches * BATCH as u64);
+        }
+        let writes = |relay: &Relay| relay.metric("towpath_writes_total");
+        let counted = (ALLOCATIONS.load(Ordering::Relaxed), LOG_CALLS.load(Ordering::Relaxed));
+        (writes(&one), writes(&other), counted.0, counted.1)
+    };
+    let before = read(100);
+    const ROUNDS: u64 = 1000;
+    rounds(ROUNDS).await;
+    let after = read(100 + ROUNDS);
+    let writes = (after.0 - before.0, after.1 - before.1);
+    let (allocations, log_calls) = (after.2 - before.2, after.3 - before.3);
+    println!(
+        "mesh, for each of {ROUNDS} batches of {BATCH}: {} and {} writes, {} allocations",
+        writes.0 as f64 / ROUNDS as f64,
+        writes.1 as f64 / ROUNDS as f64,
+        allocations as f64 / ROUNDS as f64,
+    );
+    assert_eq!(log_calls, 0);
+    // Besides those of the batches there are pings and pongs on the link.
+    for writes in [writes.0, writes.1] {
+        assert!((ROUNDS..ROUNDS + ROUNDS / 20).contains(&writes), "{writes} writes for {ROUNDS} batches");
+    }
+    assert!(allocations < ROUNDS / 100, "{allocations} allocations for {ROUNDS} batches");
 }
 
 /// Has batches forwarded, one at a time, and expects `allocations_per_batch` of the worker.

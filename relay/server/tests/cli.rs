@@ -220,6 +220,14 @@ age = "1s"  # default
 disco_bytes = "32KiB"  # default
 write_timeout = "2s"  # default
 
+[mesh]
+# key_file is not set
+# second_key_file is not set
+# prober_key_file is not set
+sources = []  # default
+peers = []  # default
+# ca_file is not set
+
 [log]
 format = "human"  # default
 level = "info"  # default

@@ -115,7 +115,7 @@ func TestTenThousandPacketsOverWebSocket(t *testing.T) {
 		for direction, pair := range map[string][2]*peer{
 			"to TLS": {browser, native}, "from TLS": {native, browser},
 		} {
-			t.Run(name+" "+direction, func(t *testing.T) { wantStream(t, relay, pair[0], pair[1], 10_000, limit) })
+			t.Run(name+" "+direction, func(t *testing.T) { wantStream(t, relay.Stock, pair[0], pair[1], 10_000, limit) })
 		}
 	}
 }

@@ -191,6 +191,9 @@ pub(crate) async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> 
                 }
                 Action::Pong(data) => ServerFrame::Pong(data).encode(&mut answer),
                 Action::Preferred(on) => notes.push(format!("preferred: {on}")),
+                Action::Relay(_) | Action::Watch | Action::ClosePeer(_) => {
+                    unreachable!("a client without mesh rights")
+                }
             }
         }
         received.clear();

@@ -90,6 +90,14 @@ age = "10ms"
 disco_bytes = "2KiB"
 write_timeout = "100ms"
 
+[mesh]
+key_file = "/etc/mesh.key"
+second_key_file = "/etc/mesh-next.key"
+prober_key_file = "/etc/prober.key"
+sources = ["10.0.0.0/8", "2001:db8::7"]
+peers = ["relay-2.example.com:443 nodekey:358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254", "192.0.2.1:8443 nodekey:8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"]
+ca_file = "/etc/ca.pem"
+
 [log]
 format = "json"
 level = "debug"
@@ -134,6 +142,16 @@ level = "debug"
         write_timeout: Duration::from_millis(100),
     };
     assert_eq!(config.outbox, outbox);
+    let mesh = &config.mesh;
+    assert_eq!(mesh.key_file.as_deref(), Some(Path::new("/etc/mesh.key")));
+    assert_eq!(mesh.second_key_file.as_deref(), Some(Path::new("/etc/mesh-next.key")));
+    assert_eq!(mesh.prober_key_file.as_deref(), Some(Path::new("/etc/prober.key")));
+    assert_eq!(mesh.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    assert_eq!(mesh.sources.len(), 2);
+    assert_eq!(
+        mesh.peers.iter().map(|peer| (&*peer.host, peer.port)).collect::<Vec<_>>(),
+        [("relay-2.example.com", 443), ("192.0.2.1", 8443)]
+    );
     assert_eq!(config.log, Log { format: logs::Format::Json, level: logs::Level::Debug });
 
     // What print-config prints is this very file, but for the comments.
@@ -165,6 +183,36 @@ fn a_trial_needs_nothing_and_stays_on_loopback() {
             read_dev(&format!("stun.listen = [\"127.0.0.1:1\", \"{address}\"]")),
             &format!("relay.toml:1: stun.listen: found [\"127.0.0.1:1\", \"{address}\"], {allowed}"),
         );
+    }
+}
+
+#[test]
+fn a_mesh_needs_its_key_and_each_relay_has_its_own() {
+    let key = "nodekey:358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254";
+    for (setting, value) in
+        [("second_key_file", "'/k'"), ("sources", "['10.0.0.0/8']"), ("peers", &*format!("['a {key}']"))]
+    {
+        assert_problem(
+            read(&format!("{MINIMAL}mesh.{setting} = {value}")),
+            &format!("relay.toml:2: mesh.{setting}: needs mesh.key_file, the key of the mesh, as well"),
+        );
+    }
+    read(&format!("{MINIMAL}mesh.prober_key_file = '/k'")).unwrap();
+    read(&format!("{MINIMAL}mesh.key_file = '/k'")).unwrap();
+    assert_problem(
+        read(&format!("{MINIMAL}mesh.key_file = '/k'\nmesh.peers = ['a {key}', 'b {key}']")),
+        "relay.toml:3: mesh.peers: has the public key of b twice: each relay has its own",
+    );
+}
+
+#[test]
+fn a_mesh_key_in_the_place_of_its_file_is_not_repeated() {
+    let secret = "aB".repeat(32);
+    for setting in ["key_file", "mesh.key_file", "mesh.prober_key_file", "hostname"] {
+        let text = format!("{}{setting} = '{secret}'", if setting == "hostname" { "" } else { MINIMAL });
+        let message = read(&text).expect_err("no path").to_string();
+        assert!(!message.contains(&secret), "{message}");
+        assert!(message.contains("found what looks like a mesh key"), "{message}");
     }
 }
 

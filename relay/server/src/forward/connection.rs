@@ -1,5 +1,6 @@
 //! A connection as its worker sees it: what its socket brings, and what its frames ask for.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -7,17 +8,26 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use relay_proto::egress::Pushed;
-use relay_proto::outbox::{DropReason, DropSink, Limits};
+use relay_proto::news::Change;
+use relay_proto::outbox::{DropReason, DropSink, Hop, Limits, Outbox};
+use relay_proto::rights::Rights;
 use relay_proto::session::{Action, Close, PacketKind, Session};
+use rustls::client::UnbufferedClientConnection;
+use tls::Reader;
 use wire::derp::frame::{GoneReason, ServerFrame};
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
+use super::abroad::Abroad;
 use super::counters::Tally;
-use super::inlet::Inlet;
+use super::inlet::{Inlet, open_records};
+use super::link::{Link, LinkArrival};
+use super::mesh::{MeshSide, Roll};
 use super::peer::Peer;
-use super::registry::Registry;
+use super::registry::{Notice, Registry};
+use super::route::{Route, Routes};
+use super::worker::Entry;
 
 /// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
 pub(super) const READ_SIZE: usize = 64 * 1024;
@@ -32,6 +42,8 @@ pub(crate) struct Arrival {
     pub(crate) incoming: Vec<u8>,
     /// Bytes of DERP that were read and not used.
     pub(crate) frames: Vec<u8>,
+    /// What the client may ask for.
+    pub(crate) rights: Rights,
     /// The client said that another relay would be nearer.
     pub(crate) not_ideal: bool,
     /// When the first keep-alive is due, counted from now.
@@ -42,43 +54,88 @@ pub(crate) struct Arrival {
 pub(super) struct Desk<'a> {
     pub(super) now: Instant,
     pub(super) limits: &'a Limits,
+    /// This relay's own.
+    pub(super) own_key: &'a NodePublic,
     pub(super) registry: &'a Registry,
     pub(super) pool: &'a mut BufferPool,
     pub(super) tally: &'a mut Tally,
     /// Peers whose outbox this turn made dirty, once each.
     pub(super) dirty: &'a mut Vec<Arc<Peer>>,
+    /// Connections that must be closed, and why.
+    pub(super) closing: &'a mut Vec<(Arc<Peer>, Close)>,
+    /// Watchers that are being told of all who are here.
+    pub(super) rolls: &'a mut VecDeque<Entry>,
 }
 
 impl Desk<'_> {
     /// Appends a control frame for `peer`.
     pub(super) fn push_control(&mut self, peer: &Arc<Peer>, frame: &ServerFrame<'_>) {
         let pool = &mut *self.pool;
-        match peer.egress.push(|outbox| outbox.push_control(frame, pool)) {
+        let pushed = peer.egress.push(|outbox| outbox.push_control(frame, pool));
+        self.note_control(peer, pushed);
+    }
+
+    /// Notes what became of a frame that is no packet.
+    pub(super) fn note_control(&mut self, peer: &Arc<Peer>, pushed: Pushed) {
+        match pushed {
             Pushed::MustFlush => self.dirty.push(peer.clone()),
             Pushed::Queued => {}
             Pushed::Full | Pushed::Closed => self.tally.control_dropped += 1,
         }
     }
 
-    /// Tells `peer` how its key fares.
-    pub(super) fn push_health(&mut self, peer: &Arc<Peer>, health: &str) {
-        self.push_control(peer, &ServerFrame::Health(health));
+    /// Tells `peer` of what has changed in the registry, or has it closed.
+    pub(super) fn notify(&mut self, peer: &Arc<Peer>, notice: Notice) {
+        match notice {
+            Notice::News(key, change) => self.push_news(peer, key, change),
+            Notice::Health(words) => self.push_control(peer, &ServerFrame::Health(words)),
+        }
     }
 
     /// Notes that `peer`, whose key has other connections, has sent something.
     fn note_sent(&mut self, peer: &Peer) {
         let registry = self.registry;
-        registry.note_sent(peer, |each, health| self.push_health(each, health));
+        registry.note_sent(peer, &mut |each, notice| self.notify(each, notice));
     }
 
-    /// Appends a packet for `peer`; how much then waits there.
+    /// Tells `listener` that `key` has left.
+    pub(super) fn push_gone(&mut self, listener: &Arc<Peer>, key: &NodePublic) {
+        let gone = ServerFrame::PeerGone { peer: *key, reason: GoneReason::Disconnected };
+        self.push_control(listener, &gone);
+        self.tally.gone_disconnected += 1;
+    }
+
+    fn push_news(&mut self, watcher: &Arc<Peer>, key: NodePublic, change: Change) {
+        match watcher.egress.push(|outbox| outbox.push_news(key, change)) {
+            Pushed::MustFlush => self.dirty.push(watcher.clone()),
+            Pushed::Full => self.closing.push((watcher.clone(), Close::WatchOverflow)),
+            Pushed::Queued | Pushed::Closed => {}
+        }
+    }
+
+    /// Appends a packet `from` a client for `peer`; how much then waits there.
     #[inline]
-    fn push_packet(&mut self, peer: &Arc<Peer>, from: &NodePublic, packet: &[u8]) -> usize {
+    fn push_to(&mut self, peer: &Arc<Peer>, from: &NodePublic, packet: &[u8]) -> usize {
+        self.push_packet(peer, Hop::Client, packet, |outbox, now, limits, pool, tally| {
+            outbox.push_packet(now, from, packet, limits, pool, tally);
+        })
+    }
+
+    /// Has `append` append a packet for `peer`; how much then waits there. Made anew for each `append`, so that none is a
+    /// call.
+    #[inline]
+    pub(super) fn push_packet(
+        &mut self,
+        peer: &Arc<Peer>,
+        hop: Hop,
+        packet: &[u8],
+        append: impl FnOnce(&mut Outbox, Instant, &Limits, &mut BufferPool, &mut Tally),
+    ) -> usize {
         let (now, limits) = (self.now, self.limits);
         let (pool, tally) = (&mut *self.pool, &mut *self.tally);
         let mut waiting = 0;
         let pushed = peer.egress.push(|outbox| {
-            outbox.push_packet(now, from, packet, limits, pool, tally);
+            append(outbox, now, limits, pool, tally);
             waiting = outbox.len();
             true
         });
@@ -86,89 +143,47 @@ impl Desk<'_> {
             Pushed::MustFlush => self.dirty.push(peer.clone()),
             Pushed::Queued => {}
             Pushed::Full | Pushed::Closed => {
-                self.tally.dropped(DropReason::Gone, PacketKind::of(packet), packet.len());
+                self.tally.dropped(hop, DropReason::Gone, PacketKind::of(packet), packet.len());
             }
         }
         waiting
     }
 }
 
-/// A connection's own memory of where its packets go.
-#[derive(Debug, Default)]
-struct Routes(Option<Box<[Option<Arc<Peer>>; Self::SIZE]>>);
-
-impl Routes {
-    /// A developer's machine talks to a handful of peers at a time.
-    const SIZE: usize = 16;
-
-    const fn slot(key: &NodePublic) -> usize {
-        key.as_bytes()[0] as usize % Self::SIZE
-    }
-
-    /// The connection of `key`, if it was found before and is still the active one.
-    #[inline]
-    fn get(&self, key: &NodePublic) -> Option<&Arc<Peer>> {
-        self.0.as_ref()?[Self::slot(key)].as_ref().filter(|peer| peer.key == *key && peer.is_active())
-    }
-
-    fn put(&mut self, peer: Arc<Peer>) -> &Arc<Peer> {
-        let slot = Self::slot(&peer.key);
-        self.0.get_or_insert_default()[slot].insert(peer)
-    }
-}
-
-/// How often a client is told that a peer is not here: as upstream, three at once and then one a second.
-#[derive(Clone, Copy, Debug)]
-struct NotHereBudget {
-    left: u8,
-    since: Instant,
-}
-
-impl NotHereBudget {
-    const BURST: u8 = 3;
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    const fn new(now: Instant) -> Self {
-        Self { left: Self::BURST, since: now }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.since).as_nanos() / Self::INTERVAL.as_nanos();
-        if earned > 0 {
-            self.left = Self::BURST.min(self.left.saturating_add(u8::try_from(earned).unwrap_or(u8::MAX)));
-            self.since += Self::INTERVAL * u32::try_from(earned).unwrap_or(u32::MAX);
-        }
-        let granted = self.left > 0;
-        self.left -= u8::from(granted);
-        granted
-    }
-}
-
 /// What the frames of a connection act on: everything of it but the way in.
 #[derive(Debug)]
 pub(super) struct Client {
-    peer: Arc<Peer>,
-    session: Session,
+    pub(super) peer: Arc<Peer>,
+    pub(super) session: Session,
     routes: Routes,
-    not_here: NotHereBudget,
+    abroad: Abroad,
+    /// `None` for those who ask for nothing special, so for nearly all.
+    pub(super) mesh: Option<Box<MeshSide>>,
     home: bool,
+    not_ideal: bool,
     /// A destination that had much waiting when this client last sent to it.
     ahead_of: Option<Arc<Peer>>,
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+enum Party {
+    Client(Client, Inlet),
+    Relay(Box<Link>, Box<Reader<UnbufferedClientConnection>>),
 }
 
 /// A connection that a worker reads.
 #[derive(Debug)]
 pub(super) struct Connection {
-    client: Client,
+    party: Party,
     socket: Arc<TcpStream>,
-    inlet: Inlet,
     /// The start of a record that is not whole yet.
     tail: Vec<u8>,
-    not_ideal: bool,
     /// The other side has closed: no event will say again that there is something to read.
     pub(super) hung_up: bool,
     /// The connection is on the worker's list of those to read.
     pub(super) listed: bool,
+    /// When the other side is to hear that this one lives, or is to say so itself.
     pub(super) keepalive_at: Instant,
     /// When the connection was first held back for the destination that it is ahead of.
     pub(super) held_since: Option<Instant>,
@@ -192,34 +207,51 @@ pub(super) struct ReadOutcome {
 impl Connection {
     /// Takes over an arrival, and with it what was already read.
     pub(super) fn new(arrival: Arrival, desk: &mut Desk<'_>) -> (Self, Result<(), Close>) {
-        let Arrival { peer, socket, inlet, incoming, frames, not_ideal, first_keepalive } = arrival;
+        let Arrival { peer, socket, inlet, mut incoming, frames, rights, not_ideal, first_keepalive } =
+            arrival;
         desk.registry.gauges().not_ideal.fetch_add(i64::from(not_ideal), Ordering::Relaxed);
-        let mut connection = Self {
-            client: Client {
-                peer,
-                session: Session::default(),
-                routes: Routes::default(),
-                not_here: NotHereBudget::new(desk.now),
-                home: false,
-                ahead_of: None,
-            },
-            socket,
-            inlet,
-            tail: Vec::new(),
+        let client = Client {
+            peer,
+            session: Session::new(rights),
+            routes: Routes::default(),
+            abroad: Abroad::new(desk.now),
+            mesh: None,
+            home: false,
             not_ideal,
-            hung_up: false,
-            listed: false,
-            keepalive_at: desk.now + first_keepalive,
-            held_since: None,
+            ahead_of: None,
         };
-        let mut incoming = incoming;
-        let opened =
-            connection.client.handle(&frames, desk).and_then(|()| connection.open(&mut incoming, desk));
+        let mut connection = Self::of(Party::Client(client, inlet), socket, desk.now + first_keepalive);
+        let opened = connection.handle(&frames, desk).and_then(|()| connection.open(&mut incoming, desk));
         (connection, opened)
     }
 
+    /// The same for a link.
+    pub(super) fn new_link(arrival: LinkArrival, desk: &mut Desk<'_>) -> (Self, Result<(), Close>) {
+        let LinkArrival { peer, socket, reader, session, mut incoming, frames, events } = arrival;
+        let link = Box::new(Link::new(peer, session, events, desk));
+        let mut connection = Self::of(Party::Relay(link, Box::new(reader)), socket, desk.now);
+        let opened = connection.handle(&frames, desk).and_then(|()| connection.open(&mut incoming, desk));
+        (connection, opened)
+    }
+
+    const fn of(party: Party, socket: Arc<TcpStream>, keepalive_at: Instant) -> Self {
+        let tail = Vec::new();
+        Self { party, socket, tail, hung_up: false, listed: false, keepalive_at, held_since: None }
+    }
+
+    #[inline]
     pub(super) const fn peer(&self) -> &Arc<Peer> {
-        &self.client.peer
+        match &self.party {
+            Party::Client(client, _) => &client.peer,
+            Party::Relay(link, _) => &link.peer,
+        }
+    }
+
+    fn handle(&mut self, frames: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
+        match &mut self.party {
+            Party::Client(client, _) => client.handle(frames, desk),
+            Party::Relay(link, _) => link.handle(frames, desk),
+        }
     }
 
     pub(super) const fn socket(&self) -> &Arc<TcpStream> {
@@ -229,13 +261,43 @@ impl Connection {
     /// Whether a destination has more waiting than [`hold_above`], so that reading on would only be dropping. Once it
     /// has caught up it is forgotten.
     pub(super) fn is_ahead(&mut self, limits: &Limits) -> bool {
-        let Some(peer) = &self.client.ahead_of else { return false };
+        let Party::Client(client, _) = &mut self.party else { return false };
+        let Some(peer) = &client.ahead_of else { return false };
         let ahead = peer.egress.waiting() > hold_above(limits);
         if !ahead {
-            self.client.ahead_of = None;
+            client.ahead_of = None;
             self.held_since = None;
         }
         ahead
+    }
+
+    /// Does what is due at this time, and returns when to be looked at again.
+    pub(super) fn keep_alive(&mut self, keepalive: Duration, desk: &mut Desk<'_>) -> Result<Instant, Close> {
+        self.keepalive_at = match &self.party {
+            Party::Client(client, _) => {
+                desk.tally.keepalives += 1;
+                desk.push_control(&client.peer, &ServerFrame::KeepAlive);
+                desk.now + keepalive
+            }
+            Party::Relay(link, _) => link.ping(desk)?,
+        };
+        Ok(self.keepalive_at)
+    }
+
+    /// Tells a watcher of more who are here, if it has not been told of all.
+    pub(super) fn continue_roll(&mut self, desk: &mut Desk<'_>) -> Roll {
+        match &mut self.party {
+            Party::Client(client, _) => client.continue_roll(desk),
+            Party::Relay(..) => Roll::Done,
+        }
+    }
+
+    /// Whether a watcher has not been told of all because it is behind in reading.
+    pub(super) fn is_behind(&self) -> bool {
+        match &self.party {
+            Party::Client(client, _) => client.is_behind(),
+            Party::Relay(..) => false,
+        }
     }
 
     /// Reads once and acts on what came. `buffer` has room for [`READ_SIZE`] and a record more.
@@ -265,7 +327,12 @@ impl Connection {
 
     /// Acts on the frames in `bytes`, as they came from the socket, and keeps what is not a whole record.
     fn open(&mut self, bytes: &mut [u8], desk: &mut Desk<'_>) -> Result<(), Close> {
-        let consumed = self.inlet.open(bytes, &mut self.client, desk)?;
+        let consumed = match &mut self.party {
+            Party::Client(client, inlet) => inlet.open(bytes, client, desk)?,
+            Party::Relay(link, reader) => {
+                open_records(reader, bytes, |plaintext| link.handle(plaintext, desk))?
+            }
+        };
         let rest = &bytes[consumed..];
         if !rest.is_empty() {
             self.tail = desk.pool.take();
@@ -275,16 +342,17 @@ impl Connection {
     }
 
     /// Forgets the connection everywhere but in the worker's slab.
-    pub(super) fn depart(&self, desk: &mut Desk<'_>) {
-        let peer = &self.client.peer;
-        let gauges = desk.registry.gauges();
-        gauges.home.fetch_sub(i64::from(self.client.home), Ordering::Relaxed);
-        gauges.not_ideal.fetch_sub(i64::from(self.not_ideal), Ordering::Relaxed);
-        let registry = desk.registry;
-        for listener in registry.leave(peer, |other, health| desk.push_health(other, health)) {
-            let gone = ServerFrame::PeerGone { peer: peer.key, reason: GoneReason::Disconnected };
-            desk.push_control(&listener, &gone);
-            desk.tally.gone_disconnected += 1;
+    pub(super) fn depart(&mut self, desk: &mut Desk<'_>) {
+        match &mut self.party {
+            Party::Client(client, _) => client.depart(desk),
+            Party::Relay(link, _) => link.depart(desk),
+        }
+    }
+
+    /// Tells whoever waits for it that the connection is closed and forgotten.
+    pub(super) fn report(&self, reason: Close) {
+        if let Party::Relay(link, _) = &self.party {
+            link.report(reason);
         }
     }
 }
@@ -321,24 +389,23 @@ impl Client {
             match action {
                 Action::Forward { to, packet } => {
                     desk.tally.received(PacketKind::of(packet), packet.len());
-                    let Some(peer) = find(&mut self.routes, &self.peer, &to, desk) else {
-                        desk.tally.dropped(
-                            DropReason::UnknownDestination,
-                            PacketKind::of(packet),
-                            packet.len(),
-                        );
-                        if PacketKind::of(packet) == PacketKind::Disco && self.not_here.spend(desk.now) {
-                            let gone = ServerFrame::PeerGone { peer: to, reason: GoneReason::NotHere };
-                            desk.push_control(&self.peer, &gone);
-                            desk.tally.gone_not_here += 1;
+                    let Some(peer) = find(&mut self.routes, &mut self.abroad, &self.peer, &to, desk) else {
+                        if let Some(link) = self.abroad.send(&self.peer, &to, packet, desk) {
+                            self.ahead_of.get_or_insert(link);
                         }
                         continue;
                     };
-                    let waiting = desk.push_packet(peer, &self.peer.key, packet);
+                    let waiting = desk.push_to(peer, &self.peer.key, packet);
                     if waiting > hold_above(desk.limits) && self.ahead_of.is_none() {
                         self.ahead_of = Some(peer.clone());
                     }
                 }
+                Action::Relay(relayed) => {
+                    let side = self.mesh.get_or_insert_default();
+                    side.relay(&self.peer, &mut self.abroad, relayed, desk);
+                }
+                Action::Watch => self.watch(desk),
+                Action::ClosePeer(key) => self.close_peer(&key, desk),
                 Action::Pong(data) => {
                     desk.tally.pings += 1;
                     desk.push_control(&self.peer, &ServerFrame::Pong(data));
@@ -354,13 +421,25 @@ impl Client {
         }
         Ok(())
     }
+
+    fn depart(&self, desk: &mut Desk<'_>) {
+        let gauges = desk.registry.gauges();
+        gauges.home.fetch_sub(i64::from(self.home), Ordering::Relaxed);
+        gauges.not_ideal.fetch_sub(i64::from(self.not_ideal), Ordering::Relaxed);
+        self.stop_watching(desk);
+        let registry = desk.registry;
+        for listener in registry.leave(&self.peer, &mut |each, notice| desk.notify(each, notice)) {
+            desk.push_gone(&listener, &self.peer.key);
+        }
+    }
 }
 
-/// The active connection of `to`. One that was not known here is asked of the registry, remembered, and put into the
-/// audience of the sender's key, so that it is told when that key leaves.
+/// The active connection of `to`, if it is here. One that was not known is asked of the registry, remembered, and put into
+/// the audience of the sender's key, so that it is told when that key leaves. Where a relay has it, that is remembered.
 #[inline]
 fn find<'r>(
     routes: &'r mut Routes,
+    abroad: &mut Abroad,
     sender: &Peer,
     to: &NodePublic,
     desk: &Desk<'_>,
@@ -369,24 +448,30 @@ fn find<'r>(
     if routes.get(to).is_some() {
         return routes.get(to);
     }
-    let peer = desk.registry.find(to)?;
-    desk.registry.note_heard(&sender.key, &peer);
-    Some(routes.put(peer))
+    look_up(routes, abroad, sender, to, desk)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn not_here_is_told_three_times_at_once_and_then_once_a_second() {
-        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
-        let mut budget = NotHereBudget::new(at(0));
-        let granted =
-            |budget: &mut NotHereBudget, ms, tries| (0..tries).filter(|_| budget.spend(at(ms))).count();
-        assert_eq!(granted(&mut budget, 10, 6), 3);
-        assert_eq!(granted(&mut budget, 900, 6), 0);
-        assert_eq!(granted(&mut budget, 1_000, 6), 1);
-        assert_eq!(granted(&mut budget, 100_000, 6), 3);
+/// The first time, and each time that it is abroad.
+#[inline(never)]
+fn look_up<'r>(
+    routes: &'r mut Routes,
+    abroad: &mut Abroad,
+    sender: &Peer,
+    to: &NodePublic,
+    desk: &Desk<'_>,
+) -> Option<&'r Arc<Peer>> {
+    if abroad.knows(to) {
+        return None;
+    }
+    match desk.registry.find(to)? {
+        Route::Here(peer) => {
+            // The sender is here.
+            let _ = desk.registry.note_heard(&sender.key, &peer);
+            Some(routes.put(peer))
+        }
+        Route::By(forwarder) => {
+            abroad.note(forwarder);
+            None
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use relay_proto::outbox::{DropReason, DropSink};
+use relay_proto::outbox::{DropReason, DropSink, Hop};
 use relay_proto::session::{Close, PacketKind};
 
 const KINDS: usize = 2;
@@ -32,13 +32,26 @@ impl Traffic {
         self.packets += other.packets;
         self.bytes += other.bytes;
     }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(other.packets),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
 }
 
 /// The numbers of one worker, or the sums over all.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) received: [Traffic; KINDS],
+    /// From other relays.
+    pub(crate) forwarded_in: Traffic,
+    /// Handed to links, those included that were dropped there later.
+    pub(crate) handed_to_links: Traffic,
     pub(crate) dropped: [[Traffic; KINDS]; DropReason::ALL.len()],
+    /// Those of them that were dropped on links.
+    pub(crate) dropped_on_links: Traffic,
     pub(crate) closed: [u64; Close::ALL.len()],
     pub(crate) pings: u64,
     pub(crate) pongs: u64,
@@ -47,6 +60,8 @@ pub(crate) struct Tally {
     pub(crate) control_dropped: u64,
     pub(crate) unknown_frames: u64,
     pub(crate) keepalives: u64,
+    /// Announcements that were taken back without having been made.
+    pub(crate) unfounded_gone: u64,
     pub(crate) reads: u64,
     pub(crate) writes: u64,
     pub(crate) polls: u64,
@@ -71,6 +86,13 @@ macro_rules! each_number {
             &mut $tally.control_dropped,
             &mut $tally.unknown_frames,
             &mut $tally.keepalives,
+            &mut $tally.forwarded_in.packets,
+            &mut $tally.forwarded_in.bytes,
+            &mut $tally.handed_to_links.packets,
+            &mut $tally.handed_to_links.bytes,
+            &mut $tally.dropped_on_links.packets,
+            &mut $tally.dropped_on_links.bytes,
+            &mut $tally.unfounded_gone,
             &mut $tally.reads,
             &mut $tally.writes,
             &mut $tally.polls,
@@ -82,7 +104,7 @@ macro_rules! each_number {
 }
 
 /// How many numbers a [`Tally`] has.
-const NUMBERS: usize = 2 * KINDS * (1 + DropReason::ALL.len()) + Close::ALL.len() + 11;
+const NUMBERS: usize = 2 * KINDS * (1 + DropReason::ALL.len()) + Close::ALL.len() + 18;
 
 impl Tally {
     #[inline]
@@ -90,24 +112,48 @@ impl Tally {
         self.received[kind_index(kind)].add(bytes);
     }
 
+    pub(crate) fn forwarded_in(&mut self, bytes: usize) {
+        self.forwarded_in.add(bytes);
+    }
+
+    pub(crate) fn handed_to_link(&mut self, bytes: usize) {
+        self.handed_to_links.add(bytes);
+    }
+
     pub(crate) fn closed(&mut self, reason: Close) {
         let index = Close::ALL.iter().position(|&each| each == reason).expect("all reasons are in ALL");
         self.closed[index] += 1;
     }
 
-    /// All packets that were received, and all that were dropped.
-    pub(crate) fn totals(&self) -> (Traffic, Traffic) {
-        let (mut received, mut dropped) = (Traffic::default(), Traffic::default());
+    /// All packets from clients.
+    pub(crate) fn all_received(&self) -> Traffic {
+        let mut received = Traffic::default();
         self.received.iter().for_each(|&each| received.merge(each));
+        received
+    }
+
+    /// Packets for clients that came from anybody and were neither handed on nor dropped.
+    pub(crate) fn sent(&self) -> Traffic {
+        let mut came = self.all_received();
+        came.merge(self.forwarded_in);
+        let mut dropped = Traffic::default();
         self.dropped.iter().flatten().for_each(|&each| dropped.merge(each));
-        (received, dropped)
+        came.less(self.handed_to_links).less(dropped.less(self.dropped_on_links))
+    }
+
+    /// Packets that were handed to links and not dropped there.
+    pub(crate) fn forwarded_out(&self) -> Traffic {
+        self.handed_to_links.less(self.dropped_on_links)
     }
 }
 
 impl DropSink for Tally {
-    fn dropped(&mut self, reason: DropReason, kind: PacketKind, bytes: usize) {
+    fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
         let index = DropReason::ALL.iter().position(|&each| each == reason).expect("all reasons are in ALL");
         self.dropped[index][kind_index(kind)].add(bytes);
+        if hop == Hop::Relay {
+            self.dropped_on_links.add(bytes);
+        }
     }
 }
 
@@ -150,7 +196,10 @@ mod tests {
     fn published_numbers_add_up() {
         let mut tally = Tally { pauses: 7, ..Tally::default() };
         tally.received(PacketKind::Disco, 100);
-        tally.dropped(DropReason::Gone, PacketKind::Other, 50);
+        tally.forwarded_in(10);
+        tally.handed_to_link(60);
+        tally.dropped(Hop::Client, DropReason::Gone, PacketKind::Other, 5);
+        tally.dropped(Hop::Relay, DropReason::QueueAge, PacketKind::Other, 20);
         tally.closed(Close::Shutdown);
         let (first, second) = (Counters::default(), Counters::default());
         first.publish(&mut tally);
@@ -158,9 +207,10 @@ mod tests {
         let mut sum = Tally::default();
         first.add_to(&mut sum);
         second.add_to(&mut sum);
-        let (received, dropped) = sum.totals();
-        assert_eq!((received.packets, received.bytes), (2, 200));
-        assert_eq!((dropped.packets, dropped.bytes), (2, 100));
+        let bytes =
+            [sum.all_received(), sum.forwarded_in, sum.forwarded_out(), sum.sent()].map(|each| each.bytes);
+        assert_eq!(bytes, [200, 20, 80, 90]);
+        assert_eq!(sum.dropped.iter().flatten().map(|each| each.packets).sum::<u64>(), 4);
         assert_eq!((sum.closed.iter().sum::<u64>(), sum.pauses), (2, 14));
     }
 }

@@ -43,8 +43,8 @@ impl Inlet {
 
 /// Opens the whole records in `ciphertext` and hands their plaintext on. Returns how much is used up.
 #[inline]
-pub(super) fn open_records(
-    reader: &mut Reader<UnbufferedServerConnection>,
+pub(super) fn open_records<C: tls::Connection>(
+    reader: &mut Reader<C>,
     ciphertext: &mut [u8],
     mut handle: impl FnMut(&[u8]) -> Result<(), Close>,
 ) -> Result<usize, Close> {

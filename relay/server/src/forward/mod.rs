@@ -7,16 +7,27 @@
 //!
 //! - [`peer`]: a connection as others see it, and the way out to its socket.
 //! - [`registry`]: which connection has which key.
+//! - [`audience`]: who is told when a key leaves. [`watch`]: who is told of keys that come and go.
+//! - [`route`]: the ways that packets take. [`abroad`]: what becomes of packets for keys that are not here.
 //! - [`connection`]: a connection as its worker sees it. [`inlet`]: the way in from its socket.
 //! - [`websocket`]: the layer between, where a client speaks WebSocket.
+//! - [`link`]: what a relay says that this one has dialled. [`mesh`]: what one asks for that has dialled this one.
+//! - [`strangers`]: who has heard from keys that nobody has announced.
 //! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
 
+mod abroad;
+mod audience;
 pub(crate) mod connection;
 pub(crate) mod counters;
 pub(crate) mod inlet;
+pub(crate) mod link;
+mod mesh;
 mod moderation;
 pub(crate) mod peer;
 pub(crate) mod registry;
+mod route;
+mod strangers;
+mod watch;
 pub(crate) mod websocket;
 mod wheel;
 pub(crate) mod worker;
@@ -31,7 +42,10 @@ use relay_proto::outbox::Limits;
 use wire::time::Instant;
 
 use counters::Counters;
+use link::LinkArrival;
+use peer::Peer;
 use registry::Registry;
+use wire::key::NodePublic;
 use worker::{Inbox, Message, Worker};
 
 pub(crate) use connection::Arrival;
@@ -58,7 +72,21 @@ pub(crate) struct Rules {
     pub(crate) write_timeout: Duration,
     pub(crate) keepalive: Duration,
     pub(crate) gather: Duration,
+    /// This relay's own key.
+    pub(crate) own_key: NodePublic,
+    /// Whether anybody may watch who comes and goes.
+    pub(crate) watchable: bool,
 }
+
+impl Rules {
+    /// How long the socket of `peer` may take nothing. A relay has more time, as upstream gives it: behind it are many,
+    /// and a link that is made anew has to learn everything anew.
+    pub(crate) fn write_timeout(&self, peer: &Peer) -> Duration {
+        if peer.is_mesh() { self.write_timeout.max(MESH_WRITE_TIMEOUT) } else { self.write_timeout }
+    }
+}
+
+const MESH_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The data plane as the rest of the relay sees it.
 #[derive(Debug)]
@@ -85,7 +113,7 @@ impl DataPlane {
         ended: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<(Self, Workers)> {
         let (clock, rules) = (Clock::start(), Arc::new(rules));
-        let registry = Arc::new(Registry::default());
+        let registry = Arc::new(Registry::new(rules.watchable));
         let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let inboxes =
             polls.iter().map(|poll| Inbox::new(poll).map(Arc::new)).collect::<io::Result<Arc<[_]>>>()?;
@@ -118,8 +146,16 @@ impl DataPlane {
 
     /// Hands a logged-in connection to one of the workers, in turn.
     pub(crate) fn attach(&self, arrival: Arrival) {
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len();
-        self.inboxes[index].send(Message::Attach(Box::new(arrival)));
+        self.next_inbox().send(Message::Attach(Box::new(arrival)));
+    }
+
+    /// The same with a link.
+    pub(crate) fn attach_link(&self, arrival: LinkArrival) {
+        self.next_inbox().send(Message::AttachLink(Box::new(arrival)));
+    }
+
+    fn next_inbox(&self) -> &Inbox {
+        &self.inboxes[self.next.fetch_add(1, Ordering::Relaxed) % self.inboxes.len()]
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

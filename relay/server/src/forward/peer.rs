@@ -1,4 +1,5 @@
-//! A connection as the rest of the data plane sees it: a key, two flags, an outbox and the way out to the socket.
+//! A connection as the rest of the data plane sees it: a key, two flags, an outbox and the way out to the socket. It is
+//! that of a client, or one of our own to another relay.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use relay_proto::egress::{Egress, Sent, Transmit};
+use relay_proto::news::Change;
 use relay_proto::outbox::Batch;
 use relay_proto::presence::Connection;
 use relay_proto::session::Close;
+use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use tls::{SealBuffer, Writer};
 use websocket::Messages;
+use wire::derp::mesh::PresentFlags;
 use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
@@ -28,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) key: NodePublic,
     pub(crate) id: u64,
     pub(crate) address: SocketAddr,
+    /// What watchers are told of it.
+    flags: PresentFlags,
     /// Whether packets for the key go to this connection.
     active: AtomicBool,
     /// Whether the key has other connections.
@@ -45,6 +51,7 @@ impl Peer {
         key: NodePublic,
         id: u64,
         address: SocketAddr,
+        flags: PresentFlags,
         socket: Arc<TcpStream>,
         sink: Sink,
     ) -> Self {
@@ -55,6 +62,7 @@ impl Peer {
             key,
             id,
             address,
+            flags,
             active: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             owner: AtomicUsize::new(usize::MAX),
@@ -85,6 +93,16 @@ impl Peer {
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Whether another relay is at the other end, or somebody with its rights.
+    pub(crate) const fn is_mesh(&self) -> bool {
+        self.flags.has(PresentFlags::MESH_PEER)
+    }
+
+    /// What watchers are told when it comes.
+    pub(crate) const fn change(&self) -> Change {
+        Change::Present { address: self.address, flags: self.flags }
     }
 
     /// When the socket last took bytes.
@@ -141,6 +159,8 @@ struct CannotSeal;
 pub(crate) enum Sink {
     /// Sealed by whoever flushes and written to the socket.
     Tls(Writer<UnbufferedServerConnection>),
+    /// The same, on a connection that this relay has dialled.
+    Link(Box<Writer<UnbufferedClientConnection>>),
     /// Written as they are.
     Plain,
     /// Wrapped in messages first.
@@ -156,6 +176,7 @@ impl Sink {
     fn push(&mut self, frames: &[u8], scratch: &mut Scratch) -> Result<(), CannotSeal> {
         match self {
             Self::Tls(writer) => writer.seal(frames, &mut scratch.seal).map_err(|_| CannotSeal)?,
+            Self::Link(writer) => writer.seal(frames, &mut scratch.seal).map_err(|_| CannotSeal)?,
             Self::Plain => scratch.seal.append(frames),
             Self::WebSocket(_) => scratch.messages.push(frames),
         }
@@ -166,18 +187,20 @@ impl Sink {
     #[inline]
     fn finish(&mut self, scratch: &mut Scratch) -> Result<(), CannotSeal> {
         match self {
-            Self::Tls(_) | Self::Plain => Ok(()),
+            Self::Tls(_) | Self::Link(_) | Self::Plain => Ok(()),
             Self::WebSocket(sink) => {
                 sink.finish(&mut scratch.messages, &mut scratch.seal).map_err(|_| CannotSeal)
             }
         }
     }
 
-    /// Adds the last words.
+    /// Adds the last words. Where sealing fails an alert may still be owed, and is then in the buffer.
     fn close(&mut self, reason: Close, scratch: &mut Scratch) {
         match self {
             Self::Tls(writer) => {
-                // Where sealing fails an alert may still be owed, and is then in the buffer.
+                let _ = writer.close(&mut scratch.seal);
+            }
+            Self::Link(writer) => {
                 let _ = writer.close(&mut scratch.seal);
             }
             Self::Plain => {}

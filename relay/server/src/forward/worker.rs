@@ -13,12 +13,13 @@ use relay_proto::session::Close;
 use slab::Slab;
 use tls::MAX_RECORD;
 use tracing::debug;
-use wire::derp::frame::ServerFrame;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
 use super::connection::{Arrival, Connection, Desk, READ_SIZE};
 use super::counters::{Counters, Tally};
+use super::link::LinkArrival;
+use super::mesh::Roll;
 use super::moderation::Moderation;
 use super::peer::{Peer, Scratch};
 use super::registry::Registry;
@@ -34,6 +35,9 @@ const FLUSH_AFTER: usize = 256 * 1024;
 const HOLD: Duration = Duration::from_millis(1);
 const MAX_HOLD: Duration = Duration::from_millis(20);
 
+/// How long a watcher that reads slowly is left alone before it is told of more.
+const ROLL_PAUSE: Duration = Duration::from_millis(50);
+
 const WAKE: Token = Token(usize::MAX);
 
 /// What a worker is told by other threads.
@@ -41,8 +45,12 @@ const WAKE: Token = Token(usize::MAX);
 pub(crate) enum Message {
     /// Read this connection from now on.
     Attach(Box<Arrival>),
+    /// The same with a connection that this relay has dialled.
+    AttachLink(Box<LinkArrival>),
     /// Another worker found the socket of this connection full: watch its write timeout.
     Blocked { token: usize, id: u64 },
+    /// Close this connection.
+    Close { token: usize, id: u64, reason: Close },
     /// Close everything and end.
     Stop,
 }
@@ -74,7 +82,7 @@ impl Inbox {
 }
 
 /// A connection in the slab, by place and number: a place is used again, a number is not.
-type Entry = (usize, u64);
+pub(super) type Entry = (usize, u64);
 
 /// One thread's share of the connections, and what it needs to serve them.
 #[derive(Debug)]
@@ -94,10 +102,14 @@ pub(crate) struct Worker {
     pool: BufferPool,
     tally: Tally,
     dirty: Vec<Arc<Peer>>,
+    /// Connections that this turn found reason to close, whoever owns them.
+    closing: Vec<(Arc<Peer>, Close)>,
     /// Connections that may have something to read.
     ready: VecDeque<usize>,
     /// Connections that are held back, and until when. All are held equally long, so the first is due first.
     held: VecDeque<(Instant, Entry)>,
+    /// Watchers that are being told of all who are here, some in each turn.
+    rolls: VecDeque<Entry>,
     wheel: Wheel<Entry>,
     due: Vec<Entry>,
 }
@@ -108,10 +120,13 @@ macro_rules! desk {
         Desk {
             now: $worker.now,
             limits: &$worker.rules.limits,
+            own_key: &$worker.rules.own_key,
             registry: &$worker.registry,
             pool: &mut $worker.pool,
             tally: &mut $worker.tally,
             dirty: &mut $worker.dirty,
+            closing: &mut $worker.closing,
+            rolls: &mut $worker.rolls,
         }
     };
 }
@@ -156,8 +171,10 @@ impl Worker {
             pool: BufferPool::default(),
             tally: Tally::default(),
             dirty: Vec::new(),
+            closing: Vec::new(),
             ready: VecDeque::new(),
             held: VecDeque::new(),
+            rolls: VecDeque::new(),
             wheel: Wheel::new(now),
             due: Vec::new(),
         }
@@ -199,6 +216,8 @@ impl Worker {
         self.release_held();
         let (connections, bytes) = self.read_ready();
         self.moderation.note(self.now, connections, bytes);
+        self.call_rolls();
+        self.close_closing();
         self.flush_dirty();
         self.handle_timers();
         self.publish();
@@ -222,7 +241,7 @@ impl Worker {
 
     /// How long to wait for events.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || !self.rolls.is_empty() {
             return Some(Duration::ZERO);
         }
         let held = self.held.front().map(|(until, _)| until.since(self.now));
@@ -249,7 +268,13 @@ impl Worker {
         for message in self.inboxes[self.index].take() {
             match message {
                 Message::Attach(arrival) => self.attach(*arrival),
+                Message::AttachLink(arrival) => self.attach_link(*arrival),
                 Message::Blocked { token, id } => self.watch_write_timeout(token, id),
+                Message::Close { token, id, reason } => {
+                    if self.is_here(token, id) {
+                        self.close(token, reason);
+                    }
+                }
                 Message::Stop => return false,
             }
         }
@@ -258,17 +283,28 @@ impl Worker {
 
     fn attach(&mut self, arrival: Arrival) {
         let peer = arrival.peer.clone();
-        let fd = arrival.socket.as_raw_fd();
-        let entry = self.connections.vacant_entry();
-        let token = entry.key();
-        peer.settle(self.index, token);
-        // Before the ServerInfo that waits in the outbox is sent, so that who has read it can be reached.
+        peer.settle(self.index, self.connections.vacant_key());
         let mut desk = desk!(self);
-        desk.registry.join(&peer, |peer, health| desk.push_health(peer, health));
+        // Before the ServerInfo that waits in the outbox is sent, so that who has read it can be reached.
+        let registry = desk.registry;
+        registry.join(&peer, &mut |each, notice| desk.notify(each, notice));
         let (connection, handled) = Connection::new(arrival, &mut desk);
-        self.wheel.insert(connection.keepalive_at, (token, peer.id));
-        entry.insert(connection);
         self.dirty.push(peer);
+        self.settle(connection, handled);
+    }
+
+    fn attach_link(&mut self, arrival: LinkArrival) {
+        arrival.peer.settle(self.index, self.connections.vacant_key());
+        let (connection, handled) = Connection::new_link(arrival, &mut desk!(self));
+        self.settle(connection, handled);
+    }
+
+    /// Has a connection's events and timers looked after from now on.
+    fn settle(&mut self, connection: Connection, handled: Result<(), Close>) {
+        let (id, fd) = (connection.peer().id, connection.socket().as_raw_fd());
+        let keepalive_at = connection.keepalive_at;
+        let token = self.connections.insert(connection);
+        self.wheel.insert(keepalive_at, (token, id));
         // Edge-triggered: both directions once and for all, whichever thread finds the socket full.
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest);
@@ -360,8 +396,39 @@ impl Worker {
         self.dirty = dirty;
     }
 
+    /// Tells one watcher of some more who are here.
+    #[inline]
+    fn call_rolls(&mut self) {
+        let Some((token, id)) = self.rolls.pop_front() else { return };
+        if !self.is_here(token, id) {
+            return;
+        }
+        match self.connections[token].continue_roll(&mut desk!(self)) {
+            Roll::Done => {}
+            Roll::At(_) => self.rolls.push_back((token, id)),
+            Roll::Behind(_) => self.wheel.insert(self.now + ROLL_PAUSE, (token, id)),
+        }
+    }
+
+    /// Closes what there was reason to close, or has it closed by whoever owns it.
+    fn close_closing(&mut self) {
+        while let Some((peer, reason)) = self.closing.pop() {
+            let (owner, token) = peer.place();
+            if owner != self.index {
+                if let Some(inbox) = self.inboxes.get(owner) {
+                    inbox.send(Message::Close { token, id: peer.id, reason });
+                }
+            } else if self.is_here(token, peer.id) {
+                self.close(token, reason);
+            }
+        }
+    }
+
     fn watch_write_timeout(&mut self, token: usize, id: u64) {
-        self.wheel.insert(self.now + self.rules.write_timeout, (token, id));
+        if self.is_here(token, id) {
+            let timeout = self.rules.write_timeout(self.connections[token].peer());
+            self.wheel.insert(self.now + timeout, (token, id));
+        }
     }
 
     fn handle_timers(&mut self) {
@@ -373,6 +440,7 @@ impl Worker {
             }
         }
         self.due = due;
+        self.close_closing();
         self.flush_dirty();
     }
 
@@ -380,23 +448,26 @@ impl Worker {
         let connection = &mut self.connections[token];
         let peer = connection.peer().clone();
         if peer.egress.is_blocked() {
-            let deadline = peer.progress() + self.rules.write_timeout;
+            let deadline = peer.progress() + self.rules.write_timeout(&peer);
             if deadline <= self.now {
                 return self.close(token, Close::WriteTimeout);
             }
             self.wheel.insert(deadline, (token, id));
         }
+        if connection.is_behind() {
+            self.rolls.push_back((token, id));
+        }
         if connection.keepalive_at <= self.now {
-            connection.keepalive_at = self.now + self.rules.keepalive;
-            self.wheel.insert(connection.keepalive_at, (token, id));
-            self.tally.keepalives += 1;
-            desk!(self).push_control(&peer, &ServerFrame::KeepAlive);
+            match connection.keep_alive(self.rules.keepalive, &mut desk!(self)) {
+                Ok(again) => self.wheel.insert(again, (token, id)),
+                Err(close) => self.close(token, close),
+            }
         }
     }
 
     fn close(&mut self, token: usize, reason: Close) {
-        let Some(connection) = self.connections.try_remove(token) else { return };
-        let peer = connection.peer();
+        let Some(mut connection) = self.connections.try_remove(token) else { return };
+        let peer = connection.peer().clone();
         debug!(peer = ?peer.key, address = %peer.address, reason = reason.label(), "closed");
         // What the connection was told before it is closed shall reach it, as far as it goes, and its last packets those
         // for whom they are before they hear that it is gone, for control frames overtake packets.
@@ -405,6 +476,7 @@ impl Worker {
         let _ = self.poll.registry().deregister(&mut SourceFd(&connection.socket().as_raw_fd()));
         connection.depart(&mut desk!(self));
         peer.egress.close(&mut hand!(self), |outlet, scratch| outlet.end(reason, scratch));
+        connection.report(reason);
         self.tally.closed(reason);
     }
 

@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use relay::config::Config;
 use relay::{Addresses, Identity, Server};
-use relay_client::{Client, Dialer, Event, TlsVersions, Trust};
+use relay_client::{Client, Dialer, Event, TlsVersions, Trust, leaf_hash};
 use service::config::Sources;
 use tokio::sync::oneshot;
+use wire::derp::info::ClientInfo;
+use wire::derp::mesh::MeshKey;
 use wire::key::{NodePrivate, NodePublic};
 
 /// How long anything may take that takes milliseconds.
@@ -38,9 +40,16 @@ impl Relay {
 
     /// The same, and has its worker call `hook` first.
     pub(crate) fn start_with_hook(settings: &str, hook: fn()) -> Self {
-        let text = format!(
-            "listen = \"127.0.0.1:0\"\nworkers = 1\nstun.listen = []\nadmin.listen = \"127.0.0.1:0\"\n{settings}\n"
-        );
+        Self::start_whole(&format!("listen = \"127.0.0.1:0\"\n{settings}"), hook)
+    }
+
+    /// The same at an address that the settings have.
+    pub(crate) fn start_at(settings: &str) -> Self {
+        Self::start_whole(settings, || {})
+    }
+
+    fn start_whole(settings: &str, hook: fn()) -> Self {
+        let text = format!("workers = 1\nstun.listen = []\nadmin.listen = \"127.0.0.1:0\"\n{settings}\n");
         let sources = Sources::new("UNSET").text("test.toml", &text);
         let (config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
         let identity = Identity::load(&config).expect("an identity");
@@ -123,6 +132,55 @@ impl Drop for Relay {
             let _ = thread.join();
         }
     }
+}
+
+/// The key of every mesh here.
+pub(crate) const MESH_KEY: [u8; 32] = [0x5a; 32];
+
+/// A relay that can be in a mesh: with a certificate that others can pin.
+pub(crate) struct MeshFiles {
+    dir: tempfile::TempDir,
+    pin: String,
+    key: NodePrivate,
+}
+
+impl MeshFiles {
+    /// Files for a relay whose node key is made from `seed`.
+    pub(crate) fn new(seed: u8) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let write = |name, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
+        write("cert.pem", &certificate.pem());
+        write("key.pem", &key.serialize_pem());
+        write("mesh.key", &MeshKey::from_bytes(MESH_KEY).to_text());
+        let pin = leaf_hash(certificate.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { dir, pin, key: NodePrivate::from_random([seed; 32]) }
+    }
+
+    /// The settings of that relay, which dials `peers`.
+    pub(crate) fn settings(&self, peers: &[String]) -> String {
+        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        format!(
+            "private_key = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\nmesh.key_file = \"{}\"\nmesh.peers = {peers:?}",
+            self.key.to_text(),
+            path("cert.pem"),
+            path("key.pem"),
+            path("mesh.key")
+        )
+    }
+
+    /// How others find that relay, which listens at `address`.
+    pub(crate) fn peer(&self, address: SocketAddr) -> String {
+        let port = address.port();
+        format!("localhost:{port} {} sha256-raw:{} {address}", self.key.public(), self.pin)
+    }
+}
+
+/// What a client says of itself that has the key of the mesh.
+pub(crate) fn mesh_info() -> ClientInfo {
+    ClientInfo { mesh_key: Some(MeshKey::from_bytes(MESH_KEY)), version: 2, ..ClientInfo::default() }
 }
 
 /// The next packet; other events are passed over.

@@ -31,7 +31,8 @@ func (r *Relay) WaitMetric(t testing.TB, name string, want float64) {
 	}
 }
 
-// Metric is the sum of a metric's samples, if there are any.
+// Metric is the sum of a metric's samples, or one of them where its labels are given as in name{label="value"}, if there
+// are any.
 func (r *Relay) Metric(t testing.TB, name string) (sum float64, found bool) {
 	t.Helper()
 	url := fmt.Sprintf("http://%s/metrics", r.admin)
@@ -53,7 +54,7 @@ func (r *Relay) Metric(t testing.TB, name string) (sum float64, found bool) {
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
 		sample, value, _ := strings.Cut(lines.Text(), " ")
 		family, _, _ := strings.Cut(sample, "{")
-		if family != name {
+		if family != name && sample != name {
 			continue
 		}
 		number, err := strconv.ParseFloat(value, 64)

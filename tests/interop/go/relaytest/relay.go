@@ -52,6 +52,8 @@ type Options struct {
 	STUNSettings string
 	// STUNOnly leaves out everything but STUN. Ours only.
 	STUNOnly bool
+	// Kind is Towpath or Derper, whatever TOWPATH_RELAY_KIND says. Empty means that.
+	Kind string
 	// PrivateKey is written to the key file before the relay starts. A zero key leaves the file out, and
 	// the relay has to make it.
 	PrivateKey key.NodePrivate
@@ -87,6 +89,7 @@ type Relay struct {
 	binary string
 	args   []string
 	admin  netip.AddrPort
+	env    []string
 	log    string
 	ready  func(context.Context) error
 	proc   *exec.Cmd
@@ -104,15 +107,12 @@ func Start(t testing.TB, o Options) *Relay {
 // Configure writes the relay's files without starting it.
 func Configure(t testing.TB, o Options) *Relay {
 	t.Helper()
-	binary := os.Getenv("TOWPATH_RELAY")
-	if binary == "" {
-		t.Fatal("TOWPATH_RELAY is not set: it names the relay binary under test")
-	}
-	if !filepath.IsAbs(binary) {
-		t.Fatalf("TOWPATH_RELAY=%q: want an absolute path, tests run in the directory of their package", binary)
-	}
-	if _, err := os.Stat(binary); err != nil {
-		t.Fatalf("TOWPATH_RELAY: %v", err)
+	kind := cmp.Or(o.Kind, UnderTest())
+	var binary string
+	if kind == UnderTest() {
+		binary = relayUnderTest(t)
+	} else {
+		binary = foreign(t, kind)
 	}
 	host, err := netip.ParseAddr(cmp.Or(o.Host, "127.0.0.1"))
 	if err != nil {
@@ -135,15 +135,53 @@ func Configure(t testing.TB, o Options) *Relay {
 	if o.ListenSTUN != "" {
 		listenSTUN = netip.AddrPortFrom(netip.MustParseAddr(o.ListenSTUN), r.STUN.Port())
 	}
-	switch kind := os.Getenv("TOWPATH_RELAY_KIND"); kind {
-	case "", "towpath":
+	switch kind {
+	case Towpath:
 		r.configureTowpath(t, o, dir, listenSTUN)
-	case "derper":
+	case Derper:
 		r.configureDerper(t, dir, o)
 	default:
-		t.Fatalf("TOWPATH_RELAY_KIND=%q: want towpath or derper", kind)
+		t.Fatalf("a relay of kind %q: want %s or %s", kind, Towpath, Derper)
 	}
 	return r
+}
+
+// The kinds of relays.
+const (
+	Towpath = "towpath"
+	Derper  = "derper"
+)
+
+// UnderTest is the kind of the relay that TOWPATH_RELAY names.
+func UnderTest() string { return cmp.Or(os.Getenv("TOWPATH_RELAY_KIND"), Towpath) }
+
+func relayUnderTest(t testing.TB) string {
+	t.Helper()
+	binary := os.Getenv("TOWPATH_RELAY")
+	if binary == "" {
+		t.Fatal("TOWPATH_RELAY is not set: it names the relay binary under test")
+	}
+	if !filepath.IsAbs(binary) {
+		t.Fatalf("TOWPATH_RELAY=%q: want an absolute path, tests run in the directory of their package", binary)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		t.Fatalf("TOWPATH_RELAY: %v", err)
+	}
+	return binary
+}
+
+// foreign is the path of a program that tests/interop/foreign/install has put there.
+func foreign(t testing.TB, program string) string {
+	t.Helper()
+	dir := cmp.Or(os.Getenv("TOWPATH_FOREIGN"), filepath.Join("..", "..", "..", ".foreign"))
+	path, err := filepath.Abs(filepath.Join(dir, "bin", program))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s is missing; run tests/interop/foreign/install: %v", program, err)
+	}
+	return path
 }
 
 func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip.AddrPort) {
@@ -261,7 +299,7 @@ func (r *Relay) Launch(t testing.TB) {
 	defer log.Close()
 	first := r.proc == nil
 	proc := exec.Command(r.binary, r.args...)
-	proc.Env = environment()
+	proc.Env = append(environment(), r.env...)
 	proc.Stdout, proc.Stderr = log, log
 	// No relay outlives the tests, whatever ends them.
 	proc.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,214 @@
+//! The settings of the mesh: secrets, by file; who may use them; and the relays to dial.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use service::config::{Element, IpNet, Reader, Value, quote};
+use wire::key::NodePublic;
+
+use super::{HTTPS_PORT, is_hostname, keys, path};
+
+/// The other relays of the region, and who is taken for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mesh {
+    /// The file that holds the key of the mesh. `None`: this relay is in no mesh, and nobody has mesh rights.
+    pub key_file: Option<PathBuf>,
+    /// The file that holds a second key, which is taken for the mesh's and never sent.
+    pub second_key_file: Option<PathBuf>,
+    /// The file that holds the key of probers, which gives the right to watch and no other.
+    pub prober_key_file: Option<PathBuf>,
+    /// From where a mesh key is taken; empty for everywhere.
+    pub sources: Vec<IpNet>,
+    /// The relays to dial. This relay itself may be among them, so that all of a region can have the same list.
+    pub peers: Vec<MeshPeer>,
+    /// The roots that vouch for the certificates of those without a pin; `None` for the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Mesh {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let mesh = Self {
+            key_file: path(reader, keys::MESH_KEY_FILE).optional(),
+            second_key_file: path(reader, keys::MESH_SECOND_KEY_FILE).optional(),
+            prober_key_file: path(reader, keys::MESH_PROBER_KEY_FILE).optional(),
+            sources: reader.key(keys::MESH_SOURCES).or(Vec::new()),
+            peers: reader.key(keys::MESH_PEERS).or(Vec::new()),
+            ca_file: path(reader, keys::MESH_CA_FILE).optional(),
+        };
+        if reader.given(keys::MESH_KEY_FILE).is_none() {
+            for (key, given) in [
+                (keys::MESH_SECOND_KEY_FILE, reader.given(keys::MESH_SECOND_KEY_FILE).is_some()),
+                (keys::MESH_SOURCES, !mesh.sources.is_empty()),
+                (keys::MESH_PEERS, !mesh.peers.is_empty()),
+            ] {
+                if given {
+                    reader.conflict(key, "needs mesh.key_file, the key of the mesh, as well");
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = mesh.peers.iter().find(|peer| !seen.insert(peer.public_key)) {
+            let why = format!("has the public key of {} twice: each relay has its own", twice.host);
+            reader.conflict(keys::MESH_PEERS, why);
+        }
+        mesh
+    }
+
+    /// Whether a mesh key is taken from `address`.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.sources.is_empty() || self.sources.iter().any(|source| source.contains(&address))
+    }
+}
+
+/// Another relay of the region: words in a text, the first of them its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshPeer {
+    /// A DNS name or an IP address: what is looked up and dialled, and what its certificate is for.
+    pub host: String,
+    /// The TCP port, 443 unless given.
+    pub port: u16,
+    /// Its node key. Who has another one is not sent the key of the mesh.
+    pub public_key: NodePublic,
+    /// The SHA-256 of its certificate; `None` where roots vouch for it.
+    pub pin: Option<[u8; 32]>,
+    /// Where to connect to instead of looking the host up.
+    pub address: Option<SocketAddr>,
+}
+
+/// As in the `CertName` of a DERP map.
+const PIN: &str = "sha256-raw:";
+
+impl Value for MeshPeer {
+    fn allowed() -> String {
+        "a relay such as \"relay-2.example.com:443 nodekey:…\", with a pin \"sha256-raw:…\" and an IP address and port \
+         to dial where they are needed"
+            .into()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let (host, port) = split_host(words.next()?)?;
+        let public_key = words.next()?.parse().ok().filter(NodePublic::is_contributory)?;
+        let (mut pin, mut address) = (None, None);
+        for word in words {
+            match word.strip_prefix(PIN) {
+                // A hash reads as a key does.
+                Some(digits) if pin.is_none() => {
+                    pin = Some(*NodePublic::from_hex(digits)?.as_bytes());
+                }
+                None if address.is_none() => address = Some(word.parse().ok()?),
+                _ => return None,
+            }
+        }
+        Some(Self { host, port, public_key, pin, address })
+    }
+
+    fn to_toml(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let mut text = format!("{host}:{} {}", self.port, self.public_key);
+        if let Some(pin) = self.pin {
+            text.push_str(&format!(" {PIN}{}", NodePublic::from_bytes(pin).to_hex()));
+        }
+        if let Some(address) = self.address {
+            text.push_str(&format!(" {address}"));
+        }
+        quote(&text)
+    }
+}
+
+impl Element for MeshPeer {
+    fn allowed_list() -> String {
+        "a list of relays such as [\"relay-2.example.com:443 nodekey:…\"], each with a pin \"sha256-raw:…\" and an IP \
+         address and port to dial where they are needed"
+            .into()
+    }
+}
+
+/// A host and its port.
+fn split_host(text: &str) -> Option<(String, u16)> {
+    let (host, port) = match text.rsplit_once(':') {
+        // Several colons without brackets are those of an address.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
+        _ => (text, HTTPS_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (is_hostname(host) && port != 0).then(|| (host.into(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "nodekey:358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254";
+
+    fn peer(rest: &str) -> Option<MeshPeer> {
+        MeshPeer::from_text(&rest.replace("KEY", KEY))
+    }
+
+    #[test]
+    fn a_peer_is_a_host_a_key_and_what_else_is_needed() {
+        let whole = peer("relay-2.example.com KEY").expect("a peer");
+        assert_eq!(
+            (&*whole.host, whole.port, whole.pin, whole.address),
+            ("relay-2.example.com", 443, None, None)
+        );
+        let pin = format!("{PIN}{}", "ab".repeat(32));
+        for (text, host, port) in [
+            ("192.0.2.1:8443 KEY", "192.0.2.1", 8443),
+            ("[2001:db8::1]:8443 KEY", "2001:db8::1", 8443),
+            ("2001:db8::1 KEY", "2001:db8::1", 443),
+            ("[2001:db8::1] KEY", "2001:db8::1", 443),
+        ] {
+            let bare = peer(text).expect(text);
+            assert_eq!((&*bare.host, bare.port), (host, port), "{text}");
+            let pinned = peer(&format!("{text} {pin} 10.0.0.1:443")).expect(text);
+            assert_eq!(pinned.pin, Some([0xab; 32]));
+            assert_eq!(pinned, peer(&format!("{text} 10.0.0.1:443 {pin}")).expect("either order"));
+            let printed = pinned.to_toml();
+            assert_eq!(MeshPeer::from_text(printed.trim_matches('"')), Some(pinned), "{printed}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_peer_is_refused() {
+        for text in [
+            "",
+            "relay-2.example.com",
+            "KEY",
+            "relay-2.example.com nodekey:00",
+            "relay-2.example.com:0 KEY",
+            "relay-2.example.com:x KEY",
+            "https://relay-2.example.com KEY",
+            "relay-2.example.com KEY sha256-raw:00",
+            "relay-2.example.com KEY 10.0.0.1",
+            "relay-2.example.com KEY 10.0.0.1:1 10.0.0.1:2",
+            "relay-2.example.com KEY KEY",
+            &format!("relay-2.example.com nodekey:{}", "0".repeat(64)),
+        ] {
+            assert_eq!(peer(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sources_narrow_who_is_taken_for_a_relay() {
+        let address = |text: &str| text.parse().expect("an address");
+        assert!(Mesh::default().allows(address("192.0.2.1")));
+        let sources =
+            vec!["10.0.0.0/8".parse().expect("a prefix"), "2001:db8::/32".parse().expect("a prefix")];
+        let mesh = Mesh { sources, ..Mesh::default() };
+        for (text, allowed) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.0.0.1", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(mesh.allows(address(text)), allowed, "{text}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The mesh, where it takes many clients or a look inside: what foreign programs can see of it is in
+//! `tests/interop/go/mesh_test.go`.
+
+mod common;
+
+use std::collections::HashSet;
+
+use common::{MeshFiles, Relay, event, mesh_info};
+use relay_client::{Client, Event};
+use wire::derp::frame::GoneReason;
+use wire::derp::mesh::PresentFlags;
+use wire::key::{NodePrivate, NodePublic};
+
+/// More than are announced at a time.
+const CLIENTS: usize = 1200;
+
+/// A key made from a number.
+fn key(number: usize) -> NodePrivate {
+    let mut bytes = [0x77; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    NodePrivate::from_random(bytes)
+}
+
+async fn crowd(relay: &Relay) -> Vec<(NodePublic, Client)> {
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let key = key(number);
+        clients.push((key.public(), relay.dialer().connect(&key).await.expect("a login")));
+    }
+    clients
+}
+
+async fn watcher(relay: &Relay) -> (NodePublic, Client) {
+    let key = NodePrivate::from_random([0xee; 32]);
+    let mut client = relay.dialer().with_info(mesh_info()).connect(&key).await.expect("a login");
+    client.watch().await.expect("sent");
+    (key.public(), client)
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_of_a_crowd_that_is_there_comes_and_goes() {
+    let relay = Relay::start(&MeshFiles::new(1).settings(&[]));
+    let mut clients = crowd(&relay).await;
+    let (own, mut watcher) = watcher(&relay).await;
+    let mut expected: HashSet<_> = clients.iter().map(|(key, _)| *key).chain([own]).collect();
+    while !expected.is_empty() {
+        match event(&mut watcher).await {
+            Event::PeerPresent { peer, address, flags } => {
+                assert!(expected.remove(&peer), "each is announced once");
+                assert!(address.is_some());
+                let mesh = peer == own;
+                assert_eq!(flags, PresentFlags::of(mesh, false, false));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let left: HashSet<_> = clients.drain(..CLIENTS / 2).map(|(key, _)| key).collect();
+    let mut gone = HashSet::new();
+    while gone.len() < left.len() {
+        match event(&mut watcher).await {
+            Event::PeerGone { peer, reason: GoneReason::Disconnected } => {
+                assert!(left.contains(&peer) && gone.insert(peer));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(relay.metric("derp_clients_local"), 1 + clients.len() as u64);
+}
+
+#[tokio::test]
+async fn what_a_link_has_taught_is_forgotten_with_it_and_learned_anew() {
+    let (files_of_one, files_of_other) = (MeshFiles::new(1), MeshFiles::new(2));
+    let mut other = Relay::start(&files_of_other.settings(&[]));
+    let address = other.addresses.tls;
+    let one =
+        Relay::start(&files_of_one.settings(&[files_of_other.peer(address), files_of_one.peer(address)]));
+    one.wait("the link is up", |relay| relay.metric("towpath_mesh_links") == 1);
+    assert_eq!(one.metric("towpath_mesh_peers"), 1, "this relay itself is not dialled");
+    let (client, _open) = other.client(3).await;
+    one.wait("the client is known", |relay| relay.metric("derp_clients_remote") == 1);
+    assert_eq!(one.metric("derp_clients_total"), 1);
+
+    other.stop();
+    one.wait("the client is forgotten", |relay| relay.metric("derp_clients_remote") == 0);
+    assert_eq!(one.metric("towpath_mesh_links"), 0);
+    assert!(one.get("/readyz").starts_with("HTTP/1.1 200"), "a relay is ready whatever becomes of others");
+    one.wait("it is dialled again", |relay| relay.metric("towpath_mesh_dial_failures_total") > 0);
+
+    let settings = format!("{}\nlisten = \"{address}\"", files_of_other.settings(&[]));
+    let again = Relay::start_at(&settings);
+    one.wait("the link is up again", |relay| relay.metric("towpath_mesh_links") == 1);
+    let (same, _open) = again.client(3).await;
+    assert_eq!(same, client);
+    one.wait("the client is known again", |relay| relay.metric("derp_clients_remote") == 1);
+}
