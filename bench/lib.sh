@@ -60,7 +60,7 @@ ip netns add "$namespace"
 inside ip link set lo up
 inside sysctl -qw net.ipv4.tcp_congestion_control=cubic
 
-# relay_config WORKERS STUN-SOCKETS
+# relay_config WORKERS STUN-SOCKETS [STUN-SETTINGS]
 relay_config() {
     cat << CONFIG
 hostname = "localhost"
@@ -70,8 +70,7 @@ key_file = "$files/relay.key"
 
 [stun]
 listen = [$2]
-# So many from few addresses: the limit is kept, and not met.
-rate = 1000000
+${3:-}
 
 [admin]
 listen = "$admin"
@@ -79,7 +78,8 @@ CONFIG
 }
 relay_config 1 '' > "$files/relay.toml"
 relay_config 2 '' > "$files/workers.toml"
-relay_config 1 "\"$stun\"" > "$files/stun.toml"
+# So many requests come from few addresses: the limit is kept, and not met.
+relay_config 1 "\"$stun\"" "rate = 1000000" > "$files/stun.toml"
 
 cat > "$files/iroh.toml" << CONFIG
 enable_quic_addr_discovery = false
@@ -137,11 +137,13 @@ serve_derper() {
 
 # start_server NAME
 #   towpath derper iroh-relay      relays on core 0
+#   before                         the relay $before, on core 0
 #   within across                  towpath with two workers on both cores
 #   stun-towpath stun-derper stun-coturn    STUN servers on core 0
 start_server() {
     case $1 in
         towpath) serve 0 "$relay" --config "$files/relay.toml" && wait_for answers "http://$admin/readyz" ;;
+        before) serve 0 "$before" --config "$files/relay.toml" && wait_for answers "http://$admin/readyz" ;;
         within | across)
             serve 0,1 "$relay" --config "$files/workers.toml" && wait_for answers "http://$admin/readyz"
             ;;
