@@ -8,7 +8,6 @@
 //! What a watcher is to be told of other keys is none of these: it must not be lost, and may be much. It waits as
 //! [`News`], and becomes control frames only as those before it leave.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use wire::derp::HEADER_LEN;
@@ -17,6 +16,9 @@ use wire::key::NodePublic;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
+mod lane;
+
+use self::lane::Lane;
 use crate::news::{Change, News};
 use crate::session::PacketKind;
 
@@ -102,120 +104,6 @@ impl Hop {
 pub trait DropSink {
     /// A packet of `bytes` (keys and headers not counted) was dropped.
     fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize);
-}
-
-/// Frames in the order in which they came, in one buffer.
-#[derive(Debug, Default)]
-struct Lane {
-    buffer: Vec<u8>,
-    /// Where the oldest frame starts.
-    head: usize,
-    /// When the oldest frames came, to the precision of `marks`.
-    since: Instant,
-    /// From which offset on frames are younger, and since when. Empty unless frames wait for long.
-    marks: VecDeque<(usize, Instant)>,
-}
-
-/// How many steps an outbox's age is measured in.
-const AGE_STEPS: u32 = 16;
-
-impl Lane {
-    fn len(&self) -> usize {
-        self.buffer.len() - self.head
-    }
-
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The header of the frame at the head.
-    fn head_header(&self) -> Option<Header> {
-        Header::decode(&self.buffer[self.head..])
-    }
-
-    /// The length of the frame at the head, header included.
-    fn head_frame(&self) -> Option<usize> {
-        self.head_header().map(|header| HEADER_LEN + header.len as usize)
-    }
-
-    /// Makes ready for one more frame that came at `now`.
-    #[inline(always)]
-    fn note(&mut self, now: Instant, age: Duration, pool: &mut BufferPool) {
-        if self.is_empty() {
-            if self.buffer.capacity() == 0 {
-                self.buffer = pool.take();
-            }
-            self.buffer.clear();
-            self.head = 0;
-            self.marks.clear();
-            self.since = now;
-            return;
-        }
-        let latest = self.marks.back().map_or(self.since, |&(_, since)| since);
-        if now.since(latest) > age / AGE_STEPS {
-            self.marks.push_back((self.buffer.len(), now));
-        }
-        if self.head > self.len() {
-            self.compact();
-        }
-    }
-
-    fn compact(&mut self) {
-        self.buffer.drain(..self.head);
-        for (offset, _) in &mut self.marks {
-            *offset -= self.head;
-        }
-        self.head = 0;
-    }
-
-    fn drop_head(&mut self, reason: DropReason, kind: PacketKind, drops: &mut impl DropSink) {
-        let Some(header) = self.head_header() else { return };
-        let (hop, bytes) = Hop::of(header);
-        drops.dropped(hop, reason, kind, bytes);
-        self.advance(HEADER_LEN + header.len as usize);
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.head += bytes;
-        while let Some(&(offset, since)) = self.marks.front()
-            && offset <= self.head
-        {
-            self.since = since;
-            self.marks.pop_front();
-        }
-    }
-
-    /// Drops what came before `deadline`.
-    fn expire(&mut self, deadline: Instant, kind: PacketKind, drops: &mut impl DropSink) {
-        while !self.is_empty() && self.since < deadline {
-            self.drop_head(DropReason::QueueAge, kind, drops);
-        }
-    }
-
-    fn drop_all(&mut self, reason: DropReason, kind: PacketKind, drops: &mut impl DropSink) {
-        while !self.is_empty() {
-            self.drop_head(reason, kind, drops);
-        }
-    }
-
-    /// Puts `older` back in front of what has come since.
-    fn restore(&mut self, mut older: Self, pool: &mut BufferPool) {
-        // All of it was sent: how long that had waited says nothing of what has come since.
-        if older.is_empty() {
-            pool.give(older.buffer);
-            return;
-        }
-        if self.is_empty() {
-            pool.give(std::mem::replace(self, older).buffer);
-            return;
-        }
-        let shift = older.buffer.len();
-        older.marks.push_back((shift, self.since));
-        // An offset never lies before the head, so neither does its shifted image before `older`'s end.
-        older.marks.extend(self.marks.iter().map(|&(offset, since)| (shift + offset - self.head, since)));
-        older.buffer.extend_from_slice(&self.buffer[self.head..]);
-        pool.give(std::mem::replace(self, older).buffer);
-    }
 }
 
 /// What waits to be sent to one connection.
@@ -404,19 +292,7 @@ impl Batch {
     /// A run of whole frames of one lane, of at most `max` bytes unless the first frame alone is longer.
     #[must_use]
     pub fn chunk(&self, max: usize) -> Option<&[u8]> {
-        let lane = self.lanes.iter().find(|lane| !lane.is_empty())?;
-        if lane.len() <= max {
-            return Some(&lane.buffer[lane.head..]);
-        }
-        let mut end = lane.head;
-        while let Some(header) = Header::decode(&lane.buffer[end..]) {
-            let next = end + HEADER_LEN + header.len as usize;
-            if next - lane.head > max && end > lane.head {
-                break;
-            }
-            end = next;
-        }
-        Some(&lane.buffer[lane.head..end])
+        self.lanes.iter().find(|lane| !lane.is_empty()).map(|lane| lane.chunk(max))
     }
 
     /// Removes the first `bytes`, which [`chunk`](Self::chunk) gave and which were sent.

@@ -4,7 +4,6 @@
 //! the order in which `print-config` shows them.
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -15,15 +14,17 @@ use service::{
     config::{ByteSize, Choice, Key, Problems, Reader, Resolved, Sources, Value},
     logs,
 };
-use wire::key::NodePrivate;
 
 mod http;
+pub mod keys;
 mod mesh;
+mod node_key;
 mod stun;
 
 pub use self::{
     http::{BootstrapDns, Home, Http},
     mesh::{Mesh, MeshPeer},
+    node_key::KeySource,
     stun::StunOnly,
 };
 
@@ -32,98 +33,6 @@ pub const VARIABLE_PREFIX: &str = "TOWPATH";
 
 /// The variable that names the configuration file if `--config` does not.
 pub const CONFIG_VARIABLE: &str = "TOWPATH_CONFIG";
-
-/// Every setting of the relay.
-pub mod keys {
-    use service::config::Key;
-
-    /// The name in the certificate and in DERP maps.
-    pub const HOSTNAME: Key = Key::new("hostname").with_flag("--hostname");
-    /// The TCP address for TLS.
-    pub const LISTEN: Key = Key::new("listen").with_flag("--listen");
-    /// The certificate chain, a PEM file.
-    pub const CERT: Key = Key::new("cert").with_flag("--cert");
-    /// The certificate's private key, a PEM file.
-    pub const KEY: Key = Key::new("key").with_flag("--key");
-    /// The file that holds the relay's node key.
-    pub const KEY_FILE: Key = Key::new("key_file").with_flag("--key-file");
-    /// The relay's node key itself. No flag: command lines are visible to every user of the machine.
-    pub const PRIVATE_KEY: Key = Key::new("private_key").secret();
-    /// Who opens and seals TLS records.
-    pub const TLS_RECORDS: Key = Key::new("tls.records");
-    /// Threads of the data plane.
-    pub const WORKERS: Key = Key::new("workers");
-    /// How long packets gather on a busy worker.
-    pub const GATHER: Key = Key::new("gather");
-    /// The interval of keep-alive frames.
-    pub const KEEPALIVE: Key = Key::new("keepalive");
-    /// How long a shutdown may take.
-    pub const SHUTDOWN_TIMEOUT: Key = Key::new("shutdown_timeout");
-    /// The DERP region's number.
-    pub const REGION_ID: Key = Key::new("region.id");
-    /// The DERP region's short name.
-    pub const REGION_CODE: Key = Key::new("region.code");
-    /// The DERP region's name for people.
-    pub const REGION_NAME: Key = Key::new("region.name");
-    /// The UDP addresses for STUN.
-    pub const STUN_LISTEN: Key = Key::new("stun.listen").with_flag("--stun-listen");
-    /// The second UDP addresses for STUN.
-    pub const STUN_ALTERNATE: Key = Key::new("stun.alternate");
-    /// Which clients STUN answers.
-    pub const STUN_CLIENTS: Key = Key::new("stun.clients");
-    /// STUN answers a second for each source.
-    pub const STUN_RATE: Key = Key::new("stun.rate");
-    /// STUN answers of RFC 5780 a second for each source.
-    pub const STUN_DISCOVERY_RATE: Key = Key::new("stun.discovery_rate");
-    /// The TCP address for metrics and health.
-    pub const ADMIN_LISTEN: Key = Key::new("admin.listen");
-    /// The TCP address for DERP and HTTP without TLS.
-    pub const HTTP_LISTEN: Key = Key::new("http.listen");
-    /// The proxies in front of it.
-    pub const HTTP_PROXIES: Key = Key::new("http.proxies");
-    /// The TCP address that leads to HTTPS.
-    pub const HTTP_REDIRECT_LISTEN: Key = Key::new("http.redirect_listen");
-    /// What `/` shows.
-    pub const HTTP_HOME: Key = Key::new("http.home");
-    /// The names that `/bootstrap-dns` tells everybody.
-    pub const BOOTSTRAP_DNS_NAMES: Key = Key::new("bootstrap_dns.names");
-    /// The names that it tells who asks for them.
-    pub const BOOTSTRAP_DNS_UNPUBLISHED_NAMES: Key = Key::new("bootstrap_dns.unpublished_names");
-    /// The limit of a TLS handshake.
-    pub const HANDSHAKE_TIMEOUT: Key = Key::new("login.handshake_timeout");
-    /// The limit from the HTTP upgrade to the end of the login.
-    pub const LOGIN_TIMEOUT: Key = Key::new("login.login_timeout");
-    /// The limit of an HTTP connection without a request.
-    pub const IDLE_HTTP_TIMEOUT: Key = Key::new("login.idle_http_timeout");
-    /// Connections that have not logged in yet.
-    pub const MAX_PENDING: Key = Key::new("login.max_pending");
-    /// Those of one host.
-    pub const MAX_PENDING_PER_HOST: Key = Key::new("login.max_pending_per_host");
-    /// Bytes waiting for one peer.
-    pub const OUTBOX_BYTES: Key = Key::new("outbox.bytes");
-    /// Age of what waits for one peer.
-    pub const OUTBOX_AGE: Key = Key::new("outbox.age");
-    /// Bytes of disco messages that may overtake.
-    pub const OUTBOX_DISCO_BYTES: Key = Key::new("outbox.disco_bytes");
-    /// How long a peer may refuse to take anything.
-    pub const WRITE_TIMEOUT: Key = Key::new("outbox.write_timeout");
-    /// The file that holds the key of the mesh.
-    pub const MESH_KEY_FILE: Key = Key::new("mesh.key_file");
-    /// The file that holds a second key that is taken for the mesh's.
-    pub const MESH_SECOND_KEY_FILE: Key = Key::new("mesh.second_key_file");
-    /// The file that holds the key of probers.
-    pub const MESH_PROBER_KEY_FILE: Key = Key::new("mesh.prober_key_file");
-    /// The addresses from which a mesh key is taken.
-    pub const MESH_SOURCES: Key = Key::new("mesh.sources");
-    /// The other relays of the region.
-    pub const MESH_PEERS: Key = Key::new("mesh.peers");
-    /// The roots that vouch for their certificates.
-    pub const MESH_CA_FILE: Key = Key::new("mesh.ca_file");
-    /// The form of log lines.
-    pub const LOG_FORMAT: Key = Key::new("log.format");
-    /// The least severe events that are logged.
-    pub const LOG_LEVEL: Key = Key::new("log.level");
-}
 
 /// What the relay runs with. Every value is within its bounds.
 #[derive(Clone, Debug)]
@@ -200,27 +109,6 @@ pub struct CertFiles {
     pub key: PathBuf,
 }
 
-/// Where the relay's node key comes from.
-#[derive(Clone)]
-pub enum KeySource {
-    /// This file, in derper's JSON format; created if missing.
-    File(PathBuf),
-    /// The configuration itself.
-    Inline(NodePrivate),
-    /// A fresh key for this run only.
-    Ephemeral,
-}
-
-impl fmt::Debug for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Inline(_) => f.write_str("Inline(..)"),
-            Self::Ephemeral => f.write_str("Ephemeral"),
-        }
-    }
-}
-
 /// The region of a DERP map that the relay belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -269,9 +157,6 @@ pub struct Log {
     pub level: logs::Level,
 }
 
-/// Where the node key is kept unless the configuration says otherwise.
-const DEFAULT_KEY_FILE: &str = "/var/lib/towpath/relay.key";
-
 /// The standard port of HTTPS.
 const HTTPS_PORT: u16 = 443;
 
@@ -312,7 +197,7 @@ impl Config {
             hostname: hostname(&mut reader, dev),
             listen: listen(&mut reader, dev),
             cert: cert(&mut reader),
-            node_key: node_key(&mut reader, dev),
+            node_key: KeySource::read(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
             gather: reader.key(keys::GATHER).within(secs(0)..=Duration::from_millis(1)).or(GATHER),
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
@@ -374,25 +259,6 @@ fn cert(reader: &mut Reader<'_>) -> Option<CertFiles> {
         _ => {}
     }
     Some(CertFiles { cert: cert?, key: key? })
-}
-
-fn node_key(reader: &mut Reader<'_>, dev: bool) -> KeySource {
-    let inline = reader.key::<PrivateKey>(keys::PRIVATE_KEY).optional();
-    let inline_given = reader.given(keys::PRIVATE_KEY).is_some();
-    let file = path(reader, keys::KEY_FILE);
-    let file = if dev || inline_given { file.optional() } else { Some(file.or(DEFAULT_KEY_FILE.into())) };
-    if inline_given && reader.given(keys::KEY_FILE).is_some() {
-        reader.conflict(keys::PRIVATE_KEY, "excludes key_file: give one of them");
-    }
-    if inline_given && !dev && reader.given(keys::CERT).is_none() {
-        let why = "needs cert and key as well: a self-signed certificate would be kept beside key_file";
-        reader.conflict(keys::PRIVATE_KEY, why);
-    }
-    match (inline, file) {
-        (Some(PrivateKey(key)), _) => KeySource::Inline(key),
-        (None, Some(path)) => KeySource::File(path),
-        (None, None) => KeySource::Ephemeral,
-    }
 }
 
 /// A path. One that is a private key in truth would be repeated by the first error about the file.
@@ -458,25 +324,6 @@ impl OutboxLimits {
         }
         let write_timeout = reader.key(keys::WRITE_TIMEOUT).within(millis(100)..=secs(60)).or(secs(2));
         Self { bytes: bytes.get(), age, disco_bytes: disco_bytes.get(), write_timeout }
-    }
-}
-
-/// The node key as a setting.
-#[derive(Clone)]
-struct PrivateKey(NodePrivate);
-
-impl Value for PrivateKey {
-    fn allowed() -> String {
-        "privkey: and 64 hexadecimal digits, as keygen prints".into()
-    }
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok().map(Self)
-    }
-
-    fn to_toml(&self) -> String {
-        // The reader masks what a secret key prints; there is no reason to hand it the real text.
-        "\"\"".into()
     }
 }
 

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use relay_proto::login::{Login, LoginError, greet};
+use relay_proto::login::{Login, greet};
 use relay_proto::rights::{Claim, Rights};
 use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
@@ -30,14 +30,14 @@ use tokio::time::{error::Elapsed, timeout};
 use tracing::debug;
 use websocket::{CloseCode, Messages};
 use wire::derp::frame::ServerFrame;
-use wire::derp::info::{ClientInfoError, Introduction, ServerInfo};
+use wire::derp::info::{Introduction, ServerInfo};
 use wire::derp::mesh::PresentFlags;
 use wire::key::{NodePrivate, NodePublic};
 use wire::pool::BufferPool;
 
 use crate::config::LoginLimits;
 use crate::forward::peer::{Peer, Sink};
-use crate::forward::websocket::{MessageInlet, MessageSink, Replying, Stop, Unwrapper};
+use crate::forward::websocket::{MessageInlet, MessageSink, Replying, Unwrapper};
 use crate::forward::{Arrival, DataPlane, Inlet};
 use crate::mesh::Gate;
 use crate::metrics::{ControlMetrics, MeshMetrics};
@@ -45,6 +45,10 @@ use crate::pages::{Page, Routed, Site};
 use crate::proxies::Proxies;
 use crate::stream::{LINGER, Parts, Stream, TlsStream};
 use crate::upgrade::{Protocol, Upgrade};
+
+mod refusal;
+
+pub(crate) use refusal::Refusal;
 
 /// How long an HTTP connection lives at most, however busy: probes need milliseconds.
 const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);
@@ -63,70 +67,6 @@ pub(crate) enum Entrance {
     Plain,
     /// The one that only leads to HTTPS.
     Redirect,
-}
-
-/// Why a connection did not become a client. The variants are metric labels.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("its host holds as many connections that have not logged in as it may")]
-    HostLimit,
-    #[error("the plain listener is for proxies")]
-    NotAProxy,
-    #[error("the TLS handshake took too long")]
-    HandshakeTimeout,
-    #[error("TLS: {0}")]
-    Handshake(HandshakeError),
-    #[error("HTTP: {0}")]
-    Http(hyper::Error),
-    #[error("the HTTP connection was idle or too long")]
-    HttpTimeout,
-    #[error("the login took too long")]
-    LoginTimeout,
-    #[error("WebSocket without the subprotocol derp")]
-    Subprotocol,
-    #[error("WebSocket: {0}")]
-    WebSocket(Stop),
-    #[error("login: {0}")]
-    Login(LoginError),
-    #[error("the connection broke during the login: {0}")]
-    Broken(io::Error),
-}
-
-impl Refusal {
-    pub(crate) const LABELS: [&'static str; 13] = [
-        "host_limit",
-        "not_a_proxy",
-        "handshake_timeout",
-        "handshake",
-        "http",
-        "http_timeout",
-        "login_timeout",
-        "subprotocol",
-        "websocket",
-        "bad_frame",
-        "bad_key",
-        "bad_info",
-        "broken",
-    ];
-
-    pub(crate) const fn label(&self) -> &'static str {
-        match self {
-            Self::HostLimit => "host_limit",
-            Self::NotAProxy => "not_a_proxy",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::Handshake(_) => "handshake",
-            Self::Http(_) => "http",
-            Self::HttpTimeout => "http_timeout",
-            Self::LoginTimeout => "login_timeout",
-            Self::Subprotocol => "subprotocol",
-            Self::WebSocket(Stop::Closed) => "broken",
-            Self::WebSocket(_) => "websocket",
-            Self::Login(LoginError::NotClientInfo(_) | LoginError::Length(_)) => "bad_frame",
-            Self::Login(LoginError::ClientInfo(ClientInfoError::Key | ClientInfoError::Box)) => "bad_key",
-            Self::Login(LoginError::ClientInfo(_)) => "bad_info",
-            Self::Broken(_) => "broken",
-        }
-    }
 }
 
 /// What a client asked for, and where it really connects from.

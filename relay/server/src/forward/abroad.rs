@@ -9,7 +9,8 @@ use wire::derp::frame::{GoneReason, ServerFrame};
 use wire::key::NodePublic;
 use wire::time::Instant;
 
-use super::connection::{Desk, hold_above};
+use super::connection::hold_above;
+use super::desk::Desk;
 use super::peer::Peer;
 use super::route::{Detours, Forwarder};
 

@@ -6,7 +6,8 @@ use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
 use tls::Reader;
 
-use super::connection::{Client, Desk};
+use super::connection::Client;
+use super::desk::Desk;
 use super::websocket::MessageInlet;
 
 /// How the bytes of a socket become those of DERP.

@@ -19,7 +19,7 @@ use wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
 use wire::key::NodePublic;
 use wire::time::Instant;
 
-use super::connection::Desk;
+use super::desk::Desk;
 use super::peer::Peer;
 
 /// How often the other relay is asked whether it is there. What it answers is also how this relay learns that packets

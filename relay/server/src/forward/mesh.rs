@@ -9,7 +9,8 @@ use tracing::info;
 use wire::key::NodePublic;
 
 use super::abroad::Abroad;
-use super::connection::{Client, Desk};
+use super::connection::Client;
+use super::desk::Desk;
 use super::peer::Peer;
 use super::registry::Registry;
 use super::route::Route;

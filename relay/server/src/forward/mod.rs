@@ -11,6 +11,7 @@
 //! - [`route`]: the ways that packets take. [`abroad`]: what becomes of packets for keys that are not here.
 //! - [`connection`]: a connection as its worker sees it. [`inlet`]: the way in from its socket.
 //! - [`websocket`]: the layer between, where a client speaks WebSocket.
+//! - [`desk`]: what handling frames needs besides the connection. [`inbox`]: what other threads tell a worker.
 //! - [`link`]: what a relay says that this one has dialled. [`mesh`]: what one asks for that has dialled this one.
 //! - [`strangers`]: who has heard from keys that nobody has announced.
 //! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
@@ -19,6 +20,8 @@ mod abroad;
 mod audience;
 pub(crate) mod connection;
 pub(crate) mod counters;
+mod desk;
+mod inbox;
 pub(crate) mod inlet;
 pub(crate) mod link;
 mod mesh;
@@ -42,11 +45,12 @@ use relay_proto::outbox::Limits;
 use wire::time::Instant;
 
 use counters::Counters;
+use inbox::{Inbox, Message};
 use link::LinkArrival;
 use peer::Peer;
 use registry::Registry;
 use wire::key::NodePublic;
-use worker::{Inbox, Message, Worker};
+use worker::Worker;
 
 pub(crate) use connection::Arrival;
 pub(crate) use inlet::Inlet;

@@ -12,7 +12,8 @@ use rustls::server::UnbufferedServerConnection;
 use tls::{Reader, SealBuffer, TlsError, Writer};
 use websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violation};
 
-use super::connection::{Client, Desk};
+use super::connection::Client;
+use super::desk::Desk;
 use super::inlet::open_records;
 
 /// What the reading side of a connection owes the client.

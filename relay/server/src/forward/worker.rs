@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token};
 use relay_proto::egress::{Flushed, Hand};
 use relay_proto::session::Close;
 use slab::Slab;
@@ -16,10 +15,11 @@ use tracing::debug;
 use wire::pool::BufferPool;
 use wire::time::Instant;
 
-use super::connection::{Arrival, Connection, Desk, READ_SIZE};
+use super::connection::{Arrival, Connection, READ_SIZE};
 use super::counters::{Counters, Tally};
+use super::desk::Desk;
+use super::inbox::{Inbox, Message, WAKE};
 use super::link::LinkArrival;
-use super::mesh::Roll;
 use super::moderation::Moderation;
 use super::peer::{Peer, Scratch};
 use super::registry::Registry;
@@ -30,57 +30,6 @@ use super::{Clock, Rules};
 const EVENTS: usize = 1024;
 /// After so many bytes read, what is dirty is flushed, so that no packet waits for the reading of all connections.
 const FLUSH_AFTER: usize = 256 * 1024;
-/// How long a reader that is ahead of a destination is held back at a time, and at most until the destination catches
-/// up. A destination that needs longer is slow, and its packets are dropped rather than those for others delayed.
-const HOLD: Duration = Duration::from_millis(1);
-const MAX_HOLD: Duration = Duration::from_millis(20);
-
-/// How long a watcher that reads slowly is left alone before it is told of more.
-const ROLL_PAUSE: Duration = Duration::from_millis(50);
-
-const WAKE: Token = Token(usize::MAX);
-
-/// What a worker is told by other threads.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// Read this connection from now on.
-    Attach(Box<Arrival>),
-    /// The same with a connection that this relay has dialled.
-    AttachLink(Box<LinkArrival>),
-    /// Another worker found the socket of this connection full: watch its write timeout.
-    Blocked { token: usize, id: u64 },
-    /// Close this connection.
-    Close { token: usize, id: u64, reason: Close },
-    /// Close everything and end.
-    Stop,
-}
-
-/// Where a worker is told things.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    messages: Mutex<Vec<Message>>,
-    waker: Waker,
-}
-
-impl Inbox {
-    pub(super) fn new(poll: &Poll) -> io::Result<Self> {
-        Ok(Self { messages: Mutex::default(), waker: Waker::new(poll.registry(), WAKE)? })
-    }
-
-    pub(super) fn send(&self, message: Message) {
-        let mut messages = self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        messages.push(message);
-        if messages.len() == 1 {
-            // Fails only when the counter of the eventfd is full, and then the worker is awake.
-            let _ = self.waker.wake();
-        }
-    }
-
-    fn take(&self) -> Vec<Message> {
-        std::mem::take(&mut self.messages.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
-    }
-}
-
 /// A connection in the slab, by place and number: a place is used again, a number is not.
 pub(super) type Entry = (usize, u64);
 
@@ -143,6 +92,8 @@ macro_rules! hand {
         }
     };
 }
+
+mod later;
 
 impl Worker {
     pub(super) fn new(
@@ -237,16 +188,6 @@ impl Worker {
     fn set_now(&mut self) {
         self.now = self.clock.now();
         self.scratch.now = self.now;
-    }
-
-    /// How long to wait for events.
-    fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.rolls.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        let held = self.held.front().map(|(until, _)| until.since(self.now));
-        let timer = self.wheel.idle(self.now);
-        held.into_iter().chain(timer).min()
     }
 
     fn note_event(&mut self, token: usize, readable: bool, closed: bool, writable: bool) {
@@ -350,32 +291,6 @@ impl Worker {
         }
     }
 
-    /// Holds a connection back that is far ahead of a destination. Returns whether it did.
-    fn hold_back(&mut self, token: usize) -> bool {
-        let connection = &mut self.connections[token];
-        if !connection.is_ahead(&self.rules.limits) {
-            return false;
-        }
-        let since = *connection.held_since.get_or_insert(self.now);
-        if self.now.since(since) >= MAX_HOLD {
-            return false;
-        }
-        self.held.push_back((self.now + HOLD, (token, connection.peer().id)));
-        self.tally.pauses += 1;
-        true
-    }
-
-    fn release_held(&mut self) {
-        while let Some(&(until, (token, id))) = self.held.front()
-            && until <= self.now
-        {
-            self.held.pop_front();
-            if self.is_here(token, id) {
-                self.ready.push_back(token);
-            }
-        }
-    }
-
     fn is_here(&self, token: usize, id: u64) -> bool {
         self.connections.get(token).is_some_and(|connection| connection.peer().id == id)
     }
@@ -396,20 +311,6 @@ impl Worker {
         self.dirty = dirty;
     }
 
-    /// Tells one watcher of some more who are here.
-    #[inline]
-    fn call_rolls(&mut self) {
-        let Some((token, id)) = self.rolls.pop_front() else { return };
-        if !self.is_here(token, id) {
-            return;
-        }
-        match self.connections[token].continue_roll(&mut desk!(self)) {
-            Roll::Done => {}
-            Roll::At(_) => self.rolls.push_back((token, id)),
-            Roll::Behind(_) => self.wheel.insert(self.now + ROLL_PAUSE, (token, id)),
-        }
-    }
-
     /// Closes what there was reason to close, or has it closed by whoever owns it.
     fn close_closing(&mut self) {
         while let Some((peer, reason)) = self.closing.pop() {
@@ -420,47 +321,6 @@ impl Worker {
                 }
             } else if self.is_here(token, peer.id) {
                 self.close(token, reason);
-            }
-        }
-    }
-
-    fn watch_write_timeout(&mut self, token: usize, id: u64) {
-        if self.is_here(token, id) {
-            let timeout = self.rules.write_timeout(self.connections[token].peer());
-            self.wheel.insert(self.now + timeout, (token, id));
-        }
-    }
-
-    fn handle_timers(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(self.now, &mut due);
-        for (token, id) in due.drain(..) {
-            if self.is_here(token, id) {
-                self.handle_timer(token, id);
-            }
-        }
-        self.due = due;
-        self.close_closing();
-        self.flush_dirty();
-    }
-
-    fn handle_timer(&mut self, token: usize, id: u64) {
-        let connection = &mut self.connections[token];
-        let peer = connection.peer().clone();
-        if peer.egress.is_blocked() {
-            let deadline = peer.progress() + self.rules.write_timeout(&peer);
-            if deadline <= self.now {
-                return self.close(token, Close::WriteTimeout);
-            }
-            self.wheel.insert(deadline, (token, id));
-        }
-        if connection.is_behind() {
-            self.rolls.push_back((token, id));
-        }
-        if connection.keepalive_at <= self.now {
-            match connection.keep_alive(self.rules.keepalive, &mut desk!(self)) {
-                Ok(again) => self.wheel.insert(again, (token, id)),
-                Err(close) => self.close(token, close),
             }
         }
     }
