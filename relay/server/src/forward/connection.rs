@@ -9,20 +9,18 @@ use std::time::Duration;
 use relay_proto::egress::Pushed;
 use relay_proto::outbox::Limits;
 use relay_proto::rights::Rights;
-use relay_proto::session::{Action, Close, PacketKind, Session};
+use relay_proto::session::{Action, Close, Session};
 use rustls::client::UnbufferedClientConnection;
 use tls::Reader;
 use wire::derp::frame::ServerFrame;
-use wire::key::NodePublic;
 use wire::time::Instant;
 
-use super::abroad::Abroad;
 use super::desk::Desk;
 use super::inlet::{Inlet, open_records};
 use super::link::{Link, LinkArrival};
-use super::mesh::{MeshSide, Roll};
+use super::mesh::Roll;
 use super::peer::Peer;
-use super::route::{Route, Routes};
+use super::sender::Sender;
 
 /// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
 pub(super) const READ_SIZE: usize = 64 * 1024;
@@ -48,16 +46,10 @@ pub(crate) struct Arrival {
 /// What the frames of a connection act on: everything of it but the way in.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) peer: Arc<Peer>,
-    pub(super) session: Session,
-    routes: Routes,
-    abroad: Abroad,
-    /// `None` for those who ask for nothing special, so for nearly all.
-    pub(super) mesh: Option<Box<MeshSide>>,
+    session: Session,
+    pub(super) sender: Sender,
     home: bool,
     not_ideal: bool,
-    /// A destination that had much waiting when this client last sent to it.
-    ahead_of: Option<Arc<Peer>>,
 }
 
 /// Who is at the other end.
@@ -80,14 +72,6 @@ pub(super) struct Connection {
     pub(super) listed: bool,
     /// When the other side is to hear that this one lives, or is to say so itself.
     pub(super) keepalive_at: Instant,
-    /// When the connection was first held back for the destination that it is ahead of.
-    pub(super) held_since: Option<Instant>,
-}
-
-/// How much may wait at a destination before those who send to it are held back: half of what may wait at all, and so
-/// little that what one read brings still fits.
-pub(super) fn hold_above(limits: &Limits) -> usize {
-    (limits.bytes / 2).min(limits.bytes.saturating_sub(READ_SIZE))
 }
 
 /// What a read found.
@@ -105,16 +89,8 @@ impl Connection {
         let Arrival { peer, socket, inlet, mut incoming, frames, rights, not_ideal, first_keepalive } =
             arrival;
         desk.registry.gauges().not_ideal.fetch_add(i64::from(not_ideal), Ordering::Relaxed);
-        let client = Client {
-            peer,
-            session: Session::new(rights),
-            routes: Routes::default(),
-            abroad: Abroad::new(desk.now),
-            mesh: None,
-            home: false,
-            not_ideal,
-            ahead_of: None,
-        };
+        let client =
+            Client { session: Session::new(rights), sender: Sender::new(peer), home: false, not_ideal };
         let mut connection = Self::of(Party::Client(client, inlet), socket, desk.now + first_keepalive);
         let opened = connection.handle(&frames, desk).and_then(|()| connection.open(&mut incoming, desk));
         (connection, opened)
@@ -131,13 +107,13 @@ impl Connection {
 
     const fn of(party: Party, socket: Arc<TcpStream>, keepalive_at: Instant) -> Self {
         let tail = Vec::new();
-        Self { party, socket, tail, hung_up: false, listed: false, keepalive_at, held_since: None }
+        Self { party, socket, tail, hung_up: false, listed: false, keepalive_at }
     }
 
     #[inline]
     pub(super) const fn peer(&self) -> &Arc<Peer> {
         match &self.party {
-            Party::Client(client, _) => &client.peer,
+            Party::Client(client, _) => &client.sender.peer,
             Party::Relay(link, _) => &link.peer,
         }
     }
@@ -153,17 +129,12 @@ impl Connection {
         &self.socket
     }
 
-    /// Whether a destination has more waiting than [`hold_above`], so that reading on would only be dropping. Once it
-    /// has caught up it is forgotten.
-    pub(super) fn is_ahead(&mut self, limits: &Limits) -> bool {
-        let Party::Client(client, _) = &mut self.party else { return false };
-        let Some(peer) = &client.ahead_of else { return false };
-        let ahead = peer.egress.waiting() > hold_above(limits);
-        if !ahead {
-            client.ahead_of = None;
-            self.held_since = None;
+    /// Since when a destination has so much waiting that reading on would only be dropping.
+    pub(super) fn ahead_since(&mut self, limits: &Limits) -> Option<Instant> {
+        match &mut self.party {
+            Party::Client(client, _) => client.sender.ahead_since(limits),
+            Party::Relay(..) => None,
         }
-        ahead
     }
 
     /// Does what is due at this time, and returns when to be looked at again.
@@ -171,7 +142,7 @@ impl Connection {
         self.keepalive_at = match &self.party {
             Party::Client(client, _) => {
                 desk.tally.keepalives += 1;
-                desk.push_control(&client.peer, &ServerFrame::KeepAlive);
+                desk.push_control(&client.sender.peer, &ServerFrame::KeepAlive);
                 desk.now + keepalive
             }
             Party::Relay(link, _) => link.ping(desk)?,
@@ -182,7 +153,7 @@ impl Connection {
     /// Tells a watcher of more who are here, if it has not been told of all.
     pub(super) fn continue_roll(&mut self, desk: &mut Desk<'_>) -> Roll {
         match &mut self.party {
-            Party::Client(client, _) => client.continue_roll(desk),
+            Party::Client(client, _) => client.sender.continue_roll(desk),
             Party::Relay(..) => Roll::Done,
         }
     }
@@ -190,7 +161,7 @@ impl Connection {
     /// Whether a watcher has not been told of all because it is behind in reading.
     pub(super) fn is_behind(&self) -> bool {
         match &self.party {
-            Party::Client(client, _) => client.is_behind(),
+            Party::Client(client, _) => client.sender.is_behind(),
             Party::Relay(..) => false,
         }
     }
@@ -255,8 +226,8 @@ impl Connection {
 impl Client {
     /// Has what the way out owes the client on its own account sent.
     pub(super) fn nudge(&self, desk: &mut Desk<'_>) {
-        if self.peer.egress.nudge() == Pushed::MustFlush {
-            desk.dirty.push(self.peer.clone());
+        if self.sender.peer.egress.nudge() == Pushed::MustFlush {
+            desk.dirty.push(self.sender.peer.clone());
         }
     }
 
@@ -265,13 +236,13 @@ impl Client {
     pub(super) fn handle(&mut self, plaintext: &[u8], desk: &mut Desk<'_>) -> Result<(), Close> {
         // Each frame makes the connection the active one of its key, one of an unknown type, too; the first of a record
         // settles it for the others.
-        let mut unnoted = self.peer.is_shared();
+        let mut unnoted = self.sender.peer.is_shared();
         let skipped = self.session.skipped();
         let acted = self.act(plaintext, &mut unnoted, desk);
         let skipped = self.session.skipped() - skipped;
         desk.tally.unknown_frames += skipped;
         if unnoted && skipped > 0 {
-            desk.note_sent(&self.peer);
+            desk.note_sent(&self.sender.peer);
         }
         acted
     }
@@ -279,31 +250,16 @@ impl Client {
     fn act(&mut self, mut plaintext: &[u8], unnoted: &mut bool, desk: &mut Desk<'_>) -> Result<(), Close> {
         while let Some(action) = self.session.next(&mut plaintext, desk.pool)? {
             if std::mem::take(unnoted) {
-                desk.note_sent(&self.peer);
+                desk.note_sent(&self.sender.peer);
             }
             match action {
-                Action::Forward { to, packet } => {
-                    desk.tally.received(PacketKind::of(packet), packet.len());
-                    let Some(peer) = find(&mut self.routes, &mut self.abroad, &self.peer, &to, desk) else {
-                        if let Some(link) = self.abroad.send(&self.peer, &to, packet, desk) {
-                            self.ahead_of.get_or_insert(link);
-                        }
-                        continue;
-                    };
-                    let waiting = desk.push_to(peer, &self.peer.key, packet);
-                    if waiting > hold_above(desk.limits) && self.ahead_of.is_none() {
-                        self.ahead_of = Some(peer.clone());
-                    }
-                }
-                Action::Relay(relayed) => {
-                    let side = self.mesh.get_or_insert_default();
-                    side.relay(&self.peer, &mut self.abroad, relayed, desk);
-                }
-                Action::Watch => self.watch(desk),
-                Action::ClosePeer(key) => self.close_peer(&key, desk),
+                Action::Forward { to, packet } => self.sender.send(&to, packet, desk),
+                Action::Relay(relayed) => self.sender.relay(relayed, desk),
+                Action::Watch => self.sender.watch(desk),
+                Action::ClosePeer(key) => self.sender.close_peer(&key, desk),
                 Action::Pong(data) => {
                     desk.tally.pings += 1;
-                    desk.push_control(&self.peer, &ServerFrame::Pong(data));
+                    desk.push_control(&self.sender.peer, &ServerFrame::Pong(data));
                     desk.tally.pongs += 1;
                 }
                 Action::Preferred(home) => {
@@ -321,52 +277,12 @@ impl Client {
         let gauges = desk.registry.gauges();
         gauges.home.fetch_sub(i64::from(self.home), Ordering::Relaxed);
         gauges.not_ideal.fetch_sub(i64::from(self.not_ideal), Ordering::Relaxed);
-        self.stop_watching(desk);
+        if self.session.rights().may_watch() {
+            desk.registry.unwatch(&self.sender.peer);
+        }
         let registry = desk.registry;
-        for listener in registry.leave(&self.peer, &mut |each, notice| desk.notify(each, notice)) {
-            desk.push_gone(&listener, &self.peer.key);
-        }
-    }
-}
-
-/// The active connection of `to`, if it is here. One that was not known is asked of the registry, remembered, and put into
-/// the audience of the sender's key, so that it is told when that key leaves. Where a relay has it, that is remembered.
-#[inline]
-fn find<'r>(
-    routes: &'r mut Routes,
-    abroad: &mut Abroad,
-    sender: &Peer,
-    to: &NodePublic,
-    desk: &Desk<'_>,
-) -> Option<&'r Arc<Peer>> {
-    // Looked up twice where it is there: the borrow checker does not yet see that the first borrow ends with `None`.
-    if routes.get(to).is_some() {
-        return routes.get(to);
-    }
-    look_up(routes, abroad, sender, to, desk)
-}
-
-/// The first time, and each time that it is abroad.
-#[inline(never)]
-fn look_up<'r>(
-    routes: &'r mut Routes,
-    abroad: &mut Abroad,
-    sender: &Peer,
-    to: &NodePublic,
-    desk: &Desk<'_>,
-) -> Option<&'r Arc<Peer>> {
-    if abroad.knows(to) {
-        return None;
-    }
-    match desk.registry.find(to)? {
-        Route::Here(peer) => {
-            // The sender is here.
-            let _ = desk.registry.note_heard(&sender.key, &peer);
-            Some(routes.put(peer))
-        }
-        Route::By(forwarder) => {
-            abroad.note(forwarder);
-            None
+        for listener in registry.leave(&self.sender.peer, &mut |each, notice| desk.notify(each, notice)) {
+            desk.push_gone(&listener, &self.sender.peer.key);
         }
     }
 }

@@ -8,20 +8,21 @@ use relay_proto::session::{Close, Relayed};
 use tracing::info;
 use wire::key::NodePublic;
 
-use super::abroad::Abroad;
-use super::connection::Client;
 use super::desk::Desk;
 use super::peer::Peer;
 use super::registry::Registry;
-use super::route::Route;
+use super::route::{Detours, Route};
+use super::sender::Sender;
 use super::strangers::Epoch;
 
 /// How many keys of the roll a watcher is told of in one turn: a fraction of a millisecond of a worker.
 const ROLL_STEP: usize = 1024;
 
-/// What a connection with such rights has besides.
+/// What a connection has to do with other relays; nearly none has.
 #[derive(Debug, Default)]
 pub(super) struct MeshSide {
+    /// Where packets of the connection go that another relay takes.
+    pub(super) detours: Detours,
     pairs: Pairs,
     roll: Roll,
 }
@@ -38,33 +39,25 @@ pub(super) enum Roll {
     Behind(NodePublic),
 }
 
-impl MeshSide {
-    /// Hands a packet of a client of the relay `by` on to a client that is here. It never goes on to a third relay.
+impl Sender {
+    pub(super) fn mesh_side(&mut self) -> &mut MeshSide {
+        self.mesh.get_or_insert_default()
+    }
+
+    /// Hands a packet of a client of this relay on to a client that is here. It never goes on to a third relay.
     ///
     /// The relay is not held back for a destination that reads slowly: that would hold up all the others.
     #[inline(never)]
-    pub(super) fn relay(
-        &mut self,
-        by: &Arc<Peer>,
-        abroad: &mut Abroad,
-        relayed: Relayed<'_>,
-        desk: &mut Desk<'_>,
-    ) {
+    pub(super) fn relay(&mut self, relayed: Relayed<'_>, desk: &mut Desk<'_>) {
         let (from, to, packet) = relayed.parts();
         desk.tally.forwarded_in(packet.len());
-        if let Some(peer) = self.pairs.find(&from, &to, desk) {
+        if let Some(peer) = self.mesh_side().pairs.find(&from, &to, desk) {
             desk.push_packet(peer, Hop::Client, packet, |outbox, now, limits, pool, tally| {
                 outbox.push_packet(now, &from, packet, limits, pool, tally);
             });
             return;
         }
-        abroad.drop_unknown(DropReason::UnknownOnForward, by, &to, packet, desk);
-    }
-}
-
-impl Client {
-    fn mesh_side(&mut self) -> &mut MeshSide {
-        self.mesh.get_or_insert_default()
+        self.drop_unknown(DropReason::UnknownOnForward, &to, packet, desk);
     }
 
     /// Begins to tell of who is here, comes and goes.
@@ -116,12 +109,6 @@ impl Client {
         let connections = desk.registry.connections(key);
         info!(peer = ?key, by = ?self.peer.key, connections = connections.len(), "another relay closes a client");
         desk.closing.extend(connections.into_iter().map(|peer| (peer, Close::ClosePeer)));
-    }
-
-    pub(super) fn stop_watching(&self, desk: &Desk<'_>) {
-        if self.session.rights().may_watch() {
-            desk.registry.unwatch(&self.peer);
-        }
     }
 }
 

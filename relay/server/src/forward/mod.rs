@@ -8,7 +8,7 @@
 //! - [`peer`]: a connection as others see it, and the way out to its socket.
 //! - [`registry`]: which connection has which key.
 //! - [`audience`]: who is told when a key leaves. [`watch`]: who is told of keys that come and go.
-//! - [`route`]: the ways that packets take. [`abroad`]: what becomes of packets for keys that are not here.
+//! - [`route`]: the ways that packets take. [`sender`]: which of them those of a connection do.
 //! - [`connection`]: a connection as its worker sees it. [`inlet`]: the way in from its socket.
 //! - [`websocket`]: the layer between, where a client speaks WebSocket.
 //! - [`desk`]: what handling frames needs besides the connection. [`inbox`]: what other threads tell a worker.
@@ -16,7 +16,6 @@
 //! - [`strangers`]: who has heard from keys that nobody has announced.
 //! - [`worker`]: the loop. [`moderation`]: its pauses. [`wheel`]: its timers. [`counters`]: what it counts.
 
-mod abroad;
 mod audience;
 pub(crate) mod connection;
 pub(crate) mod counters;
@@ -29,6 +28,7 @@ mod moderation;
 pub(crate) mod peer;
 pub(crate) mod registry;
 mod route;
+mod sender;
 mod strangers;
 mod watch;
 pub(crate) mod websocket;

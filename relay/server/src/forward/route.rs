@@ -72,16 +72,30 @@ const SLOTS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Routes(Option<Box<[Option<Arc<Peer>>; SLOTS]>>);
 
+/// Where in a memory a connection is that was just found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(usize);
+
 impl Routes {
-    /// The connection of `key`, if it was found before and is still the active one.
+    /// The place of the connection of `key`, if it was found before and is still the active one.
     #[inline]
-    pub(super) fn get(&self, key: &NodePublic) -> Option<&Arc<Peer>> {
-        self.0.as_ref()?[slot::<SLOTS>(key)].as_ref().filter(|peer| peer.key == *key && peer.is_active())
+    pub(super) fn find(&self, key: &NodePublic) -> Option<Place> {
+        let slot = slot::<SLOTS>(key);
+        let peer = self.0.as_ref()?[slot].as_ref()?;
+        (peer.key == *key && peer.is_active()).then_some(Place(slot))
     }
 
-    pub(super) fn put(&mut self, peer: Arc<Peer>) -> &Arc<Peer> {
+    /// The connection at a place. It may have become inactive since; then what is sent to it is dropped when it leaves.
+    #[inline]
+    pub(super) fn at(&self, place: Place) -> &Arc<Peer> {
+        let slots = self.0.as_ref().expect("a place is one of some slots");
+        slots[place.0].as_ref().expect("a place is one that is taken")
+    }
+
+    pub(super) fn put(&mut self, peer: Arc<Peer>) -> Place {
         let slot = slot::<SLOTS>(&peer.key);
-        self.0.get_or_insert_default()[slot].insert(peer)
+        self.0.get_or_insert_default()[slot] = Some(peer);
+        Place(slot)
     }
 }
 

@@ -29,12 +29,9 @@ impl Worker {
     /// Holds a connection back that is far ahead of a destination. Returns whether it did.
     pub(super) fn hold_back(&mut self, token: usize) -> bool {
         let connection = &mut self.connections[token];
-        if !connection.is_ahead(&self.rules.limits) {
-            return false;
-        }
-        let since = *connection.held_since.get_or_insert(self.now);
-        if self.now.since(since) >= MAX_HOLD {
-            return false;
+        match connection.ahead_since(&self.rules.limits) {
+            Some(since) if self.now.since(since) < MAX_HOLD => {}
+            _ => return false,
         }
         self.held.push_back((self.now + HOLD, (token, connection.peer().id)));
         self.tally.pauses += 1;
