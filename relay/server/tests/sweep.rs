@@ -1,6 +1,8 @@
-//! Every damage to a login through TLS, against the real server: the relay closes, forgets and goes on.
+//! Every damage to a login, against the real server: through TLS, without, and in WebSocket. The relay closes, forgets and
+//! goes on.
 //!
-//! Every truncation, and of every byte each value that differs from it in one bit: all 255 would be handshakes for minutes.
+//! Every truncation, and of every byte each other value. Through TLS it is each value that differs in one bit: all 255
+//! would be handshakes for minutes.
 
 mod common;
 
@@ -8,87 +10,157 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::heap::Heap;
-use common::login::{Stream, UPGRADE, client_info, greeting, secured, upgraded};
+use common::login::{GREETING, UPGRADE, client_info, response, secured, upgraded};
 use common::sweep::{Changes, sweep, turn};
+use common::websocket::{HANDSHAKE, PLAIN};
 use common::{Relay, trusting_anyone};
 use rustls::ClientConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;
 
 const FAST_START: &[u8] =
     b"GET /derp HTTP/1.1\r\nHost: localhost\r\nDerp-Fast-Start: 1\r\nUpgrade: DERP\r\n\r\n";
+/// Bytes of a message's header in front of the greeting.
+const MESSAGE_HEADER: usize = 2;
 
-/// Says that nothing more comes, and reads until the relay has closed.
-async fn leave(mut stream: Stream) {
-    // Where the relay has closed already, there is nobody to tell.
-    let _ = stream.shutdown().await;
-    let mut rest = [0; 1024];
-    while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+/// Where a client connects.
+#[derive(Clone)]
+enum Listener {
+    Tls(SocketAddr, Arc<ClientConfig>),
+    Plain(SocketAddr),
 }
 
-/// Whoever damages the frame is refused for it, or has left before it was whole.
-fn assert_refused(relay: &Relay, recording: &[u8], frame: &[u8], count: usize) {
-    let reasons = ["bad_frame", "bad_key", "bad_info", "broken"];
-    let refused = |reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
-    // Of each byte a truncation and eight changes; but who leaves between request and frame leaves HTTP.
-    let rounds = count / (9 * recording.len());
-    let damaged = rounds * (9 * frame.len() - 1);
-    assert!(reasons.into_iter().map(refused).sum::<u64>() >= damaged as u64, "{}", relay.get("/metrics"));
+/// A login as its client sends it.
+#[derive(Clone)]
+struct Login {
+    listener: Listener,
+    request: &'static [u8],
+    /// For how many bytes behind the head of the response the client waits before it goes on; `None` where it does not.
+    awaited: Option<usize>,
+    /// The ClientInfo, in a message or not.
+    frame: Vec<u8>,
+    /// How many changes leave what the frame says as it is.
+    harmless: usize,
 }
 
-/// A relay, how to dial it, and a ClientInfo frame for it.
-async fn rig() -> (Relay, SocketAddr, Arc<ClientConfig>, Vec<u8>) {
-    let relay = Relay::start("");
-    let (address, config) = (relay.addresses.tls, Arc::new(trusting_anyone()));
-    let (stream, key) = upgraded(address, &config).await;
-    leave(stream).await;
-    (relay, address, config, client_info(&key))
+impl Login {
+    /// Plays `bytes`, which are those of this login with some damage, through a connection of their own.
+    async fn play(self, bytes: Vec<u8>) {
+        match &self.listener {
+            Listener::Tls(address, config) => {
+                self.play_through(secured(*address, config).await, &bytes).await;
+            }
+            Listener::Plain(address) => {
+                let stream = TcpStream::connect(address).await.expect("the relay accepts");
+                self.play_through(stream, &bytes).await;
+            }
+        }
+    }
+
+    /// Sends `bytes`, says that nothing more comes, and reads until the relay has closed. Where it has closed before, there
+    /// is nobody to tell.
+    async fn play_through(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, mut bytes: &[u8]) {
+        // To another request there may be no such response.
+        if let (Some(awaited), Some(rest)) = (self.awaited, bytes.strip_prefix(self.request)) {
+            stream
+                .write_all(self.request)
+                .await
+                .and(stream.flush().await)
+                .expect("the relay takes a request");
+            response(&mut stream, awaited).await.expect("a response");
+            bytes = rest;
+        }
+        if stream.write_all(bytes).await.and(stream.flush().await).is_err() {
+            return;
+        }
+        let _ = stream.shutdown().await;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+/// A relay, and the login of a client that connects to its listener with TLS and waits for the response.
+async fn rig() -> (Relay, Login) {
+    let (relay, config) = (Relay::start(PLAIN), Arc::new(trusting_anyone()));
+    let (_, key) = upgraded(relay.addresses.tls, &config).await;
+    let login = Login {
+        listener: Listener::Tls(relay.addresses.tls, config),
+        request: UPGRADE,
+        awaited: Some(GREETING),
+        frame: client_info(&key),
+        harmless: 0,
+    };
+    (relay, login)
+}
+
+/// The plain listener of a relay.
+fn plain(relay: &Relay) -> Listener {
+    Listener::Plain(relay.addresses.http.expect("a plain listener"))
+}
+
+/// Sweeps over a login. Whoever damages the frame is refused, for that or for leaving before it was whole.
+async fn survive(relay: &Relay, login: Login, changes: Changes) {
+    let recording = [login.request, &login.frame].concat();
+    let (all, request) = (recording.len(), login.request.len());
+    let attempt = |bytes| login.clone().play(bytes);
+    sweep(relay, &recording, 0..request, changes, attempt).await;
+    let before = relay.metric("towpath_refused_total");
+    let rounds = sweep(relay, &recording, request..all, changes, attempt).await;
+    let refused = relay.metric("towpath_refused_total") - before;
+    // Who leaves between request and frame may leave HTTP.
+    let damaged = login.frame.len() * changes.damages_of_a_byte() - login.harmless;
+    let expected = (rounds * (damaged - 1)) as u64..=(rounds * damaged) as u64;
+    assert!(expected.contains(&refused), "{refused} and not {expected:?}\n{}", relay.get("/metrics"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_damage_to_a_fast_start_is_survived() {
     let _turn = turn().await;
-    let (relay, address, config, frame) = rig().await;
-    let attempt = |bytes: Vec<u8>| {
-        let config = config.clone();
-        async move {
-            let mut stream = secured(address, &config).await;
-            if stream.write_all(&bytes).await.and(stream.flush().await).is_ok() {
-                leave(stream).await;
-            }
-        }
-    };
-    let recording = [FAST_START, &frame].concat();
-    let count = sweep(&relay, &recording, Changes::EachBit, attempt).await;
-    assert_refused(&relay, &recording, &frame, count);
+    let (relay, login) = rig().await;
+    survive(&relay, Login { request: FAST_START, awaited: None, ..login }, Changes::EachBit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_damage_to_a_login_that_waits_for_its_response_is_survived() {
     let _turn = turn().await;
-    let (relay, address, config, frame) = rig().await;
-    let attempt = |bytes: Vec<u8>| {
-        let config = config.clone();
-        async move {
-            let mut stream = secured(address, &config).await;
-            let (request, frame) = bytes.split_at(bytes.len().min(UPGRADE.len()));
-            // To another request there may be no such response.
-            let (now, later) = if request == UPGRADE { (request, frame) } else { (&bytes[..], &[][..]) };
-            if stream.write_all(now).await.and(stream.flush().await).is_err() {
-                return;
-            }
-            if request == UPGRADE {
-                greeting(&mut stream).await.expect("a response");
-                if stream.write_all(later).await.and(stream.flush().await).is_err() {
-                    return;
-                }
-            }
-            leave(stream).await;
-        }
-    };
-    let recording = [UPGRADE, &frame].concat();
-    let count = sweep(&relay, &recording, Changes::EachBit, attempt).await;
-    assert_refused(&relay, &recording, &frame, count);
+    let (relay, login) = rig().await;
+    survive(&relay, login, Changes::EachBit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damage_to_a_fast_start_without_tls_is_survived() {
+    let _turn = turn().await;
+    let (relay, login) = rig().await;
+    let login = Login { listener: plain(&relay), request: FAST_START, awaited: None, ..login };
+    survive(&relay, login, Changes::EachValue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damage_to_a_login_without_tls_is_survived() {
+    let _turn = turn().await;
+    let (relay, login) = rig().await;
+    survive(&relay, Login { listener: plain(&relay), ..login }, Changes::EachValue).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_damage_to_a_login_in_websocket_is_survived() {
+    let _turn = turn().await;
+    let (relay, login) = rig().await;
+    // A message that is not the last of its fragments, and each of more bytes that needs no longer header.
+    let harmless = 1 + (125 - login.frame.len());
+    let frame = masked(&login.frame);
+    let awaited = Some(MESSAGE_HEADER + GREETING);
+    let login = Login { listener: plain(&relay), request: HANDSHAKE, awaited, frame, harmless };
+    survive(&relay, login, Changes::EachValue).await;
+}
+
+/// One binary message, with a mask that changes every byte.
+fn masked(payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() <= 125, "a length in one byte");
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let bytes = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    [0x82, 0x80 | payload.len() as u8].into_iter().chain(mask).chain(bytes).collect()
 }

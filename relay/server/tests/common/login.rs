@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::derp::HEADER_LEN;
 use wire::derp::info::ClientInfo;
@@ -14,6 +14,9 @@ pub(crate) type Stream = tls::Stream<TcpStream, UnbufferedClientConnection>;
 
 /// The request of a client that waits for the response.
 pub(crate) const UPGRADE: &[u8] = b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n";
+
+/// Bytes of the frame that follows the response, the relay's ServerKey.
+pub(crate) const GREETING: usize = HEADER_LEN + 8 + 32;
 
 /// A TLS connection on which nothing was sent.
 pub(crate) async fn secured(address: std::net::SocketAddr, config: &Arc<rustls::ClientConfig>) -> Stream {
@@ -31,27 +34,27 @@ pub(crate) async fn upgraded(
     let mut stream = secured(address, config).await;
     stream.write_all(UPGRADE).await.expect("a request");
     stream.flush().await.expect("a request");
-    let key = greeting(&mut stream).await.expect("an answer");
+    let greeting = response(&mut stream, GREETING).await.expect("an answer");
+    let (key, rest) = NodePublic::split_from(&greeting[HEADER_LEN + 8..]).expect("a ServerKey");
+    assert!(rest.is_empty());
     (stream, key)
 }
 
-/// Reads the response to an upgrade and the ServerKey frame; `None` if the relay closes before that.
-pub(crate) async fn greeting(stream: &mut Stream) -> Option<NodePublic> {
+/// Reads the response to an upgrade and returns what is behind its head, once that has `len` bytes; `None` if the relay
+/// closes before.
+pub(crate) async fn response(stream: &mut (impl AsyncRead + Unpin), len: usize) -> Option<Vec<u8>> {
     let mut answer = Vec::new();
-    let end = loop {
+    loop {
         if stream.read_buf(&mut answer).await.ok()? == 0 {
             return None;
         }
-        if let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n")
-            && answer.len() >= end + 4 + HEADER_LEN + 40
+        if let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n")
+            && answer.len() >= head + 4 + len
         {
-            break end + 4;
+            assert!(answer.starts_with(b"HTTP/1.1 101 "));
+            return Some(answer.split_off(head + 4));
         }
-    };
-    assert!(answer.starts_with(b"HTTP/1.1 101 "));
-    let (key, rest) = NodePublic::split_from(&answer[end + HEADER_LEN + 8..]).expect("a ServerKey");
-    assert!(rest.is_empty());
-    Some(key)
+    }
 }
 
 /// A login's ClientInfo frame for the relay with `key`.

@@ -1,12 +1,14 @@
 //! Every damage to a recording of what a client sends, each through a socket of its own, and what must be left of it:
 //! nothing.
 //!
-//! A sweep takes the recording, a way to play bytes to the relay, and runs the way for every truncation and every changed
-//! byte, many at a time. Then the relay must be as it was before: no connection, no descriptor and no memory more, and a
-//! fresh pair is served. A test file that sweeps is a binary of its own, because it measures its process; it has
-//! [`Heap`](super::heap::Heap) as its allocator and its sweeps run one after the other.
+//! A sweep takes the recording, the part of it that is to be damaged, and a way to play bytes to the relay, and runs the
+//! way for every truncation and every changed byte there, many at a time. Then the relay must be as it was before: no
+//! connection, no descriptor and no memory more, and a fresh pair is served. A test file that sweeps is a binary of its own,
+//! because it measures its process; it has [`Heap`](super::heap::Heap) as its allocator and its sweeps run one after the
+//! other.
 
 use std::future::Future;
+use std::ops::Range;
 
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
@@ -23,6 +25,9 @@ const MAX_ROUNDS: usize = 12;
 /// How much the heap may differ from one rest to the next. The smallest thing that could be left of an attempt, 64 bytes,
 /// comes to more in each round, as does the smallest that could be left of a login, a few hundred.
 const SLACK: usize = 32 * 1024;
+/// What a login may leave for longer than a sweep takes: its entry in the wheel of timers, which is never removed before its
+/// time, of 16 bytes in a vector with room for up to twice as many.
+const TIMER: usize = 32;
 
 /// How a byte is changed.
 #[derive(Clone, Copy)]
@@ -31,6 +36,21 @@ pub(crate) enum Changes {
     EachBit,
     /// Into each of the 255 other values.
     EachValue,
+}
+
+impl Changes {
+    /// What a byte is XORed with.
+    fn each(self) -> Vec<u8> {
+        match self {
+            Self::EachBit => (0..8).map(|bit| 1 << bit).collect(),
+            Self::EachValue => (1..=255).collect(),
+        }
+    }
+
+    /// How often a byte is damaged: cut off, with all that follow, and changed.
+    pub(crate) fn damages_of_a_byte(self) -> usize {
+        1 + self.each().len()
+    }
 }
 
 /// What happens to a recording.
@@ -45,15 +65,12 @@ pub(crate) enum Damage {
 }
 
 impl Damage {
-    fn all(len: usize, changes: Changes) -> impl Iterator<Item = Self> {
-        let changed = (0..len).flat_map(move |at| {
-            let with: Vec<u8> = match changes {
-                Changes::EachBit => (0..8).map(|bit| 1 << bit).collect(),
-                Changes::EachValue => (1..=255).collect(),
-            };
-            with.into_iter().map(move |with| Self::Changed { at, with })
-        });
-        (0..len).map(Self::Cut).chain(changed)
+    /// Every truncation that ends in `part`, and every change in it.
+    fn all(part: Range<usize>, changes: Changes) -> impl Iterator<Item = Self> {
+        let changed = part
+            .clone()
+            .flat_map(move |at| changes.each().into_iter().map(move |with| Self::Changed { at, with }));
+        part.map(Self::Cut).chain(changed)
     }
 
     fn apply(self, recording: &[u8]) -> Vec<u8> {
@@ -74,6 +91,8 @@ impl Damage {
 struct Resting {
     heap: usize,
     descriptors: usize,
+    /// How many have logged in so far.
+    logins: u64,
 }
 
 impl Resting {
@@ -83,7 +102,13 @@ impl Resting {
             relay.metric("derp_current_connections") == 0 && relay.metric("towpath_pending_connections") == 0
         });
         let descriptors = std::fs::read_dir("/proc/self/fd").expect("Linux").count();
-        Self { heap: Heap::allocated(), descriptors }
+        Self { heap: Heap::allocated(), descriptors, logins: relay.metric("towpath_closed_total") }
+    }
+
+    /// Whether there is no more than `before`, but for the timers of those who have logged in since.
+    fn is_as(&self, before: &Self) -> bool {
+        let timers = (self.logins - before.logins) as usize * TIMER;
+        self.heap <= before.heap + timers + SLACK && self.descriptors <= before.descriptors
     }
 }
 
@@ -93,10 +118,17 @@ pub(crate) async fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().await
 }
 
-/// Plays every damage to `recording` through `attempt` until that leaves nothing behind, and returns how many attempts there were.
+/// Plays every damage to `part` of `recording` through `attempt`, in rounds, until one leaves nothing behind, and returns how
+/// many there were.
 ///
 /// `attempt` sends its bytes, says that it sends no more, and returns when the relay has closed.
-pub(crate) async fn sweep<A, F>(relay: &Relay, recording: &[u8], changes: Changes, attempt: A) -> usize
+pub(crate) async fn sweep<A, F>(
+    relay: &Relay,
+    recording: &[u8],
+    part: Range<usize>,
+    changes: Changes,
+    attempt: A,
+) -> usize
 where
     A: Fn(Vec<u8>) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -105,25 +137,25 @@ where
     play(recording, std::iter::once(Damage::Nothing), &attempt).await;
     relay.wait("the recording logs in", |relay| relay.metric("towpath_closed_total") > logged_in);
 
-    let (mut count, mut before) = (0, Resting { heap: 0, descriptors: 0 });
-    for _ in 0..MAX_ROUNDS {
-        count += play(recording, Damage::all(recording.len(), changes), &attempt).await;
+    let mut before = Resting::of(relay);
+    for round in 1..=MAX_ROUNDS {
+        play(recording, Damage::all(part.clone(), changes), &attempt).await;
         expect_service(relay).await;
         let after = Resting::of(relay);
-        if after.heap <= before.heap + SLACK && after.descriptors <= before.descriptors {
-            return count;
+        if after.is_as(&before) {
+            return round;
         }
         before = after;
     }
     panic!("each of {MAX_ROUNDS} rounds left something, the last ended with {before:?}");
 }
 
-async fn play<A, F>(recording: &[u8], damages: impl Iterator<Item = Damage>, attempt: &A) -> usize
+async fn play<A, F>(recording: &[u8], damages: impl Iterator<Item = Damage>, attempt: &A)
 where
     A: Fn(Vec<u8>) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let (mut attempts, mut count) = (JoinSet::new(), 0);
+    let mut attempts = JoinSet::new();
     for damage in damages {
         if attempts.len() == AT_A_TIME {
             attempts.join_next().await.expect("there are some").expect("no attempt fails");
@@ -132,12 +164,10 @@ where
         attempts.spawn(async move {
             timeout(PATIENCE, attempt).await.unwrap_or_else(|_| panic!("not closed: {damage:?}"));
         });
-        count += 1;
     }
     while let Some(done) = attempts.join_next().await {
         done.expect("no attempt fails");
     }
-    count
 }
 
 /// Two new clients reach each other.

@@ -14,6 +14,11 @@ use super::{PATIENCE, Relay};
 
 /// The setting by which a relay has a plain listener.
 pub(crate) const PLAIN: &str = "http.listen = \"127.0.0.1:0\"";
+/// The request of a page of another origin.
+pub(crate) const HANDSHAKE: &[u8] =
+    b"GET /derp HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+      Sec-WebSocket-Protocol: derp\r\nOrigin: https://elsewhere.example\r\n\r\n";
 const RECV_PACKET: u8 = 5;
 
 /// A connection in WebSocket.
@@ -32,13 +37,7 @@ impl Client {
         let mut stream =
             TcpStream::connect(relay.addresses.http.expect("a plain listener")).expect("the relay accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream
-            .write_all(
-                b"GET /derp HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-                  Sec-WebSocket-Protocol: derp\r\nOrigin: https://elsewhere.example\r\n\r\n",
-            )
-            .expect("a request");
+        stream.write_all(HANDSHAKE).expect("a request");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
