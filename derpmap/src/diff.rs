@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     Format,
     code::Difference,
+    document::printable,
     map::{Map, Region},
 };
 
@@ -138,7 +139,8 @@ impl Diff {
         message: String,
         effect: impl Into<String>,
     ) {
-        self.changes.push(Change { impact, code, region, place, message, effect: effect.into() });
+        let [place, message, effect] = [place, message, effect.into()].map(printable);
+        self.changes.push(Change { impact, code, region, place, message, effect });
     }
 
     fn default_regions(&mut self, old: &Map, new: &Map) {
@@ -210,8 +212,8 @@ impl Diff {
         let names: Vec<_> = [
             ("RegionCode", old.code != new.code),
             ("RegionName", old.name != new.name),
-            ("Latitude", old.latitude != new.latitude),
-            ("Longitude", old.longitude != new.longitude),
+            ("Latitude", !same(old.latitude, new.latitude)),
+            ("Longitude", !same(old.longitude, new.longitude)),
         ]
         .into_iter()
         .filter_map(|(name, differs)| differs.then_some(name))
@@ -283,6 +285,11 @@ impl Diff {
             );
         }
     }
+}
+
+/// Whether two numbers are the same; what is not a number is the same as what is not, either.
+fn same(old: f64, new: f64) -> bool {
+    old == new || (old.is_nan() && new.is_nan())
 }
 
 fn port(port: i64, default: i64) -> i64 {

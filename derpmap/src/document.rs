@@ -129,6 +129,22 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
+/// The text with control characters spelt out: nothing in a file shall end a line of a report, or tell a terminal what to do.
+pub(crate) fn printable(text: impl Into<String>) -> String {
+    let text = text.into();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut spelt = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => spelt.extend(c.escape_default()),
+            false => spelt.push(c),
+        }
+    }
+    spelt
+}
+
 /// A text, and for whom it is.
 #[derive(Debug)]
 pub(crate) struct Document {

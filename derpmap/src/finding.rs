@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::code::Code;
+use crate::{code::Code, document::printable};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,7 +53,7 @@ impl Finding {
             code,
             line: None,
             place: String::new(),
-            message: message.into(),
+            message: printable(message),
             effect: String::new(),
             fix: String::new(),
             refuses_file: code.refuses_file(),
@@ -65,18 +65,18 @@ impl Finding {
     }
 
     pub(crate) fn at(mut self, place: &str, line: impl Into<Option<u32>>) -> Self {
-        self.place = place.to_owned();
+        self.place = printable(place);
         self.line = line.into();
         self
     }
 
     pub(crate) fn effect(mut self, effect: impl Into<String>) -> Self {
-        self.effect = effect.into();
+        self.effect = printable(effect);
         self
     }
 
     pub(crate) fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = fix.into();
+        self.fix = printable(fix);
         self
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use wire::map as wire_map;
 
-use crate::Format;
+use crate::{Format, document::printable};
 
 /// Where the members of a region or a node stand, by Tailscale's name for them.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct Node {
 pub struct Unwritable {
     place: String,
     member: &'static str,
-    value: i64,
+    value: String,
 }
 
 impl Map {
@@ -86,7 +86,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// If a number is out of its range.
+    /// If a number is out of its range, or none.
     pub fn to_wire(&self) -> Result<wire_map::DerpMap, Unwritable> {
         let mut regions = BTreeMap::new();
         for (id, region) in &self.regions {
@@ -114,8 +114,8 @@ impl Region {
             region_id: fit(self.id, "RegionID", place)?,
             region_code: self.code.clone(),
             region_name: self.name.clone(),
-            latitude: self.latitude,
-            longitude: self.longitude,
+            latitude: finite(self.latitude, "Latitude", place)?,
+            longitude: finite(self.longitude, "Longitude", place)?,
             avoid: self.avoid,
             no_measure_no_home: self.no_measure_no_home,
             nodes: self
@@ -152,5 +152,14 @@ impl Node {
 }
 
 fn fit<T: TryFrom<i64>>(value: i64, member: &'static str, place: &str) -> Result<T, Unwritable> {
-    T::try_from(value).map_err(|_| Unwritable { place: place.to_owned(), member, value })
+    T::try_from(value).map_err(|_| unwritable(value, member, place))
+}
+
+/// JSON has neither infinities nor "not a number".
+fn finite(value: f64, member: &'static str, place: &str) -> Result<f64, Unwritable> {
+    if value.is_finite() { Ok(value) } else { Err(unwritable(value, member, place)) }
+}
+
+fn unwritable(value: impl ToString, member: &'static str, place: &str) -> Unwritable {
+    Unwritable { place: printable(place), member, value: value.to_string() }
 }

@@ -111,9 +111,18 @@ fn coordinates(format: Format, region: &Region) -> Verdict {
         return None;
     }
     let message = format!("latitude {}, longitude {}", region.latitude, region.longitude);
-    let finding = Finding::warning(Code::Coordinates, message)
-        .effect("the place is not on Earth; exit node suggestions that go by distance are wrong")
-        .fix(format!("{} is -90 to 90, {} -180 to 180", format.spell("Latitude"), format.spell("Longitude")));
+    // YAML has infinities and "not a number".
+    let finding = match region.latitude.is_finite() && region.longitude.is_finite() {
+        true => Finding::warning(Code::Coordinates, message)
+            .effect("the place is not on Earth; exit node suggestions that go by distance are wrong"),
+        false => Finding::error(Code::Coordinates, message)
+            .effect("JSON has no such number, so Headscale can send its map to no client"),
+    };
+    let finding = finding.fix(format!(
+        "{} is -90 to 90, {} -180 to 180",
+        format.spell("Latitude"),
+        format.spell("Longitude")
+    ));
     Some((finding, "Latitude"))
 }
 

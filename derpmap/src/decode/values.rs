@@ -30,7 +30,8 @@ impl Decoder {
     pub(super) fn float(&mut self, field: &Field<'_>, place: &str, into: &mut f64) {
         let read = match &field.value.kind {
             Kind::Null => return,
-            Kind::Number(text) => text.parse().ok(),
+            // Go refuses what is beyond the largest float; parsing makes infinity of it.
+            Kind::Number(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
             Kind::Plain(text) => scalar::yaml_float(text),
             _ => None,
         };

@@ -63,7 +63,9 @@ pub(super) fn parse(text: &str) -> Result<Value, ReadError> {
             let line = number(error.line_display());
             match error.kind() {
                 ParseErrorKind::NestingDepthExceeded => ReadError::TooDeep { line },
-                kind => ReadError::Syntax { line, language: "JSON", reason: kind.to_string() },
+                kind => {
+                    ReadError::Syntax { line, language: "JSON", reason: super::printable(kind.to_string()) }
+                }
             }
         })?;
     let mut lines = Lines { ends: text.match_indices('\n').map(|(end, _)| end).collect(), values: 0 };

@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
         let (event, span) = event.map_err(|error| ReadError::Syntax {
             line: number(error.marker().line()),
             language: "YAML",
-            reason: error.info().to_owned(),
+            reason: super::printable(error.info()),
         })?;
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;

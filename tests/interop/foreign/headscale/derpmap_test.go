@@ -99,7 +99,9 @@ func check(t *testing.T, format, file string, cfg types.DERPConfig) {
 		}
 		return
 	}
-	if filepath.Base(file) == "out-of-range.json" {
+	// Headscale sends its map as JSON, which has no room for every number of YAML.
+	_, unsendable := json.Marshal(theirs)
+	if unsendable != nil || filepath.Base(file) == "out-of-range.json" {
 		if code != 1 {
 			t.Errorf("exit code %d for numbers that a map cannot be written with, want 1", code)
 		}
