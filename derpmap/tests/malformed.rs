@@ -91,6 +91,17 @@ fn what_is_no_document_is_named() {
     error("m.yaml", b"regions: *nobody", "line 1: not YAML: while parsing node, found unknown anchor");
 }
 
+/// What stands at the end of a file and is not complete is on its last line, not behind it.
+#[test]
+fn no_line_is_behind_the_last() {
+    for text in
+        ["regions:\n  900: {}\n? ", "regions:\r\n  900: {}\r\n? \r\n\n", "regions:\r  900: {}\r? \n\r  "]
+    {
+        let findings = Loaded::read("m.yaml", text.as_bytes(), None).unwrap().check();
+        assert_eq!(findings.last().unwrap().line, Some(3), "{text:?}");
+    }
+}
+
 #[test]
 fn nesting_is_bounded() {
     let deep = |open: &str| open.repeat(100_000);

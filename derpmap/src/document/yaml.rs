@@ -26,22 +26,31 @@ struct Tree {
     anchors: HashMap<usize, (Value, usize)>,
     values: usize,
     root: Option<Value>,
+    last_line: u32,
+}
+
+/// The last line that has something on it, from 1.
+fn last_line(text: &str) -> u32 {
+    let text = text.trim_end();
+    let breaks = text.match_indices(['\n', '\r']).filter(|(at, _)| !text[*at..].starts_with("\r\n"));
+    number(1 + breaks.count())
 }
 
 /// The first document of the text, and the line on which a second one starts.
 pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
-    let mut tree = Tree::default();
+    let mut tree = Tree { last_line: last_line(text), ..Tree::default() };
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| ReadError::Syntax {
-            line: number(error.marker().line()),
+            line: tree.line(error.marker().line()),
             language: "YAML",
             reason: super::printable(error.info()),
         })?;
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
             if documents == 2 {
-                return Ok((tree.root.ok_or(ReadError::Empty)?, Some(number(span.start.line()))));
+                let second = tree.line(span.start.line());
+                return Ok((tree.root.ok_or(ReadError::Empty)?, Some(second)));
             }
         }
         tree.take(event, span)?;
@@ -53,8 +62,13 @@ pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
 }
 
 impl Tree {
+    /// The parser puts what is left out at the end of a text behind its last line.
+    fn line(&self, line: usize) -> u32 {
+        number(line).min(self.last_line)
+    }
+
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), ReadError> {
-        let line = number(span.start.line());
+        let line = self.line(span.start.line());
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = scalar(text.into_owned(), style, tag.as_deref());
