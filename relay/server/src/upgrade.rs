@@ -187,6 +187,7 @@ mod tests {
             ("sec-websocket-key", "dGhlIHNhbXBsZQ==", 400),
             ("sec-websocket-key", "", 400),
             ("upgrade", "h2c", 426),
+            ("upgrade", "derp, websocket", 426),
             ("upgrade", "", 426),
         ] {
             assert_eq!(status(&changed(name, value)), expected, "{name}: {value}");
@@ -200,6 +201,14 @@ mod tests {
         let mut old = request(&HANDSHAKE);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(status(&old), 426);
+    }
+
+    /// A browser's client cannot do without the response.
+    #[test]
+    fn what_derp_asks_for_in_headers_means_nothing_in_websocket() {
+        let headers = [("derp-fast-start", "1"), ("ideal-node", "a.example")];
+        let upgrade = Upgrade::of(&request(&[&HANDSHAKE[..], &headers].concat())).expect("an upgrade");
+        assert_eq!(upgrade, Upgrade::of(&request(&HANDSHAKE)).expect("an upgrade"));
     }
 
     #[test]
