@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Relay, event, packet};
 use relay_client::{Event, Sender};
 use wire::key::NodePublic;
@@ -80,6 +82,32 @@ async fn a_slow_reader_gets_the_newest_in_order_and_every_loss_is_counted() {
     let dropped = relay.metric("derp_packets_dropped");
     assert!(dropped > 0, "28 MB do not fit in 128 KiB and two socket buffers");
     assert_eq!(received + dropped, COUNT);
+    assert_eq!(relay.metric("derp_packets_sent"), received);
+}
+
+/// Its socket is full all the time, for many times what a socket that takes nothing is given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_slow_keeps_its_connection() {
+    const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
+    let relay = Relay::start("outbox.bytes = \"128KiB\"\noutbox.write_timeout = \"500ms\"");
+    let (to, mut slow) = relay.client(1).await;
+    let (_, sender) = relay.client(2).await;
+    let (sender, _events) = sender.split();
+    let flooding = tokio::spawn(flood(sender, to));
+    let dropped = |relay: &Relay| relay.metric("derp_packets_dropped{kind=\"other\",reason=\"queue_head\"}");
+    relay.wait("the outbox of the slow one overflows", |relay| dropped(relay) > 0);
+    let until = Instant::now() + 5 * WRITE_TIMEOUT;
+    while Instant::now() < until {
+        // About 2 MB/s, of which a socket sees something each 100 ms at the latest.
+        for _ in 0..16 {
+            packet(&mut slow).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = dropped(&relay);
+    relay.wait("it still overflows", |relay| dropped(relay) > before);
+    flooding.abort();
+    assert_eq!(relay.metric("towpath_closed_total{reason=\"write_timeout\"}"), 0);
 }
 
 /// The delay is measured in what the relay reads of the flood meanwhile: a relay that serves its reading first lets
