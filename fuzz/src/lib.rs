@@ -15,6 +15,7 @@ mod frames;
 mod http;
 mod keys;
 mod login;
+mod map_file;
 mod records;
 mod relaying;
 mod stun;
@@ -41,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "keys", max_len: 128, run: keys::read },
     Target { name: "login", max_len: 512, run: login::stream },
     Target { name: "login_json", max_len: 512, run: login::json },
+    Target { name: "map_file", max_len: 2048, run: map_file::report },
     Target { name: "records", max_len: 512, run: records::both_ways },
     Target { name: "relaying", max_len: 1024, run: relaying::operations },
     Target { name: "server_frames", max_len: 2048, run: frames::from_server },
