@@ -100,72 +100,46 @@ pub(crate) struct Quartet {
 pub(crate) struct Listener {
     pub(crate) socket: Arc<BatchSocket>,
     quartet: Option<Quartet>,
-    state: State,
-}
-
-/// Readiness is edge-triggered: a socket stays ready until it has said that it is empty.
-#[derive(Clone, Copy, Debug)]
-enum State {
-    /// Empty when last read; the poll will tell.
-    Idle,
-    /// May hold datagrams.
-    Ready,
     /// Not to be read before this moment, after a failed read.
-    Resting(Instant),
+    rests_until: Option<Instant>,
 }
 
 impl Listener {
-    /// A listener that waits for the poll, which also reports what arrived before it was told of the socket.
     pub(crate) fn new(socket: Arc<BatchSocket>) -> Self {
-        Self { socket, quartet: None, state: State::Idle }
+        Self { socket, quartet: None, rests_until: None }
     }
 
     /// A listener on one of four origins.
     pub(crate) fn one_of(quartet: Quartet) -> Self {
         let socket = Arc::clone(&quartet.sockets[quartet.own]);
-        Self { socket, quartet: Some(quartet), state: State::Idle }
+        Self { socket, quartet: Some(quartet), rests_until: None }
     }
 
-    /// The poll has reported the socket.
-    pub(crate) fn wake(&mut self) {
-        if matches!(self.state, State::Idle) {
-            self.state = State::Ready;
-        }
-    }
-
-    /// How long the poll may wait on behalf of this socket; `None` until the socket is reported.
-    pub(crate) fn patience(&self, now: Instant) -> Option<Duration> {
-        match self.state {
-            State::Idle => None,
-            State::Ready => Some(Duration::ZERO),
-            State::Resting(until) => Some(until.saturating_duration_since(now)),
-        }
+    /// For how long the socket is not to be read, after a failed read.
+    pub(crate) fn rest(&self, now: Instant) -> Option<Duration> {
+        self.rests_until.and_then(|until| until.checked_duration_since(now)).filter(|rest| !rest.is_zero())
     }
 
     /// Serves the socket for a bounded time. Returns how many datagrams it held.
     pub(crate) fn take_turn(&mut self, now: Instant, service: &mut Service, counters: &Counters) -> usize {
-        let was_resting = match self.state {
-            State::Idle => return 0,
-            State::Resting(until) if now < until => return 0,
-            State::Resting(_) => true,
-            State::Ready => false,
-        };
-        self.state = State::Ready;
+        let has_rested = self.rests_until.take().is_some();
         let mut found = 0;
         for _ in 0..BATCHES_PER_TURN {
             match self.serve_batch(now, service, counters) {
-                Ok(datagrams) => found += datagrams,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state = State::Idle;
-                    break;
+                Ok(datagrams) => {
+                    found += datagrams;
+                    if datagrams < BATCH_MAX {
+                        break;
+                    }
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     counters.count_read_error();
-                    if !was_resting {
+                    if !has_rested {
                         let address = self.socket.local_addr();
                         tracing::warn!(%address, %error, "cannot read from a STUN socket; it is tried again");
                     }
-                    self.state = State::Resting(now + READ_ERROR_REST);
+                    self.rests_until = Some(now + READ_ERROR_REST);
                     break;
                 }
             }
@@ -224,30 +198,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_is_bounded_and_an_empty_socket_waits_for_the_poll() {
+    fn a_turn_is_bounded() {
         let mut listener = Listener::new(Arc::new(BatchSocket::new(udp::bind(LOOPBACK).unwrap()).unwrap()));
         let client = UdpSocket::bind(LOOPBACK).unwrap();
         let (now, counters) = (Instant::now(), Counters::default());
         let mut service = Service::new(&Policy::default(), now, false);
-        let turn = (BATCHES_PER_TURN * BATCH_MAX) as u64;
+        let turn = BATCHES_PER_TURN * BATCH_MAX;
         for _ in 0..turn + 1 {
             client.send_to(b"garbage", listener.socket.local_addr()).unwrap();
         }
 
-        listener.take_turn(now, &mut service, &counters);
-        assert_eq!(counters.snapshot().not_stun_total(), 0, "nobody has reported the socket");
-        listener.wake();
-        assert_eq!(listener.patience(now), Some(Duration::ZERO));
-        listener.take_turn(now, &mut service, &counters);
-        assert_eq!(counters.snapshot().not_stun_total(), turn);
-        assert_eq!(listener.patience(now), Some(Duration::ZERO));
-        listener.take_turn(now, &mut service, &counters);
-        assert_eq!(counters.snapshot().not_stun_total(), turn + 1);
-        assert_eq!(listener.patience(now), None);
+        for expected in [turn, 1, 0] {
+            assert_eq!(listener.take_turn(now, &mut service, &counters), expected);
+        }
+        assert_eq!(counters.snapshot().not_stun_total(), turn as u64 + 1);
+        assert_eq!(listener.rest(now), None, "an empty socket is no error");
     }
 
     #[test]
-    fn a_failed_read_earns_a_rest_that_no_report_ends() {
+    fn a_failed_read_earns_a_rest() {
         let closed = UdpSocket::bind("127.0.0.5:0").unwrap().local_addr().unwrap();
         let socket = udp::bind(LOOPBACK).unwrap();
         socket.connect(closed).unwrap();
@@ -256,13 +225,13 @@ mod tests {
         let (now, counters) = (Instant::now(), Counters::default());
         let mut service = Service::new(&Policy::default(), now, false);
 
-        listener.wake();
-        listener.take_turn(now, &mut service, &counters);
+        assert_eq!(listener.take_turn(now, &mut service, &counters), 0);
         assert_eq!(counters.snapshot().read_error, 1);
-        listener.wake();
-        assert_eq!(listener.patience(now), Some(READ_ERROR_REST));
-        listener.take_turn(now + READ_ERROR_REST, &mut service, &counters);
-        assert_eq!(listener.patience(now), None, "the error is over");
+        assert_eq!(listener.rest(now), Some(READ_ERROR_REST));
+        let later = now + READ_ERROR_REST;
+        assert_eq!(listener.rest(later), None, "the rest is over");
+        listener.take_turn(later, &mut service, &counters);
+        assert_eq!(listener.rest(later), None, "the error is over");
         assert_eq!(counters.snapshot().read_error, 1);
     }
 

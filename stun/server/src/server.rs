@@ -3,23 +3,20 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 use stun_proto::Origins;
 use udp::{BATCH_MAX, BatchSocket};
 
 use crate::counters::Counters;
 use crate::listener::{Listener, Quartet, Service};
 use crate::settings::{Policy, Settings};
-
-/// The event that ends the thread. The other tokens are indices of listeners.
-const STOP: Token = Token(usize::MAX);
 
 /// A turn that found so many datagrams is followed by a pause, in which more gather: a wake-up and its system calls then
 /// serve more of them. It goes on while 25,000 or more come in a second; fewer are answered at once. A turn that found
@@ -128,42 +125,49 @@ impl Server {
     /// Starts the server on a thread called `stun`.
     ///
     /// # Errors
-    /// The kernel gives no epoll or no thread.
+    /// The kernel gives no descriptor or no thread.
     pub fn spawn(self) -> io::Result<Running> {
-        let poll = Poll::new()?;
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let fd = listener.socket.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
-        }
-        let waker = Waker::new(poll.registry(), STOP)?;
-        let counters = self.counters();
-        let thread = thread::Builder::new().name("stun".into()).spawn(move || self.run(poll))?;
-        Ok(Running { waker, counters, thread: Some(thread) })
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let (stopped, counters) = (Arc::clone(&stop), self.counters());
+        let thread = thread::Builder::new().name("stun".into()).spawn(move || self.run(&stopped))?;
+        Ok(Running { stop, counters, thread: Some(thread) })
     }
 
-    fn run(mut self, mut poll: Poll) -> io::Result<()> {
-        let mut events = Events::with_capacity(self.listeners.len() + 1);
+    /// Serves until `stop` is readable.
+    ///
+    /// It waits by poll(2), which names a handful of sockets anew each time. An epoll would wait for them even while
+    /// this thread is at work, so that the kernel calls it for each datagram that has left, 6 % of what an answer costs.
+    fn run(mut self, stop: &OwnedFd) -> io::Result<()> {
+        let sockets: Vec<_> = self.listeners.iter().map(|listener| Arc::clone(&listener.socket)).collect();
         let mut service = Service::new(&self.policy, Instant::now(), self.does_discovery);
+        let mut awake = Vec::with_capacity(sockets.len());
+        let mut fds = Vec::with_capacity(sockets.len() + 1);
         let mut found = 0;
         loop {
             if GATHERED.contains(&found) {
                 thread::sleep(GATHER);
             }
             let now = Instant::now();
-            let patience = self.listeners.iter().filter_map(|listener| listener.patience(now)).min();
-            match poll.poll(&mut events, patience) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            awake.clear();
+            awake.extend((0..sockets.len()).filter(|&at| self.listeners[at].rest(now).is_none()));
+            fds.clear();
+            fds.push(PollFd::new(stop, PollFlags::IN));
+            fds.extend(awake.iter().map(|&at| PollFd::new(&sockets[at], PollFlags::IN)));
+            let rest = self.listeners.iter().filter_map(|listener| listener.rest(now)).min();
+            let rest = rest
+                .map(|rest| Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() });
+            match poll(&mut fds, rest.as_ref()) {
+                Err(Errno::INTR) => continue,
                 polled => polled?,
-            }
-            for event in &events {
-                match event.token() {
-                    STOP => return Ok(()),
-                    Token(index) => self.listeners[index].wake(),
-                }
+            };
+            let (stopped, fds) = (!fds[0].revents().is_empty(), &fds[1..]);
+            if stopped {
+                return Ok(());
             }
             let now = Instant::now();
-            let turns = self.listeners.iter_mut();
-            found = turns.map(|listener| listener.take_turn(now, &mut service, &self.counters)).sum();
+            let ready = awake.iter().zip(fds).filter(|(_, fd)| !fd.revents().is_empty());
+            found =
+                ready.map(|(&at, _)| self.listeners[at].take_turn(now, &mut service, &self.counters)).sum();
         }
     }
 }
@@ -177,7 +181,7 @@ fn bind(address: SocketAddr) -> Result<Arc<BatchSocket>, BindError> {
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
 pub struct Running {
-    waker: Waker,
+    stop: Arc<OwnedFd>,
     counters: Arc<Counters>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -207,7 +211,7 @@ impl Running {
     /// Ends the thread, unless that has happened, and gives what it left behind.
     fn join(&mut self) -> io::Result<thread::Result<io::Result<()>>> {
         let Some(thread) = self.thread.take() else { return Ok(Ok(Ok(()))) };
-        self.waker.wake()?;
+        rustix::io::write(&self.stop, &1_u64.to_ne_bytes())?;
         Ok(thread.join())
     }
 }
