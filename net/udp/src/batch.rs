@@ -115,7 +115,8 @@ pub struct Datagram<'a> {
     pub truncated: bool,
     /// The other end: who sent it, or to whom it goes. An IPv6 link-local peer has its interface as scope.
     pub peer: SocketAddr,
-    /// Our end: which address was asked, or from which it goes.
+    /// Our end: which address was asked, or from which it goes. A socket that is bound to one address says
+    /// [`LocalAddr::ANY`], and sends from its own.
     pub local: LocalAddr,
 }
 

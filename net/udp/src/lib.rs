@@ -5,7 +5,8 @@
 //! address of a reply by route, so a client that asked the host's second address is answered from the first,
 //! which its NAT or firewall drops. [`BatchSocket`] moves up to [`BATCH_MAX`] datagrams with one system call
 //! (`recvmmsg`, `sendmmsg`) and carries the asked address along (`IP_PKTINFO`, `IPV6_PKTINFO`): what arrives
-//! in a [`Batch`] says to which [`LocalAddr`] it was sent, and what leaves in one says from which it comes.
+//! in a [`Batch`] says to which [`LocalAddr`] it was sent, and what leaves in one says from which it comes. A socket
+//! that is bound to one address needs none of that.
 //!
 //! Buffers live in the batches and are reused; no call allocates. This is the only crate of the workspace
 //! with `unsafe`, all of it in `sys`, around the system calls.

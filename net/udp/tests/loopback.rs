@@ -73,6 +73,24 @@ fn a_wildcard_socket_answers_from_the_asked_address() {
     }
 }
 
+#[test]
+fn a_socket_on_one_address_answers_from_it() {
+    let server = batch_socket("127.0.0.2:0");
+    let client = client("127.0.0.1:0");
+    client.send_to(b"question", server.local_addr()).unwrap();
+    let mut batch = Batch::with_capacity(1);
+    recv(&server, &mut batch);
+    let question = batch.iter().next().unwrap();
+    let (peer, local) = (question.peer, question.local);
+    assert_eq!(local, LocalAddr::ANY, "there is nothing to tell");
+
+    batch.clear();
+    batch.push(peer, local, b"answer").unwrap();
+    assert_eq!(server.send(&mut batch).sent, 1);
+    let (_, source) = client.recv_from(&mut [0; 64]).unwrap();
+    assert_eq!(source, server.local_addr());
+}
+
 /// Without PKTINFO the same socket answers by route: the trap that this crate exists for.
 #[test]
 fn the_kernel_chooses_the_source_if_told_to() {
