@@ -74,8 +74,8 @@ impl Counters {
 
     pub(crate) fn count_answer(&self, kind: AnswerKind, ipv4: bool) {
         let family = if ipv4 { &self.ipv4 } else { &self.ipv6 };
-        family.fetch_add(1, Relaxed);
-        self.answers[kind as usize].fetch_add(1, Relaxed);
+        add(family, 1);
+        add(&self.answers[kind as usize], 1);
     }
 
     pub(crate) fn count_silence(&self, silence: Silence) {
@@ -83,18 +83,23 @@ impl Counters {
             Silence::NotStun(reason) => &self.not_stun[reason as usize],
             Silence::Unanswered(reason) => &self.unanswered[reason as usize],
         };
-        counter.fetch_add(1, Relaxed);
+        add(counter, 1);
     }
 
     pub(crate) fn count_read_error(&self) {
-        self.read_error.fetch_add(1, Relaxed);
+        add(&self.read_error, 1);
     }
 
     /// Counts what became of a batch of responses.
     pub(crate) fn count_responses(&self, sent: usize, lost: usize) {
-        self.success.fetch_add(sent as u64, Relaxed);
-        self.write_error.fetch_add(lost as u64, Relaxed);
+        add(&self.success, sent as u64);
+        add(&self.write_error, lost as u64);
     }
+}
+
+/// Adds without a locked instruction: there is one writer.
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Relaxed) + count, Relaxed);
 }
 
 fn read_all<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
