@@ -1,5 +1,6 @@
 //! Idle connections: after a little traffic both ways they rest, and the relay's memory is weighed.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +23,10 @@ use crate::worker::{self, Desk, Outcome};
 /// What each client sends to its partner before they rest.
 const PACKETS: u64 = 4;
 const PACKET_LEN: usize = 1_000;
-/// How long the traffic of a step may take.
+/// So many connect at a time, an even number: those that are there must answer the relay's pings in between, and
+/// iroh-relay gives them 5 s.
+const LOT: u32 = 500;
+/// How long the traffic of a lot may take.
 const TRAFFIC_TIMEOUT: u64 = 60 * SECOND;
 /// How often the time is looked at while nothing comes.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -142,11 +146,21 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Idled>
 }
 
 impl Clients<'_> {
-    /// Connects until there are so many, and has the new ones exchange packets.
+    /// Connects until there are so many, lot by lot.
     fn grow(&mut self, target: &Target, seed: &Seed, connections: u32) -> Result<()> {
+        let mut there = u32::try_from(self.clients.len())?;
+        while there < connections {
+            let all = connections.min(there + LOT);
+            self.add(target, seed, there..all)?;
+            there = all;
+        }
+        Ok(())
+    }
+
+    /// Connects new ones, which follow those that are there, and has them exchange packets.
+    fn add(&mut self, target: &Target, seed: &Seed, new: Range<u32>) -> Result<()> {
         const ROLE: &str = "idle";
         let first = self.clients.len();
-        let new = u32::try_from(first).unwrap_or(u32::MAX)..connections;
         let keys = new.clone().map(|index| seed.key(ROLE, index)).collect();
         for (mut link, index) in connect::connect_all(target, keys, Logins::Together)?.into_iter().zip(new) {
             link.register(self.poll.registry(), Token(self.clients.len()))?;
