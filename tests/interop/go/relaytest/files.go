@@ -102,3 +102,34 @@ func (r *Relay) ReadKey(t testing.TB) key.NodePrivate {
 	}
 	return file.PrivateKey
 }
+
+// Foreign is the path of a program that tests/interop/foreign/install has put into TOWPATH_FOREIGN, or into the
+// repository's .foreign.
+func Foreign(t testing.TB, program string) string {
+	t.Helper()
+	dir := os.Getenv("TOWPATH_FOREIGN")
+	if dir == "" {
+		dir = above(t, ".foreign")
+	}
+	path := filepath.Join(dir, "bin", program)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s is missing; run tests/interop/foreign/install: %v", program, err)
+	}
+	return path
+}
+
+// above finds a directory in those that the test runs in. Where there is none, the name itself is returned.
+func above(t testing.TB, name string) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; here != filepath.Dir(here); here = filepath.Dir(here) {
+		path := filepath.Join(here, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return name
+}

@@ -112,7 +112,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	if kind == UnderTest() {
 		binary = relayUnderTest(t)
 	} else {
-		binary = foreign(t, kind)
+		binary = Foreign(t, kind)
 	}
 	host, err := netip.ParseAddr(cmp.Or(o.Host, "127.0.0.1"))
 	if err != nil {
@@ -168,20 +168,6 @@ func relayUnderTest(t testing.TB) string {
 		t.Fatalf("TOWPATH_RELAY: %v", err)
 	}
 	return binary
-}
-
-// foreign is the path of a program that tests/interop/foreign/install has put there.
-func foreign(t testing.TB, program string) string {
-	t.Helper()
-	dir := cmp.Or(os.Getenv("TOWPATH_FOREIGN"), filepath.Join("..", "..", "..", ".foreign"))
-	path, err := filepath.Abs(filepath.Join(dir, "bin", program))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s is missing; run tests/interop/foreign/install: %v", program, err)
-	}
-	return path
 }
 
 func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip.AddrPort) {

@@ -21,23 +21,6 @@ import (
 // startLimit bounds how long a program takes to serve.
 const startLimit = 20 * time.Second
 
-// foreign returns the path of a program that tests/interop/foreign/install has put there.
-func foreign(t *testing.T, program string) string {
-	t.Helper()
-	dir := os.Getenv("TOWPATH_FOREIGN")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", ".foreign")
-	}
-	path, err := filepath.Abs(filepath.Join(dir, "bin", program))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s is missing; run tests/interop/foreign/install: %v", program, err)
-	}
-	return path
-}
-
 // daemon is a program that runs until stop or the end of the test. Its output is shown when the test fails.
 type daemon struct {
 	cmd    *exec.Cmd
@@ -118,7 +101,7 @@ type headscale struct {
 // startHeadscale serves a tailnet whose only DERP region is in the file derpMap.
 func startHeadscale(t *testing.T, derpMap string) headscale {
 	t.Helper()
-	program, dir := foreign(t, "headscale"), t.TempDir()
+	program, dir := relaytest.Foreign(t, "headscale"), t.TempDir()
 	h := headscale{url: "http://" + net.JoinHostPort(hubAddress, "8080")}
 	config := filepath.Join(dir, "config.yaml")
 	text := fmt.Sprintf(`
@@ -224,7 +207,7 @@ const (
 
 func (n *node) start(t *testing.T, m mode) {
 	t.Helper()
-	cmd := n.command(foreign(t, "tailscaled"), "--tun=userspace-networking", "--no-logs-no-support",
+	cmd := n.command(relaytest.Foreign(t, "tailscaled"), "--tun=userspace-networking", "--no-logs-no-support",
 		"--socks5-server="+socksAddress, "--state="+n.dir+"/state", "--socket="+n.socket())
 	cmd.Env = append(os.Environ(), "HOME="+n.dir, string(m))
 	n.daemon = start(t, "tailscaled-"+string(n.site), cmd)
@@ -279,7 +262,7 @@ func (n *node) ready(t *testing.T) {
 // tailscale is the command line client of the node.
 func (n *node) tailscale(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	return n.command(foreign(t, "tailscale"), append([]string{"--socket=" + n.socket()}, args...)...)
+	return n.command(relaytest.Foreign(t, "tailscale"), append([]string{"--socket=" + n.socket()}, args...)...)
 }
 
 // address is the node's IPv4 address in the tailnet.
