@@ -65,6 +65,8 @@ type Options struct {
 	Proxies []string
 	// Home is what / shows, in derper's terms: empty for the page, "blank", or a URL.
 	Home string
+	// Port80 is the port of the listener that leads to HTTPS. Zero means one that is free.
+	Port80 uint16
 	// BootstrapDNS and UnpublishedDNS are the names of /bootstrap-dns.
 	BootstrapDNS, UnpublishedDNS []string
 }
@@ -121,7 +123,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	dir := t.TempDir()
 	r := &Relay{
 		Addr:    netip.AddrPortFrom(host, freePort(t, "tcp", host)),
-		Port80:  netip.AddrPortFrom(host, freePort(t, "tcp", host)),
+		Port80:  netip.AddrPortFrom(host, cmp.Or(o.Port80, freePort(t, "tcp", host))),
 		STUN:    netip.AddrPortFrom(host, freePort(t, "udp", host)),
 		KeyFile: filepath.Join(dir, "relay.key"),
 		binary:  binary,
