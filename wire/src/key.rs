@@ -214,6 +214,13 @@ mod tests {
     }
 
     #[test]
+    fn a_new_key_is_clamped() {
+        let digits = |bytes| NodePrivate::from_random(bytes).to_text().replace("privkey:", "");
+        assert_eq!(digits([0xff; 32]), format!("f8{}7f", "ff".repeat(30)));
+        assert_eq!(digits([0; 32]), format!("{}40", "00".repeat(31)));
+    }
+
+    #[test]
     fn a_bad_text_is_refused_without_repeating_it() {
         for text in ["", "privkey:", "privkey:abcd", "nodekey:00", &format!("privkey:{}", "g".repeat(64))] {
             let message = text.parse::<NodePrivate>().expect_err("not a key").to_string();
