@@ -23,7 +23,7 @@ import (
 // browserLimit bounds the start of a browser and what it compiles, on a machine that has other things to do.
 const browserLimit = 90 * time.Second
 
-// Behaviour 59 of upstream's tests: the stock client, compiled for browsers, in headless Chromium, exchanges packets with
+// The stock client, compiled for browsers, in headless Chromium, exchanges packets with
 // a native one. The page has two connections, over TLS and over the plain listener.
 func TestClientInBrowser(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})

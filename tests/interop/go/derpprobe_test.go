@@ -153,7 +153,7 @@ func startRegion(t *testing.T, kinds [2]string, proberKey string, inOneMesh bool
 	return relays
 }
 
-// Behaviour 62, with the program itself: Tailscale's prober finds a region of two relays in order, with 25 MB from
+// Tailscale's prober finds a region of two relays in order, with 25 MB from
 // each relay to each. To derper the key of our probers is a wrong one, with which a client is like any other.
 func TestDerpprobeOfMesh(t *testing.T) {
 	alone, across := expectedProbes()

@@ -151,6 +151,16 @@ func TestRequestWithoutHost(t *testing.T) {
 	}
 }
 
+// A challenge with a NUL is no header at all.
+func TestGenerate204ChallengeWithNUL(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	const request = "GET /generate_204 HTTP/1.1\r\nHost: x\r\nX-Tailscale-Challenge: a\x00b\r\n\r\n"
+	res, _ := exchange(t, relay, "GET", request)
+	if got := res.Header.Get("X-Tailscale-Response"); res.StatusCode != http.StatusBadRequest || got != "" {
+		t.Errorf("status %s with response %q, want 400 without", res.Status, got)
+	}
+}
+
 // The requests that clients in the field upgrade with.
 func TestUpgradeRequests(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,6 +91,9 @@ func TestClientInfo(t *testing.T) {
 		const empty = `{"version":2,"AppName":""}`
 		return fmt.Sprintf(`{"version":2,"AppName":"%s"}`, bytes.Repeat([]byte("x"), frame-overhead-len(empty)))
 	}
+	meshKey := func(digits int) string {
+		return fmt.Sprintf(`{"version":2,"meshKey":"%s"}`, strings.Repeat("a", digits))
+	}
 	for _, tc := range []struct {
 		name, json string
 		admitted   bool
@@ -98,12 +102,16 @@ func TestClientInfo(t *testing.T) {
 		{"of ts_derp", `{"can_ack_pings":false,"is_prober":false,"mesh_key":"none","version":2}`, true},
 		{"with names in another case", `{"VERSION":2,"canackpings":true}`, true},
 		{"with unknown fields", `{"version":2,"Future":{"a":[1,2,3]}}`, true},
+		{"with an application's name", `{"version":2,"AppName":"some app"}`, true},
 		{"of another version", `{"version":3}`, true},
 		{"of 1 KiB", padded(1 << 10), true},
 		{"too large", padded(limit + 1), false},
 		{"that is not JSON", `version 2`, false},
 		{"with a version that is text", `{"version":"2"}`, false},
+		{"with a mesh key that nobody asked for", meshKey(64), true},
 		{"with a bad mesh key", `{"version":2,"meshKey":"none"}`, false},
+		{"with a short mesh key", meshKey(62), false},
+		{"with a long mesh key", meshKey(66), false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			conn, stream, server := upgraded(t, relay)

@@ -267,6 +267,61 @@ func TestMeshLateAnnouncement(t *testing.T) {
 	}
 }
 
+// A key on two other relays is reached on the first, and on the second when it has left the first; one that is
+// here, too, is reached here. No packet is lost or doubled when the key has not moved.
+func TestMeshKeyOnTwoOtherRelays(t *testing.T) {
+	kind := relaytest.UnderTest()
+	relays := relaytest.StartMesh(t, newMeshKey(t), kind, kind, kind)
+	a, b, c := relays[0], relays[1], relays[2]
+	wantLinked(t, a, b)
+	wantLinked(t, a, c)
+	here, private := newPeer(t, a), key.NewNode()
+	all := func(to *peer, others ...*peer) {
+		t.Helper()
+		// One sender remembers ways, another has yet to find one.
+		for _, from := range []*peer{here, newPeer(t, a)} {
+			for n := range 100 {
+				data := fmt.Sprint("packet ", n)
+				from.send(t, private.Public(), data)
+				to.wantPacket(t, from.public(), data)
+			}
+		}
+		for _, other := range others {
+			other.wantNothing(t)
+		}
+	}
+	first := collect(login(t, b, private))
+	settleWithin(t, answerLimit, here, first)
+	wantLinked(t, b, c)
+	// The relays' own keys are on two others as well.
+	created, deleted := metric(t, a, "derp_multiforwarder_created"), metric(t, a, "derp_multiforwarder_deleted")
+	second := collect(login(t, c, private))
+	a.WaitMetric(t, "derp_multiforwarder_created", created+1)
+	all(first, second)
+
+	local := collect(login(t, a, private))
+	settleWithin(t, answerLimit, here, local)
+	all(local, first, second)
+	local.leave()
+	settleWithin(t, answerLimit, here, first)
+	all(first, second)
+
+	first.leave()
+	a.WaitMetric(t, "derp_multiforwarder_deleted", deleted+1)
+	settleWithin(t, answerLimit, here, second)
+	all(second)
+	second.leave()
+	eventually(t, answerLimit, "the key is gone", func() bool {
+		here.send(t, private.Public(), disco)
+		select {
+		case m := <-here.messages:
+			return m == (derp.PeerGoneMessage{Peer: private.Public(), Reason: derp.PeerGoneReasonNotHere})
+		case <-time.After(20 * time.Millisecond):
+			return false
+		}
+	})
+}
+
 // metric is the sum of a metric's samples, or one of them, which must exist.
 func metric(t *testing.T, r *relaytest.Relay, sample string) float64 {
 	t.Helper()

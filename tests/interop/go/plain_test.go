@@ -43,7 +43,7 @@ func get(t *testing.T, from string, to netip.AddrPort, request string) (*http.Re
 	return response(t, bufio.NewReader(conn), method)
 }
 
-// Behaviour 36 of upstream's tests: the probes are 200, and DERP without an upgrade is 426, with TLS and without.
+// The probes are 200, and DERP without an upgrade is 426, with TLS and without.
 func TestProbesAre200AndDERPWithoutUpgradeIs426(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})
 	for path, want := range map[string]int{"/derp/probe": 200, "/derp/latency-check": 200, "/derp": 426} {
@@ -60,7 +60,7 @@ func TestProbesAre200AndDERPWithoutUpgradeIs426(t *testing.T) {
 	}
 }
 
-// Behaviour 41: what a captive-portal challenge is answered with on port 80, where clients ask.
+// What a captive-portal challenge is answered with on port 80, where clients ask.
 func TestPort80Challenge(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})
 	for challenge, want := range map[string]string{
@@ -80,7 +80,7 @@ func TestPort80Challenge(t *testing.T) {
 	}
 }
 
-// Behaviour 42: the home page has what is configured of it.
+// The home page has what is configured of it.
 func TestHomePage(t *testing.T) {
 	for home, want := range map[string]struct {
 		status         int
@@ -106,7 +106,7 @@ func TestHomePage(t *testing.T) {
 	}
 }
 
-// Behaviour 63: where the listener of port 80 leads to.
+// Where the listener of port 80 leads to.
 func TestPort80Redirect(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})
 	host := relay.Addr.String()
@@ -150,7 +150,7 @@ func TestPort80Redirect(t *testing.T) {
 	}
 }
 
-// Behaviour 50, as far as names go: published names are told to everybody, unpublished ones to who asks by name.
+// Published names are told to everybody, unpublished ones to who asks by name.
 func TestBootstrapDNS(t *testing.T) {
 	type answer = map[string][]netip.Addr
 	ask := func(t *testing.T, relay *relaytest.Relay, query string) answer {

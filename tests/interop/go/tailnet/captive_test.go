@@ -15,7 +15,7 @@ import (
 	"towpath.invalid/interop/relaytest"
 )
 
-// Behaviour 61, with the detector that is in every client: who asks the relay's port 80 is not told of a captive
+// By the detector that is in every client: who asks the relay's port 80 is not told of a captive
 // portal, and who asks there and gets the answer of somebody else is. The detector asks over interfaces other than
 // loopback, at port 80 only, and Tailscale's own servers as well, which cannot be reached from here.
 func TestCaptivePortalDetector(t *testing.T) {
