@@ -11,7 +11,8 @@ use wire::derp::frame::ServerFrame;
 use wire::key::{KEY_LEN, NodePublic};
 use wire::time::Instant;
 
-pub(super) const LIMITS: Limits = Limits { bytes: 3000, disco_bytes: 600, age: Duration::from_millis(160) };
+pub(super) const LIMITS: Limits =
+    Limits { bytes: 3000, packets: 0, disco_bytes: 600, age: Duration::from_millis(160) };
 
 /// A packet that waits.
 #[derive(Clone, Debug, PartialEq)]

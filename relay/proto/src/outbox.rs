@@ -22,11 +22,16 @@ use self::lane::Lane;
 use crate::news::{Change, News};
 use crate::session::PacketKind;
 
+/// How many packets upstream's queues hold, of whatever length: who probes a relay counts on as many.
+pub const UPSTREAM_PACKETS: usize = 32;
+
 /// The bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most bytes of frames that wait, disco and control frames apart. At least one frame always fits.
     pub bytes: usize,
+    /// Where so many packets as long as the oldest or the newest are more than `bytes`, so many wait; not of disco.
+    pub packets: usize,
     /// Most bytes of disco frames that wait.
     pub disco_bytes: usize,
     /// How long a packet waits at most.
@@ -160,11 +165,11 @@ impl Outbox {
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) -> &mut Vec<u8> {
-        let (lane, bound) = match kind {
-            PacketKind::Disco => (&mut self.disco, limits.disco_bytes),
-            PacketKind::Other => (&mut self.data, limits.bytes),
+        let (lane, bytes, packets) = match kind {
+            PacketKind::Disco => (&mut self.disco, limits.disco_bytes, 0),
+            PacketKind::Other => (&mut self.data, limits.bytes, limits.packets),
         };
-        while !lane.is_empty() && lane.len() + len > bound {
+        while lane.is_full(len, bytes, packets) {
             lane.drop_head(DropReason::QueueFull, kind, drops);
         }
         lane.note(now, limits.age, pool);
@@ -265,11 +270,11 @@ impl Outbox {
         self.control.restore(control, pool);
         self.disco.restore(disco, pool);
         self.data.restore(data, pool);
-        for (lane, bound, kind) in [
-            (&mut self.disco, limits.disco_bytes, PacketKind::Disco),
-            (&mut self.data, limits.bytes, PacketKind::Other),
+        for (lane, bytes, packets, kind) in [
+            (&mut self.disco, limits.disco_bytes, 1, PacketKind::Disco),
+            (&mut self.data, limits.bytes, limits.packets.max(1), PacketKind::Other),
         ] {
-            while lane.len() > bound && lane.head_frame().is_some_and(|frame| frame < lane.len()) {
+            while lane.is_full(0, bytes, packets) {
                 lane.drop_head(DropReason::QueueFull, kind, drops);
             }
         }

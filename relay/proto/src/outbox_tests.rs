@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque as Queue;
 
-const LIMITS: Limits = Limits { bytes: 1000, disco_bytes: 300, age: Duration::from_millis(160) };
+const LIMITS: Limits = Limits { bytes: 1000, packets: 0, disco_bytes: 300, age: Duration::from_millis(160) };
 const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
 
 #[derive(Default, Debug, PartialEq)]
@@ -105,6 +105,34 @@ fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
     let batch = outbox.take(at(241), &LIMITS, &mut BufferPool::default(), &mut drops).expect("frames");
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40); 5]);
     assert_eq!(drain(batch, 9999, 9).0, [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn so_many_packets_wait_however_long_they_are() {
+    let limits = Limits { packets: 4, ..LIMITS };
+    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let mut push = |outbox: &mut Outbox, len, drops: &mut Drops| {
+        outbox.push_packet(at(0), &FROM, &vec![1; len], &limits, &mut pool, drops);
+    };
+    for _ in 0..4 {
+        push(&mut outbox, 500, &mut drops);
+    }
+    assert_eq!((outbox.len(), drops.0.len()), (4 * 537, 0), "more than 1,000 bytes");
+    let batch = outbox.take(at(0), &limits, &mut BufferPool::default(), &mut drops).expect("frames");
+    outbox.give_back(batch, &limits, &mut BufferPool::default(), &mut drops);
+    assert_eq!(drops.0.len(), 0, "nor when they come back");
+    push(&mut outbox, 500, &mut drops);
+    assert_eq!(drops.0, [(DropReason::QueueFull, PacketKind::Other, 500)]);
+    push(&mut outbox, 100, &mut drops);
+    assert_eq!(
+        (outbox.len(), drops.0.len()),
+        (3 * 537 + 137, 2),
+        "a short one takes the place of a long one"
+    );
+    for _ in 0..12 {
+        push(&mut outbox, 100, &mut drops);
+    }
+    assert_eq!(outbox.len(), 7 * 137, "and short ones have 1,000 bytes");
 }
 
 #[test]

@@ -22,7 +22,8 @@ use wire::pool::BufferPool;
 use wire::time::Instant;
 
 const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
-const LIMITS: Limits = Limits { bytes: 1 << 20, disco_bytes: 1 << 20, age: Duration::from_secs(1) };
+const LIMITS: Limits =
+    Limits { bytes: 1 << 20, packets: 0, disco_bytes: 1 << 20, age: Duration::from_secs(1) };
 const FRAME: usize = ServerFrame::recv_packet_len(1);
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
-use relay_proto::outbox::Limits;
+use relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
 use rustix::process::setpriority_process;
 use service::admin::{Admin, Readiness};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -185,6 +185,7 @@ impl Server {
         let rules = Rules {
             limits: Limits {
                 bytes: config.outbox.bytes,
+                packets: UPSTREAM_PACKETS,
                 disco_bytes: config.outbox.disco_bytes,
                 age: config.outbox.age,
             },

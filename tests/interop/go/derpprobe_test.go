@@ -128,17 +128,13 @@ func expectedProbes() (alone, across []string) {
 	return alone, across
 }
 
-// roomForProbes lets an outbox hold what derpprobe sends without waiting, 30 packets of 64 KiB; derper's holds 32 of
-// any size. derpprobe takes a lost packet for a failure.
-const roomForProbes = `outbox.bytes = "2MiB"`
-
 // startRegion runs two relays of these kinds, in one mesh or each in its own.
 func startRegion(t *testing.T, kinds [2]string, proberKey string, inOneMesh bool) []*relaytest.Relay {
 	t.Helper()
 	mesh := relaytest.Mesh{Key: newMeshKey(t), Prober: proberKey}
 	var relays []*relaytest.Relay
 	for _, kind := range kinds {
-		options := relaytest.Options{Kind: kind, PrivateKey: key.NewNode(), Settings: roomForProbes}
+		options := relaytest.Options{Kind: kind, PrivateKey: key.NewNode()}
 		relays = append(relays, relaytest.Configure(t, options))
 	}
 	if inOneMesh {

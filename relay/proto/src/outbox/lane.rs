@@ -45,6 +45,14 @@ impl Lane {
         self.head_header().map(|header| HEADER_LEN + header.len as usize)
     }
 
+    /// Whether frames must go before there is room for `len` bytes more: they would be more than `bytes`, and more than
+    /// `packets` as long as the one at the head, or as `len`.
+    #[inline(always)]
+    pub(super) fn is_full(&self, len: usize, bytes: usize, packets: usize) -> bool {
+        let all = self.len() + len;
+        all > bytes && self.head_frame().is_some_and(|head| all > packets * head.max(len))
+    }
+
     /// Makes ready for one more frame that came at `now`.
     #[inline(always)]
     pub(super) fn note(&mut self, now: Instant, age: Duration, pool: &mut BufferPool) {
