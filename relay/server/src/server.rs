@@ -27,6 +27,7 @@ use crate::mesh::{MeshError, Setup};
 use crate::metrics::{ControlMetrics, MeshMetrics, Scrape, StunScrape};
 use crate::pages::Site;
 use crate::proxies::Proxies;
+use crate::stun_only;
 
 /// Threads of the control plane. More would let a storm of logins compete with the data plane on small machines.
 const CONTROL_THREADS: usize = 2;
@@ -247,6 +248,8 @@ impl Server {
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             _ = failures.recv() => Err(RunError::Worker),
+            // It says why when it is stopped.
+            () = stun_only::ended(stun.as_ref()) => Ok(()),
         };
         readiness.draining();
         tasks.shutdown().await;

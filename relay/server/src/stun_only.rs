@@ -1,6 +1,6 @@
 //! STUN without a relay: no TLS, no key, and the same admin listener.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl StunServer {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             tokio::select! {
                 () = shutdown => {}
-                () = ended(&stun) => {}
+                () = ended(Some(&stun)) => {}
             }
         });
         readiness.draining();
@@ -77,8 +77,9 @@ impl StunServer {
     }
 }
 
-/// Completes when the server's thread has ended.
-async fn ended(stun: &stun::Running) {
+/// Completes when the thread of a STUN server has ended, which it does not do while it serves.
+pub(crate) async fn ended(stun: Option<&stun::Running>) {
+    let Some(stun) = stun else { return pending().await };
     while stun.is_alive() {
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
