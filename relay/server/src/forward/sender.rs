@@ -33,6 +33,12 @@ struct Ahead {
     since: Instant,
 }
 
+/// The way to a destination, found once for each packet: the flags on which it rests may change at any moment.
+enum Found {
+    Here(Place),
+    By(Arc<Forwarder>),
+}
+
 /// How much may wait at a destination before those who send to it are held back: half of what may wait at all, and so
 /// little that what one read brings still fits.
 fn hold_above(limits: &Limits) -> usize {
@@ -48,8 +54,13 @@ impl Sender {
     #[inline]
     pub(super) fn send(&mut self, to: &NodePublic, packet: &[u8], desk: &mut Desk<'_>) {
         desk.tally.received(PacketKind::of(packet), packet.len());
-        let Some(place) = self.routes.find(to).or_else(|| self.look_up(to, desk)) else {
-            return self.send_abroad(to, packet, desk);
+        let place = match self.routes.find(to) {
+            Some(place) => place,
+            None => match self.look_up(to, desk) {
+                Some(Found::Here(place)) => place,
+                Some(Found::By(forwarder)) => return self.send_by(&forwarder, to, packet, desk),
+                None => return self.drop_unknown(DropReason::UnknownDestination, to, packet, desk),
+            },
         };
         let peer = self.routes.at(place);
         let waiting = desk.push_to(peer, &self.peer.key, packet);
@@ -65,37 +76,29 @@ impl Sender {
         if caught_up { None } else { self.ahead.as_ref().map(|ahead| ahead.since) }
     }
 
-    /// Asks the registry for the active connection of `to`, the first time and each time that it is abroad. If it is here
-    /// it is put into the routes, and into the audience of its key, so that it is told when that key leaves.
-    /// Where a relay has it, that is remembered.
+    /// Looks for the way to `to`: the first time, and each time that it leads over another relay. What the registry says is
+    /// remembered. A connection here joins the audience of this one's key, so that it is told when that leaves.
     #[inline(never)]
-    fn look_up(&mut self, to: &NodePublic, desk: &Desk<'_>) -> Option<Place> {
-        if self.detour(to).is_some() {
-            return None;
+    fn look_up(&mut self, to: &NodePublic, desk: &Desk<'_>) -> Option<Found> {
+        if let Some(forwarder) = self.mesh.as_ref().and_then(|side| side.detours.get(to)) {
+            return Some(Found::By(forwarder.clone()));
         }
-        match desk.registry.find(to)? {
+        Some(match desk.registry.find(to)? {
             Route::Here(peer) => {
                 // This connection is here.
                 let _ = desk.registry.note_heard(&self.peer.key, &peer);
-                Some(self.routes.put(peer))
+                Found::Here(self.routes.put(peer))
             }
             Route::By(forwarder) => {
-                self.mesh_side().detours.put(forwarder);
-                None
+                self.mesh_side().detours.put(forwarder.clone());
+                Found::By(forwarder)
             }
-        }
+        })
     }
 
-    fn detour(&self, key: &NodePublic) -> Option<&Arc<Forwarder>> {
-        self.mesh.as_ref()?.detours.get(key)
-    }
-
-    /// Sends a packet on to the relay that has its destination, or drops it.
+    /// Sends a packet on to the relay that has its destination.
     #[inline(never)]
-    fn send_abroad(&mut self, to: &NodePublic, packet: &[u8], desk: &mut Desk<'_>) {
-        let Some(forwarder) = self.detour(to) else {
-            return self.drop_unknown(DropReason::UnknownDestination, to, packet, desk);
-        };
+    fn send_by(&mut self, forwarder: &Forwarder, to: &NodePublic, packet: &[u8], desk: &mut Desk<'_>) {
         let link = forwarder.link();
         desk.tally.handed_to_link(packet.len());
         let waiting = desk.push_packet(link, Hop::Relay, packet, |outbox, now, limits, pool, tally| {
