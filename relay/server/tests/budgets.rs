@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
 use common::{MeshFiles, Relay, packet};
+use relay_client::Client;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tungstenite::Message;
+use wire::key::NodePublic;
 
 thread_local! {
     /// Whether this thread moves packets.
@@ -123,18 +125,7 @@ async fn expect_costs_of_a_mesh() {
     let (to, mut receiver) = other.client(2).await;
     // This relay's own connection there is announced as well, and is itself; so the client is the first.
     one.wait("the receiver is known", |relay| relay.metric("derp_clients_remote") == 1);
-    let packets = [[7; PACKET]; BATCH];
-    let mut rounds = async |count: u64| {
-        for _ in 0..count {
-            sender
-                .send_batch(packets.iter().map(|packet| (to, &packet[..])))
-                .await
-                .expect("a batch goes out");
-            for _ in 0..BATCH {
-                assert_eq!(packet(&mut receiver).await.1, packets[0]);
-            }
-        }
-    };
+    let mut rounds = async |count| move_batches(&mut sender, to, &mut receiver, count).await;
     rounds(100).await;
     let read = |batches: u64| {
         for (relay, name) in [(&one, "derp_packets_forwarded_out"), (&other, "derp_packets_forwarded_in")] {
@@ -164,24 +155,23 @@ async fn expect_costs_of_a_mesh() {
     assert!(allocations < ROUNDS / 100, "{allocations} allocations for {ROUNDS} batches");
 }
 
+/// Sends `count` batches, each when the one before has arrived.
+async fn move_batches(sender: &mut Client, to: NodePublic, receiver: &mut Client, count: u64) {
+    let packets = [[7; PACKET]; BATCH];
+    for _ in 0..count {
+        sender.send_batch(packets.iter().map(|packet| (to, &packet[..]))).await.expect("a batch goes out");
+        for _ in 0..BATCH {
+            assert_eq!(packet(receiver).await.1, packets[0]);
+        }
+    }
+}
+
 /// Has batches forwarded, one at a time, and expects `allocations_per_batch` of the worker.
 async fn expect_costs(settings: &str, allocations_per_batch: u64) {
     let relay = Relay::start_with_hook(settings, || COUNTED.set(true));
     let (_, mut sender) = relay.client(1).await;
     let (to, mut receiver) = relay.client(2).await;
-    let packets = [[7; PACKET]; BATCH];
-
-    let mut rounds = async |count: u64| {
-        for _ in 0..count {
-            sender
-                .send_batch(packets.iter().map(|packet| (to, &packet[..])))
-                .await
-                .expect("a batch goes out");
-            for _ in 0..BATCH {
-                assert_eq!(packet(&mut receiver).await.1, packets[0]);
-            }
-        }
-    };
+    let mut rounds = async |count| move_batches(&mut sender, to, &mut receiver, count).await;
     rounds(100).await;
     let read = || {
         let metric = |name| relay.metric(name);
