@@ -1,10 +1,11 @@
 //! What a watcher is still to be told: for each key that came or went, the last that is true of it.
 //!
-//! A watcher keeps a set of keys, so an older change of a key is worth nothing once there is a newer one: it is replaced
-//! where it stands. One thing is kept: that a key came and went again, for those who have heard from it meanwhile are to be
-//! told of its end, and a relay that was never told of it would not do that. So a watcher that reads slowly is owed a
-//! change for each key and never a history, is told what is true when it reads, and misses nobody. It is owed at most [`MAX_CHANGES`]; whoever lets that many wait must be closed,
-//! comes back and is told everything anew.
+//! A watcher keeps a set of keys, so an older change of a key is worth nothing once there is a newer one: it is
+//! replaced where it stands. One thing is kept: that a key came and went again, for those who have heard from it
+//! meanwhile are to be told of its end, and a relay that was never told of it would not do that. So a watcher that
+//! reads slowly is owed a change for each key and never a history, is told what is true when it reads, and misses
+//! nobody. It is owed at most [`MAX_CHANGES`]; whoever lets that many wait must be closed, comes back and is told
+//! everything anew.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;

@@ -44,9 +44,9 @@ impl Sender {
         self.mesh.get_or_insert_default()
     }
 
-    /// Hands a packet of a client of this relay on to a client that is here. It never goes on to a third relay.
+    /// Hands a packet on to a client that is here, from one of the relay at the other end. It never goes on to a third.
     ///
-    /// The relay is not held back for a destination that reads slowly: that would hold up all the others.
+    /// That relay is not held back for a destination that reads slowly: that would hold up all the others.
     #[inline(never)]
     pub(super) fn relay(&mut self, relayed: Relayed<'_>, desk: &mut Desk<'_>) {
         let (from, to, packet) = relayed.parts();
