@@ -283,7 +283,7 @@ impl Page {
             .flat_map(|(index, reason)| {
                 kinds.map(|(label, kind)| {
                     let labels = [("kind", label), ("reason", reason.label())];
-                    (labels, value(&tally.dropped[index][kind_index(kind)]))
+                    (labels, value(&tally.rare().dropped[index][kind_index(kind)]))
                 })
             })
             .collect();
@@ -292,11 +292,9 @@ impl Page {
     }
 
     fn frames(&mut self, tally: &Tally) {
-        let closes: Vec<_> = Close::ALL
-            .iter()
-            .zip(tally.closed)
-            .map(|(reason, n)| ([("reason", reason.label())], n))
-            .collect();
+        let rare = tally.rare();
+        let closes: Vec<_> =
+            Close::ALL.iter().zip(rare.closed).map(|(reason, n)| ([("reason", reason.label())], n)).collect();
         let samples: Vec<Sample<'_>> = closes.iter().map(|(labels, value)| (&labels[..], *value)).collect();
         self.family(
             MetricType::COUNTER,
@@ -305,28 +303,28 @@ impl Page {
             &samples,
         );
         let timeouts =
-            Close::ALL.iter().position(|reason| *reason == Close::WriteTimeout).map(|at| tally.closed[at]);
+            Close::ALL.iter().position(|reason| *reason == Close::WriteTimeout).map(|at| rare.closed[at]);
         self.counter(
             "derp_sclient_write_timeouts",
             "Connections closed because they took no bytes",
             timeouts.unwrap_or(0),
         );
-        self.counter("derp_got_ping", "Ping frames received", tally.pings);
-        self.counter("derp_sent_pong", "Pong frames sent", tally.pongs);
+        self.counter("derp_got_ping", "Ping frames received", rare.pings);
+        self.counter("derp_sent_pong", "Pong frames sent", rare.pongs);
         let help = "PeerGone frames to receivers of a key that left";
-        self.counter("derp_peer_gone_disconnected_frames", help, tally.gone_disconnected);
+        self.counter("derp_peer_gone_disconnected_frames", help, rare.gone_disconnected);
         let help = "PeerGone frames to senders of disco to a key that is not here";
-        self.counter("derp_peer_gone_not_here_frames", help, tally.gone_not_here);
+        self.counter("derp_peer_gone_not_here_frames", help, rare.gone_not_here);
         self.counter(
             "derp_unknown_frames",
             "Frames of unknown types, which are skipped",
-            tally.unknown_frames,
+            rare.unknown_frames,
         );
         let help = "Keys that another relay took back without having announced them";
-        self.counter("derp_packet_forwarder_delete_other_value", help, tally.unfounded_gone);
-        self.counter("towpath_keepalives_total", "KeepAlive frames sent", tally.keepalives);
+        self.counter("derp_packet_forwarder_delete_other_value", help, rare.unfounded_gone);
+        self.counter("towpath_keepalives_total", "KeepAlive frames sent", rare.keepalives);
         let help = "Frames other than packets that found no room or a closed connection";
-        self.counter("towpath_control_frames_dropped_total", help, tally.control_dropped);
+        self.counter("towpath_control_frames_dropped_total", help, rare.control_dropped);
     }
 
     fn work(&mut self, tally: &Tally) {
@@ -334,6 +332,6 @@ impl Page {
         self.counter("towpath_writes_total", "Writes to sockets of clients", tally.writes);
         self.counter("towpath_wakeups_total", "Times that a worker of the data plane woke up", tally.polls);
         let help = "Times that a sender was held back for a destination that could not keep up";
-        self.counter("towpath_holds_total", help, tally.pauses);
+        self.counter("towpath_holds_total", help, tally.rare().pauses);
     }
 }

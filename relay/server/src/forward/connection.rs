@@ -141,7 +141,7 @@ impl Connection {
     pub(super) fn keep_alive(&mut self, keepalive: Duration, desk: &mut Desk<'_>) -> Result<Instant, Close> {
         self.keepalive_at = match &self.party {
             Party::Client(client, _) => {
-                desk.tally.keepalives += 1;
+                desk.tally.rare_mut().keepalives += 1;
                 desk.push_control(&client.sender.peer, &ServerFrame::KeepAlive);
                 desk.now + keepalive
             }
@@ -240,9 +240,11 @@ impl Client {
         let skipped = self.session.skipped();
         let acted = self.act(plaintext, &mut unnoted, desk);
         let skipped = self.session.skipped() - skipped;
-        desk.tally.unknown_frames += skipped;
-        if unnoted && skipped > 0 {
-            desk.note_sent(&self.sender.peer);
+        if skipped > 0 {
+            desk.tally.rare_mut().unknown_frames += skipped;
+            if unnoted {
+                desk.note_sent(&self.sender.peer);
+            }
         }
         acted
     }
@@ -258,9 +260,9 @@ impl Client {
                 Action::Watch => self.sender.watch(desk),
                 Action::ClosePeer(key) => self.sender.close_peer(&key, desk),
                 Action::Pong(data) => {
-                    desk.tally.pings += 1;
+                    desk.tally.rare_mut().pings += 1;
                     desk.push_control(&self.sender.peer, &ServerFrame::Pong(data));
-                    desk.tally.pongs += 1;
+                    desk.tally.rare_mut().pongs += 1;
                 }
                 Action::Preferred(home) => {
                     if std::mem::replace(&mut self.home, home) != home {

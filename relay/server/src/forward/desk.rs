@@ -47,7 +47,7 @@ impl Desk<'_> {
         match pushed {
             Pushed::MustFlush => self.dirty.push(peer.clone()),
             Pushed::Queued => {}
-            Pushed::Full | Pushed::Closed => self.tally.control_dropped += 1,
+            Pushed::Full | Pushed::Closed => self.tally.rare_mut().control_dropped += 1,
         }
     }
 
@@ -69,7 +69,7 @@ impl Desk<'_> {
     pub(super) fn push_gone(&mut self, listener: &Arc<Peer>, key: &NodePublic) {
         let gone = ServerFrame::PeerGone { peer: *key, reason: GoneReason::Disconnected };
         self.push_control(listener, &gone);
-        self.tally.gone_disconnected += 1;
+        self.tally.rare_mut().gone_disconnected += 1;
     }
 
     fn push_news(&mut self, watcher: &Arc<Peer>, key: NodePublic, change: Change) {

@@ -87,7 +87,7 @@ impl Link {
                     if self.learned.remove(&peer) {
                         desk.forget(&peer, &self.peer);
                     } else {
-                        desk.tally.unfounded_gone += 1;
+                        desk.tally.rare_mut().unfounded_gone += 1;
                     }
                 }
                 Some(ServerFrame::Ping(data)) => {

@@ -121,7 +121,7 @@ impl Sender {
         desk.tally.dropped(Hop::Client, reason, kind, packet.len());
         if kind == PacketKind::Disco && self.not_here.spend(desk.now) {
             desk.push_control(&self.peer, &ServerFrame::PeerGone { peer: *to, reason: GoneReason::NotHere });
-            desk.tally.gone_not_here += 1;
+            desk.tally.rare_mut().gone_not_here += 1;
         }
     }
 }

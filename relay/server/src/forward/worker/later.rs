@@ -34,7 +34,7 @@ impl Worker {
             _ => return false,
         }
         self.held.push_back((self.now + HOLD, (token, connection.peer().id)));
-        self.tally.pauses += 1;
+        self.tally.rare_mut().pauses += 1;
         true
     }
 
