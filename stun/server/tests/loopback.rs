@@ -43,6 +43,20 @@ fn early_requests_are_answered() {
     assert_eq!(response(&client).transaction, transaction(7));
 }
 
+/// As when a region's clients all lose their relay. Without privileges there is room for no more.
+#[test]
+fn five_hundred_requests_at_once_are_answered() {
+    let server = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let clients: [_; 10] = std::array::from_fn(|_| client(server.local_addrs()[0]));
+    for client in &clients {
+        (0..50).for_each(|number| assert!(client.send(&request(number)).is_ok()));
+    }
+    let _running = server.spawn().unwrap();
+    for client in &clients {
+        (0..50).for_each(|number| assert_eq!(response(client).transaction, transaction(number)));
+    }
+}
+
 #[test]
 fn garbage_is_counted_and_not_answered() {
     let (server, addresses) = serve(&["127.0.0.1:0"]);
