@@ -60,8 +60,8 @@ pub struct Config {
     pub records: Records,
     /// Threads of the data plane, 1 to 256.
     pub workers: NonZeroUsize,
-    /// How long a busy worker lets packets gather before it handles them, up to 1 ms; zero for not at all.
-    pub gather: Duration,
+    /// What a worker does that has nothing to do.
+    pub waiting: Waiting,
     /// Limits on connections that have not logged in.
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
@@ -118,6 +118,15 @@ pub struct Region {
     pub code: String,
     /// The name for people.
     pub name: String,
+}
+
+/// What a worker does that has nothing to do: at most one of these, and else it sleeps until something comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How long it looks for more before it sleeps, up to 10 ms; zero for not at all.
+    pub busy_poll: Duration,
+    /// How long it lets packets gather while it is busy, up to 1 ms; zero for not at all.
+    pub gather: Duration,
 }
 
 /// Limits on connections that have not logged in.
@@ -199,7 +208,7 @@ impl Config {
             cert: cert(&mut reader),
             node_key: KeySource::read(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
-            gather: reader.key(keys::GATHER).within(secs(0)..=Duration::from_millis(1)).or(GATHER),
+            waiting: Waiting::read(&mut reader),
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
@@ -292,6 +301,19 @@ impl Region {
                 })
                 .or("Towpath".into()),
         }
+    }
+}
+
+impl Waiting {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let millis = Duration::from_millis;
+        let busy_poll = reader.key(keys::BUSY_POLL).within(secs(0)..=millis(10)).or(secs(0));
+        let default = if busy_poll.is_zero() { GATHER } else { secs(0) };
+        let gather = reader.key(keys::GATHER).within(secs(0)..=millis(1)).or(default);
+        if !busy_poll.is_zero() && !gather.is_zero() {
+            reader.conflict(keys::BUSY_POLL, "excludes gather, for which a worker sleeps: give one of them");
+        }
+        Self { busy_poll, gather }
     }
 }
 

@@ -192,7 +192,7 @@ impl Server {
             },
             write_timeout: config.outbox.write_timeout,
             keepalive: config.keepalive,
-            gather: config.gather,
+            waiting: config.waiting,
             own_key: identity.node_public(),
             watchable: mesh.gate.can_open(),
         };

@@ -175,6 +175,7 @@ key = "relay.pem"  # relay.toml:3
 private_key = "********"  # TOWPATH_PRIVATE_KEY
 # key_file is not set
 workers = 4  # relay.toml:4
+busy_poll = "0s"  # default
 gather = "100us"  # default
 keepalive = "1m"  # default
 shutdown_timeout = "5s"  # default

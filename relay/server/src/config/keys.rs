@@ -18,6 +18,8 @@ pub const PRIVATE_KEY: Key = Key::new("private_key").secret();
 pub const TLS_RECORDS: Key = Key::new("tls.records");
 /// Threads of the data plane.
 pub const WORKERS: Key = Key::new("workers");
+/// How long a worker looks for more before it sleeps.
+pub const BUSY_POLL: Key = Key::new("busy_poll");
 /// How long packets gather on a busy worker.
 pub const GATHER: Key = Key::new("gather");
 /// The interval of keep-alive frames.

@@ -45,6 +45,7 @@ cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
 workers = 3
+busy_poll = "0s"
 gather = "250us"
 keepalive = "30s"
 shutdown_timeout = "0s"
@@ -108,7 +109,7 @@ level = "debug"
     assert_eq!(config.cert, Some(CertFiles { cert: "/etc/relay.crt".into(), key: "/etc/relay.pem".into() }));
     assert!(matches!(&config.node_key, KeySource::File(path) if path == Path::new("/srv/relay.key")));
     assert_eq!(config.workers.get(), 3);
-    assert_eq!(config.gather, Duration::from_micros(250));
+    assert_eq!(config.waiting.gather, Duration::from_micros(250));
     assert_eq!(config.keepalive, secs(30));
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
@@ -202,6 +203,20 @@ fn a_mesh_needs_its_key_and_each_relay_has_its_own() {
     assert_problem(
         read(&format!("{MINIMAL}mesh.key_file = '/k'\nmesh.peers = ['a {key}', 'b {key}']")),
         "relay.toml:3: mesh.peers: has the public key of b twice: each relay has its own",
+    );
+}
+
+#[test]
+fn a_worker_polls_or_lets_packets_gather_and_not_both() {
+    let waiting = |settings: &str| read(&format!("{MINIMAL}{settings}")).unwrap().0.waiting;
+    let (micros, zero) = (Duration::from_micros, Duration::ZERO);
+    assert_eq!(waiting(""), Waiting { busy_poll: zero, gather: micros(100) });
+    for settings in ["busy_poll = '50us'", "busy_poll = '50us'\ngather = '0s'"] {
+        assert_eq!(waiting(settings), Waiting { busy_poll: micros(50), gather: zero });
+    }
+    assert_problem(
+        read(&format!("{MINIMAL}busy_poll = '50us'\ngather = '50us'")),
+        "relay.toml:2: busy_poll: excludes gather, for which a worker sleeps: give one of them",
     );
 }
 

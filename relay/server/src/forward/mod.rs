@@ -52,6 +52,8 @@ use registry::Registry;
 use wire::key::NodePublic;
 use worker::Worker;
 
+use crate::config::Waiting;
+
 pub(crate) use connection::Arrival;
 pub(crate) use inlet::Inlet;
 
@@ -75,7 +77,7 @@ pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) write_timeout: Duration,
     pub(crate) keepalive: Duration,
-    pub(crate) gather: Duration,
+    pub(crate) waiting: Waiting,
     /// This relay's own key.
     pub(crate) own_key: NodePublic,
     /// Whether anybody may watch who comes and goes.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -114,7 +115,7 @@ impl Worker {
             counters,
             clock,
             now,
-            moderation: Moderation::new(rules.gather, now),
+            moderation: Moderation::new(rules.waiting.gather, now),
             rules,
             connections: Slab::new(),
             buffer: vec![0; READ_SIZE + MAX_RECORD].into(),
@@ -146,7 +147,7 @@ impl Worker {
     #[inline(never)]
     fn turn(&mut self, events: &mut Events) -> bool {
         self.let_gather();
-        match self.poll.poll(events, self.timeout()) {
+        match self.wait(events) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
             Err(error) => panic!("epoll fails only on a bug of its caller: {error}"),
@@ -183,6 +184,21 @@ impl Worker {
         {
             std::thread::sleep(pause);
         }
+    }
+
+    /// Waits for events: looks for them for a while, if that is wished, and then asleep.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        let busy_poll = self.rules.waiting.busy_poll.min(timeout.unwrap_or(Duration::MAX));
+        let mut spent = Duration::ZERO;
+        while spent < busy_poll {
+            self.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            spent = self.clock.now().since(self.now);
+        }
+        self.poll.poll(events, timeout.map(|timeout| timeout.saturating_sub(spent)))
     }
 
     fn set_now(&mut self) {
