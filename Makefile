@@ -8,8 +8,12 @@ SHELL := /bin/bash
 TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
 TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 # Not for `demo`: the relay would wonder what these variables of its own are.
-budgets foreign peers interop bench docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
-budgets foreign peers interop bench docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
+budgets foreign peers interop bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
+budgets foreign peers interop bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
+
+# Where `make compare` keeps its reports, and how many runs it makes of each load.
+REPORTS ?= $(CURDIR)/target/comparison
+RUNS ?= 7
 
 # How long `make fuzz` takes for each target, and which ones; all unless given.
 SECONDS ?= 60
@@ -17,7 +21,7 @@ TARGETS ?=
 
 PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto -p towpath-websocket
 
-.PHONY: help demo test check unit budgets loom foreign peers interop bench build docs fuzz
+.PHONY: help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +68,10 @@ interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp
 
 bench: build ## What a packet and an idle connection cost (root; two cores to itself)
 	bench/run
+
+compare: build peers ## The relay beside its peers: the tables and plots of docs/performance.md (root; hours; goes on where it was)
+	bench/compare $(REPORTS) $(RUNS)
+	bench/report $(REPORTS)
 
 fuzz: ## Fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..."; needs a C++ compiler
 	fuzz/run $(SECONDS) $(TARGETS)

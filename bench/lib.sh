@@ -78,6 +78,7 @@ CONFIG
 }
 relay_config 1 '' > "$files/relay.toml"
 relay_config 2 '' > "$files/workers.toml"
+{ echo 'busy_poll = "200us"'; relay_config 1 ''; } > "$files/polling.toml"
 # So many requests come from few addresses: the limit is kept, and not met.
 relay_config 1 "\"$stun\"" "rate = 1000000" > "$files/stun.toml"
 
@@ -138,12 +139,14 @@ serve_derper() {
 # start_server NAME
 #   towpath derper iroh-relay      relays on core 0
 #   before                         the relay $before, on core 0
+#   polling                        towpath that polls before it sleeps, on core 0
 #   within across                  towpath with two workers on both cores
 #   stun-towpath stun-derper stun-coturn    STUN servers on core 0
 start_server() {
     case $1 in
         towpath) serve 0 "$relay" --config "$files/relay.toml" && wait_for answers "http://$admin/readyz" ;;
         before) serve 0 "$before" --config "$files/relay.toml" && wait_for answers "http://$admin/readyz" ;;
+        polling) serve 0 "$relay" --config "$files/polling.toml" && wait_for answers "http://$admin/readyz" ;;
         within | across)
             serve 0,1 "$relay" --config "$files/workers.toml" && wait_for answers "http://$admin/readyz"
             ;;
