@@ -114,6 +114,32 @@ impl Relay {
         samples.iter().sum()
     }
 
+    /// Has a client that is made from `seed` send to `deaf`, which never reads, until the socket of that takes nothing
+    /// any more and its outbox is full of packets of `packet`'s length. Then that client leaves.
+    pub(crate) async fn fill(&self, deaf: NodePublic, packet: &'static [u8], seed: u8) {
+        let others = self.metric("derp_current_connections");
+        let (_, client) = self.client(seed).await;
+        let (sender, _) = client.split();
+        let flooding =
+            tokio::spawn(async move { while sender.send_batch(vec![(deaf, packet); 32]).await.is_ok() {} });
+        let counts = || ["towpath_writes_total", "derp_packets_dropped"].map(|name| self.metric(name));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let [writes, dropped] = counts();
+            // Longer than any acknowledgement is put off.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let [later_writes, later_dropped] = counts();
+            if later_writes == writes && later_dropped > dropped {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the socket never fills");
+        }
+        flooding.abort();
+        // An error is that it was aborted.
+        let _ = flooding.await;
+        self.wait("the flood is over", |relay| relay.metric("derp_current_connections") <= others);
+    }
+
     /// Waits until `fact` is one.
     pub(crate) fn wait(&self, what: &str, fact: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;

@@ -104,3 +104,7 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "later_tests.rs"]
+mod tests;
