@@ -100,6 +100,42 @@ async fn a_close_is_answered_and_a_stop_is_told() {
     assert_eq!(client.close_code(), Some(1001));
 }
 
+/// Pongs do not pile up for a client that does not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_pings_that_find_the_socket_full_the_last_is_answered() {
+    let relay = Relay::start(&format!("{PLAIN}\noutbox.write_timeout = \"60s\""));
+    let (to, mut browser) = Client::log_in(&relay, 1);
+    let (heard, mut hearing) = relay.client(2).await;
+    relay.fill(to, &[0; 1400], 3).await;
+    for number in 0..100 {
+        browser.send(Message::Ping(vec![number].into()));
+    }
+    browser.send(Message::binary(send_packet(heard, b"behind the pings")));
+    assert_eq!(packet(&mut hearing).await.1, b"behind the pings");
+    let mut pongs = Vec::new();
+    let mut read_pong = |browser: &mut Client| loop {
+        if let Message::Pong(payload) = browser.socket.read().expect("a message") {
+            return pongs.push(payload.to_vec());
+        }
+    };
+    read_pong(&mut browser);
+    browser.send(Message::Ping(b"any other?".to_vec().into()));
+    read_pong(&mut browser);
+    assert_eq!(pongs, [&[99][..], b"any other?"]);
+}
+
+/// A close would be in the middle of the message that the socket did not take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_is_closed_without_a_code() {
+    let relay = Relay::start(&format!("{PLAIN}\noutbox.write_timeout = \"2s\""));
+    let (to, browser) = Client::log_in(&relay, 1);
+    relay.fill(to, &[0; 1400], 2).await;
+    let reason = "towpath_closed_total{reason=\"write_timeout\"}";
+    relay.wait("it is closed", |relay| relay.metric(reason) == 1);
+    relay.wait("it has left", |relay| relay.metric("derp_current_connections") == 0);
+    assert_eq!(browser.close_code(), None);
+}
+
 #[tokio::test]
 async fn each_breach_is_closed_with_its_code_before_and_after_the_login() {
     let relay = Relay::start(PLAIN);
