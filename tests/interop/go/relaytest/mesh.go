@@ -120,5 +120,9 @@ func StartMesh(t testing.TB, meshKey string, kinds ...string) []*Relay {
 // CertFiles are the relay's certificate and its key, in PEM.
 func (r *Relay) CertFiles() (cert, private string) {
 	dir := filepath.Dir(r.KeyFile)
+	if r.Stock {
+		host := filepath.Join(dir, r.Addr.Addr().String())
+		return host + ".crt", host + ".key"
+	}
 	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 }
