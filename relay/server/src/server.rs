@@ -39,7 +39,7 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What derper sets: dead peers are found in 15 s where something is sent, in minutes where nothing is.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(600);
 /// Unsent bytes that the kernel takes for a connection. Without a bound it takes megabytes, and what waits there can
 /// neither be dropped nor overtaken.
@@ -73,17 +73,17 @@ pub enum BindError {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Threads or their resources cannot be had.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     Start(#[from] io::Error),
     /// Two metrics have one name.
-    #[error("cannot set up metrics: {0}")]
+    #[error("cannot set up metrics")]
     Metrics(#[from] prometheus::Error),
     /// A thread that moves packets has panicked; the process must not go on without it.
     #[error("a worker of the data plane has failed")]
     Worker,
     /// The thread of the STUN server has ended.
-    #[error("STUN has failed: {0}")]
-    Stun(io::Error),
+    #[error("STUN has failed")]
+    Stun(#[source] io::Error),
 }
 
 /// A relay with its sockets bound and nothing running.

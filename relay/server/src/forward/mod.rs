@@ -53,6 +53,7 @@ use wire::key::NodePublic;
 use worker::Worker;
 
 use crate::config::Waiting;
+use crate::server::TCP_USER_TIMEOUT;
 
 pub(crate) use connection::Arrival;
 pub(crate) use inlet::Inlet;
@@ -85,14 +86,12 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// How long the socket of `peer` may take nothing. A relay has more time, as upstream gives it: behind it are many,
-    /// and a link that is made anew has to learn everything anew.
+    /// How long the socket of `peer` may take nothing. A relay has as long as the kernel gives it: behind it are many, and a
+    /// link that is made anew has to learn everything anew.
     pub(crate) fn write_timeout(&self, peer: &Peer) -> Duration {
-        if peer.is_mesh() { self.write_timeout.max(MESH_WRITE_TIMEOUT) } else { self.write_timeout }
+        if peer.is_mesh() { self.write_timeout.max(TCP_USER_TIMEOUT) } else { self.write_timeout }
     }
 }
-
-const MESH_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The data plane as the rest of the relay sees it.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use relay_proto::egress::{Flushed, Hand};
 use relay_proto::session::Close;
 use slab::Slab;
+use socket2::SockRef;
 use tls::MAX_RECORD;
 use tracing::debug;
 use wire::pool::BufferPool;
@@ -26,6 +27,7 @@ use super::peer::{Peer, Scratch};
 use super::registry::Registry;
 use super::wheel::Wheel;
 use super::{Clock, Rules};
+use crate::server::TCP_USER_TIMEOUT;
 
 /// Events taken from epoll at once.
 const EVENTS: usize = 1024;
@@ -260,12 +262,19 @@ impl Worker {
     fn settle(&mut self, connection: Connection, handled: Result<(), Close>) {
         let (id, fd) = (connection.peer().id, connection.socket().as_raw_fd());
         let keepalive_at = connection.keepalive_at;
+        let write_timeout = self.rules.write_timeout(connection.peer());
+        // The kernel would give up sooner.
+        let patient = if write_timeout > TCP_USER_TIMEOUT {
+            SockRef::from(connection.socket()).set_tcp_user_timeout(Some(write_timeout))
+        } else {
+            Ok(())
+        };
         let token = self.connections.insert(connection);
         self.wheel.insert(keepalive_at, (token, id));
         // Edge-triggered: both directions once and for all, whichever thread finds the socket full.
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest);
-        if let Err(close) = handled.and(registered.map_err(|_| Close::Socket)) {
+        if let Err(close) = handled.and(patient.and(registered).map_err(|_| Close::Socket)) {
             self.flush_dirty();
             self.close(token, close);
         }

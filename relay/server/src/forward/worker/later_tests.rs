@@ -9,6 +9,7 @@ use mio::Poll;
 use relay_proto::outbox::Limits;
 use relay_proto::rights::Rights;
 use service::config::Sources;
+use socket2::SockRef;
 use wire::derp::frame::ClientFrame;
 use wire::derp::mesh::PresentFlags;
 use wire::key::NodePublic;
@@ -23,6 +24,7 @@ use crate::forward::inlet::Inlet;
 use crate::forward::peer::{Peer, Sink};
 use crate::forward::registry::Registry;
 use crate::forward::{Clock, Rules};
+use crate::server::{TCP_USER_TIMEOUT, set_options};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -44,12 +46,12 @@ struct Wire {
 }
 
 impl Driver {
-    fn new(keepalive: Duration) -> Self {
+    fn new(keepalive: Duration, write_timeout: Duration) -> Self {
         let poll = Poll::new().expect("an epoll");
         let inboxes = Arc::from([Arc::new(Inbox::new(&poll).expect("an inbox"))]);
         let rules = Rules {
             limits: Limits { bytes: 128 * 1024, packets: 32, disco_bytes: 32 * 1024, age: MINUTE },
-            write_timeout: MINUTE,
+            write_timeout,
             keepalive,
             waiting: Waiting { busy_poll: Duration::ZERO, gather: Duration::ZERO },
             own_key: key(0),
@@ -74,6 +76,7 @@ impl Driver {
         let client = TcpStream::connect(address).expect("a connection");
         let socket = listener.accept().expect("a connection").0;
         socket.set_nonblocking(true).expect("not to wait");
+        set_options(&socket).expect("options");
         let (socket, id) = (Arc::new(socket), self.next);
         self.next += 1;
         let flags = PresentFlags::of(false, false, false);
@@ -107,6 +110,19 @@ impl Driver {
     }
 }
 
+/// The kernel ends a connection on its own whose window stays shut, and must not do so before the relay would.
+#[test]
+fn the_kernel_has_as_much_patience_as_the_relay() {
+    let user_timeout = |write_timeout| {
+        let mut driver = Driver::new(MINUTE, write_timeout);
+        let wire = driver.attach(MINUTE);
+        let socket = driver.worker.connections[wire.token].socket();
+        SockRef::from(socket).tcp_user_timeout().expect("an option")
+    };
+    assert_eq!(user_timeout(MILLISECOND * 2000), Some(TCP_USER_TIMEOUT));
+    assert_eq!(user_timeout(MINUTE), Some(MINUTE));
+}
+
 fn key(number: u8) -> NodePublic {
     NodePublic::from_bytes([number; 32])
 }
@@ -123,7 +139,7 @@ fn dropped(tally: &Tally) -> u64 {
 
 #[test]
 fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_packets() {
-    let mut driver = Driver::new(MINUTE);
+    let mut driver = Driver::new(MINUTE, MINUTE);
     let (deaf, sender) = (driver.attach(MINUTE), driver.attach(MINUTE));
     let flood = frame(&ClientFrame::SendPacket { to: deaf.peer.key, packet: &[0; 1400] }).repeat(20);
     // Until the deaf one's socket is full and the rest waits; no reading is held back before that.
@@ -162,7 +178,7 @@ fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_
 #[test]
 fn keepalives_come_each_minute_unless_set_otherwise() {
     let (config, _) = Config::read(&Sources::new("UNSET"), true).expect("the defaults");
-    let mut driver = Driver::new(config.keepalive);
+    let mut driver = Driver::new(config.keepalive, MINUTE);
     let first = MINUTE + Duration::from_secs(3);
     let mut wire = driver.attach(first);
     let (mut came, step) = (Vec::new(), Duration::from_millis(10));
