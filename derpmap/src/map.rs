@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use wire::map as wire_map;
+use towpath_wire::map as wire_map;
 
 use crate::{Format, document::printable};
 

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use derpmap::{Code, Diff, Difference, Impact, Loaded, Report, Severity};
+use towpath_derpmap::{Code, Diff, Difference, Impact, Loaded, Report, Severity};
 
 fn tests() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
@@ -48,7 +48,7 @@ fn assert_report(report: &str, text: &str) {
     assert_eq!(text, expected, "{report}");
 }
 
-fn check(path: &Path) -> Vec<derpmap::Finding> {
+fn check(path: &Path) -> Vec<towpath_derpmap::Finding> {
     load(path).check()
 }
 

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use derpmap::{Diff, Format, Loaded, MAX_BYTES, ReadError, Report};
+use towpath_derpmap::{Diff, Format, Loaded, MAX_BYTES, ReadError, Report};
 
 /// As what it looks to be, and as what takes nearly everything.
 const FORMATS: [Option<Format>; 2] = [None, Some(Format::Headscale)];

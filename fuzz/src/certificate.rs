@@ -1,7 +1,7 @@
 //! The relay's key in a chain of certificates, which a client reads before it knows whom it talks to.
 
-use relay_client::relay_key;
 use rustls::pki_types::CertificateDer;
+use towpath_relay_client::relay_key;
 
 /// A key that is found stands in the certificate as a meta certificate has it.
 pub(crate) fn relay_key_of(input: &[u8]) {

@@ -1,7 +1,7 @@
 //! The relay's configuration: a file and the environment.
 
-use relay::config::Config;
-use service::config::{Resolved, Sources};
+use towpath_relay::config::Config;
+use towpath_service::config::{Resolved, Sources};
 
 /// How a private key begins in text.
 const SECRET_MARK: &str = "privkey:";

@@ -1,7 +1,7 @@
 //! DERP maps: what is read can be written, in each form, and read again.
 
 use serde_json::Value;
-use wire::map::DerpMap;
+use towpath_wire::map::DerpMap;
 
 /// Reads a map and writes it.
 pub(crate) fn read(input: &[u8]) {

@@ -1,13 +1,13 @@
 //! DERP frames in both directions: cut anywhere, they mean what a plain reading of the whole stream says.
 
-use relay_proto::client::{ClientSession, StreamError};
-use relay_proto::rights::Rights;
-use relay_proto::session::{Action, Close, Session};
-use wire::derp::buffer::{BadLength, Deframer};
-use wire::derp::frame::{ClientFrame, MAX_PING, ServerFrame};
-use wire::derp::{HEADER_LEN, MAX_CLIENT_FRAME, MAX_PACKET};
-use wire::key::KEY_LEN;
-use wire::pool::BufferPool;
+use towpath_relay_proto::client::{ClientSession, StreamError};
+use towpath_relay_proto::rights::Rights;
+use towpath_relay_proto::session::{Action, Close, Session};
+use towpath_wire::derp::buffer::{BadLength, Deframer};
+use towpath_wire::derp::frame::{ClientFrame, MAX_PING, ServerFrame};
+use towpath_wire::derp::{HEADER_LEN, MAX_CLIENT_FRAME, MAX_PACKET};
+use towpath_wire::key::KEY_LEN;
+use towpath_wire::pool::BufferPool;
 
 use crate::bytes::Stream;
 

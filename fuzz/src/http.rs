@@ -4,8 +4,8 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use relay_client::{UpgradeError, read_response};
 use tokio::io::{AsyncRead, ReadBuf};
+use towpath_relay_client::{UpgradeError, read_response};
 
 use crate::bytes::Stream;
 

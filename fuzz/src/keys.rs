@@ -1,7 +1,7 @@
 //! Keys in text, and the look of disco.
 
-use relay_proto::session::PacketKind;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_relay_proto::session::PacketKind;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 /// A key reads back as it is written, whatever is no key is refused without repeating it, and a packet is disco by
 /// nothing but its first bytes and its length.

@@ -1,7 +1,7 @@
 //! DERP maps of others: what is said of one is always the same, whole and harmless, and what is printed of it reads back.
 
-use derpmap::{Diff, Format, Loaded, Report, Severity};
 use serde_json::Value;
+use towpath_derpmap::{Diff, Format, Loaded, Report, Severity};
 
 /// Checks a map, compares it with itself and, behind a zero byte, with another.
 ///

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use arbitrary::{Arbitrary, Unstructured};
 use rustls::server::UnbufferedServerConnection;
-use tls::{Reader, RecordError, SealBuffer, TlsError, Writer};
+use towpath_tls::{Reader, RecordError, SealBuffer, TlsError, Writer};
 
 use handshake::shake_hands;
 use peer::{ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, Peer, TAG_LEN};
@@ -219,7 +219,10 @@ impl Connection {
             Ok(opened) => {
                 self.pending.drain(..opened.consumed);
                 self.consumed += opened.consumed;
-                assert!(opened.closed || self.pending.len() < tls::MAX_RECORD, "a whole record is opened");
+                assert!(
+                    opened.closed || self.pending.len() < towpath_tls::MAX_RECORD,
+                    "a whole record is opened"
+                );
                 if opened.closed {
                     self.ended = Some(Ok(()));
                 }

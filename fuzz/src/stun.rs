@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use stun_proto::{
+use towpath_stun_proto::{
     ANSWER_MAX_LEN, AnswerKind, Dialect, Origins, REQUEST_LEN, RESPONSE_MAX_LEN, Request, Response, Site,
     TransactionId, is_stun, write_request, write_response,
 };

@@ -1,6 +1,6 @@
 //! A client's WebSocket stream, byte by byte as RFC 6455 section 5 has it.
 
-use ::websocket::{Decoder, MAX_RECEIVED, Piece, Violation};
+use towpath_websocket::{Decoder, MAX_RECEIVED, Piece, Violation};
 
 use crate::bytes::Stream;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fuzz::{TARGETS, Target};
+use towpath_fuzz::{TARGETS, Target};
 
 /// Git shall not carry more.
 const MOST_BYTES: u64 = 200 * 1024;

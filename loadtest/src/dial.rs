@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use relay_client::{CONNECT_TIMEOUT, Dialer, Raw, Step, TlsVersions, Trust, client_config};
 use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tls::{Parts, RecordLayer};
 use tokio::net::TcpStream;
+use towpath_relay_client::{CONNECT_TIMEOUT, Dialer, Raw, Step, TlsVersions, Trust, client_config};
+use towpath_tls::{Parts, RecordLayer};
 
 use crate::link::Link;
 use crate::protocol::{Key, Protocol, Session, iroh};
@@ -95,7 +95,7 @@ async fn connect_iroh(
     *step = Step::Tls;
     let server_name = ServerName::try_from(name.to_owned())?;
     let connection = UnbufferedClientConnection::new(config.clone(), server_name)?;
-    let mut stream = tls::Stream::handshake(socket, connection).await?;
+    let mut stream = towpath_tls::Stream::handshake(socket, connection).await?;
     *step = Step::Login;
     let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
     let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;

@@ -8,9 +8,9 @@ use anyhow::Result;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use rustls::client::UnbufferedClientConnection;
-use tls::{MAX_RECORD, Reader, SealBuffer, Writer};
-use wire::derp::frame::{ClientFrame, PingData, ServerFrame};
-use wire::pool::BufferPool;
+use towpath_tls::{MAX_RECORD, Reader, SealBuffer, Writer};
+use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
+use towpath_wire::pool::BufferPool;
 
 use crate::protocol::{Protocol, Session};
 

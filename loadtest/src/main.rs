@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    loadtest::cli::main()
+    towpath_loadtest::cli::main()
 }

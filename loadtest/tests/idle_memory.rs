@@ -6,8 +6,8 @@ mod support;
 
 use std::process::{Child, Stdio};
 
-use loadtest::scenario::idle::IdleReport;
 use support::{Relay, assert_success};
+use towpath_loadtest::scenario::idle::IdleReport;
 
 /// TLS state, entry in the registry, connection; the kernel's share is not in it.
 const BUDGET: f64 = 4.0 * 1024.0;

@@ -4,12 +4,12 @@
 
 mod support;
 
-use loadtest::scenario::fan_in::FanInReport;
-use loadtest::scenario::latency::LatencyReport;
-use loadtest::scenario::own_flood::OwnFloodReport;
-use loadtest::scenario::pairs::{Damage, PairsReport};
-use loadtest::scenario::stun::StunReport;
 use support::{Relay, assert_success};
+use towpath_loadtest::scenario::fan_in::FanInReport;
+use towpath_loadtest::scenario::latency::LatencyReport;
+use towpath_loadtest::scenario::own_flood::OwnFloodReport;
+use towpath_loadtest::scenario::pairs::{Damage, PairsReport};
+use towpath_loadtest::scenario::stun::StunReport;
 
 const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];
 

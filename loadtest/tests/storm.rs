@@ -7,9 +7,9 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use loadtest::scenario::pairs::{Damage, PairsReport};
-use loadtest::scenario::storm::StormReport;
 use support::{Relay, assert_success};
+use towpath_loadtest::scenario::pairs::{Damage, PairsReport};
+use towpath_loadtest::scenario::storm::StormReport;
 
 /// 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.
 #[test]

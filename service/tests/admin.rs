@@ -10,7 +10,7 @@ use std::{
 };
 
 use prometheus::{IntCounter, Registry};
-use service::admin::{Admin, Readiness};
+use towpath_service::admin::{Admin, Readiness};
 
 /// Bounds every read, so that a listener that does not answer fails the test instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use service::signals::Shutdown;
+use towpath_service::signals::Shutdown;
 
 /// Set for the process to be signalled.
 const ROLE: &str = "SIGNALS_TEST_CHILD";

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use wire::derp::frame::{ClientFrame, GoneReason, Header, Malformed, ServerFrame};
-use wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
-use wire::derp::mesh::PresentFlags;
-use wire::derp::{HEADER_LEN, MAGIC};
-use wire::key::{NodePrivate, NodePublic};
+use towpath_wire::derp::frame::{ClientFrame, GoneReason, Header, Malformed, ServerFrame};
+use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::derp::{HEADER_LEN, MAGIC};
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 use proptest::prelude::*;
 

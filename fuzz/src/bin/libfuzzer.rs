@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use fuzz::{TARGETS, Target};
+use towpath_fuzz::{TARGETS, Target};
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let name = std::env::var("TOWPATH_FUZZ_TARGET").unwrap_or_default();

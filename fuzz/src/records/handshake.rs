@@ -13,8 +13,8 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, KeyLog, RootCertStore, ServerConfig, SupportedCipherSuite,
 };
-use tls::{Parts, Reader, RecordLayer, Stream, Writer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use towpath_tls::{Parts, Reader, RecordLayer, Stream, Writer};
 
 use super::peer::{Direction, Peer};
 

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use relay_proto::outbox::{DropReason, Limits, MAX_CONTROL};
-use relay_proto::presence::Departure;
-use relay_proto::session::PacketKind;
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::ServerFrame;
-use wire::key::{KEY_LEN, NodePublic};
-use wire::time::Instant;
+use towpath_relay_proto::outbox::{DropReason, Limits, MAX_CONTROL};
+use towpath_relay_proto::presence::Departure;
+use towpath_relay_proto::session::PacketKind;
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::key::{KEY_LEN, NodePublic};
+use towpath_wire::time::Instant;
 
 pub(super) const LIMITS: Limits =
     Limits { bytes: 3000, packets: 0, disco_bytes: 600, age: Duration::from_millis(160) };

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_proto::egress::{Egress, Flushed, Pushed};
-use relay_proto::presence::{Connection, Departure, Presence};
-use relay_proto::session::{Action, Session};
-use wire::derp::frame::{ClientFrame, PingData, ServerFrame};
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_relay_proto::egress::{Egress, Flushed, Pushed};
+use towpath_relay_proto::presence::{Connection, Departure, Presence};
+use towpath_relay_proto::session::{Action, Session};
+use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use super::model::{Clones, Owed, Packet};
 use super::socket::{Meanwhile, Outlet, Socket, push_packet, with_hand};
@@ -120,8 +120,8 @@ impl Relay {
         self.packets += 1;
         let mut packet = Vec::new();
         if disco {
-            packet.extend(wire::disco::MAGIC);
-            packet.resize(wire::disco::MIN_LEN, 0);
+            packet.extend(towpath_wire::disco::MAGIC);
+            packet.resize(towpath_wire::disco::MIN_LEN, 0);
         }
         packet.extend(self.packets.to_be_bytes());
         packet.resize(packet.len().max(len), self.packets as u8);

@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use relay_proto::client::ClientSession;
-use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
-use relay_proto::outbox::{Batch, DropReason, DropSink, Hop};
-use relay_proto::session::PacketKind;
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::Header;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_relay_proto::client::ClientSession;
+use towpath_relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
+use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop};
+use towpath_relay_proto::session::PacketKind;
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::Header;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use super::model::{LIMITS, Owed, Packet};
 

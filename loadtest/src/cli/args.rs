@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use relay_client::leaf_hash;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
+use towpath_relay_client::leaf_hash;
 
 use crate::crew::Setup;
 use crate::page;
@@ -209,7 +209,7 @@ fn hash_of(path: &Path) -> Result<[u8; 32]> {
 
 fn parse_hash(text: &str) -> Result<[u8; 32]> {
     let digits = text.strip_prefix("sha256-raw:").unwrap_or(text);
-    wire::key::NodePublic::from_hex(digits)
+    towpath_wire::key::NodePublic::from_hex(digits)
         .map(|hash| *hash.as_bytes())
         .ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
 }

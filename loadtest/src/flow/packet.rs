@@ -13,7 +13,7 @@
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use wire::derp::MAX_PACKET;
+use towpath_wire::derp::MAX_PACKET;
 
 const MAGIC: [u8; 4] = *b"TPLT";
 /// The shortest packet.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
-use wire::derp::frame::ServerFrame;
-use wire::key::NodePublic;
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::key::NodePublic;
 
 use super::acknowledge::Post;
 use super::packet;

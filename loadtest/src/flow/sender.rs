@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
-use wire::derp::frame::{ClientFrame, ServerFrame};
-use wire::key::NodePublic;
+use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
+use towpath_wire::key::NodePublic;
 
 use super::acknowledge::Mailbox;
 use super::packet::{Composer, Label, Sizes};

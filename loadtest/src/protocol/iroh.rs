@@ -8,8 +8,8 @@
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
-use wire::key::NodePublic;
+use towpath_wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
+use towpath_wire::key::NodePublic;
 
 /// What the challenge is hashed under before it is signed.
 const CHALLENGE_CONTEXT: &str = "iroh-relay handshake v1 challenge signature";

@@ -4,11 +4,11 @@
 use anyhow::Result;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use clap::ValueEnum;
-use relay_proto::client::ClientSession;
 use serde::{Deserialize, Serialize};
-use wire::derp::frame::{ClientFrame, ServerFrame};
-use wire::key::{NodePrivate, NodePublic};
-use wire::pool::BufferPool;
+use towpath_relay_proto::client::ClientSession;
+use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pool::BufferPool;
 
 pub(crate) mod iroh;
 

@@ -68,8 +68,8 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StunReport> {
     if plan.processes == 0 || plan.sockets < plan.processes || plan.duration.is_zero() {
         bail!("there must be a process, a socket for each, and a duration");
     }
-    if !(1..=udp::BATCH_MAX as u32).contains(&plan.window) {
-        bail!("a window is of 1 to {} requests", udp::BATCH_MAX);
+    if !(1..=towpath_udp::BATCH_MAX as u32).contains(&plan.window) {
+        bail!("a window is of 1 to {} requests", towpath_udp::BATCH_MAX);
     }
     let seed = Seed::new(&setup.target)?;
     let jobs = divide(plan.sockets, plan.processes).map(|sockets| {

@@ -89,7 +89,7 @@ impl Relay {
     /// What came of such a command.
     pub(crate) fn report<R: DeserializeOwned>(&self, name: &str) -> R {
         let text = fs::read(self.files.path().join(name)).expect("a report");
-        let file: loadtest::report::File<R> = serde_json::from_slice(&text).expect("a report");
+        let file: towpath_loadtest::report::File<R> = serde_json::from_slice(&text).expect("a report");
         file.detail
     }
 }

@@ -10,8 +10,8 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
-use tls::{HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use towpath_tls::{HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError};
 
 type Server = Stream<DuplexStream, UnbufferedServerConnection>;
 

@@ -4,11 +4,11 @@
 use std::io::{self, Cursor, Read, Write};
 
 use proptest::prelude::*;
+use towpath_websocket::{CloseCode, Decoder, MAX_SENT, Messages, Piece, Violation};
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
-use websocket::{CloseCode, Decoder, MAX_SENT, Messages, Piece, Violation};
 
 /// A stream that has bytes to read and takes bytes.
 #[derive(Default)]

@@ -4,7 +4,7 @@
 //! refuse what a meta certificate looks like: a common name beyond the 64 characters of RFC 5280.
 
 use rustls::pki_types::CertificateDer;
-use wire::key::NodePublic;
+use towpath_wire::key::NodePublic;
 
 /// What the common name of a meta certificate starts with; the relay's key follows in hexadecimal digits.
 const META_PREFIX: &str = "derpkey";

@@ -4,20 +4,20 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use relay_proto::client::ClientSession;
 use rustls::ProtocolVersion;
 use rustls::client::UnbufferedClientConnection;
 use tokio::sync::Mutex;
-use wire::derp::frame::{ClientFrame, PingData};
-use wire::derp::info::ServerInfo;
-use wire::key::NodePublic;
+use towpath_relay_proto::client::ClientSession;
+use towpath_wire::derp::frame::{ClientFrame, PingData};
+use towpath_wire::derp::info::ServerInfo;
+use towpath_wire::key::NodePublic;
 
 use crate::event::{Event, Received};
 use crate::incoming::{Incoming, RecvError};
 use crate::outgoing::{Outgoing, SendError, check_len};
 
-pub(crate) type TlsReader = tls::Reader<UnbufferedClientConnection>;
-pub(crate) type TlsWriter = tls::Writer<UnbufferedClientConnection>;
+pub(crate) type TlsReader = towpath_tls::Reader<UnbufferedClientConnection>;
+pub(crate) type TlsWriter = towpath_tls::Writer<UnbufferedClientConnection>;
 
 /// What a connection is known by.
 #[derive(Clone, Debug)]

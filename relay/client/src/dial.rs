@@ -9,13 +9,13 @@ use rustls::ClientConfig;
 use rustls::ProtocolVersion;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use tls::{HandshakeError, Parts, RecordLayer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use wire::derp::PROTOCOL_VERSION;
-use wire::derp::info::ClientInfo;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_tls::{HandshakeError, Parts, RecordLayer};
+use towpath_wire::derp::PROTOCOL_VERSION;
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 use crate::certificate::relay_key;
 use crate::client::{Client, Welcome};
@@ -209,7 +209,7 @@ impl Dialer {
         *step = Step::Tls;
         let connection = UnbufferedClientConnection::new(config.clone(), name.clone())
             .map_err(|error| DialError::Tls(HandshakeError::Tls(error.into())))?;
-        let mut stream = tls::Stream::handshake(socket, connection).await.map_err(DialError::Tls)?;
+        let mut stream = towpath_tls::Stream::handshake(socket, connection).await.map_err(DialError::Tls)?;
         let version = stream.state().protocol_version();
         // Older versions send certificates in clear, where anyone can replace the last one.
         let certified = stream

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use wire::derp::frame::{GoneReason, PingData, ServerFrame};
-use wire::derp::mesh::PresentFlags;
-use wire::key::NodePublic;
+use towpath_wire::derp::frame::{GoneReason, PingData, ServerFrame};
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::NodePublic;
 
 /// What came from the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]

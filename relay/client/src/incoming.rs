@@ -4,12 +4,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use relay_proto::client::{ClientSession, StreamError};
-use tls::TlsError;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
-use wire::pool::BufferPool;
+use towpath_relay_proto::client::{ClientSession, StreamError};
+use towpath_tls::TlsError;
+use towpath_wire::pool::BufferPool;
 
 use crate::client::TlsReader;
 use crate::event::Received;

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use relay_proto::client::{ClientSession, StreamError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use wire::derp::frame::{FrameType, ServerFrame};
-use wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
-use wire::key::{NodePrivate, NodePublic};
-use wire::pool::BufferPool;
+use towpath_relay_proto::client::{ClientSession, StreamError};
+use towpath_wire::derp::frame::{FrameType, ServerFrame};
+use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pool::BufferPool;
 
 /// Why the login failed.
 #[derive(Debug, thiserror::Error)]

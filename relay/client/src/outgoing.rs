@@ -2,12 +2,12 @@
 
 use std::io;
 
-use tls::{SealBuffer, TlsError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use wire::derp::MAX_PACKET;
-use wire::derp::frame::ClientFrame;
-use wire::key::NodePublic;
+use towpath_tls::{SealBuffer, TlsError};
+use towpath_wire::derp::MAX_PACKET;
+use towpath_wire::derp::frame::ClientFrame;
+use towpath_wire::key::NodePublic;
 
 use crate::client::TlsWriter;
 

@@ -9,21 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use relay_client::{Client, leaf_hash};
-use relay_client::{
-    DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
-};
-use relay_proto::login::greet;
 use rustls::{CertificateError, ProtocolVersion, RootCertStore};
 use support::{
     Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, read_request, relay_key, tcp_relay,
     tls_relay,
 };
-use tls::HandshakeError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use wire::derp::frame::ServerFrame;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_relay_client::{Client, leaf_hash};
+use towpath_relay_client::{
+    DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
+};
+use towpath_relay_proto::login::greet;
+use towpath_tls::HandshakeError;
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 const BOTH: TlsVersions = TlsVersions::Both;
 
@@ -137,7 +137,7 @@ async fn tls_error(identity: &Identity, trust: &Trust) -> rustls::Error {
     let error = dialer(address, trust, BOTH).connect(&client_key()).await.unwrap_err();
     assert_eq!(error.step(), Step::Tls);
     match error {
-        DialError::Tls(HandshakeError::Tls(tls::TlsError::Rustls(error))) => error,
+        DialError::Tls(HandshakeError::Tls(towpath_tls::TlsError::Rustls(error))) => error,
         other => panic!("{other}"),
     }
 }

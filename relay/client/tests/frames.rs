@@ -7,12 +7,12 @@ mod support;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use relay_client::{Client, Event, RecvError, SendError, TlsVersions};
 use support::{Identity, TlsStream, client_key, dialer, echo, log_in, relay_key, tls_relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use wire::derp::frame::{FrameType, GoneReason, Header, ServerFrame};
-use wire::key::NodePublic;
+use towpath_relay_client::{Client, Event, RecvError, SendError, TlsVersions};
+use towpath_wire::derp::frame::{FrameType, GoneReason, Header, ServerFrame};
+use towpath_wire::key::NodePublic;
 
 const PEER: NodePublic = NodePublic::from_bytes([7; 32]);
 

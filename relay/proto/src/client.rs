@@ -1,9 +1,9 @@
 //! The client's side of a session: cuts the relay's stream into frames.
 
-use wire::derp::MAX_CLIENT_FRAME;
-use wire::derp::buffer::{BadLength, Deframer};
-use wire::derp::frame::{Malformed, ServerFrame};
-use wire::pool::BufferPool;
+use towpath_wire::derp::MAX_CLIENT_FRAME;
+use towpath_wire::derp::buffer::{BadLength, Deframer};
+use towpath_wire::derp::frame::{Malformed, ServerFrame};
+use towpath_wire::pool::BufferPool;
 
 /// A stream that is not DERP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,8 +16,8 @@
 
 use std::fmt;
 
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use crate::outbox::{Batch, DropReason, DropSink, Limits, Outbox};
 use crate::sync::{Mutex, lock};

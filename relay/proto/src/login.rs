@@ -6,11 +6,11 @@
 //! S -> C   0x03 ServerInfo
 //! ```
 
-use wire::derp::buffer::{BadLength, Deframer};
-use wire::derp::frame::{FrameType, ServerFrame};
-use wire::derp::info::{ClientInfo, ClientInfoError, Introduction, MIN_CLIENT_INFO};
-use wire::key::{NodePrivate, NodePublic};
-use wire::pool::BufferPool;
+use towpath_wire::derp::buffer::{BadLength, Deframer};
+use towpath_wire::derp::frame::{FrameType, ServerFrame};
+use towpath_wire::derp::info::{ClientInfo, ClientInfoError, Introduction, MIN_CLIENT_INFO};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pool::BufferPool;
 
 /// Most bytes of a ClientInfo payload. Upstream takes 256 KiB from anybody; the largest honest one has about 350 bytes.
 pub const MAX_CLIENT_INFO: u32 = 4096;

@@ -10,9 +10,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
-use wire::derp::frame::{GoneReason, ServerFrame};
-use wire::derp::mesh::PresentFlags;
-use wire::key::NodePublic;
+use towpath_wire::derp::frame::{GoneReason, ServerFrame};
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::NodePublic;
 
 /// Most keys of which a watcher can be owed a change: some 10 MB, and far above what is announced to a new watcher at
 /// a time.

@@ -10,11 +10,11 @@
 
 use std::time::Duration;
 
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::{ClientFrame, FrameType, Header, ServerFrame};
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::{ClientFrame, FrameType, Header, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 mod lane;
 

@@ -22,8 +22,8 @@ fn at(ms: u64) -> Instant {
 fn packet(number: u32, len: usize, disco: bool) -> Vec<u8> {
     let mut packet = Vec::new();
     if disco {
-        packet.extend(wire::disco::MAGIC);
-        packet.resize(wire::disco::MIN_LEN, 0);
+        packet.extend(towpath_wire::disco::MAGIC);
+        packet.resize(towpath_wire::disco::MIN_LEN, 0);
     }
     packet.extend(number.to_be_bytes());
     packet.resize(packet.len().max(len), 0);
@@ -31,7 +31,7 @@ fn packet(number: u32, len: usize, disco: bool) -> Vec<u8> {
 }
 
 fn number(kind: PacketKind, packet: &[u8]) -> u32 {
-    let start = if kind == PacketKind::Disco { wire::disco::MIN_LEN } else { 0 };
+    let start = if kind == PacketKind::Disco { towpath_wire::disco::MIN_LEN } else { 0 };
     u32::from_be_bytes(packet[start..start + 4].try_into().unwrap())
 }
 
@@ -224,7 +224,7 @@ proptest! {
                 }
             }
             prop_assert!(outbox.data.len() <= LIMITS.bytes.max(437));
-            prop_assert!(outbox.disco.len() <= LIMITS.disco_bytes.max(437 + wire::disco::MIN_LEN));
+            prop_assert!(outbox.disco.len() <= LIMITS.disco_bytes.max(437 + towpath_wire::disco::MIN_LEN));
         }
         outbox.drop_all(DropReason::Gone, &mut pool, &mut drops);
         prop_assert!(outbox.is_empty());
@@ -261,7 +261,7 @@ fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
 fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
     let (mut outbox, mut pool, mut drops) = (Outbox::default(), BufferPool::default(), Drops::default());
     let address = "192.0.2.1:1".parse().expect("an address");
-    let change = Change::Present { address, flags: wire::derp::mesh::PresentFlags::REGULAR };
+    let change = Change::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
     let key = |n: u32| {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());

@@ -3,7 +3,7 @@
 //! Upstream has one secret for everything. Here a prober has one of its own, which lets it watch and do no harm; and the
 //! relays' own may be two at a time, so that it can be replaced on one relay after the other.
 
-use wire::derp::mesh::MeshKey;
+use towpath_wire::derp::mesh::MeshKey;
 
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

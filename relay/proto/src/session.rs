@@ -3,11 +3,11 @@
 //! The driver hands in slices of the stream as they come and performs the [`Action`]s that come out. An action borrows
 //! the bytes of its frame; nothing is copied unless a frame was cut between two slices.
 
-use wire::derp::buffer::{BadLength, Deframer};
-use wire::derp::frame::{ClientFrame, Malformed, PingData};
-use wire::disco::looks_like_disco;
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
+use towpath_wire::derp::buffer::{BadLength, Deframer};
+use towpath_wire::derp::frame::{ClientFrame, Malformed, PingData};
+use towpath_wire::disco::looks_like_disco;
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
 
 use crate::rights::Rights;
 

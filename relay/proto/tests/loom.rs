@@ -10,16 +10,16 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
-use relay_proto::news::Change;
-use relay_proto::outbox::{Batch, DropReason, DropSink, Hop, Limits};
-use relay_proto::presence::{Connection, Departure, Presence};
-use relay_proto::session::PacketKind;
-use relay_proto::whereabouts::{Forwarder, Way, Whereabouts};
-use wire::derp::frame::ServerFrame;
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
+use towpath_relay_proto::news::Change;
+use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop, Limits};
+use towpath_relay_proto::presence::{Connection, Departure, Presence};
+use towpath_relay_proto::session::PacketKind;
+use towpath_relay_proto::whereabouts::{Forwarder, Way, Whereabouts};
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
 const LIMITS: Limits =
@@ -356,7 +356,7 @@ fn what_a_watcher_is_told_while_another_flushes_is_sent_and_the_last_word_is_tru
             }
         };
         let address = ([192, 0, 2, 1], 1).into();
-        let present = Change::Present { address, flags: wire::derp::mesh::PresentFlags::REGULAR };
+        let present = Change::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
         // The two changes of one key are made one after the other, as under its lock in the map.
         let order = Arc::new(Mutex::new(vec![present, Change::Gone]));
         let tell = move |order: &Mutex<Vec<Change>>, egress: &Egress<Outlet>| {

@@ -1,14 +1,14 @@
 //! Damage to the golden logins and to a session of every frame that a client may send, cut anywhere: an error or a
 //! frame, never a panic, and never more held than the longest frame.
 
-use relay_proto::client::ClientSession;
-use relay_proto::login::Login;
-use relay_proto::session::{Action, Close, Session};
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::{ClientFrame, Header, ServerFrame};
-use wire::derp::info::{ClientInfo, ServerInfo};
-use wire::key::{NodePrivate, NodePublic};
-use wire::pool::BufferPool;
+use towpath_relay_proto::client::ClientSession;
+use towpath_relay_proto::login::Login;
+use towpath_relay_proto::session::{Action, Close, Session};
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::{ClientFrame, Header, ServerFrame};
+use towpath_wire::derp::info::{ClientInfo, ServerInfo};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pool::BufferPool;
 
 const RELAY: NodePrivate = NodePrivate::from_bytes([0x42; 32]);
 const CLIENT: NodePrivate = NodePrivate::from_bytes([0x24; 32]);
@@ -135,7 +135,7 @@ fn what_follows_a_login_is_left_for_the_session() {
 fn every_changed_byte_of_a_relays_stream_is_a_frame_or_an_error() {
     let peer = NodePublic::from_bytes([9; 32]);
     let sealed =
-        ServerInfo::default().seal(&wire::sealed::SharedKey::new(&RELAY, &CLIENT.public()), &[6; 24]);
+        ServerInfo::default().seal(&towpath_wire::sealed::SharedKey::new(&RELAY, &CLIENT.public()), &[6; 24]);
     let mut golden = Vec::new();
     for frame in [
         ServerFrame::ServerKey(RELAY.public()),

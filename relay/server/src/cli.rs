@@ -14,13 +14,13 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use relay::{
+use towpath_relay::{
     Addresses, Identity, Server, StunServer,
     config::{CONFIG_VARIABLE, Config, Log, StunOnly, VARIABLE_PREFIX, keys},
     derpmap::Advertised,
     identity,
 };
-use service::{
+use towpath_service::{
     config::{Problems, Resolved, Sources},
     limits, logs,
     signals::Shutdown,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use service::{
+use towpath_service::{
     config::{ByteSize, Choice, Key, Problems, Reader, Resolved, Sources, Value},
     logs,
 };
@@ -49,7 +49,7 @@ pub struct Config {
     /// The region of which the relay tells in DERP maps.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
-    pub stun: ::stun::Settings,
+    pub stun: towpath_stun::Settings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
     /// HTTP without TLS, and what is shown.
@@ -91,7 +91,7 @@ impl Choice for Records {
     const ALL: &'static [(&'static str, Self)] = &[("own", Self::Own), ("rustls", Self::Rustls)];
 }
 
-impl From<Records> for tls::RecordLayer {
+impl From<Records> for towpath_tls::RecordLayer {
     fn from(records: Records) -> Self {
         match records {
             Records::Own => Self::Own,
@@ -271,7 +271,7 @@ fn cert(reader: &mut Reader<'_>) -> Option<CertFiles> {
 }
 
 /// A path. One that is a private key in truth would be repeated by the first error about the file.
-fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> service::config::Lookup<'r, 'a, PathBuf> {
+fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> towpath_service::config::Lookup<'r, 'a, PathBuf> {
     reader.key(key).matching("the path of a file", |path: &PathBuf| {
         let text = path.to_string_lossy();
         let is_mesh_key = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use wire::map::{DerpMap, NO_ADDRESS, NO_STUN, Node, Region};
+use towpath_wire::map::{DerpMap, NO_ADDRESS, NO_STUN, Node, Region};
 
 use crate::config::Config;
 
@@ -100,7 +100,7 @@ impl Advertised {
 
 #[cfg(test)]
 mod tests {
-    use service::config::Sources;
+    use towpath_service::config::Sources;
 
     use super::*;
 

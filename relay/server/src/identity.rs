@@ -16,9 +16,9 @@ use rustls::server::NoServerSessionStorage;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
-use wire::derp::PROTOCOL_VERSION;
-use wire::derp::mesh::MeshKey;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_wire::derp::PROTOCOL_VERSION;
+use towpath_wire::derp::mesh::MeshKey;
+use towpath_wire::key::{NodePrivate, NodePublic};
 use zeroize::Zeroizing;
 
 use crate::config::{CertFiles, Config, KeySource, Records, self_signed_files};
@@ -198,7 +198,7 @@ fn parse_key_file(path: &Path, text: &str) -> Result<NodePrivate, IdentityError>
     let file: KeyFile = serde_json::from_str(text).map_err(|error| {
         bad(format!("line {} is not {{\"PrivateKey\":\"privkey:…\"}}", error.line().max(1)))
     })?;
-    file.private_key.parse().map_err(|error: wire::key::KeyTextError| bad(error.to_string()))
+    file.private_key.parse().map_err(|error: towpath_wire::key::KeyTextError| bad(error.to_string()))
 }
 
 /// Creates a secret file whole or not at all, readable by its owner only. An existing file is never replaced.

@@ -15,18 +15,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersions, Trust};
-use relay_proto::rights::{Claim, Secrets};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use towpath_relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersions, Trust};
+use towpath_relay_proto::rights::{Claim, Secrets};
+use towpath_wire::derp::PROTOCOL_VERSION;
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError, PresentFlags};
+use towpath_wire::key::{NodePrivate, NodePublic};
 use tracing::{debug, info, warn};
-use wire::derp::PROTOCOL_VERSION;
-use wire::derp::info::ClientInfo;
-use wire::derp::mesh::{MeshKey, MeshKeyTextError, PresentFlags};
-use wire::key::{NodePrivate, NodePublic};
 use zeroize::Zeroizing;
 
 use crate::config::{Mesh, MeshPeer};

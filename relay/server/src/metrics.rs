@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use relay_client::Step;
-use relay_proto::outbox::DropReason;
-use relay_proto::rights::Claim;
-use relay_proto::session::{Close, PacketKind};
 use rustls::ProtocolVersion;
+use towpath_relay_client::Step;
+use towpath_relay_proto::outbox::DropReason;
+use towpath_relay_proto::rights::Claim;
+use towpath_relay_proto::session::{Close, PacketKind};
 
 use crate::control::Refusal;
 use crate::forward::counters::{Counters, Tally, Traffic, kind_index};

@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
-use relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
 use rustix::process::setpriority_process;
-use service::admin::{Admin, Readiness};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
+use towpath_service::admin::{Admin, Readiness};
 use tracing::{info, warn};
 
 use crate::bootstrap::Bootstrap;
@@ -60,7 +60,7 @@ pub enum BindError {
     },
     /// STUN.
     #[error(transparent)]
-    Stun(#[from] stun::BindError),
+    Stun(#[from] towpath_stun::BindError),
     /// The mesh cannot be set up.
     #[error(transparent)]
     Mesh(#[from] MeshError),
@@ -96,7 +96,7 @@ pub struct Server {
     listener: TcpListener,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
-    stun: Option<stun::Server>,
+    stun: Option<towpath_stun::Server>,
     admin: Option<TcpListener>,
     worker_hook: fn(),
 }
@@ -129,7 +129,11 @@ impl Server {
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;
-        let stun = if config.stun.listen.is_empty() { None } else { Some(stun::Server::bind(&config.stun)?) };
+        let stun = if config.stun.listen.is_empty() {
+            None
+        } else {
+            Some(towpath_stun::Server::bind(&config.stun)?)
+        };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
         let config = config.clone();
         Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook: || {} })
@@ -154,7 +158,7 @@ impl Server {
             tls: bound(&self.listener),
             http: self.http.as_ref().map(bound),
             redirect: self.redirect.as_ref().map(bound),
-            stun: self.stun.as_ref().map(stun::Server::local_addrs).unwrap_or_default(),
+            stun: self.stun.as_ref().map(towpath_stun::Server::local_addrs).unwrap_or_default(),
             admin: self.admin.as_ref().map(bound),
         }
     }
@@ -202,7 +206,7 @@ impl Server {
         };
         let (plane, workers) = DataPlane::start(config.workers.get(), rules, worker_hook, on_failure)?;
         let plane = Arc::new(plane);
-        let stun = stun.map(stun::Server::spawn).transpose()?;
+        let stun = stun.map(towpath_stun::Server::spawn).transpose()?;
 
         let registry = Registry::new();
         let metrics = ControlMetrics::register(&registry)?;
@@ -211,7 +215,7 @@ impl Server {
         if let Some(stun) = &stun {
             registry.register(Box::new(StunScrape::new(stun.counters())?))?;
         }
-        service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
+        towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
 

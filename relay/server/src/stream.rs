@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::server::UnbufferedServerConnection;
-use tls::{Reader, RecordLayer, Writer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
+use towpath_tls::{Reader, RecordLayer, Writer};
 
 /// How long a client has to read the last words on a connection that is closed.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection in TLS.
-pub(crate) type TlsStream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
 
 /// A connection, in TLS or not.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Stream {
     pub(crate) fn into_parts(self, layer: RecordLayer) -> io::Result<Parts> {
         match self {
             Self::Tls(stream) => {
-                let tls::Parts { io, reader, writer, incoming, plaintext } =
+                let towpath_tls::Parts { io, reader, writer, incoming, plaintext } =
                     stream.into_parts(layer).map_err(io::Error::other)?;
                 Ok(Parts { socket: io.into_std()?, halves: Some((reader, writer)), incoming, plaintext })
             }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use prometheus::Registry;
-use service::admin::{Admin, Readiness};
+use towpath_service::admin::{Admin, Readiness};
 
 use crate::config::StunOnly;
 use crate::metrics::StunScrape;
@@ -18,7 +18,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A STUN server and its admin listener with their sockets bound and nothing running.
 #[derive(Debug)]
 pub struct StunServer {
-    stun: stun::Server,
+    stun: towpath_stun::Server,
     admin: Option<TcpListener>,
 }
 
@@ -29,7 +29,7 @@ impl StunServer {
     ///
     /// See [`BindError`]: each says which address of which listener is at fault.
     pub fn bind(config: &StunOnly) -> Result<Self, BindError> {
-        let stun = stun::Server::bind(&config.stun)?;
+        let stun = towpath_stun::Server::bind(&config.stun)?;
         let tcp =
             |address| listen(address).map_err(|reason| BindError::Tcp { what: "admin", address, reason });
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
@@ -60,7 +60,7 @@ impl StunServer {
         let stun = stun.spawn()?;
         let registry = Registry::new();
         registry.register(Box::new(StunScrape::new(stun.counters())?))?;
-        service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
+        towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
         readiness.ready();
@@ -78,7 +78,7 @@ impl StunServer {
 }
 
 /// Completes when the thread of a STUN server has ended, which it does not do while it serves.
-pub(crate) async fn ended(stun: Option<&stun::Running>) {
+pub(crate) async fn ended(stun: Option<&towpath_stun::Running>) {
     let Some(stun) = stun else { return pending().await };
     while stun.is_alive() {
         tokio::time::sleep(CHECK_INTERVAL).await;

@@ -16,8 +16,8 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Method, Request, StatusCode, Version};
-use websocket::accept_key;
-use wire::key::NodePublic;
+use towpath_websocket::accept_key;
+use towpath_wire::key::NodePublic;
 
 use crate::pages::{Page, text};
 

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
 use common::{MeshFiles, Relay, packet};
-use relay_client::Client;
+use towpath_relay_client::Client;
+use towpath_wire::key::NodePublic;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tungstenite::Message;
-use wire::key::NodePublic;
 
 thread_local! {
     /// Whether this thread moves packets.

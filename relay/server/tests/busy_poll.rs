@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Relay, event};
-use relay_client::{Client, Event};
+use towpath_relay_client::{Client, Event};
 
 const PINGS: u64 = 100;
 /// From a pong to the next ping.

@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use wire::{
+use towpath_wire::{
     key::NodePrivate,
     map::{DerpMap, Node},
 };

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Relay, event};
-use relay_client::{Client, Event};
+use towpath_relay_client::{Client, Event};
 
 /// Sends a frame and waits for its effect, which makes the client the active one of its key.
 async fn ping(client: &mut Client, number: u8) {

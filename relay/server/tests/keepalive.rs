@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Relay, event};
-use relay_client::Event;
+use towpath_relay_client::Event;
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_told_that_the_relay_is_there() {

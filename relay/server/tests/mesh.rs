@@ -6,10 +6,10 @@ mod common;
 use std::collections::HashSet;
 
 use common::{MeshFiles, Relay, event, mesh_info};
-use relay_client::{Client, Event};
-use wire::derp::frame::GoneReason;
-use wire::derp::mesh::PresentFlags;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_relay_client::{Client, Event};
+use towpath_wire::derp::frame::GoneReason;
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 /// More than are announced at a time.
 const CLIENTS: usize = 1200;

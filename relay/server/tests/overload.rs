@@ -7,8 +7,8 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Relay, event, packet};
-use relay_client::{Event, Sender};
-use wire::key::NodePublic;
+use towpath_relay_client::{Event, Sender};
+use towpath_wire::key::NodePublic;
 
 const PACKET: usize = 1400;
 
@@ -214,7 +214,7 @@ async fn disco_overtakes_what_waits() {
     for n in 0..COUNT {
         sender.send(to, &numbered(n)).await.expect("a packet goes out");
     }
-    let mut disco = wire::disco::MAGIC.to_vec();
+    let mut disco = towpath_wire::disco::MAGIC.to_vec();
     disco.resize(100, 1);
     sender.send(to, &disco).await.expect("a packet goes out");
     relay.wait("all are in", |relay| relay.metric("derp_packets_received") == COUNT + 1);

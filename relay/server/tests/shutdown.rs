@@ -6,10 +6,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use relay_client::{Client, Dialer, Event, RecvError, TlsVersions, Trust};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::time::timeout;
-use wire::key::NodePrivate;
+use towpath_relay_client::{Client, Dialer, Event, RecvError, TlsVersions, Trust};
+use towpath_wire::key::NodePrivate;
 
 /// How long anything may take that takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);

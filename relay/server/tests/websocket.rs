@@ -8,10 +8,10 @@ use std::net::TcpStream;
 
 use common::websocket::{Client, PLAIN, send_packet};
 use common::{PATIENCE, Relay, packet};
+use towpath_wire::key::NodePrivate;
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
-use wire::key::NodePrivate;
 
 async fn expect_service(relay: &Relay) {
     let (_, mut sender) = relay.client(101).await;
@@ -176,7 +176,7 @@ async fn each_breach_is_closed_with_its_code_before_and_after_the_login() {
 async fn the_plain_listener_speaks_derp_without_messages_and_only_to_proxies() {
     let relay = Relay::start(PLAIN);
     let address = relay.addresses.http.expect("a plain listener");
-    let dialer = relay_client::Dialer::plain("localhost", address.port()).at(address);
+    let dialer = towpath_relay_client::Dialer::plain("localhost", address.port()).at(address);
     let key = NodePrivate::from_random([1; 32]);
     let mut plain = dialer.connect(&key).await.expect("a login");
     let (native_key, mut native) = relay.client(2).await;

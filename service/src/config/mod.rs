@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use service::config::{Key, Reader, Sources};
+//! use towpath_service::config::{Key, Reader, Sources};
 //!
 //! const KEEPALIVE: Key = Key::new("keepalive");
 //!
@@ -19,7 +19,7 @@
 //! let resolved = reader.finish()?;
 //! assert_eq!(keepalive, Duration::from_secs(90));
 //! assert_eq!(resolved.to_toml(), "keepalive = \"90s\"  # relay.toml:1\n");
-//! # Ok::<(), service::config::Problems>(())
+//! # Ok::<(), towpath_service::config::Problems>(())
 //! ```
 //!
 //! Looking a setting up never fails: a mistake is noted, the next lower layer's value is returned, and

@@ -3,7 +3,7 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use stun_proto::{AnswerKind, NotStun};
+use towpath_stun_proto::{AnswerKind, NotStun};
 
 /// Why a request that is one has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,4 +30,4 @@ mod settings;
 pub use counters::{Counters, Snapshot, Unanswered};
 pub use server::{BindError, Running, Server};
 pub use settings::{Clients, Policy, Settings};
-pub use stun_proto::{AnswerKind, NotStun};
+pub use towpath_stun_proto::{AnswerKind, NotStun};

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stun_proto::{ANSWER_MAX_LEN, Answer, AnswerKind, Change, Dialect, Origins, Request, Site};
-use udp::{BATCH_MAX, Batch, BatchSocket, LocalAddr, Sent};
+use towpath_stun_proto::{ANSWER_MAX_LEN, Answer, AnswerKind, Change, Dialect, Origins, Request, Site};
+use towpath_udp::{BATCH_MAX, Batch, BatchSocket, LocalAddr, Sent};
 
 use crate::counters::{Counters, Silence, Unanswered};
 use crate::limiter::Limiter;
@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_turn_is_bounded() {
-        let mut listener = Listener::new(Arc::new(BatchSocket::new(udp::bind(LOOPBACK).unwrap()).unwrap()));
+        let mut listener =
+            Listener::new(Arc::new(BatchSocket::new(towpath_udp::bind(LOOPBACK).unwrap()).unwrap()));
         let client = UdpSocket::bind(LOOPBACK).unwrap();
         let (now, counters) = (Instant::now(), Counters::default());
         let mut service = Service::new(&Policy::default(), now, false);
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn a_failed_read_earns_a_rest() {
         let closed = UdpSocket::bind("127.0.0.5:0").unwrap().local_addr().unwrap();
-        let socket = udp::bind(LOOPBACK).unwrap();
+        let socket = towpath_udp::bind(LOOPBACK).unwrap();
         socket.connect(closed).unwrap();
         socket.send(b"refused").unwrap();
         let mut listener = Listener::new(Arc::new(BatchSocket::new(socket).unwrap()));

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
-use stun_proto::Origins;
-use udp::{BATCH_MAX, BatchSocket};
+use towpath_stun_proto::Origins;
+use towpath_udp::{BATCH_MAX, BatchSocket};
 
 use crate::counters::Counters;
 use crate::listener::{Listener, Quartet, Service};
@@ -178,7 +178,7 @@ impl Server {
 }
 
 fn bind(address: SocketAddr) -> Result<Arc<BatchSocket>, BindError> {
-    udp::bind(address).and_then(open).map_err(|reason| BindError::Socket { address, reason })
+    towpath_udp::bind(address).and_then(open).map_err(|reason| BindError::Socket { address, reason })
 }
 
 fn open(socket: UdpSocket) -> io::Result<Arc<BatchSocket>> {

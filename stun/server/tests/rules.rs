@@ -7,8 +7,8 @@ mod common;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 
-use stun_proto::Response;
 use towpath_stun::{AnswerKind, BindError, Clients, Policy, Server, Settings, Snapshot, Unanswered};
+use towpath_stun_proto::Response;
 
 use common::*;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
-use wire::derp::frame::{ClientFrame, ServerFrame};
+use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 
 use super::FLOODER;
 use crate::clock;

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
-use udp::{Batch, BatchSocket, LocalAddr};
+use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
+use towpath_udp::{Batch, BatchSocket, LocalAddr};
 
 use crate::clock::{self, SECOND};
 use crate::connect::Seed;
@@ -79,7 +79,8 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked>
     let mut askers = Vec::with_capacity(job.sockets.len());
     for number in job.sockets.clone() {
         let address = SocketAddr::new(spread(local, number), 0);
-        let socket = BatchSocket::new(udp::bind(address).with_context(|| format!("binding {address}"))?)?;
+        let socket =
+            BatchSocket::new(towpath_udp::bind(address).with_context(|| format!("binding {address}"))?)?;
         askers.push(Asker { socket, waiting: vec![None; job.window as usize], number: 0 });
     }
     desk.say(&Message::Ready)?;
@@ -88,7 +89,7 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked>
     let questions = Questions {
         server: target.address,
         prefix: [a, b, c, d],
-        batch: Batch::with_capacity(udp::BATCH_MAX),
+        batch: Batch::with_capacity(towpath_udp::BATCH_MAX),
     };
     clock::sleep_until(timeline.begin);
     ask(askers, questions, timeline, desk)
@@ -102,7 +103,7 @@ fn ask(
 ) -> Result<Asked> {
     let mut did = Asked::default();
     let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let mut incoming = Batch::with_capacity(udp::BATCH_MAX);
+    let mut incoming = Batch::with_capacity(towpath_udp::BATCH_MAX);
     let (mut sweep_at, mut all_answers) = (0, 0);
     loop {
         let now = clock::now();
@@ -273,10 +274,10 @@ fn spread(local: IpAddr, index: u32) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stun_proto::{RESPONSE_MAX_LEN, write_response};
+    use towpath_stun_proto::{RESPONSE_MAX_LEN, write_response};
 
     fn asker(window: usize) -> Asker {
-        let socket = BatchSocket::new(udp::bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+        let socket = BatchSocket::new(towpath_udp::bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
         Asker { socket, waiting: vec![None; window], number: 0 }
     }
 

@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SerialNumber};
-use relay_client::{Dialer, TlsVersions, Trust, leaf_hash};
-use relay_proto::login::{Login, greet};
-use relay_proto::session::{Action, Session};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,10 +11,13 @@ use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use wire::derp::frame::ServerFrame;
-use wire::derp::info::ServerInfo;
-use wire::key::{NodePrivate, NodePublic};
-use wire::pool::BufferPool;
+use towpath_relay_client::{Dialer, TlsVersions, Trust, leaf_hash};
+use towpath_relay_proto::login::{Login, greet};
+use towpath_relay_proto::session::{Action, Session};
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::derp::info::ServerInfo;
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pool::BufferPool;
 
 pub(crate) const NAME: &str = "relay.test";
 pub(crate) const RATE: ServerInfo = ServerInfo { rate: 1_000_000, burst: 70_000 };
@@ -89,7 +89,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-pub(crate) type TlsStream = tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
 
 /// Has `serve` serve the one connection that comes over TLS. A failed handshake ends it.
 pub(crate) async fn tls_relay<F>(

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::Header;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::Header;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use super::{DropReason, DropSink, Hop};
 use crate::session::PacketKind;

@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use derpmap::{Diff, Loaded, MAX_BYTES, Report, Severity};
-use relay::{
+use towpath_derpmap::{Diff, Loaded, MAX_BYTES, Report, Severity};
+use towpath_relay::{
     config::{Config, KeySource, self_signed_files},
     derpmap::Advertised,
     identity,
 };
-use wire::map::DerpMap;
+use towpath_wire::map::DerpMap;
 
 use super::{Failure, Settings, print, say, warn};
 
@@ -80,7 +80,7 @@ impl Format {
     }
 }
 
-impl From<Format> for derpmap::Format {
+impl From<Format> for towpath_derpmap::Format {
     fn from(format: Format) -> Self {
         match format {
             Format::Json => Self::Json,

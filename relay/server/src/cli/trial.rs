@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use relay::{config::Config, derpmap::Advertised};
-use wire::key::NodePublic;
+use towpath_relay::{config::Config, derpmap::Advertised};
+use towpath_wire::key::NodePublic;
 
 /// A relay on trial, as it runs.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ fn bracketed(hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use service::config::Sources;
-    use wire::map::Node;
+    use towpath_service::config::Sources;
+    use towpath_wire::map::Node;
 
     use super::*;
 

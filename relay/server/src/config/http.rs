@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hyper::header::HeaderValue;
 use hyper::http::Uri;
 use ipnet::IpNet;
-use service::config::{Key, Reader, Value};
+use towpath_service::config::{Key, Reader, Value};
 
 use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
 

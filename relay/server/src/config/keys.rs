@@ -1,6 +1,6 @@
 //! Every setting of the relay.
 
-use service::config::Key;
+use towpath_service::config::Key;
 
 /// The name in the certificate and in DERP maps.
 pub const HOSTNAME: Key = Key::new("hostname").with_flag("--hostname");

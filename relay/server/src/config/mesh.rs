@@ -6,8 +6,8 @@ use std::{
     path::PathBuf,
 };
 
-use service::config::{Element, IpNet, Reader, Value, quote};
-use wire::key::NodePublic;
+use towpath_service::config::{Element, IpNet, Reader, Value, quote};
+use towpath_wire::key::NodePublic;
 
 use super::{HTTPS_PORT, is_hostname, keys, path};
 

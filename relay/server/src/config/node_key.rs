@@ -2,8 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
-use service::config::{Reader, Value};
-use wire::key::NodePrivate;
+use towpath_service::config::{Reader, Value};
+use towpath_wire::key::NodePrivate;
 
 use super::{keys, path};
 

@@ -5,8 +5,8 @@ use std::{
     num::NonZeroU32,
 };
 
-use service::config::{Choice, Problems, Reader, Resolved, Sources};
-use stun::{Clients, Policy, Settings};
+use towpath_service::config::{Choice, Problems, Reader, Resolved, Sources};
+use towpath_stun::{Clients, Policy, Settings};
 
 use super::{CONFIG_VARIABLE, DEV_ALLOWED, Log, admin, is_loopback, keys};
 

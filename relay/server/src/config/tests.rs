@@ -26,7 +26,7 @@ fn a_hostname_is_enough() {
         matches!(&config.node_key, KeySource::File(path) if path == Path::new("/var/lib/towpath/relay.key"))
     );
     assert_eq!(config.stun.listen.len(), 2);
-    assert_eq!((config.stun.alternates, config.stun.policy), (vec![], ::stun::Policy::default()));
+    assert_eq!((config.stun.alternates, config.stun.policy), (vec![], towpath_stun::Policy::default()));
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.outbox.bytes, 512 * 1024);
     assert!(!config.dev);
@@ -115,8 +115,8 @@ level = "debug"
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
     assert_eq!(config.stun.listen, ["192.0.2.1:3478", "[2001:db8::1]:3478"].map(|a| a.parse().unwrap()));
     assert_eq!(config.stun.alternates, ["192.0.2.2:3479", "[2001:db8::2]:3479"].map(|a| a.parse().unwrap()));
-    let policy = ::stun::Policy {
-        clients: ::stun::Clients::Tailscale,
+    let policy = towpath_stun::Policy {
+        clients: towpath_stun::Clients::Tailscale,
         rate: None,
         discovery_rate: 7.try_into().unwrap(),
     };

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use relay_proto::login::LoginError;
-use tls::HandshakeError;
-use wire::derp::info::ClientInfoError;
+use towpath_relay_proto::login::LoginError;
+use towpath_tls::HandshakeError;
+use towpath_wire::derp::info::ClientInfoError;
 
 use crate::forward::websocket::Stop;
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use relay_proto::egress::Pushed;
-use relay_proto::outbox::Limits;
-use relay_proto::rights::Rights;
-use relay_proto::session::{Action, Close, Session};
 use rustls::client::UnbufferedClientConnection;
-use tls::Reader;
-use wire::derp::frame::ServerFrame;
-use wire::time::Instant;
+use towpath_relay_proto::egress::Pushed;
+use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::rights::Rights;
+use towpath_relay_proto::session::{Action, Close, Session};
+use towpath_tls::Reader;
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::time::Instant;
 
 use super::desk::Desk;
 use super::inlet::{Inlet, open_records};

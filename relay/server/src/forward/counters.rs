@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use relay_proto::outbox::{DropReason, DropSink, Hop};
-use relay_proto::session::{Close, PacketKind};
+use towpath_relay_proto::outbox::{DropReason, DropSink, Hop};
+use towpath_relay_proto::session::{Close, PacketKind};
 
 const KINDS: usize = 2;
 

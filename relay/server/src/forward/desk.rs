@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use relay_proto::egress::Pushed;
-use relay_proto::news::Change;
-use relay_proto::outbox::{DropReason, DropSink, Hop, Limits, Outbox};
-use relay_proto::session::{Close, PacketKind};
-use wire::derp::frame::{GoneReason, ServerFrame};
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_relay_proto::egress::Pushed;
+use towpath_relay_proto::news::Change;
+use towpath_relay_proto::outbox::{DropReason, DropSink, Hop, Limits, Outbox};
+use towpath_relay_proto::session::{Close, PacketKind};
+use towpath_wire::derp::frame::{GoneReason, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use super::counters::Tally;
 use super::peer::Peer;

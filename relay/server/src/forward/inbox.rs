@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Mutex;
 
 use mio::{Poll, Token, Waker};
-use relay_proto::session::Close;
+use towpath_relay_proto::session::Close;
 
 use super::connection::Arrival;
 use super::link::LinkArrival;

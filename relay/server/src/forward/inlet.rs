@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
-use tls::Reader;
+use towpath_relay_proto::session::Close;
+use towpath_tls::Reader;
 
 use super::connection::Client;
 use super::desk::Desk;
@@ -44,7 +44,7 @@ impl Inlet {
 
 /// Opens the whole records in `ciphertext` and hands their plaintext on. Returns how much is used up.
 #[inline]
-pub(super) fn open_records<C: tls::Connection>(
+pub(super) fn open_records<C: towpath_tls::Connection>(
     reader: &mut Reader<C>,
     ciphertext: &mut [u8],
     mut handle: impl FnMut(&[u8]) -> Result<(), Close>,

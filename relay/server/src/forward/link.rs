@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use relay_proto::client::ClientSession;
-use relay_proto::session::Close;
 use rustls::client::UnbufferedClientConnection;
-use tls::Reader;
 use tokio::sync::mpsc::UnboundedSender;
-use wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
-use wire::key::NodePublic;
-use wire::time::Instant;
+use towpath_relay_proto::client::ClientSession;
+use towpath_relay_proto::session::Close;
+use towpath_tls::Reader;
+use towpath_wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
 
 use super::desk::Desk;
 use super::peer::Peer;

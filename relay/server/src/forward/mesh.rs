@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use relay_proto::outbox::{DropReason, Hop};
-use relay_proto::session::{Close, Relayed};
+use towpath_relay_proto::outbox::{DropReason, Hop};
+use towpath_relay_proto::session::{Close, Relayed};
+use towpath_wire::key::NodePublic;
 use tracing::info;
-use wire::key::NodePublic;
 
 use super::desk::Desk;
 use super::peer::Peer;

@@ -41,15 +41,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use relay_proto::outbox::Limits;
-use wire::time::Instant;
+use towpath_relay_proto::outbox::Limits;
+use towpath_wire::time::Instant;
 
 use counters::Counters;
 use inbox::{Inbox, Message};
 use link::LinkArrival;
 use peer::Peer;
 use registry::Registry;
-use wire::key::NodePublic;
+use towpath_wire::key::NodePublic;
 use worker::Worker;
 
 use crate::config::Waiting;

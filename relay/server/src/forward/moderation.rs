@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use wire::time::Instant;
+use towpath_wire::time::Instant;
 
 /// Wake-ups in a row, each soon after the last, that make a worker busy.
 const START: u32 = 4;

@@ -6,19 +6,19 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use relay_proto::egress::{Egress, Sent, Transmit};
-use relay_proto::news::Change;
-use relay_proto::outbox::Batch;
-use relay_proto::presence::Connection;
-use relay_proto::session::Close;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use tls::{SealBuffer, Writer};
-use websocket::Messages;
-use wire::derp::mesh::PresentFlags;
-use wire::key::NodePublic;
-use wire::pool::BufferPool;
-use wire::time::Instant;
+use towpath_relay_proto::egress::{Egress, Sent, Transmit};
+use towpath_relay_proto::news::Change;
+use towpath_relay_proto::outbox::Batch;
+use towpath_relay_proto::presence::Connection;
+use towpath_relay_proto::session::Close;
+use towpath_tls::{SealBuffer, Writer};
+use towpath_websocket::Messages;
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 
 use super::websocket::MessageSink;
 

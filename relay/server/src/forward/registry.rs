@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use relay_proto::news::Change;
-use relay_proto::presence::{Departure, Presence};
-use relay_proto::whereabouts::{self, Way, Whereabouts};
+use towpath_relay_proto::news::Change;
+use towpath_relay_proto::presence::{Departure, Presence};
+use towpath_relay_proto::whereabouts::{self, Way, Whereabouts};
+use towpath_wire::key::NodePublic;
 use tracing::debug;
-use wire::key::NodePublic;
 
 use super::audience::Audience;
 use super::peer::Peer;

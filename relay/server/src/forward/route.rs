@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use relay_proto::whereabouts;
-use wire::key::NodePublic;
+use towpath_relay_proto::whereabouts;
+use towpath_wire::key::NodePublic;
 
 use super::peer::Peer;
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_proto::outbox::{DropReason, DropSink, Hop, Limits};
-use relay_proto::session::PacketKind;
-use wire::derp::frame::{GoneReason, ServerFrame};
-use wire::key::NodePublic;
-use wire::time::Instant;
+use towpath_relay_proto::outbox::{DropReason, DropSink, Hop, Limits};
+use towpath_relay_proto::session::PacketKind;
+use towpath_wire::derp::frame::{GoneReason, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
 
 use super::connection::READ_SIZE;
 use super::desk::Desk;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use wire::key::NodePublic;
+use towpath_wire::key::NodePublic;
 
 /// Notes in one generation. An announcement is behind its packet by a fraction of a second, in which so many keys do not
 /// come.

@@ -10,8 +10,8 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
-use relay_proto::news::Change;
-use wire::key::NodePublic;
+use towpath_relay_proto::news::Change;
+use towpath_wire::key::NodePublic;
 
 use super::peer::Peer;
 use super::registry::{Notice, Tell};

@@ -7,10 +7,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use relay_proto::session::Close;
 use rustls::server::UnbufferedServerConnection;
-use tls::{Reader, SealBuffer, TlsError, Writer};
-use websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violation};
+use towpath_relay_proto::session::Close;
+use towpath_tls::{Reader, SealBuffer, TlsError, Writer};
+use towpath_websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violation};
 
 use super::connection::Client;
 use super::desk::Desk;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use wire::time::Instant;
+use towpath_wire::time::Instant;
 
 /// The width of a slot. The shortest thing that is timed here is a write timeout of 100 ms.
 const TICK_NANOS: u64 = 50_000_000;

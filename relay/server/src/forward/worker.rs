@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use relay_proto::egress::{Flushed, Hand};
-use relay_proto::session::Close;
 use slab::Slab;
 use socket2::SockRef;
-use tls::MAX_RECORD;
+use towpath_relay_proto::egress::{Flushed, Hand};
+use towpath_relay_proto::session::Close;
+use towpath_tls::MAX_RECORD;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
 use tracing::debug;
-use wire::pool::BufferPool;
-use wire::time::Instant;
 
 use super::connection::{Arrival, Connection, READ_SIZE};
 use super::counters::{Counters, Tally};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::Opts;
 use prometheus::core::{Collector, Desc, Describer};
 use prometheus::proto::{MetricFamily, MetricType};
-use stun::{AnswerKind, Counters, NotStun, Snapshot, Unanswered};
+use towpath_stun::{AnswerKind, Counters, NotStun, Snapshot, Unanswered};
 
 use super::{Page, Sample};
 

@@ -6,11 +6,11 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wire::derp::HEADER_LEN;
-use wire::derp::info::ClientInfo;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
-pub(crate) type Stream = tls::Stream<TcpStream, UnbufferedClientConnection>;
+pub(crate) type Stream = towpath_tls::Stream<TcpStream, UnbufferedClientConnection>;
 
 /// The request of a client that waits for the response.
 pub(crate) const UPGRADE: &[u8] = b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n";

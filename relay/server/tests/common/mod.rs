@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use relay::config::Config;
-use relay::{Addresses, Identity, Server};
-use relay_client::{Client, Dialer, Event, TlsVersions, Trust, leaf_hash};
-use service::config::Sources;
 use tokio::sync::oneshot;
-use wire::derp::info::ClientInfo;
-use wire::derp::mesh::MeshKey;
-use wire::key::{NodePrivate, NodePublic};
+use towpath_relay::config::Config;
+use towpath_relay::{Addresses, Identity, Server};
+use towpath_relay_client::{Client, Dialer, Event, TlsVersions, Trust, leaf_hash};
+use towpath_service::config::Sources;
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::derp::mesh::MeshKey;
+use towpath_wire::key::{NodePrivate, NodePublic};
 
 /// How long anything may take that takes milliseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

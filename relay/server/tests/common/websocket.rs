@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::{ClientFrame, Header};
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::key::{NodePrivate, NodePublic};
 use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Error, Message};
-use wire::derp::HEADER_LEN;
-use wire::derp::frame::{ClientFrame, Header};
-use wire::derp::info::ClientInfo;
-use wire::key::{NodePrivate, NodePublic};
 
 use super::{PATIENCE, Relay};
 

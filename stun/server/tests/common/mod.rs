@@ -6,8 +6,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 use towpath_stun::{AnswerKind, BindError, Counters, Policy, Running, Server, Settings, Snapshot};
+use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 

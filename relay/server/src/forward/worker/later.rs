@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_proto::session::Close;
+use towpath_relay_proto::session::Close;
 
 use super::{Desk, Worker};
 use crate::forward::mesh::Roll;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Poll;
-use relay_proto::outbox::Limits;
-use relay_proto::rights::Rights;
-use service::config::Sources;
 use socket2::SockRef;
-use wire::derp::frame::ClientFrame;
-use wire::derp::mesh::PresentFlags;
-use wire::key::NodePublic;
-use wire::time::Instant;
+use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::rights::Rights;
+use towpath_service::config::Sources;
+use towpath_wire::derp::frame::ClientFrame;
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
 
 use super::*;
 use crate::config::{Config, Waiting};
