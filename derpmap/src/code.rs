@@ -3,42 +3,12 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use towpath_wire::labels;
 
-/// Declares an enum with the names that are printed, so that none can be forgotten in either place.
-macro_rules! names {
-    ($(#[$about:meta])* $kind:ident { $($(#[$doc:meta])* $code:ident = $name:literal,)+ }) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $kind { $($(#[$doc])* $code,)+ }
-
-        impl $kind {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$code,)+];
-
-            /// The name that is printed.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$code => $name,)+ }
-            }
-        }
-
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-
-        impl Serialize for $kind {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-    };
-}
-
-names! {
+labels! {
     /// Which rule a finding is of.
-    Code {
+    #[derive(PartialOrd, Ord)]
+    pub enum Code {
         /// Comments or trailing commas where only JSON proper is read.
         NotStrictJson = "not-strict-json",
         /// A value of another type than its reader asks for.
@@ -128,9 +98,10 @@ names! {
     }
 }
 
-names! {
+labels! {
     /// What kind of difference there is between two maps.
-    Difference {
+    #[derive(PartialOrd, Ord)]
+    pub enum Difference {
         /// The first map leaves Tailscale's regions, the second one does not have them.
         DefaultRegionsOmitted = "default-regions-omitted",
         /// The first map does without Tailscale's regions, the second one has them.
@@ -171,6 +142,25 @@ names! {
         HomeParams = "home-params",
     }
 }
+
+/// Prints and serialises an enum of labels as its label.
+macro_rules! print_as_label {
+    ($($name:ident),+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.label())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.label())
+            }
+        }
+    )+};
+}
+
+print_as_label!(Code, Difference);
 
 impl Code {
     /// Whether the reader refuses the whole file for it, whoever the reader is.

@@ -128,7 +128,7 @@ fn explained() -> Vec<(String, String)> {
 fn every_name_is_explained() {
     let names: Vec<_> = explained().into_iter().map(|(name, _)| name).collect();
     let expected =
-        Code::ALL.iter().map(|code| code.name()).chain(Difference::ALL.iter().map(|code| code.name()));
+        Code::ALL.iter().map(|code| code.label()).chain(Difference::ALL.iter().map(|code| code.label()));
     assert_eq!(names, Vec::from_iter(expected));
 }
 
@@ -140,7 +140,7 @@ fn levels_are_those_of_the_documentation() {
             Severity::Error => "**error**",
             Severity::Warning => "*warning*",
         };
-        levels.entry(finding.code.name()).or_default().insert(level);
+        levels.entry(finding.code.label()).or_default().insert(level);
     }
     for change in maps("maps/changes")
         .iter()
@@ -151,7 +151,7 @@ fn levels_are_those_of_the_documentation() {
             Impact::Reconnect => "reconnect",
             Impact::Disconnect => "disconnect",
         };
-        levels.entry(change.code.name()).or_default().insert(impact);
+        levels.entry(change.code.label()).or_default().insert(impact);
     }
     for (name, column) in explained() {
         let said: BTreeSet<_> = ["**error**", "*warning*", "none", "reconnect", "disconnect"]

@@ -7,6 +7,7 @@ pub mod derp;
 pub mod disco;
 mod hex;
 pub mod key;
+mod labels;
 pub mod map;
 pub mod pool;
 pub mod sealed;

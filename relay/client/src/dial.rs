@@ -16,6 +16,7 @@ use towpath_tls::{HandshakeError, Parts, RecordLayer};
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::labels;
 
 use crate::certificate::relay_key;
 use crate::client::{Client, Welcome};
@@ -28,35 +29,19 @@ use crate::trust::{SetupError, TlsVersions, Trust, client_config};
 /// How long all steps together may take, as in the Go client.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A step of dialling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// Looking the host up.
-    Resolve,
-    /// Connecting to one of its addresses.
-    Tcp,
-    /// The TLS handshake.
-    Tls,
-    /// The HTTP upgrade.
-    Upgrade,
-    /// The DERP login.
-    Login,
-}
-
-impl Step {
-    /// Each of them, in order.
-    pub const ALL: [Self; 5] = [Self::Resolve, Self::Tcp, Self::Tls, Self::Upgrade, Self::Login];
-
-    /// A word for reports.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Resolve => "resolve",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Upgrade => "upgrade",
-            Self::Login => "login",
-        }
+labels! {
+    /// A step of dialling.
+    pub enum Step {
+        /// Looking the host up.
+        Resolve = "resolve",
+        /// Connecting to one of its addresses.
+        Tcp = "tcp",
+        /// The TLS handshake.
+        Tls = "tls",
+        /// The HTTP upgrade.
+        Upgrade = "upgrade",
+        /// The DERP login.
+        Login = "login",
     }
 }
 

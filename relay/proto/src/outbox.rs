@@ -13,6 +13,7 @@ use std::time::Duration;
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::{ClientFrame, FrameType, Header, ServerFrame};
 use towpath_wire::key::NodePublic;
+use towpath_wire::labels;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
@@ -42,45 +43,21 @@ pub struct Limits {
 /// its pongs has no use for more of them.
 pub const MAX_CONTROL: usize = 16 * 1024;
 
-/// Why a packet was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// No connection has the destination's key.
-    UnknownDestination,
-    /// Another relay of the region takes the destination to be here, and it is not.
-    UnknownOnForward,
-    /// The destination left while the packet was on its way.
-    Gone,
-    /// The outbox was full and this was its oldest packet.
-    QueueFull,
-    /// The packet waited longer than the outbox allows.
-    QueueAge,
-    /// The write that carried the packet failed.
-    WriteError,
-}
-
-impl DropReason {
-    /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 6] = [
-        Self::UnknownDestination,
-        Self::UnknownOnForward,
-        Self::Gone,
-        Self::QueueFull,
-        Self::QueueAge,
-        Self::WriteError,
-    ];
-
-    /// The metric label; where upstream has the reason, upstream's.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::UnknownDestination => "unknown_dest",
-            Self::UnknownOnForward => "unknown_dest_on_fwd",
-            Self::Gone => "gone_disconnected",
-            Self::QueueFull => "queue_head",
-            Self::QueueAge => "queue_age",
-            Self::WriteError => "write_error",
-        }
+labels! {
+    /// Why a packet was dropped. The label is upstream's where upstream has the reason.
+    pub enum DropReason {
+        /// No connection has the destination's key.
+        UnknownDestination = "unknown_dest",
+        /// Another relay of the region takes the destination to be here, and it is not.
+        UnknownOnForward = "unknown_dest_on_fwd",
+        /// The destination left while the packet was on its way.
+        Gone = "gone_disconnected",
+        /// The outbox was full and this was its oldest packet.
+        QueueFull = "queue_head",
+        /// The packet waited longer than the outbox allows.
+        QueueAge = "queue_age",
+        /// The write that carried the packet failed.
+        WriteError = "write_error",
     }
 }
 

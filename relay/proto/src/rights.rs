@@ -4,6 +4,7 @@
 //! relays' own may be two at a time, so that it can be replaced on one relay after the other.
 
 use towpath_wire::derp::mesh::MeshKey;
+use towpath_wire::labels;
 
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,34 +43,21 @@ pub struct Secrets {
     pub prober: Option<MeshKey>,
 }
 
-/// What became of a claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Claim {
-    /// The key is the mesh's, or its second one.
-    Mesh,
-    /// The key is the probers'.
-    Prober,
-    /// The key is the mesh's, and the client has no business having it: its address is not a relay's.
-    WrongSource,
-    /// The key is none of ours. Upstream takes such a client for an ordinary one, and so does this.
-    WrongKey,
+labels! {
+    /// What became of a claim.
+    pub enum Claim {
+        /// The key is the mesh's, or its second one.
+        Mesh = "mesh",
+        /// The key is the probers'.
+        Prober = "prober",
+        /// The key is the mesh's, and the client has no business having it: its address is not a relay's.
+        WrongSource = "wrong_source",
+        /// The key is none of ours. Upstream takes such a client for an ordinary one, and so does this.
+        WrongKey = "wrong_key",
+    }
 }
 
 impl Claim {
-    /// Every outcome, for metrics that exist from the start.
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Prober, Self::WrongSource, Self::WrongKey];
-
-    /// The metric label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Mesh => "mesh",
-            Self::Prober => "prober",
-            Self::WrongSource => "wrong_source",
-            Self::WrongKey => "wrong_key",
-        }
-    }
-
     /// What the claim gives.
     #[must_use]
     pub const fn rights(self) -> Rights {

@@ -7,6 +7,7 @@ use towpath_wire::derp::buffer::{BadLength, Deframer};
 use towpath_wire::derp::frame::{ClientFrame, Malformed, PingData};
 use towpath_wire::disco::looks_like_disco;
 use towpath_wire::key::NodePublic;
+use towpath_wire::labels;
 use towpath_wire::pool::BufferPool;
 
 use crate::rights::Rights;
@@ -67,65 +68,31 @@ impl<'a> Relayed<'a> {
     }
 }
 
-/// Why the relay closes a connection that has logged in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Close {
-    /// The client closed, or the network did.
-    PeerClosed,
-    /// A frame breaks the layout of its type.
-    BadFrame,
-    /// A frame needs mesh rights, which the client does not have.
-    NotPermitted,
-    /// The client broke TLS.
-    Tls,
-    /// The client broke WebSocket.
-    WebSocket,
-    /// The socket reports an error.
-    Socket,
-    /// Nothing could be written for the write timeout.
-    WriteTimeout,
-    /// Another relay of the region asked for it.
-    ClosePeer,
-    /// A watcher read so slowly that it would have missed something; it comes back and is told everything anew.
-    WatchOverflow,
-    /// The other relay of a link has not been heard for too long.
-    Silent,
-    /// The relay shuts down.
-    Shutdown,
-}
-
-impl Close {
-    /// Every reason, for metrics that exist from the start.
-    pub const ALL: [Self; 11] = [
-        Self::PeerClosed,
-        Self::BadFrame,
-        Self::NotPermitted,
-        Self::Tls,
-        Self::WebSocket,
-        Self::Socket,
-        Self::WriteTimeout,
-        Self::ClosePeer,
-        Self::WatchOverflow,
-        Self::Silent,
-        Self::Shutdown,
-    ];
-
-    /// The metric label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::PeerClosed => "peer_closed",
-            Self::BadFrame => "bad_frame",
-            Self::NotPermitted => "not_permitted",
-            Self::Tls => "tls",
-            Self::WebSocket => "websocket",
-            Self::Socket => "socket",
-            Self::WriteTimeout => "write_timeout",
-            Self::ClosePeer => "close_peer",
-            Self::WatchOverflow => "watch_overflow",
-            Self::Silent => "silent",
-            Self::Shutdown => "shutdown",
-        }
+labels! {
+    /// Why the relay closes a connection that has logged in.
+    pub enum Close {
+        /// The client closed, or the network did.
+        PeerClosed = "peer_closed",
+        /// A frame breaks the layout of its type.
+        BadFrame = "bad_frame",
+        /// A frame needs mesh rights, which the client does not have.
+        NotPermitted = "not_permitted",
+        /// The client broke TLS.
+        Tls = "tls",
+        /// The client broke WebSocket.
+        WebSocket = "websocket",
+        /// The socket reports an error.
+        Socket = "socket",
+        /// Nothing could be written for the write timeout.
+        WriteTimeout = "write_timeout",
+        /// Another relay of the region asked for it.
+        ClosePeer = "close_peer",
+        /// A watcher read so slowly that it would have missed something; it comes back and is told everything anew.
+        WatchOverflow = "watch_overflow",
+        /// The other relay of a link has not been heard for too long.
+        Silent = "silent",
+        /// The relay shuts down.
+        Shutdown = "shutdown",
     }
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
+use towpath_wire::labels;
+
 use crate::attribute::{
     ERROR_CODE, MAPPED_ADDRESS, OTHER_ADDRESS, RESPONSE_ORIGIN, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
 };
@@ -47,37 +49,23 @@ impl Answer {
     }
 }
 
-/// What an answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AnswerKind {
-    /// The client's address, to a client of Tailscale.
-    Tailscale,
-    /// The client's address, by RFC 8489.
-    Standard,
-    /// The client's address, by RFC 3489.
-    Classic,
-    /// The client's address and the server's (RFC 5780).
-    Discovery,
-    /// That the request asks for what the server does not know.
-    Refusal,
+labels! {
+    /// What an answer says.
+    pub enum AnswerKind {
+        /// The client's address, to a client of Tailscale.
+        Tailscale = "tailscale",
+        /// The client's address, by RFC 8489.
+        Standard = "standard",
+        /// The client's address, by RFC 3489.
+        Classic = "classic",
+        /// The client's address and the server's (RFC 5780).
+        Discovery = "discovery",
+        /// That the request asks for what the server does not know.
+        Refusal = "refusal",
+    }
 }
 
 impl AnswerKind {
-    /// Every kind; `ALL[kind as usize] == kind`.
-    pub const ALL: [Self; 5] =
-        [Self::Tailscale, Self::Standard, Self::Classic, Self::Discovery, Self::Refusal];
-
-    /// The kind as the value of a metric's label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tailscale => "tailscale",
-            Self::Standard => "standard",
-            Self::Classic => "classic",
-            Self::Discovery => "discovery",
-            Self::Refusal => "refusal",
-        }
-    }
-
     /// How much longer than its question an answer may be on the wire, in tenths.
     ///
     /// A bare request is 48 bytes with IPv4 and UDP headers and 68 with IPv6. One address makes its answer 1.25 and 1.35
@@ -222,8 +210,8 @@ mod tests {
     #[test]
     fn kinds_have_distinct_labels_and_indices() {
         for (index, kind) in AnswerKind::ALL.into_iter().enumerate() {
-            assert_eq!(kind as usize, index);
-            assert_eq!(AnswerKind::ALL.iter().filter(|other| other.as_str() == kind.as_str()).count(), 1);
+            assert_eq!(kind.index(), index);
+            assert_eq!(AnswerKind::ALL.iter().filter(|other| other.label() == kind.label()).count(), 1);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU16;
 
+use towpath_wire::labels;
+
 use crate::attribute::{
     Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
     Malformed, RESPONSE_PORT, SOFTWARE, is_comprehension_required, is_standard,
@@ -196,54 +198,30 @@ pub fn write_request(out: &mut [u8; REQUEST_LEN], transaction: TransactionId) {
     message.finish(true);
 }
 
-/// Why a datagram is not a Binding request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum NotStun {
-    /// Shorter than a STUN header.
-    #[error("shorter than a STUN header")]
-    TooShort,
-    /// Longer than [`REQUEST_MAX_LEN`].
-    #[error("longer than any Binding request")]
-    TooLong,
-    /// The two leading zero bits are missing, or the magic cookie, and it is no request of RFC 3489 either.
-    #[error("no STUN header")]
-    BadHeader,
-    /// STUN, but of another method or class.
-    #[error("not a Binding request")]
-    NotBindingRequest,
-    /// The attributes do not end where the datagram ends or the length field says, or one has an impossible length.
-    #[error("malformed attributes")]
-    MalformedAttributes,
-    /// FINGERPRINT is not the last attribute.
-    #[error("FINGERPRINT is not the last attribute")]
-    MisplacedFingerprint,
-    /// FINGERPRINT does not match the bytes in front of it.
-    #[error("wrong FINGERPRINT")]
-    WrongFingerprint,
-}
-
-impl NotStun {
-    /// Every reason; `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 7] = [
-        Self::TooShort,
-        Self::TooLong,
-        Self::BadHeader,
-        Self::NotBindingRequest,
-        Self::MalformedAttributes,
-        Self::MisplacedFingerprint,
-        Self::WrongFingerprint,
-    ];
-
-    /// The reason as the value of a metric's label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TooShort => "too_short",
-            Self::TooLong => "too_long",
-            Self::BadHeader => "bad_header",
-            Self::NotBindingRequest => "not_binding_request",
-            Self::MalformedAttributes => "malformed_attributes",
-            Self::MisplacedFingerprint => "misplaced_fingerprint",
-            Self::WrongFingerprint => "wrong_fingerprint",
-        }
+labels! {
+    /// Why a datagram is not a Binding request.
+    #[derive(thiserror::Error)]
+    pub enum NotStun {
+        /// Shorter than a STUN header.
+        #[error("shorter than a STUN header")]
+        TooShort = "too_short",
+        /// Longer than [`REQUEST_MAX_LEN`].
+        #[error("longer than any Binding request")]
+        TooLong = "too_long",
+        /// The two leading zero bits are missing, or the magic cookie, and it is no request of RFC 3489 either.
+        #[error("no STUN header")]
+        BadHeader = "bad_header",
+        /// STUN, but of another method or class.
+        #[error("not a Binding request")]
+        NotBindingRequest = "not_binding_request",
+        /// The attributes do not end where the datagram ends or the length field says, or one has an impossible length.
+        #[error("malformed attributes")]
+        MalformedAttributes = "malformed_attributes",
+        /// FINGERPRINT is not the last attribute.
+        #[error("FINGERPRINT is not the last attribute")]
+        MisplacedFingerprint = "misplaced_fingerprint",
+        /// FINGERPRINT does not match the bytes in front of it.
+        #[error("wrong FINGERPRINT")]
+        WrongFingerprint = "wrong_fingerprint",
     }
 }

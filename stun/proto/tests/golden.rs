@@ -232,7 +232,7 @@ fn damaged_responses_do_not_panic_and_have_reasons() {
 #[test]
 fn reasons_have_distinct_labels_and_indices() {
     for (index, reason) in NotStun::ALL.into_iter().enumerate() {
-        assert_eq!(reason as usize, index);
-        assert_eq!(NotStun::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), 1);
+        assert_eq!(reason.index(), index);
+        assert_eq!(NotStun::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
     }
 }

@@ -4,33 +4,19 @@ use std::array;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use towpath_stun_proto::{AnswerKind, NotStun};
+use towpath_wire::labels;
 
-/// Why a request that is one has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Unanswered {
-    /// The client is none of those that the server is for.
-    ForeignClient,
-    /// The source has had as many answers as it may.
-    RateLimit,
-    /// The source has had as many discovery answers as it may.
-    DiscoveryRateLimit,
-    /// The answer would have been too much longer than the request.
-    Amplification,
-}
-
-impl Unanswered {
-    /// Every reason; `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 4] =
-        [Self::ForeignClient, Self::RateLimit, Self::DiscoveryRateLimit, Self::Amplification];
-
-    /// The reason as the value of a metric's label.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ForeignClient => "foreign_client",
-            Self::RateLimit => "rate_limit",
-            Self::DiscoveryRateLimit => "discovery_rate_limit",
-            Self::Amplification => "amplification",
-        }
+labels! {
+    /// Why a request that is one has no answer.
+    pub enum Unanswered {
+        /// The client is none of those that the server is for.
+        ForeignClient = "foreign_client",
+        /// The source has had as many answers as it may.
+        RateLimit = "rate_limit",
+        /// The source has had as many discovery answers as it may.
+        DiscoveryRateLimit = "discovery_rate_limit",
+        /// The answer would have been too much longer than the request.
+        Amplification = "amplification",
     }
 }
 
@@ -75,13 +61,13 @@ impl Counters {
     pub(crate) fn count_answer(&self, kind: AnswerKind, ipv4: bool) {
         let family = if ipv4 { &self.ipv4 } else { &self.ipv6 };
         add(family, 1);
-        add(&self.answers[kind as usize], 1);
+        add(&self.answers[kind.index()], 1);
     }
 
     pub(crate) fn count_silence(&self, silence: Silence) {
         let counter = match silence {
-            Silence::NotStun(reason) => &self.not_stun[reason as usize],
-            Silence::Unanswered(reason) => &self.unanswered[reason as usize],
+            Silence::NotStun(reason) => &self.not_stun[reason.index()],
+            Silence::Unanswered(reason) => &self.unanswered[reason.index()],
         };
         add(counter, 1);
     }

@@ -79,7 +79,7 @@ fn garbage_is_counted_and_not_answered() {
     let mut expected = answered(1, 0);
     for (datagram, reason) in garbage {
         client.send(datagram).unwrap();
-        expected.not_stun[reason as usize] = 1;
+        expected.not_stun[reason.index()] = 1;
     }
     assert_answers(&client, 2);
     assert_counts(&server.counters(), expected);

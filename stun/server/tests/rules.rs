@@ -53,7 +53,7 @@ fn every_dialect_is_answered_and_counted() {
         (AnswerKind::Classic, 2),
         (AnswerKind::Refusal, 2),
     ] {
-        expected.answers[kind as usize] = count;
+        expected.answers[kind.index()] = count;
     }
     assert_counts(&server.counters(), expected);
 }
@@ -71,7 +71,7 @@ fn a_server_for_tailscale_answers_nobody_else() {
     // The answer that comes is the one to this.
     assert_answers(&client, 1);
     let mut expected = answered(1, 0);
-    expected.unanswered[Unanswered::ForeignClient as usize] = 4;
+    expected.unanswered[Unanswered::ForeignClient.index()] = 4;
     assert_counts(&server.counters(), expected);
 }
 
@@ -92,7 +92,7 @@ fn a_source_that_asks_beyond_its_rate_is_not_answered_and_others_are() {
     other.connect(addresses[0]).unwrap();
     other.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_answers(&other, 99);
-    let limited = server.counters().snapshot().unanswered[Unanswered::RateLimit as usize];
+    let limited = server.counters().snapshot().unanswered[Unanswered::RateLimit.index()];
     assert!((40..=48).contains(&limited), "{limited} of 50");
 }
 
@@ -131,7 +131,7 @@ fn a_second_address_makes_four_origins() {
         }
     }
     let answers = server.counters().snapshot().answers;
-    assert_eq!(answers[AnswerKind::Discovery as usize], 16);
+    assert_eq!(answers[AnswerKind::Discovery.index()], 16);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn discovery_has_a_rate_of_its_own() {
     }
     assert_eq!(response(&client).transaction, transaction(7));
     assert_answers(&client, 1);
-    let limited = server.counters().snapshot().unanswered[Unanswered::DiscoveryRateLimit as usize];
+    let limited = server.counters().snapshot().unanswered[Unanswered::DiscoveryRateLimit.index()];
     assert!((5..=9).contains(&limited), "{limited} of 10");
 }
 

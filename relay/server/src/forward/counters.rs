@@ -136,8 +136,7 @@ impl Tally {
     }
 
     pub(crate) fn closed(&mut self, reason: Close) {
-        let index = Close::ALL.iter().position(|&each| each == reason).expect("all reasons are in ALL");
-        self.rare_mut().closed[index] += 1;
+        self.rare_mut().closed[reason.index()] += 1;
     }
 
     /// All packets from clients.
@@ -164,9 +163,8 @@ impl Tally {
 
 impl DropSink for Tally {
     fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
-        let index = DropReason::ALL.iter().position(|&each| each == reason).expect("all reasons are in ALL");
         let rare = self.rare_mut();
-        rare.dropped[index][kind_index(kind)].add(bytes);
+        rare.dropped[reason.index()][kind_index(kind)].add(bytes);
         if hop == Hop::Relay {
             rare.dropped_on_links.add(bytes);
         }

@@ -53,11 +53,11 @@ impl Page {
         let help = "STUN requests with an answer, by address family";
         self.by("family", "stun_addrfamily", help, [("ipv4", counts.ipv4), ("ipv6", counts.ipv6)]);
         let help = "STUN requests with an answer, by what it says";
-        let answers = AnswerKind::ALL.iter().map(|kind| kind.as_str()).zip(counts.answers);
+        let answers = AnswerKind::ALL.iter().map(|kind| kind.label()).zip(counts.answers);
         self.by("answer", "towpath_stun_answers_total", help, answers);
         let help = "STUN datagrams without an answer, by reason";
-        let not_stun = NotStun::ALL.iter().map(|reason| reason.as_str()).zip(counts.not_stun);
-        let unanswered = Unanswered::ALL.iter().map(|reason| reason.as_str()).zip(counts.unanswered);
+        let not_stun = NotStun::ALL.iter().map(|reason| reason.label()).zip(counts.not_stun);
+        let unanswered = Unanswered::ALL.iter().map(|reason| reason.label()).zip(counts.unanswered);
         self.by("reason", "towpath_stun_unanswered_total", help, not_stun.chain(unanswered));
     }
 

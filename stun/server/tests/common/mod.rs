@@ -38,7 +38,7 @@ pub(crate) fn unlimited() -> Policy {
 /// Snapshot of a server that answered so many requests over IPv4 and IPv6, all of Tailscale's dialect.
 pub(crate) fn answered(ipv4: u64, ipv6: u64) -> Snapshot {
     let mut snapshot = Snapshot { success: ipv4 + ipv6, ipv4, ipv6, ..Snapshot::default() };
-    snapshot.answers[AnswerKind::Tailscale as usize] = ipv4 + ipv6;
+    snapshot.answers[AnswerKind::Tailscale.index()] = ipv4 + ipv6;
     snapshot
 }
 
