@@ -80,9 +80,9 @@ pub(crate) fn from_client(input: &[u8]) {
             let frame = ClientFrame::decode(*kind, payload).expect("the length is within bounds");
             let frame = frame.expect("a type with bounds is known");
             assert_client_frame_reads_back(*kind, payload, &frame);
-            let permitted = match kind {
-                0x0a | 0x11 => rights == Rights::Mesh,
-                0x10 => rights != Rights::Client,
+            let permitted = match frame {
+                ClientFrame::ForwardPacket { .. } | ClientFrame::ClosePeer(_) => rights == Rights::Mesh,
+                ClientFrame::WatchConns => rights != Rights::Client,
                 _ => true,
             };
             if !permitted {
@@ -137,12 +137,10 @@ fn serve(pieces: &[&[u8]], rights: Rights) -> (Vec<u8>, Result<(), Close>, u64) 
 
 /// What a client makes of a relay.
 pub(crate) fn from_server(input: &[u8]) {
-    let bounds: Bounds =
-        |kind| matches!(kind, 1 | 3 | 5 | 6 | 8 | 9 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32));
     let stream = Stream::of(input);
     let pieces = stream.pieces();
-    let frames = read(stream.whole, bounds);
-    assert_eq!(deframe(&pieces, bounds, MAX_CLIENT_FRAME), frames);
+    let frames = read(stream.whole, ServerFrame::payload_bounds);
+    assert_eq!(deframe(&pieces, ServerFrame::payload_bounds, MAX_CLIENT_FRAME), frames);
 
     let mut expected = Vec::new();
     let mut end = frames.end.map_err(StreamError::from);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use towpath_wire::derp::frame::{ClientFrame, GoneReason, Header, Malformed, ServerFrame};
+use towpath_wire::derp::frame::{ClientFrame, FrameType, GoneReason, Header, Malformed, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::derp::{HEADER_LEN, MAGIC};
@@ -178,6 +178,23 @@ fn the_bounds_of_a_payload_are_those_of_its_decoder() {
             assert_eq!(matches!(decoded, Ok(Some(_))), good, "type {kind:#x}, {len} bytes");
             assert_eq!(matches!(decoded, Err(Malformed(_))), !good, "type {kind:#x}, {len} bytes");
         }
+    }
+}
+
+#[test]
+fn each_side_reads_the_types_that_it_has_bounds_for_and_no_others() {
+    let payload = [0; 100];
+    for kind in 0..=0xff {
+        let known = FrameType::from_byte(kind);
+        assert!(known.is_none_or(|known| known as u8 == kind), "type {kind:#x}");
+        let by_relay = ClientFrame::payload_bounds(kind).is_some();
+        let by_client = ServerFrame::payload_bounds(kind).is_some();
+        // A relay could read a Pong and skips it. The login reads ClientInfo, and nothing else does.
+        let is_decoded = ClientFrame::decode(kind, &payload) != Ok(None);
+        assert_eq!(is_decoded, by_relay || known == Some(FrameType::Pong), "type {kind:#x}");
+        assert_eq!(ServerFrame::decode(kind, &payload) != Ok(None), by_client, "type {kind:#x}");
+        let is_of_login = known == Some(FrameType::ClientInfo);
+        assert_eq!(known.is_some(), by_relay || by_client || is_of_login, "type {kind:#x}");
     }
 }
 

@@ -1,6 +1,5 @@
 //! The client's side of a session: cuts the relay's stream into frames.
 
-use towpath_wire::derp::MAX_CLIENT_FRAME;
 use towpath_wire::derp::buffer::{BadLength, Deframer};
 use towpath_wire::derp::frame::{Malformed, ServerFrame};
 use towpath_wire::pool::BufferPool;
@@ -33,10 +32,9 @@ impl ClientSession {
         input: &mut &'i [u8],
         pool: &mut BufferPool,
     ) -> Result<Option<ServerFrame<'s>>, StreamError> {
-        let known = |kind| {
-            matches!(kind, 1 | 3 | 5 | 6 | 8 | 9 | 0x12..=0x15).then_some((0, MAX_CLIENT_FRAME as u32))
+        let Some(frame) = self.deframer.next(input, ServerFrame::payload_bounds, pool)? else {
+            return Ok(None);
         };
-        let Some(frame) = self.deframer.next(input, known, pool)? else { return Ok(None) };
         Ok(ServerFrame::decode(frame.kind, frame.payload)?)
     }
 }

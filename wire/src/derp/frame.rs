@@ -24,14 +24,32 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::mesh::PresentFlags;
-use super::{HEADER_LEN, MAGIC, MAX_PACKET};
+use super::{HEADER_LEN, MAGIC, MAX_CLIENT_FRAME, MAX_PACKET};
 use crate::key::{KEY_LEN, NodePublic};
 
-/// The first byte of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-#[allow(missing_docs, reason = "the table above has them")]
-pub enum FrameType {
+/// Declares the types of frames by their first bytes, which stand nowhere else.
+macro_rules! frame_types {
+    ($($name:ident = $byte:literal,)+) => {
+        /// The first byte of a frame.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        #[allow(missing_docs, reason = "the table above has them")]
+        pub enum FrameType { $($name = $byte,)+ }
+
+        impl FrameType {
+            /// The type of a frame that starts with `byte`; `None` for a type that this version does not know.
+            #[must_use]
+            pub const fn from_byte(byte: u8) -> Option<Self> {
+                match byte {
+                    $($byte => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+frame_types! {
     ServerKey = 0x01,
     ClientInfo = 0x02,
     ServerInfo = 0x03,
@@ -149,13 +167,20 @@ impl<'a> ClientFrame<'a> {
     pub fn payload_bounds(kind: u8) -> Option<(u32, u32)> {
         const KEY: u32 = KEY_LEN as u32;
         const PACKET: u32 = MAX_PACKET as u32;
+        // Patterns of bytes: a relay asks for each frame, and a detour by `FrameType` would cost it a second comparison.
+        const SEND_PACKET: u8 = FrameType::SendPacket as u8;
+        const NOTE_PREFERRED: u8 = FrameType::NotePreferred as u8;
+        const FORWARD_PACKET: u8 = FrameType::ForwardPacket as u8;
+        const WATCH_CONNS: u8 = FrameType::WatchConns as u8;
+        const CLOSE_PEER: u8 = FrameType::ClosePeer as u8;
+        const PING: u8 = FrameType::Ping as u8;
         match kind {
-            0x04 => Some((KEY, KEY + PACKET)),
-            0x07 => Some((1, 1)),
-            0x0a => Some((2 * KEY, 2 * KEY + PACKET)),
-            0x10 => Some((0, 0)),
-            0x11 => Some((KEY, KEY)),
-            0x12 => Some((8, MAX_PING)),
+            SEND_PACKET => Some((KEY, KEY + PACKET)),
+            NOTE_PREFERRED => Some((1, 1)),
+            FORWARD_PACKET => Some((2 * KEY, 2 * KEY + PACKET)),
+            WATCH_CONNS => Some((0, 0)),
+            CLOSE_PEER => Some((KEY, KEY)),
+            PING => Some((8, MAX_PING)),
             _ => None,
         }
     }
@@ -169,38 +194,54 @@ impl<'a> ClientFrame<'a> {
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
         // Nearly every frame is one, and is then known to be no other where this is inlined.
         if kind == FrameType::SendPacket as u8 {
-            let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
-            return Ok(Some(Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? }));
+            return Self::send_packet(payload).map(Some);
         }
-        Self::decode_other(kind, payload)
+        Self::decode_any(kind, payload)
     }
 
-    fn decode_other(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+    #[inline]
+    fn send_packet(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
+        Ok(Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? })
+    }
+
+    fn decode_any(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        let Some(kind) = FrameType::from_byte(kind) else { return Ok(None) };
         Ok(Some(match kind {
-            0x07 => match payload {
+            FrameType::SendPacket => Self::send_packet(payload)?,
+            FrameType::NotePreferred => match payload {
                 &[byte] => Self::NotePreferred(byte != 0),
                 _ => return Err(Malformed("NotePreferred")),
             },
-            0x0a => {
+            FrameType::ForwardPacket => {
                 let (from, rest) = NodePublic::split_from(payload).ok_or(Malformed("ForwardPacket"))?;
                 let (to, packet) = NodePublic::split_from(rest).ok_or(Malformed("ForwardPacket"))?;
                 Self::ForwardPacket { from, to, packet: packet_of(packet, "ForwardPacket")? }
             }
-            0x10 if payload.is_empty() => Self::WatchConns,
-            0x10 => return Err(Malformed("WatchConns")),
-            0x11 => match NodePublic::split_from(payload) {
+            FrameType::WatchConns if payload.is_empty() => Self::WatchConns,
+            FrameType::WatchConns => return Err(Malformed("WatchConns")),
+            FrameType::ClosePeer => match NodePublic::split_from(payload) {
                 Some((key, [])) => Self::ClosePeer(key),
                 _ => return Err(Malformed("ClosePeer")),
             },
-            0x12 => match payload.first_chunk() {
+            FrameType::Ping => match payload.first_chunk() {
                 Some(data) if payload.len() <= MAX_PING as usize => Self::Ping(*data),
                 _ => return Err(Malformed("Ping")),
             },
-            0x13 => match payload.first_chunk() {
+            FrameType::Pong => match payload.first_chunk() {
                 Some(data) => Self::Pong(*data),
                 None => return Ok(None),
             },
-            _ => return Ok(None),
+            // The login takes a ClientInfo, and only as the first frame; the others are a relay's own.
+            FrameType::ClientInfo
+            | FrameType::ServerKey
+            | FrameType::ServerInfo
+            | FrameType::RecvPacket
+            | FrameType::KeepAlive
+            | FrameType::PeerGone
+            | FrameType::PeerPresent
+            | FrameType::Health
+            | FrameType::Restarting => return Ok(None),
         }))
     }
 
@@ -264,48 +305,82 @@ pub enum ServerFrame<'a> {
 }
 
 impl<'a> ServerFrame<'a> {
+    /// The bounds of the payload of a frame that a client understands, or `None` when it skips the frame.
+    #[must_use]
+    pub const fn payload_bounds(kind: u8) -> Option<(u32, u32)> {
+        match FrameType::from_byte(kind) {
+            Some(
+                FrameType::ServerKey
+                | FrameType::ServerInfo
+                | FrameType::RecvPacket
+                | FrameType::KeepAlive
+                | FrameType::PeerGone
+                | FrameType::PeerPresent
+                | FrameType::Ping
+                | FrameType::Pong
+                | FrameType::Health
+                | FrameType::Restarting,
+            ) => Some((0, MAX_CLIENT_FRAME as u32)),
+            Some(
+                FrameType::ClientInfo
+                | FrameType::SendPacket
+                | FrameType::NotePreferred
+                | FrameType::ForwardPacket
+                | FrameType::WatchConns
+                | FrameType::ClosePeer,
+            )
+            | None => None,
+        }
+    }
+
     /// Decodes the payload of a frame of `kind`; `Ok(None)` for a type that a client skips.
     ///
     /// # Errors
     ///
     /// [`Malformed`] with the frame's name when the payload does not have its layout.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        let Some(kind) = FrameType::from_byte(kind) else { return Ok(None) };
         Ok(Some(match kind {
-            0x01 => match payload.strip_prefix(&MAGIC).and_then(NodePublic::split_from) {
+            FrameType::ServerKey => match payload.strip_prefix(&MAGIC).and_then(NodePublic::split_from) {
                 Some((key, _ignored)) => Self::ServerKey(key),
                 None => return Err(Malformed("ServerKey")),
             },
-            0x03 => match payload.split_first_chunk() {
+            FrameType::ServerInfo => match payload.split_first_chunk() {
                 Some((nonce, sealed)) => Self::ServerInfo { nonce, sealed },
                 None => return Err(Malformed("ServerInfo")),
             },
-            0x05 => match NodePublic::split_from(payload) {
+            FrameType::RecvPacket => match NodePublic::split_from(payload) {
                 Some((from, packet)) => Self::RecvPacket { from, packet },
                 None => return Err(Malformed("RecvPacket")),
             },
-            0x06 => Self::KeepAlive,
-            0x08 => match NodePublic::split_from(payload) {
+            FrameType::KeepAlive => Self::KeepAlive,
+            FrameType::PeerGone => match NodePublic::split_from(payload) {
                 // Relays of old sent no reason; then the peer was here and left.
                 Some((peer, rest)) => {
                     Self::PeerGone { peer, reason: rest.first().copied().unwrap_or_default().into() }
                 }
                 None => return Err(Malformed("PeerGone")),
             },
-            0x09 => match NodePublic::split_from(payload) {
+            FrameType::PeerPresent => match NodePublic::split_from(payload) {
                 Some((peer, rest)) => peer_present(peer, rest),
                 None => return Err(Malformed("PeerPresent")),
             },
-            0x12 => Self::Ping(*payload.first_chunk().ok_or(Malformed("Ping"))?),
-            0x13 => Self::Pong(*payload.first_chunk().ok_or(Malformed("Pong"))?),
-            0x14 => Self::Health(std::str::from_utf8(payload).map_err(|_| Malformed("Health"))?),
-            0x15 => match payload.first_chunk::<8>() {
+            FrameType::Ping => Self::Ping(*payload.first_chunk().ok_or(Malformed("Ping"))?),
+            FrameType::Pong => Self::Pong(*payload.first_chunk().ok_or(Malformed("Pong"))?),
+            FrameType::Health => Self::Health(std::str::from_utf8(payload).map_err(|_| Malformed("Health"))?),
+            FrameType::Restarting => match payload.first_chunk::<8>() {
                 Some(&[a, b, c, d, e, f, g, h]) => Self::Restarting {
                     reconnect_in_ms: u32::from_be_bytes([a, b, c, d]),
                     try_for_ms: u32::from_be_bytes([e, f, g, h]),
                 },
                 None => return Err(Malformed("Restarting")),
             },
-            _ => return Ok(None),
+            FrameType::ClientInfo
+            | FrameType::SendPacket
+            | FrameType::NotePreferred
+            | FrameType::ForwardPacket
+            | FrameType::WatchConns
+            | FrameType::ClosePeer => return Ok(None),
         }))
     }
 
