@@ -48,7 +48,7 @@ impl Connector {
             Security::Tls12(trust) => (trust, TlsVersions::Only12),
         };
         let trust = match trust {
-            TrustIn::Pin(hash) => Trust::Pin(*hash),
+            TrustIn::Pin(pin) => Trust::Pin(*pin),
             TrustIn::Anyone => Trust::Anyone,
         };
         Ok(match target.protocol {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use towpath_wire::pin::CertificatePin;
 
 use crate::protocol::Protocol;
 
@@ -33,8 +34,8 @@ pub enum Security {
 /// Whom TLS believes to be the relay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum TrustIn {
-    /// The certificate with this SHA-256.
-    Pin([u8; 32]),
+    /// The certificate that this pin names.
+    Pin(CertificatePin),
     /// Anyone who answers.
     Anyone,
 }

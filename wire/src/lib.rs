@@ -9,6 +9,7 @@ mod hex;
 pub mod key;
 mod labels;
 pub mod map;
+pub mod pin;
 pub mod pool;
 pub mod sealed;
 pub mod time;

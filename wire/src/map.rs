@@ -20,9 +20,6 @@ pub const NO_ADDRESS: &str = "none";
 /// In `stun_port`: no STUN on this node.
 pub const NO_STUN: i32 = -1;
 
-/// How a pinned certificate begins in `cert_name`; 64 lower-case hexadecimal digits follow.
-const PIN_PREFIX: &str = "sha256-raw:";
-
 /// Every region that clients may use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -86,7 +83,7 @@ pub struct Node {
     pub region_id: RegionId,
     /// The name that clients send (SNI) and, unless `cert_name` says otherwise, expect in the certificate. No scheme.
     pub host_name: String,
-    /// Another name to expect in the certificate, or a [pin](Self::pin).
+    /// Another name to expect in the certificate, or a [pin](crate::pin::CertificatePin).
     #[serde(skip_serializing_if = "is_default")]
     pub cert_name: String,
     /// The address, or [`NO_ADDRESS`]. Empty: clients ask the DNS for `host_name`.
@@ -105,7 +102,7 @@ pub struct Node {
     #[serde(rename = "DERPPort", skip_serializing_if = "is_default")]
     pub derp_port: u16,
     /// Whether clients believe any certificate. Meant for upstream's own tests and honoured outside of them, too; a
-    /// [pin](Self::pin) is checked all the same.
+    /// [pin](crate::pin::CertificatePin) is checked all the same.
     #[serde(skip_serializing_if = "is_default")]
     pub insecure_for_tests: bool,
     /// The address at which clients ask for STUN instead of the node's own. Meant for upstream's own tests.
@@ -114,17 +111,6 @@ pub struct Node {
     /// Whether the node answers the captive-portal challenge on TCP port 80.
     #[serde(skip_serializing_if = "is_default")]
     pub can_port80: bool,
-}
-
-impl Node {
-    /// The `cert_name` by which clients accept exactly the certificate whose DER form has this SHA-256 hash, whoever
-    /// signed it. They compare text: the digits are lower case.
-    #[must_use]
-    pub fn pin(sha256_of_der: &[u8; 32]) -> String {
-        let mut pin = String::from(PIN_PREFIX);
-        crate::hex::write(&mut pin, sha256_of_der).expect("writing to a String cannot fail");
-        pin
-    }
 }
 
 impl DerpMap {
@@ -278,6 +264,7 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pin::CertificatePin;
 
     fn frankfurt() -> DerpMap {
         DerpMap::of(Region {
@@ -296,7 +283,7 @@ mod tests {
                     name: "901a".into(),
                     region_id: 901,
                     host_name: "203.0.113.7".into(),
-                    cert_name: Node::pin(&[0xab; 32]),
+                    cert_name: CertificatePin::from_sha256([0xab; 32]).to_string(),
                     ipv4: "203.0.113.7".into(),
                     ipv6: NO_ADDRESS.into(),
                     stun_port: NO_STUN,

@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use towpath_wire::pin::CertificatePin;
+
 use super::place;
 use crate::{Format, code::Code, document::shorten, finding::Finding, map::Node};
 
-const PIN_PREFIX: &str = "sha256-raw:";
-const PIN_DIGITS: usize = 64;
+const PIN_PREFIX: &str = CertificatePin::PREFIX;
+const PIN_DIGITS: usize = CertificatePin::DIGITS;
 const NONE: &str = "none";
 
 /// A finding, and the member whose line it is on.

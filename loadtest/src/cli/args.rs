@@ -12,7 +12,8 @@ use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
-use towpath_relay_client::leaf_hash;
+use towpath_relay_client::certificate_pin;
+use towpath_wire::pin::CertificatePin;
 
 use crate::crew::Setup;
 use crate::page;
@@ -66,8 +67,8 @@ struct TrustArgs {
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
     /// Trust the certificate with this SHA-256 over its DER
-    #[arg(long, value_name = "HEX", value_parser = parse_hash)]
-    pin: Option<[u8; 32]>,
+    #[arg(long, value_name = "HEX", value_parser = parse_pin)]
+    pin: Option<CertificatePin>,
     /// Trust whoever answers
     #[arg(long)]
     trust_anyone: bool,
@@ -163,8 +164,8 @@ impl CommonArgs {
     fn security(&self) -> Result<Security> {
         let trust = match &self.trust {
             TrustArgs { plain: true, .. } => return Ok(Security::Plain),
-            TrustArgs { certificate: Some(path), .. } => TrustIn::Pin(hash_of(path)?),
-            TrustArgs { pin: Some(hash), .. } => TrustIn::Pin(*hash),
+            TrustArgs { certificate: Some(path), .. } => TrustIn::Pin(pin_of(path)?),
+            TrustArgs { pin: Some(pin), .. } => TrustIn::Pin(*pin),
             TrustArgs { .. } => TrustIn::Anyone,
         };
         Ok(if self.tls12 { Security::Tls12(trust) } else { Security::Tls(trust) })
@@ -201,17 +202,16 @@ pub(super) fn print(text: &str) -> Result<()> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-fn hash_of(path: &Path) -> Result<[u8; 32]> {
+fn pin_of(path: &Path) -> Result<CertificatePin> {
     let certificate = CertificateDer::from_pem_file(path)
         .map_err(|error| anyhow!("no certificate in {}: {error}", path.display()))?;
-    Ok(leaf_hash(&certificate))
+    Ok(certificate_pin(&certificate))
 }
 
-fn parse_hash(text: &str) -> Result<[u8; 32]> {
-    let digits = text.strip_prefix("sha256-raw:").unwrap_or(text);
-    towpath_wire::key::NodePublic::from_hex(digits)
-        .map(|hash| *hash.as_bytes())
-        .ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
+/// A pin, with or without its prefix.
+fn parse_pin(text: &str) -> Result<CertificatePin> {
+    let digits = text.strip_prefix(CertificatePin::PREFIX).unwrap_or(text);
+    CertificatePin::from_hex(digits).ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
 }
 
 /// A length, or a mix with weights.
@@ -250,8 +250,9 @@ mod tests {
         assert_eq!(parse_sizes("1400").unwrap(), pairs::Sizes::new(&[(1400, 1)]).unwrap());
         assert_eq!(parse_sizes("64:7,1400:3").unwrap(), pairs::Sizes::new(&[(64, 7), (1400, 3)]).unwrap());
         assert!(parse_sizes("64:").is_err() && parse_sizes("").is_err());
-        let hex = "ab".repeat(32);
-        assert_eq!(parse_hash(&format!("sha256-raw:{hex}")).unwrap(), [0xab; 32]);
-        assert!(parse_hash("abab").is_err());
+        let pin = CertificatePin::from_sha256([0xab; 32]);
+        assert_eq!(parse_pin(&pin.to_string()).unwrap(), pin);
+        assert_eq!(parse_pin(&"ab".repeat(32)).unwrap(), pin);
+        assert!(parse_pin("abab").is_err());
     }
 }

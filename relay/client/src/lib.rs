@@ -28,4 +28,4 @@ pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};
 pub use login::LoginError;
 pub use outgoing::SendError;
-pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, client_config, leaf_hash};
+pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, certificate_pin, client_config};

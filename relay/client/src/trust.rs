@@ -1,6 +1,5 @@
 //! Whom to believe to be the relay.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,18 +14,18 @@ use rustls::{
 };
 use rustls::{Error, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
+use towpath_wire::pin::CertificatePin;
 
 use crate::certificate::Fields;
 
 /// Whose certificate is accepted. In each case the handshake proves that the relay holds the certificate's key.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// The one whose leaf certificate has this SHA-256 over its whole DER, as `sha256-raw:` in the `CertName` of a DERP
-    /// map has it.
+    /// The one whose leaf certificate this pin names, as the `CertName` of a DERP map does.
     ///
     /// Besides meta certificates (`CN=derpkey…`) the relay shows this certificate alone. Its names must cover the server
     /// name and its dates the present; who signed it does not matter.
-    Pin([u8; 32]),
+    Pin(CertificatePin),
     /// One that these roots vouch for.
     Roots(Arc<RootCertStore>),
     /// Anyone's. Whoever sits in between reads along: for tests and for measuring, where nothing is at stake.
@@ -73,25 +72,17 @@ pub enum SetupError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTrusted {
     /// The leaf has another hash.
-    #[error("the certificate is not the pinned one: its SHA-256 is {}", Hex(.0))]
-    OtherCertificate([u8; 32]),
+    #[error("the certificate is not the pinned one: its SHA-256 is {0:x}")]
+    OtherCertificate(CertificatePin),
     /// The relay shows certificates of a chain, which would say nothing.
     #[error("the relay shows {0} certificates besides its meta certificate instead of the pinned one alone")]
     MoreThanOne(usize),
 }
 
-struct Hex<'a>(&'a [u8; 32]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// The SHA-256 of a certificate's whole DER, by which [`Trust::Pin`] knows it.
+/// The pin of a certificate, by which [`Trust::Pin`] knows it.
 #[must_use]
-pub fn leaf_hash(certificate: &CertificateDer<'_>) -> [u8; 32] {
-    Sha256::digest(certificate).into()
+pub fn certificate_pin(certificate: &CertificateDer<'_>) -> CertificatePin {
+    CertificatePin::from_sha256(Sha256::digest(certificate).into())
 }
 
 /// What rustls needs to know. Without resumption: a resumed session shows the chain of the first one, and with it the
@@ -108,8 +99,8 @@ pub fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientC
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions.list())?;
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Pin(hash) => Arc::new(LeafVerifier { hash: Some(*hash), provider }),
-        Trust::Anyone => Arc::new(LeafVerifier { hash: None, provider }),
+        Trust::Pin(pin) => Arc::new(LeafVerifier { pin: Some(*pin), provider }),
+        Trust::Anyone => Arc::new(LeafVerifier { pin: None, provider }),
         Trust::Roots(roots) => {
             WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build()?
         }
@@ -132,7 +123,7 @@ const AES_128: [CipherSuite; 3] = [
 #[derive(Debug)]
 struct LeafVerifier {
     /// `None` takes any.
-    hash: Option<[u8; 32]>,
+    pin: Option<CertificatePin>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -145,11 +136,11 @@ impl ServerCertVerifier for LeafVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Some(pinned) = self.hash {
+        if let Some(pinned) = self.pin {
             // The leaf it must be: its key is the one that signs the handshake.
-            let hash = leaf_hash(leaf);
-            if hash != pinned {
-                return Err(not_trusted(NotTrusted::OtherCertificate(hash)));
+            let pin = certificate_pin(leaf);
+            if pin != pinned {
+                return Err(not_trusted(NotTrusted::OtherCertificate(pin)));
             }
             let is_meta =
                 |other: &&CertificateDer<'_>| Fields::read(other).is_some_and(|fields| fields.is_meta());

@@ -16,7 +16,7 @@ use support::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use towpath_relay_client::{Client, leaf_hash};
+use towpath_relay_client::{Client, certificate_pin};
 use towpath_relay_client::{
     DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
 };
@@ -151,7 +151,7 @@ fn not_trusted(error: &rustls::Error) -> Option<&NotTrusted> {
 async fn another_certificate_than_the_pinned_one_is_refused() {
     let (pinned, other) = (meta(), meta());
     let error = tls_error(&other, &pinned.pin()).await;
-    assert_eq!(not_trusted(&error), Some(&NotTrusted::OtherCertificate(leaf_hash(&other.chain[0]))));
+    assert_eq!(not_trusted(&error), Some(&NotTrusted::OtherCertificate(certificate_pin(&other.chain[0]))));
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn the_pinned_certificate_comes_alone() {
     // As a second certificate it proves nothing, whatever the first is called.
     let mut behind_a_meta = Identity::for_test().with_meta(relay_key().public());
     behind_a_meta.chain.reverse();
-    let pin = Trust::Pin(leaf_hash(&behind_a_meta.chain[1]));
+    let pin = Trust::Pin(certificate_pin(&behind_a_meta.chain[1]));
     let error = tls_error(&behind_a_meta, &pin).await;
     assert!(matches!(not_trusted(&error), Some(NotTrusted::OtherCertificate(_))), "{error}");
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use towpath_wire::map::{DerpMap, NO_ADDRESS, NO_STUN, Node, Region};
+use towpath_wire::pin::CertificatePin;
 
 use crate::config::Config;
 
@@ -20,7 +21,7 @@ pub struct Advertised {
     /// Where STUN is answered. A map has room for one port, the first one's.
     pub stun: Vec<SocketAddr>,
     /// The pin of a certificate that no authority vouches for.
-    pub certificate_pin: Option<String>,
+    pub certificate_pin: Option<CertificatePin>,
     /// The public address; spares clients the DNS.
     pub ipv4: Option<Ipv4Addr>,
     /// The public address; spares clients the DNS.
@@ -51,7 +52,7 @@ impl Advertised {
                 name: format!("{}a", region.id),
                 region_id: region.id,
                 host_name: config.hostname.clone(),
-                cert_name: self.certificate_pin.clone().unwrap_or_default(),
+                cert_name: self.certificate_pin.map(String::from).unwrap_or_default(),
                 ipv4,
                 ipv6,
                 stun_port: match self.stun.first().map(SocketAddr::port) {
@@ -156,9 +157,9 @@ mod tests {
         let node = node("hostname = 'a.example'\nlisten = '0.0.0.0:443'", |advertised| {
             advertised.ipv4 = Some(Ipv4Addr::new(203, 0, 113, 7));
             advertised.ipv6 = "2001:db8::7".parse().ok();
-            advertised.certificate_pin = Some(Node::pin(&[1; 32]));
+            advertised.certificate_pin = Some(CertificatePin::from_sha256([1; 32]));
         });
         assert_eq!((&*node.ipv4, &*node.ipv6), ("203.0.113.7", "2001:db8::7"));
-        assert_eq!(node.cert_name, Node::pin(&[1; 32]));
+        assert_eq!(node.cert_name, format!("sha256-raw:{}", "01".repeat(32)));
     }
 }

@@ -14,11 +14,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
+use towpath_relay_client::certificate_pin;
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
 
 use crate::config::{CertFiles, Config, KeySource, Records, self_signed_files};
@@ -99,7 +100,7 @@ impl Identity {
 
     /// What clients are to verify the relay by, see [`pin`].
     #[must_use]
-    pub fn certificate_pin(&self) -> Option<String> {
+    pub fn certificate_pin(&self) -> Option<CertificatePin> {
         pin(&self.chain)
     }
 
@@ -130,19 +131,16 @@ impl Identity {
 /// # Errors
 ///
 /// Where the file is no certificate.
-pub fn pin_of_file(cert: &Path) -> Result<Option<String>, IdentityError> {
+pub fn pin_of_file(cert: &Path) -> Result<Option<CertificatePin>, IdentityError> {
     Ok(pin(&load_chain(cert)?))
 }
 
-/// `sha256-raw:` and the hash of a self-signed certificate, for the `CertName` of a DERP map; `None` for one that
-/// somebody else has signed, which clients verify by its name.
-fn pin(chain: &[CertificateDer<'_>]) -> Option<String> {
+/// The pin of a self-signed certificate, for the `CertName` of a DERP map; `None` for one that somebody else has signed,
+/// which clients verify by its name.
+fn pin(chain: &[CertificateDer<'_>]) -> Option<CertificatePin> {
     let [leaf] = chain else { return None };
     let parsed = webpki::EndEntityCert::try_from(leaf).ok()?;
-    (parsed.issuer() == parsed.subject()).then(|| {
-        let hash = NodePublic::from_bytes(Sha256::digest(leaf).into());
-        format!("sha256-raw:{}", hash.to_hex())
-    })
+    (parsed.issuer() == parsed.subject()).then(|| certificate_pin(leaf))
 }
 
 /// A fresh node key.

@@ -267,6 +267,8 @@ fn spread() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use towpath_wire::pin::CertificatePin;
+
     use super::*;
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
             host: "relay.example.com".into(),
             port: 443,
             public_key,
-            pin: Some([0; 32]),
+            pin: Some(CertificatePin::from_sha256([0; 32])),
             address: None,
         };
         let other = NodePrivate::from_random([2; 32]).public();

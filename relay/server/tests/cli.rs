@@ -18,10 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use towpath_wire::{
-    key::NodePrivate,
-    map::{DerpMap, Node},
-};
+use towpath_wire::{key::NodePrivate, map::DerpMap, pin::CertificatePin};
 
 /// How long a relay may take to start or to stop, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -364,7 +361,7 @@ fn address_in(line: &str, name: &str) -> SocketAddr {
 
 fn pin_of(certificate: &Path) -> String {
     let der = CertificateDer::from_pem_file(certificate).unwrap();
-    Node::pin(&Sha256::digest(der).into())
+    CertificatePin::from_sha256(Sha256::digest(der).into()).to_string()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
-use towpath_relay_client::{Dialer, TlsVersions, Trust, leaf_hash};
+use towpath_relay_client::{Dialer, TlsVersions, Trust, certificate_pin};
 use towpath_relay_proto::login::{Login, greet};
 use towpath_relay_proto::session::{Action, Session};
 use towpath_wire::derp::frame::ServerFrame;
@@ -62,7 +62,7 @@ impl Identity {
     }
 
     pub(crate) fn pin(&self) -> Trust {
-        Trust::Pin(leaf_hash(&self.chain[0]))
+        Trust::Pin(certificate_pin(&self.chain[0]))
     }
 
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {

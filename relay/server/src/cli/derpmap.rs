@@ -16,6 +16,7 @@ use towpath_relay::{
     identity,
 };
 use towpath_wire::map::DerpMap;
+use towpath_wire::pin::CertificatePin;
 
 use super::{Failure, Settings, print, say, warn};
 
@@ -214,7 +215,7 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
 ///
 /// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
 /// the relay itself could not read it.
-fn certificate_pin(config: &Config) -> anyhow::Result<Option<String>> {
+fn certificate_pin(config: &Config) -> anyhow::Result<Option<CertificatePin>> {
     let cert = match (&config.cert, &config.node_key) {
         (Some(files), _) => files.cert.clone(),
         (None, KeySource::File(key_file)) => self_signed_files(key_file).cert,

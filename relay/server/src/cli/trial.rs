@@ -65,7 +65,7 @@ fn bracketed(hostname: &str) -> String {
 #[cfg(test)]
 mod tests {
     use towpath_service::config::Sources;
-    use towpath_wire::map::Node;
+    use towpath_wire::pin::CertificatePin;
 
     use super::*;
 
@@ -73,7 +73,7 @@ mod tests {
     fn text_is_complete() {
         let (config, _) = Config::read(&Sources::new("TOWPATH"), true).expect("a trial needs no settings");
         let mut advertised = Advertised::of(&config);
-        advertised.certificate_pin = Some(Node::pin(&[0xab; 32]));
+        advertised.certificate_pin = Some(CertificatePin::from_sha256([0xab; 32]));
         let trial = Trial {
             config: &config,
             advertised,

@@ -8,6 +8,7 @@ use std::{
 
 use towpath_service::config::{Element, IpNet, Reader, Value, quote};
 use towpath_wire::key::NodePublic;
+use towpath_wire::pin::CertificatePin;
 
 use super::{HTTPS_PORT, is_hostname, keys, path};
 
@@ -74,14 +75,11 @@ pub struct MeshPeer {
     pub port: u16,
     /// Its node key. Who has another one is not sent the key of the mesh.
     pub public_key: NodePublic,
-    /// The SHA-256 of its certificate; `None` where roots vouch for it.
-    pub pin: Option<[u8; 32]>,
+    /// Which certificate it has; `None` where roots vouch for it.
+    pub pin: Option<CertificatePin>,
     /// Where to connect to instead of looking the host up.
     pub address: Option<SocketAddr>,
 }
-
-/// As in the `CertName` of a DERP map.
-const PIN: &str = "sha256-raw:";
 
 impl Value for MeshPeer {
     fn allowed() -> String {
@@ -96,12 +94,9 @@ impl Value for MeshPeer {
         let public_key = words.next()?.parse().ok().filter(NodePublic::is_contributory)?;
         let (mut pin, mut address) = (None, None);
         for word in words {
-            match word.strip_prefix(PIN) {
-                // A hash reads as a key does.
-                Some(digits) if pin.is_none() => {
-                    pin = Some(*NodePublic::from_hex(digits)?.as_bytes());
-                }
-                None if address.is_none() => address = Some(word.parse().ok()?),
+            match word.starts_with(CertificatePin::PREFIX) {
+                true if pin.is_none() => pin = Some(word.parse().ok()?),
+                false if address.is_none() => address = Some(word.parse().ok()?),
                 _ => return None,
             }
         }
@@ -112,7 +107,7 @@ impl Value for MeshPeer {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let mut text = format!("{host}:{} {}", self.port, self.public_key);
         if let Some(pin) = self.pin {
-            text.push_str(&format!(" {PIN}{}", NodePublic::from_bytes(pin).to_hex()));
+            text.push_str(&format!(" {pin}"));
         }
         if let Some(address) = self.address {
             text.push_str(&format!(" {address}"));
@@ -157,7 +152,7 @@ mod tests {
             (&*whole.host, whole.port, whole.pin, whole.address),
             ("relay-2.example.com", 443, None, None)
         );
-        let pin = format!("{PIN}{}", "ab".repeat(32));
+        let pin = CertificatePin::from_sha256([0xab; 32]);
         for (text, host, port) in [
             ("192.0.2.1:8443 KEY", "192.0.2.1", 8443),
             ("[2001:db8::1]:8443 KEY", "2001:db8::1", 8443),
@@ -167,7 +162,7 @@ mod tests {
             let bare = peer(text).expect(text);
             assert_eq!((&*bare.host, bare.port), (host, port), "{text}");
             let pinned = peer(&format!("{text} {pin} 10.0.0.1:443")).expect(text);
-            assert_eq!(pinned.pin, Some([0xab; 32]));
+            assert_eq!(pinned.pin, Some(pin));
             assert_eq!(pinned, peer(&format!("{text} 10.0.0.1:443 {pin}")).expect("either order"));
             let printed = pinned.to_toml();
             assert_eq!(MeshPeer::from_text(printed.trim_matches('"')), Some(pinned), "{printed}");

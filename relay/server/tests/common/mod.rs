@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use towpath_relay::config::Config;
 use towpath_relay::{Addresses, Identity, Server};
-use towpath_relay_client::{Client, Dialer, Event, TlsVersions, Trust, leaf_hash};
+use towpath_relay_client::{Client, Dialer, Event, TlsVersions, Trust, certificate_pin};
 use towpath_service::config::Sources;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::pin::CertificatePin;
 
 /// How long anything may take that takes milliseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -166,7 +167,7 @@ pub(crate) const MESH_KEY: [u8; 32] = [0x5a; 32];
 /// A relay that can be in a mesh: with a certificate that others can pin.
 pub(crate) struct MeshFiles {
     dir: tempfile::TempDir,
-    pin: String,
+    pin: CertificatePin,
     key: NodePrivate,
 }
 
@@ -181,7 +182,7 @@ impl MeshFiles {
         write("cert.pem", &certificate.pem());
         write("key.pem", &key.serialize_pem());
         write("mesh.key", &MeshKey::from_bytes(MESH_KEY).to_text());
-        let pin = leaf_hash(certificate.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let pin = certificate_pin(certificate.der());
         Self { dir, pin, key: NodePrivate::from_random([seed; 32]) }
     }
 
@@ -200,7 +201,7 @@ impl MeshFiles {
     /// How others find that relay, which listens at `address`.
     pub(crate) fn peer(&self, address: SocketAddr) -> String {
         let port = address.port();
-        format!("localhost:{port} {} sha256-raw:{} {address}", self.key.public(), self.pin)
+        format!("localhost:{port} {} {} {address}", self.key.public(), self.pin)
     }
 }
 
