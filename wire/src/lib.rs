@@ -6,6 +6,7 @@
 pub mod derp;
 pub mod disco;
 mod hex;
+pub mod host;
 pub mod key;
 mod labels;
 pub mod map;

@@ -1,25 +1,10 @@
 //! Who holds the places of those who have not logged in, so that one host cannot hold them all.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A host as a limit has to see it: an IPv4 address, or the /64 of an IPv6 address, within which a host takes as many
-/// addresses as it likes (RFC 4291 section 2.5.1, RFC 8981).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Host(IpAddr);
-
-impl Host {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
-            }
-            v4 => Self(v4),
-        }
-    }
-}
+use towpath_wire::host::Host;
 
 /// How many places each host holds. Those that hold none are not in it.
 #[derive(Debug)]

@@ -4,34 +4,29 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
-use ipnet::IpNet;
+use towpath_wire::host::Prefixes;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Where proxies connect from. None are named where the listener is on loopback and whoever connects is trusted as far
 /// as anybody on this machine is.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(Vec<IpNet>);
+pub(crate) struct Proxies(Prefixes);
 
 impl Proxies {
-    pub(crate) fn new(prefixes: Vec<IpNet>) -> Self {
+    pub(crate) fn new(prefixes: Prefixes) -> Self {
         Self(prefixes)
     }
 
     /// Whether a connection from `ip` is taken.
     pub(crate) fn admit(&self, ip: IpAddr) -> bool {
-        self.0.is_empty() || self.contain(ip)
-    }
-
-    fn contain(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        self.0.iter().any(|prefix| prefix.contains(&ip))
+        self.0.is_empty() || self.0.contains(ip)
     }
 
     /// The client for whom `peer` connects: the last address in `X-Forwarded-For` that is no proxy's. What stands before
     /// it, the client may have made up. Only proxies that were named are believed.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
-        if !self.contain(peer.ip()) {
+        if !self.0.contains(peer.ip()) {
             return peer;
         }
         let mut client = peer;
@@ -39,7 +34,7 @@ impl Proxies {
             for hop in value.to_str().unwrap_or_default().rsplit(',') {
                 let Some(address) = parse(hop.trim()) else { return client };
                 client = address;
-                if !self.contain(address.ip()) {
+                if !self.0.contains(address.ip()) {
                     return client;
                 }
             }
@@ -59,8 +54,13 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
+    fn proxies(prefixes: &[&str]) -> Proxies {
+        let prefixes: Vec<_> = prefixes.iter().map(|prefix| prefix.parse().expect("a prefix")).collect();
+        Proxies::new(prefixes.into())
+    }
+
     fn client(prefixes: &[&str], peer: &str, lines: &[&'static str]) -> String {
-        let proxies = Proxies::new(prefixes.iter().map(|prefix| prefix.parse().expect("a prefix")).collect());
+        let proxies = proxies(prefixes);
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
@@ -94,7 +94,7 @@ mod tests {
     fn nobody_else_is_believed() {
         assert_eq!(client(&["10.0.0.0/8"], "192.0.2.7:5", &["198.51.100.9"]), "192.0.2.7:5");
         assert_eq!(client(&[], "127.0.0.1:5", &["198.51.100.9"]), "127.0.0.1:5");
-        let proxies = Proxies::new(vec!["10.0.0.0/8".parse().expect("a prefix")]);
+        let proxies = proxies(&["10.0.0.0/8"]);
         assert!(proxies.admit("10.255.0.1".parse().expect("an address")));
         assert!(proxies.admit("::ffff:10.0.0.1".parse().expect("an address")));
         assert!(!proxies.admit("127.0.0.1".parse().expect("an address")));

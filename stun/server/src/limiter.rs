@@ -1,7 +1,7 @@
 //! How many answers a source may have.
 //!
-//! A source is an IPv4 address or an IPv6 /64: what one host can have, and what WireGuard limits by. A wider IPv4 prefix, as
-//! resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
+//! A source is a [`Host`], an IPv4 address or an IPv6 /64: what one host can have, and what WireGuard limits by. A wider IPv4
+//! prefix, as resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
 //!
 //! Sources are hashed, with a secret key, to a fixed number of buckets, and nobody remembers whose they are. Two that meet
 //! in one share its rate, which is too high to be noticed; whom to meet nobody can choose; and a flood of forged sources
@@ -12,6 +12,8 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
+
+use towpath_wire::host::Host;
 
 /// Buckets of a limiter, 8 bytes each. A power of two.
 const BUCKETS: usize = 1 << 16;
@@ -41,21 +43,13 @@ impl Limiter {
     /// Whether `source` may have an answer now, and if so, counts it. `now` is since the server's start.
     pub(crate) fn admits(&mut self, source: IpAddr, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 2 * BURST);
-        let bucket = self.hasher.hash_one(prefix(source)) as usize % BUCKETS;
+        let bucket = self.hasher.hash_one(Host::of(source)) as usize % BUCKETS;
         let paid = self.paid[bucket].max(now) + self.interval;
         let is_admitted = paid <= now + BURST;
         if is_admitted {
             self.paid[bucket] = paid;
         }
         is_admitted
-    }
-}
-
-/// The bits that tell sources apart. An IPv4 address looks like one of ::/64, where nobody can ask from.
-fn prefix(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(ip) => ip.to_bits().into(),
-        IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
     }
 }
 

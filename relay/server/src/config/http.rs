@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use hyper::header::HeaderValue;
 use hyper::http::Uri;
-use ipnet::IpNet;
-use towpath_service::config::{Key, Reader, Value};
+use towpath_service::config::{IpNet, Key, Reader, Value};
+use towpath_wire::host::Prefixes;
 
 use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
 
@@ -15,7 +15,7 @@ pub struct Http {
     /// The TCP address for DERP and HTTP without TLS; `None` for none. Loopback, unless proxies are named.
     pub listen: Option<SocketAddr>,
     /// Where the proxies in front of `listen` connect from; nobody else may then.
-    pub proxies: Vec<IpNet>,
+    pub proxies: Prefixes,
     /// The TCP address that leads to HTTPS and answers captive-portal challenges; `None` for none.
     pub redirect_listen: Option<SocketAddr>,
     /// What `/` shows.
@@ -71,7 +71,8 @@ impl Http {
                      addresses",
                     |prefixes: &Vec<IpNet>| prefixes.iter().all(|prefix| prefix.prefix_len() > 0),
                 )
-                .or(Vec::new()),
+                .or(Vec::new())
+                .into(),
             redirect_listen: listener(reader, keys::HTTP_REDIRECT_LISTEN, dev),
             home: reader.key(keys::HTTP_HOME).or(Home::Page),
         };

@@ -7,6 +7,7 @@ use std::{
 };
 
 use towpath_service::config::{Element, IpNet, Reader, Value, quote};
+use towpath_wire::host::Prefixes;
 use towpath_wire::key::NodePublic;
 use towpath_wire::pin::CertificatePin;
 
@@ -22,7 +23,7 @@ pub struct Mesh {
     /// The file that holds the key of probers, which gives the right to watch and no other.
     pub prober_key_file: Option<PathBuf>,
     /// From where a mesh key is taken; empty for everywhere.
-    pub sources: Vec<IpNet>,
+    pub sources: Prefixes,
     /// The relays to dial. This relay itself may be among them, so that all of a region can have the same list.
     pub peers: Vec<MeshPeer>,
     /// The roots that vouch for the certificates of those without a pin; `None` for the system's.
@@ -35,7 +36,7 @@ impl Mesh {
             key_file: path(reader, keys::MESH_KEY_FILE).optional(),
             second_key_file: path(reader, keys::MESH_SECOND_KEY_FILE).optional(),
             prober_key_file: path(reader, keys::MESH_PROBER_KEY_FILE).optional(),
-            sources: reader.key(keys::MESH_SOURCES).or(Vec::new()),
+            sources: reader.key(keys::MESH_SOURCES).or(Vec::<IpNet>::new()).into(),
             peers: reader.key(keys::MESH_PEERS).or(Vec::new()),
             ca_file: path(reader, keys::MESH_CA_FILE).optional(),
         };
@@ -61,8 +62,7 @@ impl Mesh {
     /// Whether a mesh key is taken from `address`.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.sources.is_empty() || self.sources.iter().any(|source| source.contains(&address))
+        self.sources.is_empty() || self.sources.contains(address)
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
         assert!(Mesh::default().allows(address("192.0.2.1")));
         let sources =
             vec!["10.0.0.0/8".parse().expect("a prefix"), "2001:db8::/32".parse().expect("a prefix")];
-        let mesh = Mesh { sources, ..Mesh::default() };
+        let mesh = Mesh { sources: sources.into(), ..Mesh::default() };
         for (text, allowed) in [
             ("10.1.2.3", true),
             ("::ffff:10.1.2.3", true),

@@ -1,3 +1,5 @@
+use towpath_wire::host::Prefixes;
+
 use super::*;
 
 const MINIMAL: &str = "hostname = \"relay.example.com\"\n";
@@ -8,6 +10,10 @@ fn read(text: &str) -> Result<(Config, Resolved), Problems> {
 
 fn read_dev(text: &str) -> Result<(Config, Resolved), Problems> {
     Config::read(&Sources::new(VARIABLE_PREFIX).text("relay.toml", text), true)
+}
+
+fn prefixes<const N: usize>(texts: [&str; N]) -> Prefixes {
+    Vec::from(texts.map(|prefix| prefix.parse().unwrap())).into()
 }
 
 #[track_caller]
@@ -123,7 +129,7 @@ level = "debug"
     assert_eq!(config.stun.policy, policy);
     assert_eq!(config.admin, None);
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
-    assert_eq!(config.http.proxies, ["192.0.2.7/32", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap()));
+    assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
     assert_eq!(config.http.home, Home::Redirect("https://example.com/".parse().unwrap()));
     assert_eq!(config.bootstrap_dns.names, ["login.example.com", "log.example.com"]);
@@ -148,7 +154,7 @@ level = "debug"
     assert_eq!(mesh.second_key_file.as_deref(), Some(Path::new("/etc/mesh-next.key")));
     assert_eq!(mesh.prober_key_file.as_deref(), Some(Path::new("/etc/prober.key")));
     assert_eq!(mesh.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
-    assert_eq!(mesh.sources.len(), 2);
+    assert_eq!(mesh.sources, prefixes(["10.0.0.0/8", "2001:db8::7/128"]));
     assert_eq!(
         mesh.peers.iter().map(|peer| (&*peer.host, peer.port)).collect::<Vec<_>>(),
         [("relay-2.example.com", 443), ("192.0.2.1", 8443)]

@@ -1,0 +1,95 @@
+//! Hosts: what a limit counts as one, and what a list of prefixes holds.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// One host as a limit has to see it: an IPv4 address, or the /64 of an IPv6 address.
+///
+/// Within its /64 a host takes as many addresses as it likes (RFC 4291 section 2.5.1, RFC 8981). An IPv4 address is the
+/// same host when it is mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// The address, or the upper half of it. An IPv4 address looks like a network of ::/32, where no host is.
+    bits: u64,
+}
+
+impl Host {
+    /// The host that has this address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        let bits = match address.to_canonical() {
+            IpAddr::V4(ip) => ip.to_bits().into(),
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        };
+        Self { bits }
+    }
+}
+
+/// A list of prefixes of IP addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefixes(Vec<IpNet>);
+
+impl Prefixes {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `address` is in one of them. An IPv4 address counts as such when it is mapped into IPv6.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+impl From<Vec<IpNet>> for Prefixes {
+    fn from(prefixes: Vec<IpNet>) -> Self {
+        Self(prefixes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_host_is_an_ipv4_address_or_a_64_of_ipv6() {
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "192.0.3.1", false),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::9", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("2001:db8:0:1::1", "2001:db9:0:1::1", false),
+            ("192.0.2.1", "2001:db8::192.0.2.1", false),
+        ] {
+            assert_eq!(Host::of(ip(one)) == Host::of(ip(other)), same, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn prefixes_hold_mapped_addresses_as_well() {
+        let prefixes: Vec<_> =
+            ["10.0.0.0/8", "2001:db8::/32"].map(|prefix| prefix.parse().expect("a prefix")).into();
+        let prefixes = Prefixes::from(prefixes);
+        for (text, expected) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.0.0.1", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::10.1.2.3", false),
+        ] {
+            assert_eq!(prefixes.contains(ip(text)), expected, "{text}");
+        }
+        assert!(!Prefixes::default().contains(ip("10.1.2.3")) && Prefixes::default().is_empty());
+    }
+}
