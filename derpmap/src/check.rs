@@ -7,6 +7,9 @@ mod node;
 mod region;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 
 use crate::{
     Format,
@@ -15,11 +18,11 @@ use crate::{
     map::{Map, Region},
 };
 
-/// Numbers for relays of one's own (`tailcfg.DERPRegion.RegionID`).
-const OWN_IDS: std::ops::RangeInclusive<i64> = 900..=999;
+/// The numbers for relays of one's own, signed as a map has them.
+const OWN_IDS: RangeInclusive<i64> = *OWN_REGION_IDS.start() as i64..=*OWN_REGION_IDS.end() as i64;
 
-/// The largest number that JavaScript has without gaps: 2^53 − 1.
-const LARGEST_ID: i64 = (1 << 53) - 1;
+/// The largest number of a region, signed as a map has it.
+const LARGEST_ID: i64 = REGION_ID_MAX as i64;
 
 /// The number that Headscale's embedded relay has unless configured otherwise.
 const EMBEDDED_ID: i64 = 999;

@@ -9,6 +9,7 @@ mod nodes;
 use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
+use towpath_wire::ports;
 
 use crate::{
     Format,
@@ -292,8 +293,8 @@ fn same(old: f64, new: f64) -> bool {
     old == new || (old.is_nan() && new.is_nan())
 }
 
-fn port(port: i64, default: i64) -> i64 {
-    if port == 0 { default } else { port }
+fn port(port: i64, default: u16) -> i64 {
+    if port == 0 { default.into() } else { port }
 }
 
 fn called(region: &Region) -> String {
@@ -308,5 +309,5 @@ fn called(region: &Region) -> String {
 type Relays<'a> = Vec<(&'a str, i64)>;
 
 fn relays(region: &Region) -> Relays<'_> {
-    region.relays().map(|node| (&*node.host_name, port(node.derp_port, 443))).collect()
+    region.relays().map(|node| (&*node.host_name, port(node.derp_port, ports::HTTPS))).collect()
 }

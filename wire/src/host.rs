@@ -1,8 +1,11 @@
-//! Hosts: what a limit counts as one, and what a list of prefixes holds.
+//! Hosts: what a limit counts as one, what a list of prefixes holds, and how a URL names one.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use crate::ports;
 
 /// One host as a limit has to see it: an IPv4 address, or the /64 of an IPv6 address.
 ///
@@ -51,6 +54,19 @@ impl From<Vec<IpNet>> for Prefixes {
     }
 }
 
+/// A DNS name or an IP address as a URL has it: an IPv6 address stands in brackets (RFC 3986 section 3.2.2).
+#[must_use]
+pub fn bracketed(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { format!("[{host}]").into() } else { host.into() }
+}
+
+/// Host and port as a URL with `https` and the header `Host` have them: without the port where that is 443.
+#[must_use]
+pub fn https_authority(host: &str, port: u16) -> String {
+    let host = bracketed(host);
+    if port == ports::HTTPS { host.into() } else { format!("{host}:{port}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +107,17 @@ mod tests {
             assert_eq!(prefixes.contains(ip(text)), expected, "{text}");
         }
         assert!(!Prefixes::default().contains(ip("10.1.2.3")) && Prefixes::default().is_empty());
+    }
+    #[test]
+    fn an_authority_has_brackets_and_a_port_where_they_are_needed() {
+        for (host, port, expected) in [
+            ("relay.example.com", 443, "relay.example.com"),
+            ("relay.example.com", 3340, "relay.example.com:3340"),
+            ("192.0.2.1", 80, "192.0.2.1:80"),
+            ("2001:db8::1", 443, "[2001:db8::1]"),
+            ("2001:db8::1", 8443, "[2001:db8::1]:8443"),
+        ] {
+            assert_eq!(https_authority(host, port), expected);
+        }
     }
 }

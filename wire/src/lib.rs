@@ -12,5 +12,6 @@ mod labels;
 pub mod map;
 pub mod pin;
 pub mod pool;
+pub mod ports;
 pub mod sealed;
 pub mod time;

@@ -6,6 +6,8 @@ use std::{
     hash::Hash,
 };
 
+use towpath_wire::ports;
+
 use super::{Diff, Impact, SAME_RELAY, port};
 use crate::{
     code::Difference,
@@ -108,8 +110,8 @@ impl Diff {
         text(
             moves(Difference::PortChanged),
             "DERPPort",
-            &port(old.derp_port, 443),
-            &port(new.derp_port, 443),
+            &port(old.derp_port, ports::HTTPS),
+            &port(new.derp_port, ports::HTTPS),
             "every client of the region reconnects, to that port",
         );
         text(
@@ -151,8 +153,8 @@ impl Diff {
         text(
             stays(Difference::StunChanged),
             "STUNPort",
-            &port(old.stun_port, 3478),
-            &port(new.stun_port, 3478),
+            &port(old.stun_port, ports::STUN),
+            &port(new.stun_port, ports::STUN),
             SAME_RELAY,
         );
         text(stays(Difference::StunChanged), "STUNTestIP", &old.stun_test_ip, &new.stun_test_ip, SAME_RELAY);
@@ -161,7 +163,9 @@ impl Diff {
         text(stays(Difference::RegionIdChanged), "RegionID", &old.region_id, &new.region_id, SAME_RELAY);
         // 0 and the number that it stands for are the same port and not the same map.
         let spelt = |from: i64, to: i64, default| from != to && port(from, default) == port(to, default);
-        if spelt(old.derp_port, new.derp_port, 443) || spelt(old.stun_port, new.stun_port, 3478) {
+        if spelt(old.derp_port, new.derp_port, ports::HTTPS)
+            || spelt(old.stun_port, new.stun_port, ports::STUN)
+        {
             let message = "a port is written out that is the default, or no longer".to_owned();
             self.push(
                 stays(Difference::Cosmetic),
@@ -182,7 +186,7 @@ fn shown(text: &str) -> &str {
 fn pair(old: &[Node], new: &[Node]) -> Vec<(usize, usize)> {
     let mut pairs = Pairs { of_old: vec![None; old.len()], of_new: vec![None; new.len()] };
     pairs.match_by(old, new, |node| node.name.clone());
-    pairs.match_by(old, new, |node| (node.host_name.clone(), port(node.derp_port, 443)));
+    pairs.match_by(old, new, |node| (node.host_name.clone(), port(node.derp_port, ports::HTTPS)));
     pairs.of_old.into_iter().enumerate().filter_map(|(from, to)| Some((from, to?))).collect()
 }
 

@@ -4,10 +4,8 @@
 //! refuse what a meta certificate looks like: a common name beyond the 64 characters of RFC 5280.
 
 use rustls::pki_types::CertificateDer;
+use towpath_wire::derp::META_NAME_PREFIX;
 use towpath_wire::key::NodePublic;
-
-/// What the common name of a meta certificate starts with; the relay's key follows in hexadecimal digits.
-const META_PREFIX: &str = "derpkey";
 
 mod tag {
     pub(super) const INTEGER: u8 = 0x02;
@@ -52,14 +50,14 @@ impl<'a> Fields<'a> {
 
     /// Whether this is a meta certificate, be it a good one or not.
     pub(crate) fn is_meta(&self) -> bool {
-        self.common_name.starts_with(META_PREFIX)
+        self.common_name.starts_with(META_NAME_PREFIX)
     }
 
     /// The relay's key in a meta certificate. The serial number is the protocol version: one to 255.
     pub(crate) fn relay_key(&self) -> Option<NodePublic> {
         match self.serial {
             [1..=0x7f] | [0, 0x80..=0xff] => {
-                NodePublic::from_hex(self.common_name.strip_prefix(META_PREFIX)?)
+                NodePublic::from_hex(self.common_name.strip_prefix(META_NAME_PREFIX)?)
             }
             _ => None,
         }

@@ -1,9 +1,9 @@
 //! The HTTP/1.1 upgrade, as far as a DERP client needs it.
 
-use std::fmt::Write;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use towpath_wire::host::https_authority;
 
 /// More header than this is not from a relay.
 const MAX_HEADER: usize = 16 * 1024;
@@ -27,21 +27,13 @@ pub enum UpgradeError {
 
 /// The request. A port of 443 is left out of the Host header, as the Go client does it.
 pub(crate) fn request(host: &str, port: u16, fast_start: bool) -> String {
-    let mut request = String::with_capacity(256);
-    let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-    let written = write!(request, "GET /derp HTTP/1.1\r\nHost: {open}{host}{close}").and_then(|()| {
-        if port != 443 {
-            write!(request, ":{port}")?;
-        }
-        let fast_start = if fast_start { "Derp-Fast-Start: 1\r\n" } else { "" };
-        let version = env!("CARGO_PKG_VERSION");
-        write!(
-            request,
-            "\r\nUser-Agent: towpath/{version}\r\nConnection: Upgrade\r\n{fast_start}Upgrade: DERP\r\n\r\n"
-        )
-    });
-    written.expect("writing to a String cannot fail");
-    request
+    let authority = https_authority(host, port);
+    let version = env!("CARGO_PKG_VERSION");
+    let fast_start = if fast_start { "Derp-Fast-Start: 1\r\n" } else { "" };
+    format!(
+        "GET /derp HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: towpath/{version}\r\nConnection: Upgrade\r\n\
+         {fast_start}Upgrade: DERP\r\n\r\n"
+    )
 }
 
 /// Reads a response that must be a 101. `received` holds what was read before; what follows the header stays there.

@@ -14,6 +14,10 @@ use towpath_service::{
     config::{ByteSize, Choice, Key, Problems, Reader, Resolved, Sources, Value},
     logs,
 };
+use towpath_wire::{
+    map::{OWN_REGION_IDS, REGION_ID_MAX},
+    ports,
+};
 
 mod http;
 pub mod keys;
@@ -166,9 +170,6 @@ pub struct Log {
     pub level: logs::Level,
 }
 
-/// The standard port of HTTPS.
-const HTTPS_PORT: u16 = 443;
-
 /// What `--dev` listens on: derper's port for the same purpose.
 const DEV_PORT: u16 = 3340;
 
@@ -177,9 +178,6 @@ const ADMIN_PORT: u16 = 9090;
 
 /// The kernel adds its timer slack, 50 µs: see docs/performance.md for what other values cost and bring.
 const GATHER: Duration = Duration::from_micros(100);
-
-/// The largest number that JavaScript, and so every reader of JSON, represents exactly.
-const REGION_ID_MAX: u64 = (1 << 53) - 1;
 
 /// More threads than this only contend, whatever the machine.
 const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
@@ -239,7 +237,7 @@ fn listen(reader: &mut Reader<'_>, dev: bool) -> SocketAddr {
         let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEV_PORT);
         lookup.matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default)
     } else {
-        lookup.or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), HTTPS_PORT))
+        lookup.or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), ports::HTTPS))
     }
 }
 
@@ -284,7 +282,7 @@ impl Region {
         const CODE: &str = "1 to 63 letters, digits, hyphens or underscores";
         const NAME: &str = "1 to 253 characters of printable text";
         Self {
-            id: reader.key(keys::REGION_ID).within(1..=REGION_ID_MAX).or(900),
+            id: reader.key(keys::REGION_ID).within(1..=REGION_ID_MAX).or(*OWN_REGION_IDS.start()),
             code: reader
                 .key(keys::REGION_CODE)
                 .matching(CODE, |code: &String| {

@@ -4,14 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use towpath_wire::map::{DerpMap, NO_ADDRESS, NO_STUN, Node, Region};
 use towpath_wire::pin::CertificatePin;
+use towpath_wire::ports;
 
 use crate::config::Config;
 
-/// The ports that a DERP map need not mention.
-const DEFAULT_DERP_PORT: u16 = 443;
-const DEFAULT_STUN_PORT: u16 = 3478;
 /// Where clients look for a captive portal that answers in a relay's place.
-const CAPTIVE_PORTAL_PORT: u16 = 80;
+const CAPTIVE_PORTAL_PORT: u16 = ports::HTTP;
 
 /// What clients are told of this relay, where it differs from the configuration or is not part of it.
 #[derive(Clone, Debug)]
@@ -57,11 +55,11 @@ impl Advertised {
                 ipv6,
                 stun_port: match self.stun.first().map(SocketAddr::port) {
                     None => NO_STUN,
-                    Some(DEFAULT_STUN_PORT) => 0,
+                    Some(ports::STUN) => 0,
                     Some(port) => port.into(),
                 },
                 derp_port: match self.listen.port() {
-                    DEFAULT_DERP_PORT => 0,
+                    ports::HTTPS => 0,
                     port => port,
                 },
                 can_port80: config

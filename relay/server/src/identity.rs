@@ -16,8 +16,8 @@ use rustls::server::NoServerSessionStorage;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 use towpath_relay_client::certificate_pin;
-use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::mesh::MeshKey;
+use towpath_wire::derp::{META_NAME_PREFIX, PROTOCOL_VERSION};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
@@ -310,7 +310,7 @@ fn meta_certificate(node: &NodePublic) -> Result<CertificateDer<'static>, rcgen:
     const NOT_A_CA: [u8; 2] = [0x30, 0x00];
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, format!("derpkey{}", node.to_hex()));
+    params.distinguished_name.push(DnType::CommonName, format!("{META_NAME_PREFIX}{}", node.to_hex()));
     params.serial_number = Some(SerialNumber::from(u64::from(PROTOCOL_VERSION)));
     // Clients on Windows and macOS want dates and this one extension.
     let mut constraints = CustomExtension::from_oid_content(&BASIC_CONSTRAINTS, NOT_A_CA.to_vec());

@@ -23,6 +23,7 @@ use hyper::header::{
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use towpath_wire::host::https_authority;
 
 use crate::bootstrap::Bootstrap;
 use crate::config::Home;
@@ -43,8 +44,6 @@ pub(crate) enum Routed {
 const CHALLENGE: HeaderName = HeaderName::from_static("x-tailscale-challenge");
 const CHALLENGE_RESPONSE: HeaderName = HeaderName::from_static("x-tailscale-response");
 const MAX_CHALLENGE: usize = 64;
-/// The port that a URL need not mention.
-const HTTPS_PORT: u16 = 443;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -75,9 +74,7 @@ pub(crate) struct Site {
 impl Site {
     /// The pages of the relay that is called `hostname`, with TLS on `port`.
     pub(crate) fn new(hostname: &str, port: u16, home: Home, bootstrap: Arc<Bootstrap>) -> Self {
-        let host = if hostname.contains(':') { format!("[{hostname}]") } else { hostname.to_owned() };
-        let authority = if port == HTTPS_PORT { host } else { format!("{host}:{port}") };
-        Self { authority, home, bootstrap }
+        Self { authority: https_authority(hostname, port), home, bootstrap }
     }
 
     /// Decides what a request is. Bodies are not looked at.

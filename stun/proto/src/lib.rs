@@ -23,9 +23,6 @@ pub use discovery::{Change, Origins, Site};
 pub use request::{Dialect, NotStun, REQUEST_LEN, REQUEST_MAX_LEN, Request, write_request};
 pub use response::{RESPONSE_MAX_LEN, Response, ResponseError, write_response};
 
-/// UDP port of STUN (RFC 8489 section 18.6).
-pub const PORT: u16 = 3478;
-
 /// Length of a message header: type, length, magic cookie, transaction id (RFC 8489 section 5).
 const HEADER_LEN: usize = 20;
 

@@ -16,5 +16,9 @@ pub const PROTOCOL_VERSION: u32 = 2;
 pub const HEADER_LEN: usize = 5;
 /// The longest packet that is relayed, keys and header not counted.
 pub const MAX_PACKET: usize = 65_536;
+/// How the common name of a meta certificate begins; the relay's node key follows as 64 hexadecimal digits.
+///
+/// A relay shows a meta certificate behind its own, so that a client learns the key within the TLS handshake.
+pub const META_NAME_PREFIX: &str = "derpkey";
 /// The longest payload that a Go client takes in one frame.
 pub const MAX_CLIENT_FRAME: usize = 1 << 20;

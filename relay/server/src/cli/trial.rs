@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use towpath_relay::{config::Config, derpmap::Advertised};
-use towpath_wire::key::NodePublic;
+use towpath_wire::{host::bracketed, key::NodePublic};
 
 /// A relay on trial, as it runs.
 #[derive(Debug)]
@@ -55,11 +55,6 @@ and with a Tailscale client on this machine, once its control server has the map
 "
         )
     }
-}
-
-/// The host as it stands in a URL.
-fn bracketed(hostname: &str) -> String {
-    if hostname.contains(':') { format!("[{hostname}]") } else { hostname.into() }
 }
 
 #[cfg(test)]

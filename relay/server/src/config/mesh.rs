@@ -7,11 +7,12 @@ use std::{
 };
 
 use towpath_service::config::{Element, IpNet, Reader, Value, quote};
-use towpath_wire::host::Prefixes;
+use towpath_wire::host::{Prefixes, bracketed};
 use towpath_wire::key::NodePublic;
 use towpath_wire::pin::CertificatePin;
+use towpath_wire::ports;
 
-use super::{HTTPS_PORT, is_hostname, keys, path};
+use super::{is_hostname, keys, path};
 
 /// The other relays of the region, and who is taken for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,8 +105,7 @@ impl Value for MeshPeer {
     }
 
     fn to_toml(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        let mut text = format!("{host}:{} {}", self.port, self.public_key);
+        let mut text = format!("{}:{} {}", bracketed(&self.host), self.port, self.public_key);
         if let Some(pin) = self.pin {
             text.push_str(&format!(" {pin}"));
         }
@@ -129,7 +129,7 @@ fn split_host(text: &str) -> Option<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         // Several colons without brackets are those of an address.
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
-        _ => (text, HTTPS_PORT),
+        _ => (text, ports::HTTPS),
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     (is_hostname(host) && port != 0).then(|| (host.into(), port))

@@ -7,11 +7,9 @@ use std::{
 
 use towpath_service::config::{Choice, Problems, Reader, Resolved, Sources};
 use towpath_stun::{Clients, Policy, Settings};
+use towpath_wire::ports;
 
 use super::{CONFIG_VARIABLE, DEV_ALLOWED, Log, admin, is_loopback, keys};
-
-/// The standard port of STUN (RFC 8489 section 8).
-const STUN_PORT: u16 = 3478;
 
 /// Answers a second that a source may be allowed. More than a server has for all sources together is no limit.
 const RATE_MAX: u32 = 1_000_000;
@@ -59,7 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Settings {
 
 fn listen(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
     let lookup = reader.key(keys::STUN_LISTEN);
-    let on = |ip: IpAddr| SocketAddr::new(ip, STUN_PORT);
+    let on = |ip: IpAddr| SocketAddr::new(ip, ports::STUN);
     if dev {
         lookup
             .matching(DEV_ALLOWED, |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback))
