@@ -14,4 +14,5 @@ pub mod pin;
 pub mod pool;
 pub mod ports;
 pub mod sealed;
+pub mod sync;
 pub mod time;

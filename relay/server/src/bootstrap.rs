@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use towpath_wire::sync;
 use tracing::warn;
 
 use crate::config::BootstrapDns;
@@ -44,7 +45,7 @@ impl Bootstrap {
 
     /// The body for a request with this query string.
     pub(crate) fn answer(&self, query: Option<&str>) -> Bytes {
-        let answers = self.answers.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let answers = sync::read(&self.answers).clone();
         let parameters = query.unwrap_or_default().split('&');
         let name = parameters.filter_map(|parameter| parameter.strip_prefix("q=")).next();
         let unpublished = name.and_then(|name| answers.unpublished.get(name));
@@ -71,7 +72,7 @@ impl Bootstrap {
                 .map(|(name, addresses)| (name.clone(), json(&BTreeMap::from([(name, addresses)]))))
                 .collect(),
         };
-        *self.answers.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(answers);
+        *sync::write(&self.answers) = Arc::new(answers);
     }
 }
 

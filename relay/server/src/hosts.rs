@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use towpath_wire::host::Host;
+use towpath_wire::sync::lock;
 
 /// How many places each host holds. Those that hold none are not in it.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Hosts {
     /// A place for a connection from `address`; `None` while its host holds all it may.
     pub(crate) fn place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let host = Host::of(address);
-        let mut hosts = self.lock();
+        let mut hosts = lock(&self.held);
         let held = hosts.entry(host).or_default();
         if *held >= self.limit {
             return None;
@@ -37,15 +38,11 @@ impl Hosts {
         *held += 1;
         Some(Place { hosts: self.clone(), host })
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Host, usize>> {
-        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut hosts = self.hosts.lock();
+        let mut hosts = lock(&self.hosts.held);
         if let Some(held) = hosts.get_mut(&self.host) {
             *held -= 1;
             if *held == 0 {
@@ -81,6 +78,6 @@ mod tests {
         for last in 0..=255 {
             drop(hosts.place(IpAddr::from([192, 0, 2, last])).expect("a place"));
         }
-        assert!(hosts.lock().is_empty());
+        assert!(lock(&hosts.held).is_empty());
     }
 }
