@@ -194,21 +194,16 @@ impl<'a> ClientFrame<'a> {
     pub fn decode(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
         // Nearly every frame is one, and is then known to be no other where this is inlined.
         if kind == FrameType::SendPacket as u8 {
-            return Self::send_packet(payload).map(Some);
+            let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
+            return Ok(Some(Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? }));
         }
-        Self::decode_any(kind, payload)
+        Self::decode_other(kind, payload)
     }
 
-    #[inline]
-    fn send_packet(payload: &'a [u8]) -> Result<Self, Malformed> {
-        let (to, packet) = NodePublic::split_from(payload).ok_or(Malformed("SendPacket"))?;
-        Ok(Self::SendPacket { to, packet: packet_of(packet, "SendPacket")? })
-    }
-
-    fn decode_any(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
+    /// Decodes the payload of any frame but a SendPacket.
+    fn decode_other(kind: u8, payload: &'a [u8]) -> Result<Option<Self>, Malformed> {
         let Some(kind) = FrameType::from_byte(kind) else { return Ok(None) };
         Ok(Some(match kind {
-            FrameType::SendPacket => Self::send_packet(payload)?,
             FrameType::NotePreferred => match payload {
                 &[byte] => Self::NotePreferred(byte != 0),
                 _ => return Err(Malformed("NotePreferred")),
@@ -232,8 +227,9 @@ impl<'a> ClientFrame<'a> {
                 Some(data) => Self::Pong(*data),
                 None => return Ok(None),
             },
-            // The login takes a ClientInfo, and only as the first frame; the others are a relay's own.
-            FrameType::ClientInfo
+            // The caller has decoded a SendPacket. A ClientInfo is for the login; the others are a relay's own.
+            FrameType::SendPacket
+            | FrameType::ClientInfo
             | FrameType::ServerKey
             | FrameType::ServerInfo
             | FrameType::RecvPacket
