@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use towpath_stun_proto::{
-    ANSWER_MAX_LEN, AnswerKind, Dialect, Origins, REQUEST_LEN, RESPONSE_MAX_LEN, Request, Response, Site,
-    TransactionId, is_stun, write_request, write_response,
+    ANSWER_MAX_LEN, AnswerKind, AskedOrigin, Dialect, Origins, REQUEST_LEN, RESPONSE_MAX_LEN, Request,
+    Response, TransactionId, write_request, write_response,
 };
 
 /// Reads any bytes as a request and as a response.
@@ -25,9 +25,12 @@ fn request(datagram: &[u8]) {
     assert_eq!(tailscale, is_tailscale_request(datagram), "{parsed:?}");
     let Ok(request) = parsed else { return };
     assert_eq!(datagram[8..20], request.transaction().0);
-    assert_eq!(is_stun(datagram), request.dialect() != Dialect::Classic);
+    assert_eq!(datagram[4..8] == COOKIE, request.dialect() != Dialect::Classic);
     answers(datagram, &request);
 }
+
+/// The magic cookie (RFC 8489 section 5).
+const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
 /// To whomever it goes, an answer is hardly longer on the wire than its question.
 fn answers(datagram: &[u8], request: &Request<'_>) {
@@ -37,9 +40,9 @@ fn answers(datagram: &[u8], request: &Request<'_>) {
         let [first, second]: [SocketAddr; 2] =
             [first, second].map(|address| address.parse().expect("an address"));
         let origins = Origins::spanned_by(first, second).expect("two addresses that differ in all");
-        for site in [None, Some(Site { origins: &origins, asked: 0 })] {
+        for origin in [None, Some(AskedOrigin { origins: &origins, number: 0 })] {
             let mut out = [0; ANSWER_MAX_LEN];
-            let Ok(answer) = request.answer(&mut out, first, site) else { continue };
+            let Ok(answer) = request.answer(&mut out, first, origin) else { continue };
             let tenths = if answer.kind == AnswerKind::Discovery { 21 } else { 15 };
             assert!(10 * (headers + answer.len) <= tenths * (headers + datagram.len()), "{answer:?}");
         }
@@ -48,10 +51,7 @@ fn answers(datagram: &[u8], request: &Request<'_>) {
 
 /// The rules of a request by Tailscale's clients, each on a line.
 fn is_tailscale_request(datagram: &[u8]) -> bool {
-    if !(20..=1280).contains(&datagram.len())
-        || datagram[..2] != [0, 1]
-        || datagram[4..8] != [0x21, 0x12, 0xa4, 0x42]
-    {
+    if !(20..=1280).contains(&datagram.len()) || datagram[..2] != [0, 1] || datagram[4..8] != COOKIE {
         return false;
     }
     let (mut at, mut last, mut tailnode) = (20, 0, false);
@@ -76,7 +76,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 fn response(datagram: &[u8]) {
     let Ok(response) = Response::parse(datagram) else { return };
-    assert!(is_stun(datagram));
+    assert!(datagram[0] < 0x40 && datagram[4..8] == COOKIE);
     assert_eq!(response.mapped.ip(), response.mapped.ip().to_canonical());
     let mut out = [0; RESPONSE_MAX_LEN];
     let len = write_response(&mut out, response.transaction, response.mapped);

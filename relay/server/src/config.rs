@@ -53,7 +53,7 @@ pub struct Config {
     /// The region of which the relay tells in DERP maps.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
-    pub stun: towpath_stun::Settings,
+    pub stun: towpath_stun::StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
     /// HTTP without TLS, and what is shown.

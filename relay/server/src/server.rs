@@ -96,7 +96,7 @@ pub struct Server {
     listener: TcpListener,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
-    stun: Option<towpath_stun::Server>,
+    stun: Option<towpath_stun::BoundServer>,
     admin: Option<TcpListener>,
     worker_hook: fn(),
 }
@@ -132,7 +132,7 @@ impl Server {
         let stun = if config.stun.listen.is_empty() {
             None
         } else {
-            Some(towpath_stun::Server::bind(&config.stun)?)
+            Some(towpath_stun::BoundServer::bind(&config.stun)?)
         };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
         let config = config.clone();
@@ -158,7 +158,7 @@ impl Server {
             tls: bound(&self.listener),
             http: self.http.as_ref().map(bound),
             redirect: self.redirect.as_ref().map(bound),
-            stun: self.stun.as_ref().map(towpath_stun::Server::local_addrs).unwrap_or_default(),
+            stun: self.stun.as_ref().map(towpath_stun::BoundServer::local_addrs).unwrap_or_default(),
             admin: self.admin.as_ref().map(bound),
         }
     }
@@ -206,7 +206,7 @@ impl Server {
         };
         let (plane, workers) = DataPlane::start(config.workers.get(), rules, worker_hook, on_failure)?;
         let plane = Arc::new(plane);
-        let stun = stun.map(towpath_stun::Server::spawn).transpose()?;
+        let stun = stun.map(towpath_stun::BoundServer::spawn).transpose()?;
 
         let registry = Registry::new();
         let metrics = ControlMetrics::register(&registry)?;

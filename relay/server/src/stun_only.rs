@@ -18,7 +18,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A STUN server and its admin listener with their sockets bound and nothing running.
 #[derive(Debug)]
 pub struct StunServer {
-    stun: towpath_stun::Server,
+    stun: towpath_stun::BoundServer,
     admin: Option<TcpListener>,
 }
 
@@ -29,7 +29,7 @@ impl StunServer {
     ///
     /// See [`BindError`]: each says which address of which listener is at fault.
     pub fn bind(config: &StunOnly) -> Result<Self, BindError> {
-        let stun = towpath_stun::Server::bind(&config.stun)?;
+        let stun = towpath_stun::BoundServer::bind(&config.stun)?;
         let tcp =
             |address| listen(address).map_err(|reason| BindError::Tcp { what: "admin", address, reason });
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
@@ -78,7 +78,7 @@ impl StunServer {
 }
 
 /// Completes when the thread of a STUN server has ended, which it does not do while it serves.
-pub(crate) async fn ended(stun: Option<&towpath_stun::Running>) {
+pub(crate) async fn ended(stun: Option<&towpath_stun::RunningServer>) {
     let Some(stun) = stun else { return pending().await };
     while stun.is_alive() {
         tokio::time::sleep(CHECK_INTERVAL).await;

@@ -8,8 +8,8 @@ use towpath_wire::labels;
 use crate::attribute::{
     ERROR_CODE, MAPPED_ADDRESS, OTHER_ADDRESS, RESPONSE_ORIGIN, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
 };
-use crate::discovery::{Change, Site};
-use crate::message::{FINGERPRINT_LEN, Mask, Message};
+use crate::discovery::{AskedOrigin, ChangeRequest};
+use crate::message::{FINGERPRINT_LEN, Mask, MessageWriter};
 use crate::{
     ATTRIBUTE_HEADER_LEN, BINDING_ERROR, BINDING_SUCCESS, Dialect, HEADER_LEN, REQUEST_MAX_LEN, Request,
     write_response,
@@ -36,8 +36,8 @@ pub struct Answer {
     pub len: usize,
     /// What it says.
     pub kind: AnswerKind,
-    /// From which origin it must be sent; [`Change::NONE`] unless there are several.
-    pub change: Change,
+    /// From which origin it must be sent; [`ChangeRequest::NONE`] unless there are several.
+    pub change: ChangeRequest,
     /// The client's port that it must be sent to instead of the one that asked.
     pub port: Option<NonZeroU16>,
 }
@@ -45,7 +45,7 @@ pub struct Answer {
 impl Answer {
     /// An answer from where the request went to where it came from.
     const fn plain(kind: AnswerKind, len: usize) -> Self {
-        Self { len, kind, change: Change::NONE, port: None }
+        Self { len, kind, change: ChangeRequest::NONE, port: None }
     }
 }
 
@@ -92,7 +92,7 @@ pub struct Amplifies;
 impl Request<'_> {
     /// Writes the answer for `client`, whose address the request came from.
     ///
-    /// `site` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes of RFC
+    /// `asked` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes of RFC
     /// 5780 are unknown ones. Unknown attributes that must be understood are refused with 420 and listed, except to
     /// Tailscale's clients, whose server looks for none.
     ///
@@ -102,14 +102,14 @@ impl Request<'_> {
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],
         client: SocketAddr,
-        site: Option<Site<'_>>,
+        asked: Option<AskedOrigin<'_>>,
     ) -> Result<Answer, Amplifies> {
         let answer = match self.dialect() {
             Dialect::Tailscale => {
                 let out = out.first_chunk_mut().expect("an answer has room for a response");
                 Answer::plain(AnswerKind::Tailscale, write_response(out, self.transaction(), client))
             }
-            Dialect::Standard => self.answer_standard(out, client, site),
+            Dialect::Standard => self.answer_standard(out, client, asked),
             Dialect::Classic => self.refuse(out, false).unwrap_or_else(|| {
                 let len = self.write_success(out, |message, _| {
                     message.address(MAPPED_ADDRESS, client, Mask::NONE);
@@ -124,13 +124,13 @@ impl Request<'_> {
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],
         client: SocketAddr,
-        site: Option<Site<'_>>,
+        asked: Option<AskedOrigin<'_>>,
     ) -> Answer {
-        if let Some(refusal) = self.refuse(out, site.is_some()) {
+        if let Some(refusal) = self.refuse(out, asked.is_some()) {
             return refusal;
         }
-        if let Some(site) = site {
-            let len = self.write_discovery(out, client, site);
+        if let Some(asked) = asked {
+            let len = self.write_discovery(out, client, asked);
             return Answer {
                 len,
                 kind: AnswerKind::Discovery,
@@ -147,21 +147,26 @@ impl Request<'_> {
     fn write_success(
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],
-        attributes: impl FnOnce(&mut Message<'_>, Mask),
+        attributes: impl FnOnce(&mut MessageWriter<'_>, Mask),
     ) -> usize {
-        let mut message = Message::begin(out, BINDING_SUCCESS, &self.id);
+        let mut message = MessageWriter::begin(out, BINDING_SUCCESS, &self.id);
         attributes(&mut message, Mask::of(self.id));
         message.finish(self.fingerprint)
     }
 
     /// MAPPED-ADDRESS tells a client of NATs that rewrite addresses in payloads. Section 6.1 asks for it; where it would
     /// break the bound, the client does without.
-    fn write_discovery(&self, out: &mut [u8; ANSWER_MAX_LEN], client: SocketAddr, site: Site<'_>) -> usize {
+    fn write_discovery(
+        &self,
+        out: &mut [u8; ANSWER_MAX_LEN],
+        client: SocketAddr,
+        asked: AskedOrigin<'_>,
+    ) -> usize {
         let mut write = |with_mapped: bool| {
             self.write_success(out, |message, mask| {
                 message.address(XOR_MAPPED_ADDRESS, client, mask);
-                message.address(RESPONSE_ORIGIN, site.origin(self.change), Mask::NONE);
-                message.address(OTHER_ADDRESS, site.other(), Mask::NONE);
+                message.address(RESPONSE_ORIGIN, asked.origin(self.change), Mask::NONE);
+                message.address(OTHER_ADDRESS, asked.other(), Mask::NONE);
                 if with_mapped {
                     message.address(MAPPED_ADDRESS, client, Mask::NONE);
                 }
@@ -178,7 +183,7 @@ impl Request<'_> {
         if count == 0 {
             return None;
         }
-        let mut message = Message::begin(out, BINDING_ERROR, &self.id);
+        let mut message = MessageWriter::begin(out, BINDING_ERROR, &self.id);
         message.attribute(ERROR_CODE, ERROR_VALUE_LEN).copy_from_slice(&UNKNOWN_ATTRIBUTE);
         let list = message.attribute(UNKNOWN_ATTRIBUTES, 2 * count);
         for (slot, kind) in list.chunks_exact_mut(2).zip(unknown) {

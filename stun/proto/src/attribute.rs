@@ -59,7 +59,7 @@ pub(crate) struct Attribute<'a> {
 
 /// The attributes do not fill their space exactly.
 #[derive(Debug)]
-pub(crate) struct Malformed;
+pub(crate) struct MalformedAttribute;
 
 /// Walks over attributes up to the end of the given bytes. After an error the walk is over.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ impl<'a> Attributes<'a> {
 }
 
 impl<'a> Iterator for Attributes<'a> {
-    type Item = Result<Attribute<'a>, Malformed>;
+    type Item = Result<Attribute<'a>, MalformedAttribute>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -86,6 +86,6 @@ impl<'a> Iterator for Attributes<'a> {
         if attribute.is_none() {
             self.0 = &[];
         }
-        Some(attribute.ok_or(Malformed))
+        Some(attribute.ok_or(MalformedAttribute))
     }
 }

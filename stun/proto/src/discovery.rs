@@ -30,37 +30,37 @@ impl Origins {
     }
 }
 
-/// Where a request arrived, at a server with four origins.
+/// The origin that a request was sent to, of a server that has four.
 #[derive(Clone, Copy, Debug)]
-pub struct Site<'a> {
+pub struct AskedOrigin<'a> {
     /// The server's origins.
     pub origins: &'a Origins,
     /// The number of the one that was asked, 0 to 3.
-    pub asked: usize,
+    pub number: usize,
 }
 
-impl Site<'_> {
+impl AskedOrigin<'_> {
     /// The origin of the answer to a request with this wish.
-    pub(crate) fn origin(&self, change: Change) -> SocketAddr {
-        self.origins.0[change.of(self.asked) & 3]
+    pub(crate) fn origin(&self, change: ChangeRequest) -> SocketAddr {
+        self.origins.0[change.of(self.number) & 3]
     }
 
     /// The origin that shares neither address nor port with the one that was asked.
     pub(crate) fn other(&self) -> SocketAddr {
-        self.origin(Change { address: true, port: true })
+        self.origin(ChangeRequest { address: true, port: true })
     }
 }
 
 /// From which origin a client wants its answer, relative to the one that it asked (CHANGE-REQUEST, section 7.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct ChangeRequest {
     /// From the other address.
     pub address: bool,
     /// From the other port.
     pub port: bool,
 }
 
-impl Change {
+impl ChangeRequest {
     /// No change: the answer comes from where the request went.
     pub const NONE: Self = Self { address: false, port: false };
 

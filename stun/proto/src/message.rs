@@ -15,12 +15,12 @@ pub(crate) const FINGERPRINT_LEN: usize = ATTRIBUTE_HEADER_LEN + 4;
 pub(crate) const ADDRESS_MAX_LEN: usize = ATTRIBUTE_HEADER_LEN + 4 + 16;
 
 /// A message that is being written, attribute by attribute. The memory must have room for all of it.
-pub(crate) struct Message<'a> {
+pub(crate) struct MessageWriter<'a> {
     out: &'a mut [u8],
     len: usize,
 }
 
-impl<'a> Message<'a> {
+impl<'a> MessageWriter<'a> {
     /// Begins a message with this type and this cookie and transaction id.
     pub(crate) fn begin(out: &'a mut [u8], kind: [u8; 2], id: &[u8; ID_LEN]) -> Self {
         out[..2].copy_from_slice(&kind);

@@ -6,10 +6,10 @@ use towpath_wire::labels;
 
 use crate::attribute::{
     Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
-    Malformed, RESPONSE_PORT, SOFTWARE, is_comprehension_required, is_standard,
+    MalformedAttribute, RESPONSE_PORT, SOFTWARE, is_comprehension_required, is_standard,
 };
-use crate::discovery::{Change, read_port};
-use crate::message::{FINGERPRINT_LEN, Message, fingerprint};
+use crate::discovery::{ChangeRequest, read_port};
+use crate::message::{FINGERPRINT_LEN, MessageWriter, fingerprint};
 use crate::{
     ATTRIBUTE_HEADER_LEN, BINDING_REQUEST, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId, split_header,
 };
@@ -53,25 +53,25 @@ pub struct Request<'a> {
     pub(crate) fingerprint: bool,
     /// Whether an attribute must be understood that RFC 8489 does not define.
     has_foreign: bool,
-    pub(crate) change: Change,
+    pub(crate) change: ChangeRequest,
     pub(crate) response_port: Option<NonZeroU16>,
 }
 
 /// What a walk over the attributes of a request finds.
 #[derive(Default)]
-struct Found<'a> {
+struct FoundAttributes<'a> {
     tailnode: bool,
     last: Option<Attribute<'a>>,
     misplaced_fingerprint: bool,
     /// Length of the attributes up to the first integrity attribute, which included.
     protected: Option<usize>,
     has_foreign: bool,
-    change: Option<Option<Change>>,
+    change: Option<Option<ChangeRequest>>,
     response_port: Option<Option<NonZeroU16>>,
 }
 
-impl<'a> Found<'a> {
-    fn in_attributes(attributes: &'a [u8]) -> Result<Self, Malformed> {
+impl<'a> FoundAttributes<'a> {
+    fn in_attributes(attributes: &'a [u8]) -> Result<Self, MalformedAttribute> {
         let mut found = Self::default();
         let mut walk = Attributes(attributes);
         while let Some(attribute) = walk.next() {
@@ -94,7 +94,7 @@ impl<'a> Found<'a> {
         }
         self.has_foreign = true;
         match kind {
-            CHANGE_REQUEST => _ = self.change.get_or_insert_with(|| Change::read(attribute)),
+            CHANGE_REQUEST => _ = self.change.get_or_insert_with(|| ChangeRequest::read(attribute)),
             RESPONSE_PORT => _ = self.response_port.get_or_insert_with(|| read_port(attribute)),
             _ => {}
         }
@@ -132,7 +132,8 @@ impl<'a> Request<'a> {
             return Err(NotStun::NotBindingRequest);
         }
 
-        let found = Found::in_attributes(attributes).map_err(|Malformed| NotStun::MalformedAttributes)?;
+        let found = FoundAttributes::in_attributes(attributes)
+            .map_err(|MalformedAttribute| NotStun::MalformedAttributes)?;
         let fingerprint = match found.last {
             Some(Attribute { kind: FINGERPRINT, value }) => {
                 let covered = datagram.len().saturating_sub(FINGERPRINT_LEN);
@@ -150,7 +151,7 @@ impl<'a> Request<'a> {
             attributes: &attributes[..found.protected.unwrap_or(attributes.len())],
             fingerprint,
             has_foreign: found.has_foreign,
-            change: Change::NONE,
+            change: ChangeRequest::NONE,
             response_port: None,
         };
         if has_cookie && found.tailnode && fingerprint {
@@ -193,7 +194,7 @@ impl<'a> Request<'a> {
 ///
 /// Servers that answer in the network driver look at the first attribute only, so the order matters.
 pub fn write_request(out: &mut [u8; REQUEST_LEN], transaction: TransactionId) {
-    let mut message = Message::begin(out, BINDING_REQUEST, &transaction.with_cookie());
+    let mut message = MessageWriter::begin(out, BINDING_REQUEST, &transaction.with_cookie());
     message.attribute(SOFTWARE, SOFTWARE_VALUE.len()).copy_from_slice(SOFTWARE_VALUE);
     message.finish(true);
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::attribute::{Attributes, MAPPED_ADDRESS, Malformed, XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_DRAFT};
-use crate::message::{ADDRESS_MAX_LEN, Mask, Message, read_address};
-use crate::{BINDING_SUCCESS, HEADER_LEN, Header, TransactionId};
+use crate::attribute::{
+    Attributes, MAPPED_ADDRESS, MalformedAttribute, XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_DRAFT,
+};
+use crate::message::{ADDRESS_MAX_LEN, Mask, MessageWriter, read_address};
+use crate::{BINDING_SUCCESS, HEADER_LEN, MessageHeader, TransactionId};
 
 /// Length in bytes of the longest response that [`write_response`] writes, the one to an IPv6 client.
 pub const RESPONSE_MAX_LEN: usize = HEADER_LEN + ADDRESS_MAX_LEN;
@@ -20,7 +22,7 @@ pub fn write_response(
     client: SocketAddr,
 ) -> usize {
     let id = transaction.with_cookie();
-    let mut message = Message::begin(out, BINDING_SUCCESS, &id);
+    let mut message = MessageWriter::begin(out, BINDING_SUCCESS, &id);
     message.address(XOR_MAPPED_ADDRESS, client, Mask::of(id));
     message.finish(false)
 }
@@ -44,7 +46,7 @@ impl Response {
     /// # Errors
     /// See [`ResponseError`].
     pub fn parse(datagram: &[u8]) -> Result<Self, ResponseError> {
-        let (header, attributes) = Header::split(datagram).ok_or(ResponseError::NotStun)?;
+        let (header, attributes) = MessageHeader::split(datagram).ok_or(ResponseError::NotStun)?;
         if header.kind != BINDING_SUCCESS {
             return Err(ResponseError::NotSuccess);
         }
@@ -54,7 +56,7 @@ impl Response {
         let mut xor_mapped = None;
         let mut mapped = None;
         for attribute in Attributes(attributes) {
-            let attribute = attribute.map_err(|Malformed| ResponseError::MalformedAttributes)?;
+            let attribute = attribute.map_err(|MalformedAttribute| ResponseError::MalformedAttributes)?;
             let (mask, slot) = match attribute.kind {
                 XOR_MAPPED_ADDRESS | XOR_MAPPED_ADDRESS_DRAFT => (mask, &mut xor_mapped),
                 MAPPED_ADDRESS => (Mask::NONE, &mut mapped),

@@ -11,8 +11,8 @@ use stun_rs::attributes::stun::{MappedAddress, XorMappedAddress};
 use stun_rs::methods::BINDING;
 use stun_rs::{DecoderContextBuilder, MessageClass, MessageDecoderBuilder, StunMessage};
 use towpath_stun_proto::{
-    ANSWER_MAX_LEN, Answer, AnswerKind, Change, Dialect, NotStun, Origins, REQUEST_LEN, REQUEST_MAX_LEN,
-    Request, Site, TransactionId, write_request,
+    ANSWER_MAX_LEN, Answer, AnswerKind, AskedOrigin, ChangeRequest, Dialect, NotStun, Origins, REQUEST_LEN,
+    REQUEST_MAX_LEN, Request, TransactionId, write_request,
 };
 
 const TRANSACTION: [u8; 12] = [7; 12];
@@ -53,9 +53,9 @@ fn standard(attributes: &[(u16, &[u8])]) -> Vec<u8> {
     request(COOKIE, attributes, false)
 }
 
-fn answer(datagram: &[u8], client: SocketAddr, site: Option<Site<'_>>) -> (Answer, Vec<u8>) {
+fn answer(datagram: &[u8], client: SocketAddr, origin: Option<AskedOrigin<'_>>) -> (Answer, Vec<u8>) {
     let mut out = [0xff; ANSWER_MAX_LEN];
-    let answer = Request::parse(datagram).unwrap().answer(&mut out, client, site).unwrap();
+    let answer = Request::parse(datagram).unwrap().answer(&mut out, client, origin).unwrap();
     (answer, out[..answer.len].to_vec())
 }
 
@@ -104,7 +104,10 @@ fn origins(client: SocketAddr) -> Origins {
 fn a_bare_request_is_told_its_address() {
     for (client, len) in [(ipv4(), 32), (ipv6(), 44)] {
         let (answer, bytes) = answer(&standard(&[]), client, None);
-        assert_eq!((answer.kind, answer.change, answer.port), (AnswerKind::Standard, Change::NONE, None));
+        assert_eq!(
+            (answer.kind, answer.change, answer.port),
+            (AnswerKind::Standard, ChangeRequest::NONE, None)
+        );
         assert_eq!(bytes.len(), len);
         let message = decode(&bytes);
         assert_eq!(message.class(), MessageClass::SuccessResponse);
@@ -116,11 +119,11 @@ fn a_bare_request_is_told_its_address() {
 
 #[test]
 fn a_fingerprint_is_answered_with_one() {
-    for (client, site) in [(ipv4(), false), (ipv6(), false), (ipv4(), true), (ipv6(), true)] {
+    for (client, origin) in [(ipv4(), false), (ipv6(), false), (ipv4(), true), (ipv6(), true)] {
         let origins = origins(client);
-        let site = site.then_some(Site { origins: &origins, asked: 0 });
+        let origin = origin.then_some(AskedOrigin { origins: &origins, number: 0 });
         for (fingerprint, attributes) in [(false, &[][..]), (true, &[]), (true, &[(PRIORITY, &[0; 4][..])])] {
-            let (_, bytes) = answer(&request(COOKIE, attributes, fingerprint), client, site);
+            let (_, bytes) = answer(&request(COOKIE, attributes, fingerprint), client, origin);
             assert_eq!(has_fingerprint(&decode(&bytes)), fingerprint);
         }
     }
@@ -150,10 +153,12 @@ fn a_client_of_rfc_3489_is_told_its_address_in_clear() {
 
     // RFC 5389 section 12.2: the two that let a client redirect answers are refused.
     let origins = origins(ipv4());
-    for (site, kind) in [(None, 0x0002), (Some(Site { origins: &origins, asked: 0 }), CHANGE_REQUEST)] {
+    for (origin, kind) in
+        [(None, 0x0002), (Some(AskedOrigin { origins: &origins, number: 0 }), CHANGE_REQUEST)]
+    {
         let mut out = [0; ANSWER_MAX_LEN];
         let datagram = request(cookie, &[(kind, &[0; 4])], false);
-        let answer = Request::parse(&datagram).unwrap().answer(&mut out, ipv4(), site).unwrap();
+        let answer = Request::parse(&datagram).unwrap().answer(&mut out, ipv4(), origin).unwrap();
         assert_eq!(answer.kind, AnswerKind::Refusal);
         let listed = [&[0x00, 0x0a, 0, 2][..], &u16::to_be_bytes(kind), &[0, 0]].concat();
         assert_eq!(out[28..answer.len], listed);
@@ -213,11 +218,11 @@ fn answers_come_from_the_origin_that_was_asked_for() {
             for (flags, address, port) in
                 [(0, false, false), (2, false, true), (4, true, false), (6, true, true)]
             {
-                let site = Site { origins: &origins, asked };
+                let origin = AskedOrigin { origins: &origins, number: asked };
                 let datagram = standard(&[(CHANGE_REQUEST, &[0, 0, 0, flags])]);
-                let (answer, bytes) = answer(&datagram, client, Some(site));
+                let (answer, bytes) = answer(&datagram, client, Some(origin));
                 assert_eq!(answer.kind, AnswerKind::Discovery);
-                assert_eq!(answer.change, Change { address, port });
+                assert_eq!(answer.change, ChangeRequest { address, port });
 
                 let not = |this: SocketAddr| if this.ip() == first.ip() { second.ip() } else { first.ip() };
                 let not_port = |this: SocketAddr| first.port() + second.port() - this.port();
@@ -242,7 +247,8 @@ fn discovery_answers_have_mapped_address_where_the_bound_allows() {
         [(ipv4(), &[][..], true), (ipv6(), &[], false), (ipv6(), &[(SOFTWARE, &b"12345678"[..])], true)]
     {
         let origins = origins(client);
-        let (_, bytes) = answer(&standard(attributes), client, Some(Site { origins: &origins, asked: 0 }));
+        let (_, bytes) =
+            answer(&standard(attributes), client, Some(AskedOrigin { origins: &origins, number: 0 }));
         let message = decode(&bytes);
         let mapped = message.get::<MappedAddress>().map(|a| *a.as_mapped_address().unwrap().socket_address());
         assert_eq!(mapped, expected.then_some(client));
@@ -252,9 +258,9 @@ fn discovery_answers_have_mapped_address_where_the_bound_allows() {
 #[test]
 fn a_response_port_is_heeded_and_padding_refused() {
     let origins = origins(ipv4());
-    let site = Some(Site { origins: &origins, asked: 0 });
+    let origin = Some(AskedOrigin { origins: &origins, number: 0 });
     for value in [&[0x12, 0x34][..], &[0x12, 0x34, 0, 0]] {
-        let (answer, _) = answer(&standard(&[(RESPONSE_PORT, value)]), ipv4(), site);
+        let (answer, _) = answer(&standard(&[(RESPONSE_PORT, value)]), ipv4(), origin);
         assert_eq!(answer.port.map(u16::from), Some(0x1234));
     }
     for (kind, value) in [
@@ -267,21 +273,21 @@ fn a_response_port_is_heeded_and_padding_refused() {
         assert_eq!(parsed, Err(NotStun::MalformedAttributes), "{kind:#x} {value:?}");
     }
     let padded = standard(&[(CHANGE_REQUEST, &[0, 0, 0, 6]), (PADDING, &[0; 1000])]);
-    let (answer, bytes) = answer(&padded, ipv4(), site);
-    assert_eq!((answer.change, refused(&bytes)), (Change::NONE, vec![PADDING]));
+    let (answer, bytes) = answer(&padded, ipv4(), origin);
+    assert_eq!((answer.change, refused(&bytes)), (ChangeRequest::NONE, vec![PADDING]));
 }
 
 /// RFC 8489 section 14.5: whoever is on the path could have put it there.
 #[test]
 fn what_stands_behind_the_integrity_is_not_heeded() {
     let origins = origins(ipv4());
-    let site = Some(Site { origins: &origins, asked: 0 });
+    let origin = Some(AskedOrigin { origins: &origins, number: 0 });
     let (wish, port) = ((CHANGE_REQUEST, &[0, 0, 0, 6][..]), (RESPONSE_PORT, &[0x12, 0x34][..]));
     let integrity = (MESSAGE_INTEGRITY, &[0; 20][..]);
-    let (before, _) = answer(&standard(&[wish, port, integrity]), ipv4(), site);
-    assert_eq!((before.change, before.port.is_some()), (Change { address: true, port: true }, true));
-    let (behind, _) = answer(&standard(&[integrity, wish, port]), ipv4(), site);
-    assert_eq!((behind.kind, behind.change, behind.port), (AnswerKind::Discovery, Change::NONE, None));
+    let (before, _) = answer(&standard(&[wish, port, integrity]), ipv4(), origin);
+    assert_eq!((before.change, before.port.is_some()), (ChangeRequest { address: true, port: true }, true));
+    let (behind, _) = answer(&standard(&[integrity, wish, port]), ipv4(), origin);
+    assert_eq!((behind.kind, behind.change, behind.port), (AnswerKind::Discovery, ChangeRequest::NONE, None));
 }
 
 /// Tailscale's clients expect nothing but their address, wherever they ask.
@@ -293,7 +299,10 @@ fn clients_of_tailscale_get_the_same_answer_from_every_origin() {
         let origins = origins(client);
         let (plain, bytes) = answer(&datagram, client, None);
         assert_eq!(plain.kind, AnswerKind::Tailscale);
-        assert_eq!(answer(&datagram, client, Some(Site { origins: &origins, asked: 3 })), (plain, bytes));
+        assert_eq!(
+            answer(&datagram, client, Some(AskedOrigin { origins: &origins, number: 3 })),
+            (plain, bytes)
+        );
     }
 }
 
@@ -347,14 +356,14 @@ proptest! {
         let datagram = request(if classic { [9; 4] } else { COOKIE }, &attributes, fingerprint);
         let client = if is_ipv4 { ipv4() } else { ipv6() };
         let origins = origins(client);
-        let site = asked.map(|asked| Site { origins: &origins, asked });
+        let origin = asked.map(|asked| AskedOrigin { origins: &origins, number: asked });
         if let Ok(request) = Request::parse(&datagram) {
             let mut out = [0; ANSWER_MAX_LEN];
-            let answer = request.answer(&mut out, client, site).unwrap();
+            let answer = request.answer(&mut out, client, origin).unwrap();
             let (asked_len, answer_len) = (on_wire(client, datagram.len()), on_wire(client, answer.len));
             let tenths = if answer.kind == AnswerKind::Discovery { 21 } else { 15 };
             prop_assert!(10 * answer_len <= tenths * asked_len, "{answer_len} for {asked_len}, {answer:?}");
-            prop_assert!(site.is_some() || answer.kind != AnswerKind::Discovery);
+            prop_assert!(origin.is_some() || answer.kind != AnswerKind::Discovery);
             if !classic {
                 decode(&out[..answer.len]);
             }

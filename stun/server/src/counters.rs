@@ -7,8 +7,8 @@ use towpath_stun_proto::{AnswerKind, NotStun};
 use towpath_wire::labels;
 
 labels! {
-    /// Why a request that is one has no answer.
-    pub enum Unanswered {
+    /// Why a request has no answer although it is one.
+    pub enum Withheld {
         /// The client is none of those that the server is for.
         ForeignClient = "foreign_client",
         /// The source has had as many answers as it may.
@@ -22,9 +22,9 @@ labels! {
 
 /// Why a datagram has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Silence {
+pub(crate) enum Unanswered {
     NotStun(NotStun),
-    Unanswered(Unanswered),
+    Withheld(Withheld),
 }
 
 /// Counters of a server, all of them since its start.
@@ -32,10 +32,10 @@ pub(crate) enum Silence {
 /// The server's thread is the only writer. Each number is exact, but they are read one after the other: a
 /// reader may see a request before its address family.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct StunCounters {
     success: AtomicU64,
     not_stun: [AtomicU64; NotStun::ALL.len()],
-    unanswered: [AtomicU64; Unanswered::ALL.len()],
+    withheld: [AtomicU64; Withheld::ALL.len()],
     answers: [AtomicU64; AnswerKind::ALL.len()],
     read_error: AtomicU64,
     write_error: AtomicU64,
@@ -43,13 +43,13 @@ pub struct Counters {
     ipv6: AtomicU64,
 }
 
-impl Counters {
+impl StunCounters {
     /// Reads all counters.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             success: self.success.load(Relaxed),
             not_stun: read_all(&self.not_stun),
-            unanswered: read_all(&self.unanswered),
+            withheld: read_all(&self.withheld),
             answers: read_all(&self.answers),
             read_error: self.read_error.load(Relaxed),
             write_error: self.write_error.load(Relaxed),
@@ -64,10 +64,10 @@ impl Counters {
         add(&self.answers[kind.index()], 1);
     }
 
-    pub(crate) fn count_silence(&self, silence: Silence) {
-        let counter = match silence {
-            Silence::NotStun(reason) => &self.not_stun[reason.index()],
-            Silence::Unanswered(reason) => &self.unanswered[reason.index()],
+    pub(crate) fn count_unanswered(&self, unanswered: Unanswered) {
+        let counter = match unanswered {
+            Unanswered::NotStun(reason) => &self.not_stun[reason.index()],
+            Unanswered::Withheld(reason) => &self.withheld[reason.index()],
         };
         add(counter, 1);
     }
@@ -92,7 +92,7 @@ fn read_all<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
     array::from_fn(|index| counters[index].load(Relaxed))
 }
 
-/// The values of [`Counters`] at one moment.
+/// The values of [`StunCounters`] at one moment.
 ///
 /// `success`, the sum of `not_stun`, `read_error` and `write_error` are the dispositions of derper's `stun_requests`; the
 /// last two are the families of its `stun_addrfamily`, which counts only requests that deserve an answer.
@@ -102,8 +102,8 @@ pub struct Snapshot {
     pub success: u64,
     /// Datagrams that are no requests, by reason, in the order of [`NotStun::ALL`].
     pub not_stun: [u64; NotStun::ALL.len()],
-    /// Requests without an answer, by reason, in the order of [`Unanswered::ALL`].
-    pub unanswered: [u64; Unanswered::ALL.len()],
+    /// Requests whose answer was withheld, by reason, in the order of [`Withheld::ALL`].
+    pub withheld: [u64; Withheld::ALL.len()],
     /// Requests with one, by what it says, in the order of [`AnswerKind::ALL`].
     pub answers: [u64; AnswerKind::ALL.len()],
     /// Failed reads of a socket.

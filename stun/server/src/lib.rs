@@ -5,15 +5,15 @@
 //! otherwise aim the server at them. A server with a second address helps clients to find out what their NAT does (RFC
 //! 5780).
 //!
-//! [`Server::bind`] makes a taken port an error that names the address, since a relay that runs on without STUN costs its
-//! clients their direct paths. [`Server::spawn`] starts the one thread that serves all sockets; it shares nothing with the
-//! rest of the process but its counters.
+//! [`BoundServer::bind`] makes a taken port an error that names the address, since a relay that runs on without STUN costs
+//! its clients their direct paths. [`BoundServer::spawn`] starts the one thread that serves all sockets; it shares nothing
+//! with the rest of the process but its counters.
 //!
 //! ```
-//! use towpath_stun::{Policy, Server, Settings};
+//! use towpath_stun::{BoundServer, Policy, StunSettings};
 //!
 //! let listen = vec!["127.0.0.1:0".parse().unwrap()];
-//! let server = Server::bind(&Settings { listen, alternates: vec![], policy: Policy::default() })?;
+//! let server = BoundServer::bind(&StunSettings { listen, alternates: vec![], policy: Policy::default() })?;
 //! println!("STUN on {:?}", server.local_addrs());
 //! let running = server.spawn()?;
 //! assert_eq!(running.counters().snapshot().success, 0);
@@ -27,7 +27,7 @@ mod listener;
 mod server;
 mod settings;
 
-pub use counters::{Counters, Snapshot, Unanswered};
-pub use server::{BindError, Running, Server};
-pub use settings::{Clients, Policy, Settings};
+pub use counters::{Snapshot, StunCounters, Withheld};
+pub use server::{BindError, BoundServer, RunningServer};
+pub use settings::{ClientFilter, Policy, StunSettings};
 pub use towpath_stun_proto::{AnswerKind, NotStun};

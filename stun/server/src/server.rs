@@ -15,9 +15,9 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use towpath_stun_proto::Origins;
 use towpath_udp::{BATCH_MAX, BatchSocket};
 
-use crate::counters::Counters;
-use crate::listener::{Listener, Quartet, Service};
-use crate::settings::{Policy, Settings};
+use crate::counters::StunCounters;
+use crate::listener::{Listener, OriginSockets, Service};
+use crate::settings::{Policy, StunSettings};
 
 /// A turn that found so many datagrams is followed by a pause, in which more gather: a wake-up and its system calls then
 /// serve more of them. It goes on while 25,000 or more come in a second; fewer are answered at once. A turn that found
@@ -32,11 +32,11 @@ const RECEIVE_BUFFER: usize = 512 * 1024;
 
 /// A STUN server that is bound and not yet running. Datagrams wait in its sockets' buffers.
 #[derive(Debug)]
-pub struct Server {
+pub struct BoundServer {
     listeners: Vec<Listener>,
     policy: Policy,
     does_discovery: bool,
-    counters: Arc<Counters>,
+    counters: Arc<StunCounters>,
 }
 
 /// An address that the server cannot have.
@@ -50,7 +50,7 @@ pub enum BindError {
         /// What the kernel says.
         reason: io::Error,
     },
-    /// It is no second address: see [`Settings::alternates`].
+    /// It is no second address: see [`StunSettings::alternates`].
     #[error(
         "STUN on {address}/udp is no second address: it must differ in address and port from one other of its family"
     )]
@@ -60,28 +60,19 @@ pub enum BindError {
     },
 }
 
-impl Server {
+impl BoundServer {
     /// Binds a socket to each address, and four for each family that has a second one.
     ///
     /// # Errors
     /// The first address that cannot be bound, and why.
-    pub fn bind(settings: &Settings) -> Result<Self, BindError> {
-        let Settings { listen, alternates, policy } = settings;
+    pub fn bind(settings: &StunSettings) -> Result<Self, BindError> {
+        let StunSettings { listen, alternates, policy } = settings;
         let sockets = listen.iter().copied().map(bind).collect::<Result<Vec<_>, _>>()?;
         let mut server = Self::over(sockets, policy);
         for alternate in alternates {
             server.add_alternate(*alternate)?;
         }
         Ok(server)
-    }
-
-    /// Takes over sockets that are already bound, for instance by a predecessor process.
-    ///
-    /// # Errors
-    /// The kernel refuses a socket option.
-    pub fn from_sockets(sockets: impl IntoIterator<Item = UdpSocket>, policy: &Policy) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self::over(sockets, policy))
     }
 
     fn over(sockets: Vec<Arc<BatchSocket>>, policy: &Policy) -> Self {
@@ -109,7 +100,7 @@ impl Server {
         let origins = Origins::spanned_by(first.local_addr(), second.local_addr()).ok_or_else(no_second)?;
         let [_, other_port, other_address, _] = *origins.addresses();
         let sockets = [first, bind(other_port)?, bind(other_address)?, second];
-        let seen_by = |own| Quartet { origins, sockets: sockets.clone(), own };
+        let seen_by = |own| OriginSockets { origins, sockets: sockets.clone(), own };
         self.listeners[at] = Listener::one_of(seen_by(0));
         self.listeners.extend((1..4).map(|own| Listener::one_of(seen_by(own))));
         self.does_discovery = true;
@@ -123,7 +114,7 @@ impl Server {
     }
 
     /// The server's counters.
-    pub fn counters(&self) -> Arc<Counters> {
+    pub fn counters(&self) -> Arc<StunCounters> {
         Arc::clone(&self.counters)
     }
 
@@ -131,11 +122,11 @@ impl Server {
     ///
     /// # Errors
     /// The kernel gives no descriptor or no thread.
-    pub fn spawn(self) -> io::Result<Running> {
+    pub fn spawn(self) -> io::Result<RunningServer> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (stopped, counters) = (Arc::clone(&stop), self.counters());
         let thread = thread::Builder::new().name("stun".into()).spawn(move || self.run(&stopped))?;
-        Ok(Running { stop, counters, thread: Some(thread) })
+        Ok(RunningServer { stop, counters, thread: Some(thread) })
     }
 
     /// Serves until `stop` is readable.
@@ -154,14 +145,16 @@ impl Server {
             }
             let now = Instant::now();
             awake.clear();
-            awake.extend((0..sockets.len()).filter(|&at| self.listeners[at].rest(now).is_none()));
+            awake.extend((0..sockets.len()).filter(|&at| self.listeners[at].backoff(now).is_none()));
             fds.clear();
             fds.push(PollFd::new(stop, PollFlags::IN));
             fds.extend(awake.iter().map(|&at| PollFd::new(&sockets[at], PollFlags::IN)));
-            let rest = self.listeners.iter().filter_map(|listener| listener.rest(now)).min();
-            let rest = rest
-                .map(|rest| Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: rest.subsec_nanos().into() });
-            match poll(&mut fds, rest.as_ref()) {
+            let backoff = self.listeners.iter().filter_map(|listener| listener.backoff(now)).min();
+            let backoff = backoff.map(|backoff| Timespec {
+                tv_sec: backoff.as_secs() as i64,
+                tv_nsec: backoff.subsec_nanos().into(),
+            });
+            match poll(&mut fds, backoff.as_ref()) {
                 Err(Errno::INTR) => continue,
                 polled => polled?,
             };
@@ -191,15 +184,15 @@ fn open(socket: UdpSocket) -> io::Result<Arc<BatchSocket>> {
 /// A server at work. Dropping it stops the server.
 #[derive(Debug)]
 #[must_use = "dropping it stops the server"]
-pub struct Running {
+pub struct RunningServer {
     stop: Arc<OwnedFd>,
-    counters: Arc<Counters>,
+    counters: Arc<StunCounters>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Running {
+impl RunningServer {
     /// The server's counters.
-    pub fn counters(&self) -> Arc<Counters> {
+    pub fn counters(&self) -> Arc<StunCounters> {
         Arc::clone(&self.counters)
     }
 
@@ -227,12 +220,57 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         match self.join() {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) | Err(error) => tracing::error!(%error, "the STUN server had failed"),
             Ok(Err(_)) => tracing::error!("the STUN server had panicked"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use towpath_stun_proto::{REQUEST_LEN, RESPONSE_MAX_LEN, Response, TransactionId, write_request};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A TCP listener with a connection waiting is always ready and never readable: the worst of sockets.
+    #[test]
+    fn a_read_error_does_not_spin() {
+        let broken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _waiting = TcpStream::connect(broken.local_addr().unwrap()).unwrap();
+        let good = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(good.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        let sockets = [UdpSocket::from(OwnedFd::from(broken)), good].map(|socket| open(socket).unwrap());
+        let policy = Policy { rate: None, ..Policy::default() };
+        let server = BoundServer::over(sockets.into(), &policy).spawn().unwrap();
+
+        let start = Instant::now();
+        let mut number = 0_u8;
+        while server.counters().snapshot().read_error < 4 {
+            assert!(start.elapsed() < DEADLINE, "the broken socket is not tried again");
+            assert_answers(&client, TransactionId([number; 12]));
+            number = number.wrapping_add(1);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(250), "four errors in {:?}", start.elapsed());
+        server.stop().unwrap();
+    }
+
+    fn assert_answers(client: &UdpSocket, transaction: TransactionId) {
+        let mut request = [0; REQUEST_LEN];
+        write_request(&mut request, transaction);
+        client.send(&request).unwrap();
+        let mut response = [0; RESPONSE_MAX_LEN];
+        let len = client.recv(&mut response).expect("a response before the deadline");
+        let expected = Response { transaction, mapped: client.local_addr().unwrap() };
+        assert_eq!(Response::parse(&response[..len]), Ok(expected));
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct StunSettings {
     /// The addresses that are listened on. An IPv6 one is bound for IPv6 only; serving both families takes one of each.
     pub listen: Vec<SocketAddr>,
     /// Second addresses, for NAT behaviour discovery (RFC 5780): none, or one for a family or for each. It must differ in
@@ -19,7 +19,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Which clients.
-    pub clients: Clients,
+    pub clients: ClientFilter,
     /// Answers a second for each source, an IPv4 address or an IPv6 /64; as many may come at once. `None`: no limit.
     pub rate: Option<NonZeroU32>,
     /// The same of answers by RFC 5780, which may be longer than others; they count as answers, too.
@@ -41,7 +41,7 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            clients: Clients::All,
+            clients: ClientFilter::All,
             rate: Some(Self::DEFAULT_RATE),
             discovery_rate: Self::DEFAULT_DISCOVERY_RATE,
         }
@@ -50,7 +50,7 @@ impl Default for Policy {
 
 /// Which clients a server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clients {
+pub enum ClientFilter {
     /// Every client that speaks STUN.
     All,
     /// Tailscale's clients only, like Tailscale's server.

@@ -7,7 +7,9 @@ mod common;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 
-use towpath_stun::{AnswerKind, BindError, Clients, Policy, Server, Settings, Snapshot, Unanswered};
+use towpath_stun::{
+    AnswerKind, BindError, BoundServer, ClientFilter, Policy, Snapshot, StunSettings, Withheld,
+};
 use towpath_stun_proto::Response;
 
 use common::*;
@@ -60,7 +62,7 @@ fn every_dialect_is_answered_and_counted() {
 
 #[test]
 fn a_server_for_tailscale_answers_nobody_else() {
-    let policy = Policy { clients: Clients::Tailscale, ..unlimited() };
+    let policy = Policy { clients: ClientFilter::Tailscale, ..unlimited() };
     let (server, addresses) = serve_with(&["127.0.0.1:0"], &[], policy);
     let client = client(addresses[0]);
     for datagram in
@@ -71,7 +73,7 @@ fn a_server_for_tailscale_answers_nobody_else() {
     // The answer that comes is the one to this.
     assert_answers(&client, 1);
     let mut expected = answered(1, 0);
-    expected.unanswered[Unanswered::ForeignClient.index()] = 4;
+    expected.withheld[Withheld::ForeignClient.index()] = 4;
     assert_counts(&server.counters(), expected);
 }
 
@@ -92,7 +94,7 @@ fn a_source_that_asks_beyond_its_rate_is_not_answered_and_others_are() {
     other.connect(addresses[0]).unwrap();
     other.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_answers(&other, 99);
-    let limited = server.counters().snapshot().unanswered[Unanswered::RateLimit.index()];
+    let limited = server.counters().snapshot().withheld[Withheld::RateLimit.index()];
     assert!((40..=48).contains(&limited), "{limited} of 50");
 }
 
@@ -154,7 +156,7 @@ fn discovery_has_a_rate_of_its_own() {
     }
     assert_eq!(response(&client).transaction, transaction(7));
     assert_answers(&client, 1);
-    let limited = server.counters().snapshot().unanswered[Unanswered::DiscoveryRateLimit.index()];
+    let limited = server.counters().snapshot().withheld[Withheld::DiscoveryRateLimit.index()];
     assert!((5..=9).contains(&limited), "{limited} of 10");
 }
 
@@ -173,7 +175,7 @@ fn a_second_address_differs_in_address_and_port() {
     let error = |listen: &[&str], alternate: &str| {
         let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
         let alternates = vec![alternate.parse().unwrap()];
-        Server::bind(&Settings { listen, alternates, policy: unlimited() }).unwrap_err()
+        BoundServer::bind(&StunSettings { listen, alternates, policy: unlimited() }).unwrap_err()
     };
     for (listen, alternate) in [
         (&["127.0.0.1:0"][..], "127.0.0.1:0"),

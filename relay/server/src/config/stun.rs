@@ -6,7 +6,7 @@ use std::{
 };
 
 use towpath_service::config::{Choice, Problems, Reader, Resolved, Sources};
-use towpath_stun::{Clients, Policy, Settings};
+use towpath_stun::{ClientFilter, Policy, StunSettings};
 use towpath_wire::ports;
 
 use super::{CONFIG_VARIABLE, DEV_ALLOWED, Log, admin, is_loopback, keys};
@@ -18,7 +18,7 @@ const RATE_MAX: u32 = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct StunOnly {
     /// What is listened on, one address at least, and who is answered.
-    pub stun: Settings,
+    pub stun: StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
     /// What is logged and how.
@@ -44,15 +44,15 @@ impl StunOnly {
 }
 
 /// Reads the settings of STUN; those of a trial run are confined to loopback.
-pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Settings {
+pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> StunSettings {
     let listen = listen(reader, dev);
     let alternates = alternates(reader, dev, &listen);
     let (rate, discovery_rate) = (Policy::DEFAULT_RATE, Policy::DEFAULT_DISCOVERY_RATE);
-    let Answered(clients) = reader.key(keys::STUN_CLIENTS).or(Answered(Clients::All));
+    let Answered(clients) = reader.key(keys::STUN_CLIENTS).or(Answered(ClientFilter::All));
     let rate = NonZeroU32::new(reader.key(keys::STUN_RATE).within(0..=RATE_MAX).or(rate.get()));
     let discovery = reader.key(keys::STUN_DISCOVERY_RATE).within(1..=RATE_MAX).or(discovery_rate.get());
     let discovery_rate = NonZeroU32::new(discovery).unwrap_or(discovery_rate);
-    Settings { listen, alternates, policy: Policy { clients, rate, discovery_rate } }
+    StunSettings { listen, alternates, policy: Policy { clients, rate, discovery_rate } }
 }
 
 fn listen(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
@@ -100,11 +100,11 @@ fn alternates(reader: &mut Reader<'_>, dev: bool, listen: &[SocketAddr]) -> Vec<
     list
 }
 
-/// [`Clients`] as a setting.
+/// [`ClientFilter`] as a setting.
 #[derive(Clone, Copy, PartialEq)]
-struct Answered(Clients);
+struct Answered(ClientFilter);
 
 impl Choice for Answered {
     const ALL: &'static [(&'static str, Self)] =
-        &[("all", Self(Clients::All)), ("tailscale", Self(Clients::Tailscale))];
+        &[("all", Self(ClientFilter::All)), ("tailscale", Self(ClientFilter::Tailscale))];
 }

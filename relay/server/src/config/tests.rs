@@ -122,7 +122,7 @@ level = "debug"
     assert_eq!(config.stun.listen, ["192.0.2.1:3478", "[2001:db8::1]:3478"].map(|a| a.parse().unwrap()));
     assert_eq!(config.stun.alternates, ["192.0.2.2:3479", "[2001:db8::2]:3479"].map(|a| a.parse().unwrap()));
     let policy = towpath_stun::Policy {
-        clients: towpath_stun::Clients::Tailscale,
+        clients: towpath_stun::ClientFilter::Tailscale,
         rate: None,
         discovery_rate: 7.try_into().unwrap(),
     };

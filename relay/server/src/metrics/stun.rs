@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::Opts;
 use prometheus::core::{Collector, Desc, Describer};
 use prometheus::proto::{MetricFamily, MetricType};
-use towpath_stun::{AnswerKind, Counters, NotStun, Snapshot, Unanswered};
+use towpath_stun::{AnswerKind, NotStun, Snapshot, StunCounters, Withheld};
 
 use super::{Page, Sample};
 
@@ -14,13 +14,13 @@ const REQUESTS_HELP: &str = "STUN datagrams by what became of them";
 
 /// Reads the STUN server when Prometheus asks.
 pub(crate) struct StunScrape {
-    counters: Arc<Counters>,
+    counters: Arc<StunCounters>,
     /// By which a registry tells collectors apart: one of what is collected is enough.
     desc: Desc,
 }
 
 impl StunScrape {
-    pub(crate) fn new(counters: Arc<Counters>) -> prometheus::Result<Self> {
+    pub(crate) fn new(counters: Arc<StunCounters>) -> prometheus::Result<Self> {
         Ok(Self { counters, desc: Opts::new(REQUESTS, REQUESTS_HELP).describe()? })
     }
 }
@@ -57,8 +57,8 @@ impl Page {
         self.by("answer", "towpath_stun_answers_total", help, answers);
         let help = "STUN datagrams without an answer, by reason";
         let not_stun = NotStun::ALL.iter().map(|reason| reason.label()).zip(counts.not_stun);
-        let unanswered = Unanswered::ALL.iter().map(|reason| reason.label()).zip(counts.unanswered);
-        self.by("reason", "towpath_stun_unanswered_total", help, not_stun.chain(unanswered));
+        let withheld = Withheld::ALL.iter().map(|reason| reason.label()).zip(counts.withheld);
+        self.by("reason", "towpath_stun_unanswered_total", help, not_stun.chain(withheld));
     }
 
     /// A family of counters that differ in one label.

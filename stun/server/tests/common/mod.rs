@@ -6,28 +6,34 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use towpath_stun::{AnswerKind, BindError, Counters, Policy, Running, Server, Settings, Snapshot};
+use towpath_stun::{
+    AnswerKind, BindError, BoundServer, Policy, RunningServer, Snapshot, StunCounters, StunSettings,
+};
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A server on fresh ports of the given addresses.
-pub(crate) fn serve(addresses: &[&str]) -> (Running, Vec<SocketAddr>) {
+pub(crate) fn serve(addresses: &[&str]) -> (RunningServer, Vec<SocketAddr>) {
     serve_with(addresses, &[], unlimited())
 }
 
-pub(crate) fn serve_with(listen: &[&str], alternates: &[&str], policy: Policy) -> (Running, Vec<SocketAddr>) {
+pub(crate) fn serve_with(
+    listen: &[&str],
+    alternates: &[&str],
+    policy: Policy,
+) -> (RunningServer, Vec<SocketAddr>) {
     let parsed = |addresses: &[&str]| addresses.iter().map(|address| address.parse().unwrap()).collect();
-    let settings = Settings { listen: parsed(listen), alternates: parsed(alternates), policy };
+    let settings = StunSettings { listen: parsed(listen), alternates: parsed(alternates), policy };
     // The kernel chooses each port by itself, so a second address may get the port of the first, or one that is taken
     // on the first.
-    let server = (0..100).find_map(|_| Server::bind(&settings).ok()).expect("ports that go together");
+    let server = (0..100).find_map(|_| BoundServer::bind(&settings).ok()).expect("ports that go together");
     let bound = server.local_addrs();
     (server.spawn().unwrap(), bound)
 }
 
-pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Server, BindError> {
-    Server::bind(&Settings { listen: addresses.to_vec(), alternates: vec![], policy: unlimited() })
+pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<BoundServer, BindError> {
+    BoundServer::bind(&StunSettings { listen: addresses.to_vec(), alternates: vec![], policy: unlimited() })
 }
 
 /// Answers to all, as often as they ask: these clients all have one address.
@@ -77,7 +83,7 @@ pub(crate) fn assert_answers(client: &UdpSocket, number: u32) {
 }
 
 /// Waits for the counters to reach `expected`: a response may arrive before it is counted.
-pub(crate) fn assert_counts(counters: &Counters, expected: Snapshot) {
+pub(crate) fn assert_counts(counters: &StunCounters, expected: Snapshot) {
     let start = Instant::now();
     while counters.snapshot() != expected && start.elapsed() < DEADLINE {
         thread::yield_now();
