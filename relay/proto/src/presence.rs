@@ -86,14 +86,8 @@ impl<C: Connection> Presence<C> {
 
     /// How many connections the key has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.clones.as_ref().map_or(1, |clones| clones.members.len())
-    }
-
-    /// Never: a presence without a connection does not exist.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        false
     }
 
     /// Adds a connection, which becomes the active one.

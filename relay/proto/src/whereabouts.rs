@@ -120,13 +120,7 @@ impl<C: Connection, F: Forwarder> Whereabouts<C, F> {
     /// How many connections are here.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.presence().map_or(0, Presence::len)
-    }
-
-    /// Whether another relay has the key.
-    #[must_use]
-    pub const fn is_elsewhere(&self) -> bool {
-        matches!(self.0, Ways::Region(Some(_)))
+        self.presence().map_or(0, Presence::count)
     }
 
     /// Whether there is no way to the key.
