@@ -12,10 +12,10 @@ use std::ops::RangeInclusive;
 use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 
 use crate::{
-    Format,
-    code::Code,
+    MapFormat,
+    code::FindingCode,
     finding::Finding,
-    map::{Map, Region},
+    map::{ParsedMap, ParsedRegion},
 };
 
 /// The numbers for relays of one's own, signed as a map has them.
@@ -27,8 +27,11 @@ const LARGEST_ID: i64 = REGION_ID_MAX as i64;
 /// The number that Headscale's embedded relay has unless configured otherwise.
 const EMBEDDED_ID: i64 = 999;
 
+/// What a rule finds, and the member whose line that is on: "" for the line of the region or node itself.
+type Verdict = Option<(Finding, &'static str)>;
+
 /// Everything there is to say about the map, in the order of its regions.
-pub(crate) fn map(map: &Map) -> Vec<Finding> {
+pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {
     let mut findings = Vec::new();
     if map.regions.is_empty() {
         findings.extend(no_regions(map));
@@ -55,11 +58,11 @@ fn place(id: i64) -> String {
     format!("region {id}")
 }
 
-fn no_regions(map: &Map) -> Option<Finding> {
+fn no_regions(map: &ParsedMap) -> Option<Finding> {
     let regions = map.format.spell("Regions");
     match map.format {
-        Format::Headscale => Some(
-            Finding::error(Code::NoRegions, format!("there are no regions under {regions}"))
+        MapFormat::Headscale => Some(
+            Finding::error(FindingCode::NoRegions, format!("there are no regions under {regions}"))
                 .effect(
                     "Headscale takes this for an empty map: it does not start if it has no other \
                     source, and a refresh takes these regions from every client",
@@ -70,34 +73,34 @@ fn no_regions(map: &Map) -> Option<Finding> {
                 ),
         ),
         // All that this policy does is to take Tailscale's regions away, or nothing.
-        Format::TailscalePolicy if map.omit_default_regions => Some(
-            Finding::error(Code::NoRegions, "Tailscale's regions are omitted and no others are given")
+        MapFormat::TailscalePolicy if map.omit_default_regions => Some(
+            Finding::error(FindingCode::NoRegions, "Tailscale's regions are omitted and no others are given")
                 .effect("Tailscale ignores omitDefaultRegions then")
                 .fix("give regions of your own"),
         ),
-        Format::TailscalePolicy => Some(
-            Finding::error(Code::NoRegions, "there is no derpMap with regions")
+        MapFormat::TailscalePolicy => Some(
+            Finding::error(FindingCode::NoRegions, "there is no derpMap with regions")
                 .effect("clients get Tailscale's own regions")
                 .fix(
                     "write \"derpMap\": { \"Regions\": { … } }; towpath-relay derpmap --format \
                     tailscale-policy prints one",
                 ),
         ),
-        Format::Json => Some(
-            Finding::error(Code::NoRegions, format!("there are no regions under {regions}"))
+        MapFormat::Json => Some(
+            Finding::error(FindingCode::NoRegions, format!("there are no regions under {regions}"))
                 .effect("no client can relay anything")
                 .fix("write { \"Regions\": { … } }; towpath-relay derpmap --format json prints one"),
         ),
     }
 }
 
-fn null_region(format: Format, id: i64, line: u32) -> Option<Finding> {
+fn null_region(format: MapFormat, id: i64, line: u32) -> Option<Finding> {
     // In the policy file this is how to do without one of Tailscale's regions.
-    if format == Format::TailscalePolicy {
+    if format == MapFormat::TailscalePolicy {
         return None;
     }
     Some(
-        Finding::warning(Code::NullRegion, "the region is null")
+        Finding::warning(FindingCode::NullRegion, "the region is null")
             .at(&place(id), line)
             .effect(format!(
                 "Headscale up to 0.29 takes region {id} away that an earlier source gave; later versions \
@@ -110,11 +113,11 @@ fn null_region(format: Format, id: i64, line: u32) -> Option<Finding> {
     )
 }
 
-fn no_home(map: &Map) -> Option<Finding> {
+fn no_home(map: &ParsedMap) -> Option<Finding> {
     let mut present = map.present().peekable();
     present.peek()?;
     present.all(|(_, region)| region.no_measure_no_home).then(|| {
-        Finding::error(Code::NoHome, "every region has NoMeasureNoHome")
+        Finding::error(FindingCode::NoHome, "every region has NoMeasureNoHome")
             .effect("no client gets a home, so none can be reached through a relay")
             .fix("take it from the regions that clients should live in")
     })
@@ -122,13 +125,13 @@ fn no_home(map: &Map) -> Option<Finding> {
 
 /// A region that never answers STUN is never nearest while another one does: `netcheck` measures over HTTPS only if no STUN
 /// at all was answered.
-fn no_stun(map: &Map) -> Vec<Finding> {
-    let answers = |region: &Region| region.nodes.iter().any(node::answers_stun);
+fn no_stun(map: &ParsedMap) -> Vec<Finding> {
+    let answers = |region: &ParsedRegion| region.nodes.iter().any(node::answers_stun);
     // Of a region that nobody reaches there is worse to say.
-    let reached = |region: &Region| region.nodes.iter().any(node::is_reached);
+    let reached = |region: &ParsedRegion| region.nodes.iter().any(node::is_reached);
     let homes = || map.present().filter(|(_, region)| !region.no_measure_no_home && reached(region));
     let elsewhere = homes().any(|(_, region)| answers(region));
-    let alone = map.format == Format::Json || homes().count() == 1;
+    let alone = map.format == MapFormat::Json || homes().count() == 1;
     homes()
         .filter(|(_, region)| !answers(region))
         .map(|(id, region)| {
@@ -141,7 +144,7 @@ fn no_stun(map: &Map) -> Vec<Finding> {
             } else {
                 "clients never make it their home while a region of another source answers STUN"
             };
-            Finding::warning(Code::NoStun, "no node of the region answers STUN")
+            Finding::warning(FindingCode::NoStun, "no node of the region answers STUN")
                 .at(&place(id), region.lines.start)
                 .effect(effect)
                 .fix(format!(
@@ -154,13 +157,13 @@ fn no_stun(map: &Map) -> Vec<Finding> {
         .collect()
 }
 
-fn region_codes(map: &Map, findings: &mut Vec<Finding>) {
+fn region_codes(map: &ParsedMap, findings: &mut Vec<Finding>) {
     let mut first = BTreeMap::new();
     for (id, region) in map.present().filter(|(_, region)| !region.code.is_empty()) {
         if let Some(other) = first.insert(&*region.code, id) {
             findings.push(
                 Finding::warning(
-                    Code::DuplicateRegionCode,
+                    FindingCode::DuplicateRegionCode,
                     format!("region {other} is called {:?}, too", region.code),
                 )
                 .at(&place(id), region.lines.of("RegionCode"))
@@ -172,7 +175,7 @@ fn region_codes(map: &Map, findings: &mut Vec<Finding>) {
 }
 
 /// `netcheck` asks for a node by its name, in all regions (`namedNode`), and takes any that has it.
-fn node_names(map: &Map, findings: &mut Vec<Finding>) {
+fn node_names(map: &ParsedMap, findings: &mut Vec<Finding>) {
     let mut first: BTreeMap<&str, (i64, u32)> = BTreeMap::new();
     for (id, region) in map.present() {
         for node in &region.nodes {
@@ -186,10 +189,10 @@ fn node_names(map: &Map, findings: &mut Vec<Finding>) {
                 name => format!("the node on line {other_line} is called {name:?}, too"),
             };
             let finding = if other == id {
-                Finding::warning(Code::DuplicateNodeName, message)
+                Finding::warning(FindingCode::DuplicateNodeName, message)
                     .effect("clients send their STUN requests for both to one of them")
             } else {
-                Finding::error(Code::DuplicateNodeName, message).effect(format!(
+                Finding::error(FindingCode::DuplicateNodeName, message).effect(format!(
                     "clients take either for the other when they measure: region {other} or {id} has no \
                         latency, or the other's, and is not chosen as it should be"
                 ))
@@ -203,7 +206,7 @@ fn node_names(map: &Map, findings: &mut Vec<Finding>) {
     }
 }
 
-fn scores(map: &Map, findings: &mut Vec<Finding>) {
+fn scores(map: &ParsedMap, findings: &mut Vec<Finding>) {
     for (id, (score, line)) in &map.scores {
         // A client passes over what is not above 0.
         let (message, fix) = if score.is_nan() || *score <= 0.0 {
@@ -211,7 +214,7 @@ fn scores(map: &Map, findings: &mut Vec<Finding>) {
                 format!("the score of region {id} is {score}"),
                 "use a factor on the latency: below 1 attracts, above 1 repels",
             )
-        } else if !map.regions.contains_key(id) && map.format == Format::Json {
+        } else if !map.regions.contains_key(id) && map.format == MapFormat::Json {
             (
                 format!("there is a score for region {id} and no such region"),
                 "take it out, or correct the number",
@@ -220,7 +223,7 @@ fn scores(map: &Map, findings: &mut Vec<Finding>) {
             continue;
         };
         findings.push(
-            Finding::warning(Code::RegionScore, message)
+            Finding::warning(FindingCode::RegionScore, message)
                 .at("HomeParams", *line)
                 .effect("clients ignore the score")
                 .fix(fix),

@@ -8,7 +8,7 @@ use towpath_wire::labels;
 labels! {
     /// Which rule a finding is of.
     #[derive(PartialOrd, Ord)]
-    pub enum Code {
+    pub enum FindingCode {
         /// Comments or trailing commas where only JSON proper is read.
         NotStrictJson = "not-strict-json",
         /// A value of another type than its reader asks for.
@@ -160,9 +160,9 @@ macro_rules! print_as_label {
     )+};
 }
 
-print_as_label!(Code, Difference);
+print_as_label!(FindingCode, Difference);
 
-impl Code {
+impl FindingCode {
     /// Whether the reader refuses the whole file for it, whoever the reader is.
     pub(crate) fn refuses_file(self) -> bool {
         matches!(self, Self::NotStrictJson | Self::WrongType | Self::QuotedNumber)

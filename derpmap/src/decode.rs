@@ -12,11 +12,11 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Format,
-    code::Code,
-    document::{Document, Kind, Member, Value, shorten},
+    MapFormat,
+    code::FindingCode,
+    document::{Document, DocumentValue, ObjectMember, ValueKind, shorten},
     finding::Finding,
-    map::{Lines, Map, Node, Region},
+    map::{MemberLines, ParsedMap, ParsedNode, ParsedRegion},
 };
 
 const MAP: &[&str] = &["HomeParams", "Regions", "omitDefaultRegions"];
@@ -49,11 +49,11 @@ pub(crate) enum Reading {
 }
 
 /// The map in the document, and what its reader stumbles over.
-pub(crate) fn map(document: &Document, reading: Reading) -> (Map, Vec<Finding>) {
+pub(crate) fn map(document: &Document, reading: Reading) -> (ParsedMap, Vec<Finding>) {
     let format = document.format;
-    let mut decoder = Decoder { format, reading, findings: Vec::new(), cases: BTreeSet::new() };
+    let mut decoder = MapDecoder { format, reading, findings: Vec::new(), cases: BTreeSet::new() };
     decoder.document(document);
-    let mut map = Map {
+    let mut map = ParsedMap {
         format,
         regions: BTreeMap::new(),
         nulls: BTreeMap::new(),
@@ -61,8 +61,8 @@ pub(crate) fn map(document: &Document, reading: Reading) -> (Map, Vec<Finding>) 
         omit_default_regions: false,
     };
     let root = match format {
-        Format::Json | Format::Headscale => Some(&document.root),
-        Format::TailscalePolicy => document.root.member("derpMap").map(|member| &member.value),
+        MapFormat::Json | MapFormat::Headscale => Some(&document.root),
+        MapFormat::TailscalePolicy => document.root.member("derpMap").map(|member| &member.value),
     };
     if let Some(root) = root {
         decoder.map(root, &mut map);
@@ -70,18 +70,18 @@ pub(crate) fn map(document: &Document, reading: Reading) -> (Map, Vec<Finding>) 
     (map, decoder.findings)
 }
 
-struct Decoder {
-    format: Format,
+struct MapDecoder {
+    format: MapFormat,
     reading: Reading,
     findings: Vec<Finding>,
     /// Names in the wrong case that were reported and that the reader takes all the same: once is enough.
     cases: BTreeSet<String>,
 }
 
-impl Lines {
+impl MemberLines {
     /// A member that is null is as good as not there.
     fn note(&mut self, field: &Field<'_>) {
-        if !matches!(field.value.kind, Kind::Null) {
+        if !matches!(field.value.kind, ValueKind::Null) {
             self.members.insert(field.name, field.line);
         }
     }
@@ -91,14 +91,14 @@ impl Lines {
 struct Field<'v> {
     name: &'static str,
     line: u32,
-    value: &'v Value,
+    value: &'v DocumentValue,
 }
 
-impl Decoder {
+impl MapDecoder {
     fn document(&mut self, document: &Document) {
         if let Some((line, reason)) = &document.not_strict {
             self.findings.push(
-                Finding::error(Code::NotStrictJson, format!("not JSON proper: {reason}"))
+                Finding::error(FindingCode::NotStrictJson, format!("not JSON proper: {reason}"))
                     .at("", *line)
                     .effect(
                         "clients and derp.urls take no comments and no trailing commas; the whole \
@@ -112,7 +112,7 @@ impl Decoder {
         }
         if let Some(line) = document.second {
             self.findings.push(
-                Finding::warning(Code::SecondDocument, "a second YAML document starts here")
+                Finding::warning(FindingCode::SecondDocument, "a second YAML document starts here")
                     .at("", line)
                     .effect("Headscale reads the first one only and says nothing")
                     .fix("put all regions under one regions:, or each document into a file of its own"),
@@ -120,7 +120,7 @@ impl Decoder {
         }
     }
 
-    fn map(&mut self, value: &Value, map: &mut Map) {
+    fn map(&mut self, value: &DocumentValue, map: &mut ParsedMap) {
         for field in self.fields(value, MAP, "") {
             match field.name {
                 "Regions" => self.regions(field.value, map),
@@ -134,17 +134,17 @@ impl Decoder {
                 }
             }
         }
-        if self.format == Format::Headscale {
+        if self.format == MapFormat::Headscale {
             map.scores.clear();
             map.omit_default_regions = false;
         }
     }
 
     fn dropped(&mut self, field: &Field<'_>) {
-        if self.format == Format::Headscale {
+        if self.format == MapFormat::Headscale {
             let name = self.format.spell(field.name);
             self.findings.push(
-                Finding::warning(Code::DroppedByHeadscale, format!("{name} is given"))
+                Finding::warning(FindingCode::DroppedByHeadscale, format!("{name} is given"))
                     .at("", field.line)
                     .effect("Headscale keeps regions only of each source; clients never see this")
                     .fix(
@@ -155,7 +155,7 @@ impl Decoder {
         }
     }
 
-    fn home_params(&mut self, value: &Value, map: &mut Map) {
+    fn home_params(&mut self, value: &DocumentValue, map: &mut ParsedMap) {
         for field in self.fields(value, HOME_PARAMS, "HomeParams") {
             for (id, member) in self.entries(field.value, "HomeParams") {
                 let field = Field { name: "RegionScore", line: member.key.line, value: &member.value };
@@ -166,9 +166,9 @@ impl Decoder {
         }
     }
 
-    fn regions(&mut self, value: &Value, map: &mut Map) {
+    fn regions(&mut self, value: &DocumentValue, map: &mut ParsedMap) {
         for (id, member) in self.entries(value, "") {
-            if matches!(member.value.kind, Kind::Null) {
+            if matches!(member.value.kind, ValueKind::Null) {
                 map.regions.insert(id, None);
                 map.nulls.insert(id, member.key.line);
                 continue;
@@ -179,10 +179,12 @@ impl Decoder {
         }
     }
 
-    fn region(&mut self, id: i64, member: &Member) -> Region {
+    fn region(&mut self, id: i64, member: &ObjectMember) -> ParsedRegion {
         let place = format!("region {id}");
-        let mut region =
-            Region { lines: Lines { start: member.key.line, members: BTreeMap::new() }, ..Region::default() };
+        let mut region = ParsedRegion {
+            lines: MemberLines { start: member.key.line, members: BTreeMap::new() },
+            ..ParsedRegion::default()
+        };
         for field in self.fields(&member.value, REGION, &place) {
             region.lines.note(&field);
             match field.name {
@@ -199,10 +201,10 @@ impl Decoder {
         region
     }
 
-    fn nodes(&mut self, field: &Field<'_>, place: &str) -> Vec<Node> {
+    fn nodes(&mut self, field: &Field<'_>, place: &str) -> Vec<ParsedNode> {
         let values = match &field.value.kind {
-            Kind::Null => return Vec::new(),
-            Kind::List(values) => values,
+            ValueKind::Null => return Vec::new(),
+            ValueKind::List(values) => values,
             _ => {
                 self.wrong_type(field, place, "a list");
                 return Vec::new();
@@ -211,12 +213,12 @@ impl Decoder {
         let mut nodes = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
             let label = match value.member("Name").map(|member| &member.value.kind) {
-                Some(Kind::Text(name) | Kind::Plain(name)) if !name.is_empty() => {
+                Some(ValueKind::Text(name) | ValueKind::Plain(name)) if !name.is_empty() => {
                     format!("node {}", shorten(name))
                 }
                 _ => format!("node number {}", index + 1),
             };
-            if matches!(value.kind, Kind::Null) {
+            if matches!(value.kind, ValueKind::Null) {
                 self.null_node(value.line, &format!("{place}, {label}"));
                 continue;
             }
@@ -227,21 +229,21 @@ impl Decoder {
 
     fn null_node(&mut self, line: u32, place: &str) {
         let (finding, effect) = match self.format {
-            Format::Headscale => {
-                (Finding::warning(Code::NullNode, "the node is null"), "Headscale leaves it out")
+            MapFormat::Headscale => {
+                (Finding::warning(FindingCode::NullNode, "the node is null"), "Headscale leaves it out")
             }
-            Format::Json | Format::TailscalePolicy => (
-                Finding::error(Code::NullNode, "the node is null"),
+            MapFormat::Json | MapFormat::TailscalePolicy => (
+                Finding::error(FindingCode::NullNode, "the node is null"),
                 "Tailscale's clients look into every node and crash on this one",
             ),
         };
         self.findings.push(finding.at(place, line).effect(effect).fix("take it out"));
     }
 
-    fn node(&mut self, value: &Value, region: &str, label: String) -> Node {
+    fn node(&mut self, value: &DocumentValue, region: &str, label: String) -> ParsedNode {
         let place = format!("{region}, {label}");
-        let lines = Lines { start: value.line, members: BTreeMap::new() };
-        let mut node = Node { lines, label, ..Node::default() };
+        let lines = MemberLines { start: value.line, members: BTreeMap::new() };
+        let mut node = ParsedNode { lines, label, ..ParsedNode::default() };
         for field in self.fields(value, NODE, &place) {
             node.lines.note(&field);
             match field.name {

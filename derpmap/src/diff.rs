@@ -12,10 +12,10 @@ use serde::Serialize;
 use towpath_wire::ports;
 
 use crate::{
-    Format,
+    MapFormat,
     code::Difference,
     document::printable,
-    map::{Map, Region},
+    map::{ParsedMap, ParsedRegion},
 };
 
 /// What clients notice, from nothing to everything.
@@ -42,7 +42,7 @@ impl fmt::Display for Impact {
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub struct MapChange {
     /// What clients notice.
     pub impact: Impact,
     /// What kind of difference it is.
@@ -61,7 +61,7 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Diff {
     /// By region, and in it the order of [`Difference`].
-    pub changes: Vec<Change>,
+    pub changes: Vec<MapChange>,
     /// How many regions the first map has.
     regions: usize,
 }
@@ -72,7 +72,7 @@ const SAME_RELAY: &str =
 impl Diff {
     /// What a change from `old` to `new` does.
     #[must_use]
-    pub fn between(old: &Map, new: &Map) -> Self {
+    pub fn between(old: &ParsedMap, new: &ParsedMap) -> Self {
         let mut diff = Self { changes: Vec::new(), regions: old.present().count() };
         diff.default_regions(old, new);
         let is_new = |id| old.regions.get(&id).and_then(Option::as_ref).is_none();
@@ -141,11 +141,11 @@ impl Diff {
         effect: impl Into<String>,
     ) {
         let [place, message, effect] = [place, message, effect.into()].map(printable);
-        self.changes.push(Change { impact, code, region, place, message, effect });
+        self.changes.push(MapChange { impact, code, region, place, message, effect });
     }
 
-    fn default_regions(&mut self, old: &Map, new: &Map) {
-        let policy = |map: &Map| map.format == Format::TailscalePolicy;
+    fn default_regions(&mut self, old: &ParsedMap, new: &ParsedMap) {
+        let policy = |map: &ParsedMap| map.format == MapFormat::TailscalePolicy;
         if !policy(old) || !policy(new) || old.omit_default_regions == new.omit_default_regions {
             return;
         }
@@ -164,7 +164,13 @@ impl Diff {
         self.push(rule, None, String::new(), message.to_owned(), effect);
     }
 
-    fn removed(&mut self, id: i64, region: &Region, new: &Map, renumbered: &BTreeMap<Relays<'_>, i64>) {
+    fn removed(
+        &mut self,
+        id: i64,
+        region: &ParsedRegion,
+        new: &ParsedMap,
+        renumbered: &BTreeMap<Relays<'_>, i64>,
+    ) {
         let place = format!("region {id}");
         if let Some(other) = renumbered.get(&relays(region)) {
             self.push(
@@ -196,7 +202,7 @@ impl Diff {
         );
     }
 
-    fn added(&mut self, id: i64, region: &Region) {
+    fn added(&mut self, id: i64, region: &ParsedRegion) {
         let effect = match region.no_measure_no_home {
             true => "no client makes it its home",
             false => "clients that are nearer to it than to their home move there by and by",
@@ -205,7 +211,7 @@ impl Diff {
         self.push((Impact::None, Difference::RegionAdded), Some(id), format!("region {id}"), message, effect);
     }
 
-    fn region(&mut self, id: i64, old: &Region, new: &Region) {
+    fn region(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {
         let before = self.changes.len();
         self.nodes(id, old, new);
         self.home_rules(id, old, new);
@@ -247,7 +253,7 @@ impl Diff {
         }
     }
 
-    fn home_rules(&mut self, id: i64, old: &Region, new: &Region) {
+    fn home_rules(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {
         let place = || format!("region {id}");
         if old.no_measure_no_home != new.no_measure_no_home {
             let (rule, effect) = match new.no_measure_no_home {
@@ -272,8 +278,8 @@ impl Diff {
         }
     }
 
-    fn home_params(&mut self, old: &Map, new: &Map) {
-        let scores = |map: &Map| -> Vec<(i64, f64)> {
+    fn home_params(&mut self, old: &ParsedMap, new: &ParsedMap) {
+        let scores = |map: &ParsedMap| -> Vec<(i64, f64)> {
             map.scores.iter().map(|(id, (score, _))| (*id, *score)).collect()
         };
         if scores(old) != scores(new) {
@@ -297,7 +303,7 @@ fn port(port: i64, default: u16) -> i64 {
     if port == 0 { default.into() } else { port }
 }
 
-fn called(region: &Region) -> String {
+fn called(region: &ParsedRegion) -> String {
     match (&*region.code, &*region.name) {
         ("", "") => "the region".into(),
         (text, "") | ("", text) => text.to_owned(),
@@ -308,6 +314,6 @@ fn called(region: &Region) -> String {
 /// The relays of a region by host and port, in their order.
 type Relays<'a> = Vec<(&'a str, i64)>;
 
-fn relays(region: &Region) -> Relays<'_> {
+fn relays(region: &ParsedRegion) -> Relays<'_> {
     region.relays().map(|node| (&*node.host_name, port(node.derp_port, ports::HTTPS))).collect()
 }

@@ -6,7 +6,7 @@
 mod json;
 mod yaml;
 
-use crate::Format;
+use crate::MapFormat;
 
 /// The largest file that is read, in bytes. The map of Tailscale's own relays, all of them, has about 50 KiB.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -58,13 +58,13 @@ pub enum ReadError {
 
 /// A value, and the line on which it starts.
 #[derive(Clone, Debug)]
-pub(crate) struct Value {
+pub(crate) struct DocumentValue {
     pub(crate) line: u32,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     Null,
     Bool(bool),
     /// A number of JSON, as it is written.
@@ -73,49 +73,49 @@ pub(crate) enum Kind {
     Text(String),
     /// A scalar of YAML without quotes: whatever the reader makes of it.
     Plain(String),
-    List(Vec<Value>),
-    Map(Vec<Member>),
+    List(Vec<DocumentValue>),
+    Map(Vec<ObjectMember>),
 }
 
 /// A name and its value, in the order of the file. A name may come more than once.
 #[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) key: Value,
-    pub(crate) value: Value,
+pub(crate) struct ObjectMember {
+    pub(crate) key: DocumentValue,
+    pub(crate) value: DocumentValue,
 }
 
-impl Member {
+impl ObjectMember {
     /// The name as text, if it is a scalar.
     pub(crate) fn name(&self) -> &str {
         match &self.key.kind {
-            Kind::Text(text) | Kind::Plain(text) => text,
+            ValueKind::Text(text) | ValueKind::Plain(text) => text,
             _ => "",
         }
     }
 }
 
-impl Value {
-    pub(crate) fn members(&self) -> &[Member] {
+impl DocumentValue {
+    pub(crate) fn members(&self) -> &[ObjectMember] {
         match &self.kind {
-            Kind::Map(members) => members,
+            ValueKind::Map(members) => members,
             _ => &[],
         }
     }
 
     /// The member with this name in any case, the last one if there are several, as Go's JSON has it.
-    pub(crate) fn member(&self, name: &str) -> Option<&Member> {
+    pub(crate) fn member(&self, name: &str) -> Option<&ObjectMember> {
         self.members().iter().rev().find(|member| member.name().eq_ignore_ascii_case(name))
     }
 
     /// What to call the value in a message, short.
     pub(crate) fn describe(&self) -> String {
         match &self.kind {
-            Kind::Null => "null".into(),
-            Kind::Bool(truth) => truth.to_string(),
-            Kind::Number(text) | Kind::Plain(text) => shorten(text),
-            Kind::Text(text) => format!("{:?}", shorten(text)),
-            Kind::List(_) => "a list".into(),
-            Kind::Map(_) => "a map".into(),
+            ValueKind::Null => "null".into(),
+            ValueKind::Bool(truth) => truth.to_string(),
+            ValueKind::Number(text) | ValueKind::Plain(text) => shorten(text),
+            ValueKind::Text(text) => format!("{:?}", shorten(text)),
+            ValueKind::List(_) => "a list".into(),
+            ValueKind::Map(_) => "a map".into(),
         }
     }
 }
@@ -148,8 +148,8 @@ pub(crate) fn printable(text: impl Into<String>) -> String {
 /// A text, and for whom it is.
 #[derive(Debug)]
 pub(crate) struct Document {
-    pub(crate) format: Format,
-    pub(crate) root: Value,
+    pub(crate) format: MapFormat,
+    pub(crate) root: DocumentValue,
     /// The line of a second YAML document in the same file, which nobody reads.
     pub(crate) second: Option<u32>,
     /// Where JSON proper ends to be, if it does: a comment, a trailing comma. Always `None` for YAML.
@@ -158,7 +158,7 @@ pub(crate) struct Document {
 
 impl Document {
     /// Reads the bytes of a file called `name`, for `format` or, without one, for whom they look to be.
-    pub(crate) fn read(name: &str, bytes: &[u8], format: Option<Format>) -> Result<Self, ReadError> {
+    pub(crate) fn read(name: &str, bytes: &[u8], format: Option<MapFormat>) -> Result<Self, ReadError> {
         if bytes.len() > MAX_BYTES {
             return Err(ReadError::TooLarge);
         }
@@ -166,7 +166,7 @@ impl Document {
             .map_err(|error| ReadError::NotText { line: line_at(bytes, error.valid_up_to()) })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match format {
-            Some(Format::Headscale) => Self::yaml(text),
+            Some(MapFormat::Headscale) => Self::yaml(text),
             Some(format) => Self::json(text, Some(format)),
             None if has_extension(name, &["yaml", "yml"]) => Self::yaml(text),
             None if json::looks_like(text) || has_extension(name, &["json", "hujson"]) => {
@@ -178,16 +178,16 @@ impl Document {
 
     fn yaml(text: &str) -> Result<Self, ReadError> {
         let (root, second) = yaml::parse(text)?;
-        Ok(Self { format: Format::Headscale, root, second, not_strict: None })
+        Ok(Self { format: MapFormat::Headscale, root, second, not_strict: None })
     }
 
-    fn json(text: &str, format: Option<Format>) -> Result<Self, ReadError> {
+    fn json(text: &str, format: Option<MapFormat>) -> Result<Self, ReadError> {
         let root = json::parse(text)?;
         let format = format.unwrap_or_else(|| match root.member("derpMap") {
-            Some(_) => Format::TailscalePolicy,
-            None => Format::Json,
+            Some(_) => MapFormat::TailscalePolicy,
+            None => MapFormat::Json,
         });
-        let not_strict = if format == Format::Json { json::not_strict(text) } else { None };
+        let not_strict = if format == MapFormat::Json { json::not_strict(text) } else { None };
         Ok(Self { format, root, second: None, not_strict })
     }
 }

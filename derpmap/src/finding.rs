@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{code::Code, document::printable};
+use crate::{code::FindingCode, document::printable};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +31,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// Which rule it is of.
-    pub code: Code,
+    pub code: FindingCode,
     /// The line in the file, from 1; `None` where the map as a whole is meant.
     pub line: Option<u32>,
     /// Which part of the map: `region 900, node 900a`. Empty for the map as a whole.
@@ -47,7 +47,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn error(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn error(code: FindingCode, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             code,
@@ -60,7 +60,7 @@ impl Finding {
         }
     }
 
-    pub(crate) fn warning(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn warning(code: FindingCode, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A map is read three times by three kinds of reader, each with its own idea of names and types: Tailscale's clients and
 //! Headscale's `derp.urls` take JSON by Go's rules, Headscale's `derp.paths` take YAML by other rules of Go's, and Tailscale's
-//! policy file is HuJSON. A name that one of them does not know it ignores without a word. So a [`Map`] here is what the
+//! policy file is HuJSON. A name that one of them does not know it ignores without a word. So a [`ParsedMap`] here is what the
 //! reader has in memory afterwards, and the way there is part of what is checked:
 //!
 //! ```text
@@ -23,19 +23,19 @@ mod finding;
 mod map;
 mod report;
 
-pub use code::{Code, Difference};
-pub use diff::{Change, Diff, Impact};
+pub use code::{Difference, FindingCode};
+pub use diff::{Diff, Impact, MapChange};
 pub use document::{MAX_BYTES, ReadError};
 pub use finding::{Finding, Severity};
-pub use map::{Map, Unwritable};
-pub use report::Report;
+pub use map::{ParsedMap, Unwritable};
+pub use report::MapReport;
 
 use decode::Reading;
 use document::Document;
 
 /// For whom a file is, which decides how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum MapFormat {
     /// JSON for Tailscale's clients and Headscale's `derp.urls`.
     Json,
     /// YAML for Headscale's `derp.paths`.
@@ -44,7 +44,7 @@ pub enum Format {
     TailscalePolicy,
 }
 
-impl Format {
+impl MapFormat {
     /// The name by which the reader knows a member that Tailscale calls `name`.
     pub(crate) fn spell(self, name: &str) -> String {
         match self {
@@ -67,9 +67,9 @@ impl Format {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What the reader has in memory afterwards.
-    pub map: Map,
+    pub map: ParsedMap,
     /// What its author means, of which the rules are asked.
-    meant: Map,
+    meant: ParsedMap,
     /// What is wrong with how it is written.
     findings: Vec<Finding>,
 }
@@ -80,7 +80,7 @@ impl Loaded {
     /// # Errors
     ///
     /// If the bytes are neither JSON nor YAML, or too many.
-    pub fn read(name: &str, bytes: &[u8], format: Option<Format>) -> Result<Self, ReadError> {
+    pub fn read(name: &str, bytes: &[u8], format: Option<MapFormat>) -> Result<Self, ReadError> {
         let document = Document::read(name, bytes, format)?;
         let (map, stumbles) = decode::map(&document, Reading::AsRead);
         let (meant, mut findings) = decode::map(&document, Reading::AsMeant);
@@ -99,7 +99,7 @@ impl Loaded {
 
     /// For whom the file was read.
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> MapFormat {
         self.map.format
     }
 

@@ -6,17 +6,17 @@ use std::collections::BTreeMap;
 
 use towpath_wire::map as wire_map;
 
-use crate::{Format, document::printable};
+use crate::{MapFormat, document::printable};
 
 /// Where the members of a region or a node stand, by Tailscale's name for them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lines {
+pub(crate) struct MemberLines {
     /// Where the region or node begins.
     pub(crate) start: u32,
     pub(crate) members: BTreeMap<&'static str, u32>,
 }
 
-impl Lines {
+impl MemberLines {
     /// The line of a member, or that of the whole if the member is not there.
     pub(crate) fn of(&self, member: &str) -> u32 {
         self.members.get(member).copied().unwrap_or(self.start)
@@ -29,10 +29,10 @@ impl Lines {
 
 /// A map that could be read.
 #[derive(Clone, Debug)]
-pub struct Map {
-    pub(crate) format: Format,
+pub struct ParsedMap {
+    pub(crate) format: MapFormat,
     /// `None` is `null`, which removes a region that an earlier source gave.
-    pub(crate) regions: BTreeMap<i64, Option<Region>>,
+    pub(crate) regions: BTreeMap<i64, Option<ParsedRegion>>,
     /// The lines of the regions that are `null`.
     pub(crate) nulls: BTreeMap<i64, u32>,
     /// The weights and their lines.
@@ -41,8 +41,8 @@ pub struct Map {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Region {
-    pub(crate) lines: Lines,
+pub(crate) struct ParsedRegion {
+    pub(crate) lines: MemberLines,
     pub(crate) id: i64,
     pub(crate) code: String,
     pub(crate) name: String,
@@ -50,12 +50,12 @@ pub(crate) struct Region {
     pub(crate) longitude: f64,
     pub(crate) avoid: bool,
     pub(crate) no_measure_no_home: bool,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<ParsedNode>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Node {
-    pub(crate) lines: Lines,
+pub(crate) struct ParsedNode {
+    pub(crate) lines: MemberLines,
     /// What messages call it.
     pub(crate) label: String,
     pub(crate) name: String,
@@ -81,7 +81,7 @@ pub struct Unwritable {
     value: String,
 }
 
-impl Map {
+impl ParsedMap {
     /// The map as it can be written, in any format.
     ///
     /// # Errors
@@ -103,14 +103,14 @@ impl Map {
     }
 
     /// The regions that are there.
-    pub(crate) fn present(&self) -> impl Iterator<Item = (i64, &Region)> {
+    pub(crate) fn present(&self) -> impl Iterator<Item = (i64, &ParsedRegion)> {
         self.regions.iter().filter_map(|(id, region)| Some((*id, region.as_ref()?)))
     }
 }
 
-impl Region {
-    fn to_wire(&self, place: &str) -> Result<wire_map::Region, Unwritable> {
-        Ok(wire_map::Region {
+impl ParsedRegion {
+    fn to_wire(&self, place: &str) -> Result<wire_map::DerpRegion, Unwritable> {
+        Ok(wire_map::DerpRegion {
             region_id: fit(self.id, "RegionID", place)?,
             region_code: self.code.clone(),
             region_name: self.name.clone(),
@@ -127,14 +127,14 @@ impl Region {
     }
 
     /// The nodes that clients connect to.
-    pub(crate) fn relays(&self) -> impl Iterator<Item = &Node> {
+    pub(crate) fn relays(&self) -> impl Iterator<Item = &ParsedNode> {
         self.nodes.iter().filter(|node| !node.stun_only)
     }
 }
 
-impl Node {
-    fn to_wire(&self, place: &str) -> Result<wire_map::Node, Unwritable> {
-        Ok(wire_map::Node {
+impl ParsedNode {
+    fn to_wire(&self, place: &str) -> Result<wire_map::DerpNode, Unwritable> {
+        Ok(wire_map::DerpNode {
             name: self.name.clone(),
             region_id: fit(self.region_id, "RegionID", place)?,
             host_name: self.host_name.clone(),

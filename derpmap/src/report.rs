@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::{Change, Diff, Finding, Format, Impact, Severity};
+use crate::{Diff, Finding, Impact, MapChange, MapFormat, Severity};
 
 /// What was asked for of one file.
 #[derive(Debug)]
-pub struct Report<'a> {
+pub struct MapReport<'a> {
     /// The name of the file.
     pub file: &'a str,
     /// For whom it was read.
-    pub format: Format,
+    pub format: MapFormat,
     /// What is wrong with it, if that was asked for.
     pub findings: Option<&'a [Finding]>,
     /// The name of the other file and what changes from that one to this, if that was asked for.
@@ -34,10 +34,10 @@ struct JsonDiff<'a> {
     from: &'a str,
     impact: Impact,
     summary: String,
-    changes: &'a [Change],
+    changes: &'a [MapChange],
 }
 
-impl Report<'_> {
+impl MapReport<'_> {
     /// Whether something is wrong: a finding that is an error, or a change that closes connections.
     #[must_use]
     pub fn is_bad(&self) -> bool {
@@ -106,9 +106,9 @@ impl Report<'_> {
             changes: &diff.changes,
         });
         let format = match self.format {
-            Format::Json => "json",
-            Format::Headscale => "headscale",
-            Format::TailscalePolicy => "tailscale-policy",
+            MapFormat::Json => "json",
+            MapFormat::Headscale => "headscale",
+            MapFormat::TailscalePolicy => "tailscale-policy",
         };
         let report = Json { file: self.file, format, findings: self.findings, diff };
         let mut json = serde_json::to_string_pretty(&report).expect("texts, numbers and lists of them");

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use towpath_derpmap::{Code, Diff, Difference, Impact, Loaded, Report, Severity};
+use towpath_derpmap::{Diff, Difference, FindingCode, Impact, Loaded, MapReport, Severity};
 
 fn tests() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests"))
@@ -69,7 +69,7 @@ fn checks() {
         let loaded = load(&path);
         let findings = loaded.check();
         let report =
-            Report { file: name(&path), format: loaded.format(), findings: Some(&findings), diff: None };
+            MapReport { file: name(&path), format: loaded.format(), findings: Some(&findings), diff: None };
         assert_report(name(&path), &report.to_text());
         assert_eq!(loaded.check(), findings, "twice the same");
     }
@@ -81,7 +81,7 @@ fn changes() {
         let from = origin(&path);
         let (old, new) = (load(&from), load(&path));
         let diff = Diff::between(&old.map, &new.map);
-        let report = Report {
+        let report = MapReport {
             file: name(&path),
             format: new.format(),
             findings: None,
@@ -103,7 +103,7 @@ fn a_map_does_not_differ_from_itself() {
 fn every_rule_is_shown_by_a_map() {
     let found: BTreeSet<_> =
         maps("maps").iter().flat_map(|path| check(path)).map(|finding| finding.code).collect();
-    assert_eq!(Vec::from_iter(found), Code::ALL);
+    assert_eq!(Vec::from_iter(found), FindingCode::ALL);
     let found: BTreeSet<_> = maps("maps/changes")
         .iter()
         .flat_map(|path| Diff::between(&load(&origin(path)).map, &load(path).map).changes)
@@ -127,8 +127,10 @@ fn explained() -> Vec<(String, String)> {
 #[test]
 fn every_name_is_explained() {
     let names: Vec<_> = explained().into_iter().map(|(name, _)| name).collect();
-    let expected =
-        Code::ALL.iter().map(|code| code.label()).chain(Difference::ALL.iter().map(|code| code.label()));
+    let expected = FindingCode::ALL
+        .iter()
+        .map(|code| code.label())
+        .chain(Difference::ALL.iter().map(|code| code.label()));
     assert_eq!(names, Vec::from_iter(expected));
 }
 

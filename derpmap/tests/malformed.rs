@@ -4,10 +4,10 @@
 
 use std::{fs, path::Path};
 
-use towpath_derpmap::{Diff, Format, Loaded, MAX_BYTES, ReadError, Report};
+use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapFormat, MapReport, ReadError};
 
 /// As what it looks to be, and as what takes nearly everything.
-const FORMATS: [Option<Format>; 2] = [None, Some(Format::Headscale)];
+const FORMATS: [Option<MapFormat>; 2] = [None, Some(MapFormat::Headscale)];
 
 /// Does with the bytes whatever can be done with them.
 fn exercise(name: &str, bytes: &[u8]) {
@@ -15,7 +15,7 @@ fn exercise(name: &str, bytes: &[u8]) {
         let Ok(loaded) = Loaded::read(name, bytes, format) else { continue };
         let findings = loaded.check();
         let diff = Diff::between(&loaded.map, &loaded.map);
-        let report = Report {
+        let report = MapReport {
             file: name,
             format: loaded.format(),
             findings: Some(&findings),
@@ -152,7 +152,7 @@ fn the_largest_maps_take_no_quadratic_time() {
         let other = Loaded::read("m.yaml", b"regions: {900: {nodes: [{name: x}]}}", None).unwrap();
         let findings = loaded.check();
         for diff in [Diff::between(&loaded.map, &other.map), Diff::between(&other.map, &loaded.map)] {
-            let report = Report {
+            let report = MapReport {
                 file: "m",
                 format: loaded.format(),
                 findings: Some(&findings),

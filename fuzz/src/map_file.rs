@@ -1,7 +1,7 @@
 //! DERP maps of others: what is said of one is always the same, whole and harmless, and what is printed of it reads back.
 
 use serde_json::Value;
-use towpath_derpmap::{Diff, Format, Loaded, Report, Severity};
+use towpath_derpmap::{Diff, Loaded, MapFormat, MapReport, Severity};
 
 /// Checks a map, compares it with itself and, behind a zero byte, with another.
 ///
@@ -29,9 +29,9 @@ fn read(input: &[u8]) -> Option<Loaded> {
     let (name, format) = match kind {
         b'j' => ("map.json", None),
         b'y' => ("map.yaml", None),
-        b'J' => ("map", Some(Format::Json)),
-        b'H' => ("map", Some(Format::Headscale)),
-        b'P' => ("map", Some(Format::TailscalePolicy)),
+        b'J' => ("map", Some(MapFormat::Json)),
+        b'H' => ("map", Some(MapFormat::Headscale)),
+        b'P' => ("map", Some(MapFormat::TailscalePolicy)),
         _ => ("map", None),
     };
     let loaded = Loaded::read(name, bytes, format);
@@ -45,10 +45,10 @@ fn read(input: &[u8]) -> Option<Loaded> {
 fn checked(input: &[u8]) -> Option<Loaded> {
     let (loaded, again) = (read(input)?, read(input)?);
     let findings = loaded.check();
-    let report = Report { file: "map", format: loaded.format(), findings: Some(&findings), diff: None };
+    let report = MapReport { file: "map", format: loaded.format(), findings: Some(&findings), diff: None };
     let (text, json) = (report.to_text(), report.to_json());
     let findings_again = again.check();
-    let report_again = Report { findings: Some(&findings_again), ..report };
+    let report_again = MapReport { findings: Some(&findings_again), ..report };
     assert_eq!((report_again.to_text(), report_again.to_json()), (text.clone(), json.clone()));
 
     assert!(findings.is_sorted_by_key(|finding| finding.line), "{text}");
@@ -75,13 +75,13 @@ fn checked(input: &[u8]) -> Option<Loaded> {
 /// What a change from one map to the other does, in both forms.
 fn compared(old: &Loaded, new: &Loaded) {
     let diff = Diff::between(&old.map, &new.map);
-    let report = Report { file: "new", format: new.format(), findings: None, diff: Some(("old", &diff)) };
+    let report = MapReport { file: "new", format: new.format(), findings: None, diff: Some(("old", &diff)) };
     let text = report.to_text();
     assert_eq!(text.lines().count(), 3 + 2 * diff.changes.len(), "{text}");
     text.lines().for_each(assert_is_one_line);
     assert_eq!(members(&report.to_json(), "/diff/changes"), diff.changes.len());
     let again = Diff::between(&old.map, &new.map);
-    let report_again = Report { diff: Some(("old", &again)), ..report };
+    let report_again = MapReport { diff: Some(("old", &again)), ..report };
     assert_eq!(report_again.to_text(), text);
 }
 
@@ -90,10 +90,10 @@ fn printed(loaded: &Loaded) {
     let Ok(map) = loaded.map.to_wire() else { return };
     let json = map.to_json();
     let again =
-        Loaded::read("map.json", json.as_bytes(), Some(Format::Json)).expect("what is printed is JSON");
+        Loaded::read("map.json", json.as_bytes(), Some(MapFormat::Json)).expect("what is printed is JSON");
     assert!(again.refusal().is_none(), "{json}\n{:?}", again.refusal());
     assert_eq!(again.map.to_wire().expect("what was printed once").to_json(), json);
-    if loaded.format() == Format::Json {
+    if loaded.format() == MapFormat::Json {
         assert_eq!(Diff::between(&loaded.map, &again.map).changes, [], "{json}");
     }
 }

@@ -36,7 +36,7 @@ pub struct DerpMap {
     pub home_params: Option<HomeParams>,
     /// The regions by number. `null` removes a region that an earlier source of the map gave.
     #[serde(rename = "Regions", deserialize_with = "null_is_default")]
-    pub regions: BTreeMap<RegionId, Option<Region>>,
+    pub regions: BTreeMap<RegionId, Option<DerpRegion>>,
     /// Whether this map replaces the default regions of its receiver instead of adding to them.
     #[serde(rename = "omitDefaultRegions", skip_serializing_if = "is_default")]
     pub omit_default_regions: bool,
@@ -54,7 +54,7 @@ pub struct HomeParams {
 /// Relays that are one place to a client: close to each other, and forwarding to each other's clients.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub struct Region {
+pub struct DerpRegion {
     /// The number; equal to the key in the map.
     #[serde(rename = "RegionID")]
     pub region_id: RegionId,
@@ -76,13 +76,13 @@ pub struct Region {
     pub no_measure_no_home: bool,
     /// The relays, in the order in which clients try them.
     #[serde(deserialize_with = "null_is_default")]
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<DerpNode>,
 }
 
 /// One relay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub struct Node {
+pub struct DerpNode {
     /// A name unique in the map, by custom the region's number and a letter: `900a`.
     pub name: String,
     /// The number of the region that the node is in.
@@ -123,7 +123,7 @@ pub struct Node {
 impl DerpMap {
     /// A map of this one region, under its own number.
     #[must_use]
-    pub fn of(region: Region) -> Self {
+    pub fn of(region: DerpRegion) -> Self {
         Self { regions: BTreeMap::from([(region.region_id, Some(region))]), ..Self::default() }
     }
 
@@ -179,7 +179,7 @@ impl DerpMap {
 struct Yaml(String);
 
 impl Yaml {
-    fn region(&mut self, region: &Region) {
+    fn region(&mut self, region: &DerpRegion) {
         const INDENT: usize = 4;
         self.member(INDENT, "regionid", region.region_id);
         self.member(INDENT, "regioncode", quoted(&region.region_code));
@@ -198,7 +198,7 @@ impl Yaml {
         }
     }
 
-    fn node(&mut self, node: &Node) {
+    fn node(&mut self, node: &DerpNode) {
         const INDENT: usize = 8;
         self.line(INDENT - 2, &format!("- name: {}", quoted(&node.name)));
         self.member(INDENT, "regionid", node.region_id);
@@ -274,19 +274,19 @@ mod tests {
     use crate::pin::CertificatePin;
 
     fn frankfurt() -> DerpMap {
-        DerpMap::of(Region {
+        DerpMap::of(DerpRegion {
             region_id: 901,
             region_code: "fra".into(),
             region_name: "Frankfurt \"am Main\"".into(),
             nodes: vec![
-                Node {
+                DerpNode {
                     name: "901b".into(),
                     region_id: 901,
                     host_name: "relay.example.com".into(),
                     can_port80: true,
-                    ..Node::default()
+                    ..DerpNode::default()
                 },
-                Node {
+                DerpNode {
                     name: "901a".into(),
                     region_id: 901,
                     host_name: "203.0.113.7".into(),
@@ -295,16 +295,16 @@ mod tests {
                     ipv6: NO_ADDRESS.into(),
                     stun_port: NO_STUN,
                     derp_port: 8443,
-                    ..Node::default()
+                    ..DerpNode::default()
                 },
             ],
-            ..Region::default()
+            ..DerpRegion::default()
         })
     }
 
     /// Every member set to something other than its default.
     fn full() -> DerpMap {
-        let mut map = DerpMap::of(Region {
+        let mut map = DerpMap::of(DerpRegion {
             region_id: 1,
             region_code: "no".into(),
             region_name: "1e3".into(),
@@ -312,7 +312,7 @@ mod tests {
             longitude: -8.5,
             avoid: true,
             no_measure_no_home: true,
-            nodes: vec![Node {
+            nodes: vec![DerpNode {
                 name: "1a".into(),
                 region_id: 1,
                 host_name: "a.example".into(),

@@ -4,18 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use towpath_wire::pin::CertificatePin;
 
-use super::place;
-use crate::{Format, code::Code, document::shorten, finding::Finding, map::Node};
+use super::{Verdict, place};
+use crate::{MapFormat, code::FindingCode, document::shorten, finding::Finding, map::ParsedNode};
 
 const PIN_PREFIX: &str = CertificatePin::PREFIX;
 const PIN_DIGITS: usize = CertificatePin::DIGITS;
 const NONE: &str = "none";
 
-/// A finding, and the member whose line it is on.
-type Verdict = Option<(Finding, &'static str)>;
-
 /// Everything there is to say about a node of the region with this number.
-pub(super) fn check(format: Format, id: i64, node: &Node, findings: &mut Vec<Finding>) {
+pub(super) fn check(format: MapFormat, id: i64, node: &ParsedNode, findings: &mut Vec<Finding>) {
     let place = format!("{}, {}", place(id), node.label);
     let rules = [
         name(format, id, node),
@@ -39,16 +36,16 @@ pub(super) fn check(format: Format, id: i64, node: &Node, findings: &mut Vec<Fin
 }
 
 /// Whether clients send STUN requests to the node at all.
-pub(super) fn answers_stun(node: &Node) -> bool {
+pub(super) fn answers_stun(node: &ParsedNode) -> bool {
     (0..=65535).contains(&node.stun_port) && is_reached(node)
 }
 
 /// Whether clients use any address of the node.
-pub(super) fn is_reached(node: &Node) -> bool {
+pub(super) fn is_reached(node: &ParsedNode) -> bool {
     uses_ipv4(node) || uses_ipv6(node)
 }
 
-fn uses_ipv4(node: &Node) -> bool {
+fn uses_ipv4(node: &ParsedNode) -> bool {
     match (&*node.ipv4, node.host_name.parse()) {
         ("", Ok(IpAddr::V6(_))) => false,
         ("", _) => true,
@@ -56,7 +53,7 @@ fn uses_ipv4(node: &Node) -> bool {
     }
 }
 
-fn uses_ipv6(node: &Node) -> bool {
+fn uses_ipv6(node: &ParsedNode) -> bool {
     match (&*node.ipv6, node.host_name.parse()) {
         ("", Ok(IpAddr::V4(_))) => false,
         ("", _) => true,
@@ -69,17 +66,18 @@ fn is_ipv6(text: &str) -> bool {
     text.split_once('%').map_or(text, |(address, _)| address).parse::<Ipv6Addr>().is_ok()
 }
 
-fn name(format: Format, id: i64, node: &Node) -> Verdict {
+fn name(format: MapFormat, id: i64, node: &ParsedNode) -> Verdict {
     node.name.is_empty().then(|| {
-        let finding = Finding::warning(Code::NodeUnnamed, format!("there is no {}", format.spell("Name")))
-            .effect("clients tell nodes apart by their names; with a second one like it STUN goes astray")
-            .fix(format!("by custom it is the region's number and a letter: {id}a"));
+        let finding =
+            Finding::warning(FindingCode::NodeUnnamed, format!("there is no {}", format.spell("Name")))
+                .effect("clients tell nodes apart by their names; with a second one like it STUN goes astray")
+                .fix(format!("by custom it is the region's number and a letter: {id}a"));
         (finding, "Name")
     })
 }
 
 /// `netcheck` enters what it measures under the node's `RegionID`.
-fn region(format: Format, id: i64, node: &Node) -> Verdict {
+fn region(format: MapFormat, id: i64, node: &ParsedNode) -> Verdict {
     if node.region_id == id {
         return None;
     }
@@ -99,36 +97,38 @@ fn region(format: Format, id: i64, node: &Node) -> Verdict {
             ),
         ),
     };
-    let finding =
-        Finding::error(Code::NodeRegionMismatch, message).effect(effect).fix(format!("write {name}: {id}"));
+    let finding = Finding::error(FindingCode::NodeRegionMismatch, message)
+        .effect(effect)
+        .fix(format!("write {name}: {id}"));
     Some((finding, "RegionID"))
 }
 
-fn host_name(format: Format, node: &Node) -> Verdict {
+fn host_name(format: MapFormat, node: &ParsedNode) -> Verdict {
     let name = format.spell("HostName");
     let host = &*node.host_name;
     if host.is_empty() {
         let message = format!("there is no {name}");
         let addressed = node.ipv4.parse::<Ipv4Addr>().is_ok() || is_ipv6(&node.ipv6);
         let finding = match (addressed, node.cert_name.is_empty()) {
-            (true, false) => Finding::warning(Code::HostNameMissing, message)
+            (true, false) => Finding::warning(FindingCode::HostNameMissing, message)
                 .effect("clients dial the address and judge the certificate by CertName alone"),
-            (true, true) => Finding::error(Code::HostNameMissing, message)
+            (true, true) => Finding::error(FindingCode::HostNameMissing, message)
                 .effect("clients have no name to expect in the certificate, so none connects"),
             // An empty host is this one to Go's dialler.
-            (false, _) => Finding::error(Code::HostNameMissing, message)
+            (false, _) => Finding::error(FindingCode::HostNameMissing, message)
                 .effect("clients have nothing to dial: they dial themselves"),
         };
         return Some((finding.fix("give the relay's DNS name, or its address"), "HostName"));
     }
     let fault = name_fault(host)?;
-    let finding = Finding::error(Code::HostNameForm, format!("{name} is {:?}: {fault}", shorten(host)))
-        .effect("clients look all of it up as a name, and find nothing")
-        .fix(format!(
-            "write the bare DNS name or address; a port goes into {} and {}",
-            format.spell("DERPPort"),
-            format.spell("STUNPort")
-        ));
+    let finding =
+        Finding::error(FindingCode::HostNameForm, format!("{name} is {:?}: {fault}", shorten(host)))
+            .effect("clients look all of it up as a name, and find nothing")
+            .fix(format!(
+                "write the bare DNS name or address; a port goes into {} and {}",
+                format.spell("DERPPort"),
+                format.spell("STUNPort")
+            ));
     Some((finding, "HostName"))
 }
 
@@ -170,7 +170,7 @@ fn name_fault(host: &str) -> Option<&'static str> {
     last.bytes().all(|b| b.is_ascii_digit()).then_some("it is neither an address nor a name")
 }
 
-fn address_form(format: Format, member: &'static str, text: &str) -> Verdict {
+fn address_form(format: MapFormat, member: &'static str, text: &str) -> Verdict {
     if text.is_empty() || text == NONE {
         return None;
     }
@@ -185,7 +185,7 @@ fn address_form(format: Format, member: &'static str, text: &str) -> Verdict {
         true => format!("{name} is {:?}, an address of the other family", shorten(text)),
         false => format!("{name} is {:?}, which is no {member} address", shorten(text)),
     };
-    let finding = Finding::warning(Code::AddressForm, message)
+    let finding = Finding::warning(FindingCode::AddressForm, message)
         .effect(format!(
             "clients take it for \"none\": they do not use {member} for this node, and do not ask the DNS"
         ))
@@ -195,22 +195,22 @@ fn address_form(format: Format, member: &'static str, text: &str) -> Verdict {
     Some((finding, member))
 }
 
-fn no_address(format: Format, node: &Node) -> Verdict {
+fn no_address(format: MapFormat, node: &ParsedNode) -> Verdict {
     if is_reached(node) {
         return None;
     }
     let (v4, v6) = (format.spell("IPv4"), format.spell("IPv6"));
-    let finding = Finding::error(Code::NoAddress, "neither IPv4 nor IPv6 may be used")
+    let finding = Finding::error(FindingCode::NoAddress, "neither IPv4 nor IPv6 may be used")
         .effect("no client connects: \"both IPv4 and IPv6 are explicitly disabled for node\"")
         .fix(format!("give an address, or leave {v4} or {v6} out for the DNS"));
     Some((finding, if node.lines.has("IPv4") { "IPv4" } else { "IPv6" }))
 }
 
-fn private_address(node: &Node) -> Verdict {
+fn private_address(node: &ParsedNode) -> Verdict {
     let addresses = [("IPv4", &node.ipv4), ("IPv6", &node.ipv6), ("HostName", &node.host_name)];
     addresses.into_iter().find_map(|(member, text)| {
         let kind = reach(text.parse().ok()?)?;
-        let finding = Finding::warning(Code::PrivateAddress, format!("{text} is {kind}"))
+        let finding = Finding::warning(FindingCode::PrivateAddress, format!("{text} is {kind}"))
             .effect(
                 "clients elsewhere reach another host there, or none; they try for 1.5 s at each \
                     connection",
@@ -247,7 +247,7 @@ fn reach(address: IpAddr) -> Option<&'static str> {
 }
 
 /// Clients compare the digits as text, and take what does not begin like a pin for a name.
-fn cert_name(format: Format, node: &Node) -> Verdict {
+fn cert_name(format: MapFormat, node: &ParsedNode) -> Verdict {
     let text = &*node.cert_name;
     if text.is_empty() {
         return None;
@@ -281,13 +281,13 @@ fn cert_name(format: Format, node: &Node) -> Verdict {
         None => {
             let fault = name_fault(text)?;
             let finding =
-                Finding::error(Code::CertNameForm, format!("{name} is {:?}: {fault}", shorten(text)))
+                Finding::error(FindingCode::CertNameForm, format!("{name} is {:?}: {fault}", shorten(text)))
                     .effect("no certificate is for that name, so no client connects")
                     .fix("write the DNS name that the certificate is for, or a pin");
             return Some((finding, "CertName"));
         }
     };
-    Some((Finding::error(Code::PinForm, fault).effect(effect).fix(form), "CertName"))
+    Some((Finding::error(FindingCode::PinForm, fault).effect(effect).fix(form), "CertName"))
 }
 
 fn looks_like_pin(text: &str) -> bool {
@@ -297,11 +297,11 @@ fn looks_like_pin(text: &str) -> bool {
     lower.starts_with("sha256") || lower.starts_with("sha-256") || (digits_only && hex >= 32)
 }
 
-fn address_without_pin(format: Format, node: &Node) -> Verdict {
+fn address_without_pin(format: MapFormat, node: &ParsedNode) -> Verdict {
     let address = node.host_name.parse::<IpAddr>().is_ok();
     (address && node.cert_name.is_empty() && !node.insecure_for_tests && !node.stun_only).then(|| {
         let finding = Finding::warning(
-            Code::AddressWithoutPin,
+            FindingCode::AddressWithoutPin,
             format!(
                 "{} is an address, and {} is not given",
                 format.spell("HostName"),
@@ -321,7 +321,7 @@ fn address_without_pin(format: Format, node: &Node) -> Verdict {
 }
 
 /// Nothing in `derphttp` asks whether a test is running.
-fn insecure(format: Format, node: &Node) -> Verdict {
+fn insecure(format: MapFormat, node: &ParsedNode) -> Verdict {
     node.insecure_for_tests.then(|| {
         let name = format.spell("InsecureForTests");
         let effect = match node.cert_name.starts_with(PIN_PREFIX) {
@@ -331,42 +331,44 @@ fn insecure(format: Format, node: &Node) -> Verdict {
                 see who talks to whom and drop what they send. What they say stays encrypted"
             }
         };
-        let finding = Finding::warning(Code::Insecure, format!("{name} is set"))
+        let finding = Finding::warning(FindingCode::Insecure, format!("{name} is set"))
             .effect(effect)
             .fix(format!("take it out and pin the certificate with {}", format.spell("CertName")));
         (finding, "InsecureForTests")
     })
 }
 
-fn derp_port(format: Format, node: &Node) -> Verdict {
+fn derp_port(format: MapFormat, node: &ParsedNode) -> Verdict {
     if (0..=65535).contains(&node.derp_port) {
         return None;
     }
     let name = format.spell("DERPPort");
-    let finding = Finding::error(Code::DerpPortRange, format!("{name} is {}", node.derp_port))
+    let finding = Finding::error(FindingCode::DerpPortRange, format!("{name} is {}", node.derp_port))
         .effect("there is no such port, so no client connects")
         .fix("use 1 to 65535; 0 or nothing is 443");
     Some((finding, "DERPPort"))
 }
 
-fn stun_port(format: Format, node: &Node) -> Verdict {
+fn stun_port(format: MapFormat, node: &ParsedNode) -> Verdict {
     let name = format.spell("STUNPort");
     let finding = match node.stun_port {
-        0 if node.lines.has("STUNPort") => Finding::warning(Code::StunPortZero, format!("{name} is 0"))
-            .effect("0 is 3478, not off: clients send STUN requests there, and wait for the answers")
-            .fix("write -1 for no STUN, or leave it out for 3478"),
+        0 if node.lines.has("STUNPort") => {
+            Finding::warning(FindingCode::StunPortZero, format!("{name} is 0"))
+                .effect("0 is 3478, not off: clients send STUN requests there, and wait for the answers")
+                .fix("write -1 for no STUN, or leave it out for 3478")
+        }
         -1..=65535 => return None,
-        port => Finding::warning(Code::StunPortRange, format!("{name} is {port}"))
+        port => Finding::warning(FindingCode::StunPortRange, format!("{name} is {port}"))
             .effect("clients take it for no STUN at all")
             .fix("use 1 to 65535, or -1 for no STUN"),
     };
     Some((finding, "STUNPort"))
 }
 
-fn stun_test_ip(format: Format, node: &Node) -> Verdict {
+fn stun_test_ip(format: MapFormat, node: &ParsedNode) -> Verdict {
     (!node.stun_test_ip.is_empty()).then(|| {
         let name = format.spell("STUNTestIP");
-        let finding = Finding::warning(Code::StunTestIp, format!("{name} is set"))
+        let finding = Finding::warning(FindingCode::StunTestIp, format!("{name} is set"))
             .effect(
                 "clients send STUN requests to that address instead of the relay's, and to the one \
                 family that it has",
@@ -377,12 +379,12 @@ fn stun_test_ip(format: Format, node: &Node) -> Verdict {
 }
 
 /// `captivedetection` makes a URL of the text in `IPv4`, whatever it is.
-fn port_80(format: Format, node: &Node) -> Verdict {
+fn port_80(format: MapFormat, node: &ParsedNode) -> Verdict {
     if !node.can_port80 || node.ipv4.parse::<Ipv4Addr>().is_ok() {
         return None;
     }
     let finding = Finding::warning(
-        Code::Port80WithoutIpv4,
+        FindingCode::Port80WithoutIpv4,
         format!("{} is set without an address in {}", format.spell("CanPort80"), format.spell("IPv4")),
     )
     .effect("clients look for captive portals at addresses only, so they do not ask this node")

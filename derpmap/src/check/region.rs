@@ -1,10 +1,10 @@
 //! Rules about one region.
 
-use super::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, place};
-use crate::{Format, code::Code, finding::Finding, map::Region};
+use super::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, Verdict, place};
+use crate::{MapFormat, code::FindingCode, finding::Finding, map::ParsedRegion};
 
 /// Everything there is to say about the region under this key, its nodes aside.
-pub(super) fn check(format: Format, id: i64, region: &Region, findings: &mut Vec<Finding>) {
+pub(super) fn check(format: MapFormat, id: i64, region: &ParsedRegion, findings: &mut Vec<Finding>) {
     let place = place(id);
     let rules = [
         number(format, id, region).or_else(|| number_range(format, id, region)),
@@ -21,14 +21,11 @@ pub(super) fn check(format: Format, id: i64, region: &Region, findings: &mut Vec
 }
 
 /// Whether it is one of Tailscale's own, of which a map may have a copy: they have other numbers, and are meshed.
-fn is_tailscales(region: &Region) -> bool {
+fn is_tailscales(region: &ParsedRegion) -> bool {
     !region.nodes.is_empty() && region.nodes.iter().all(|node| node.host_name.ends_with(".tailscale.com"))
 }
 
-/// A finding, and the member whose line it is on; the region's own line for no member.
-type Verdict = Option<(Finding, &'static str)>;
-
-fn number(format: Format, id: i64, _: &Region) -> Verdict {
+fn number(format: MapFormat, id: i64, _: &ParsedRegion) -> Verdict {
     if (1..=LARGEST_ID).contains(&id) {
         return None;
     }
@@ -36,17 +33,17 @@ fn number(format: Format, id: i64, _: &Region) -> Verdict {
         0 => "0 means \"no region\" to clients: none connects to it",
         _ => "Tailscale asks for 1 to 2^53-1; what its clients make of others is chance",
     };
-    let finding = Finding::error(Code::RegionIdInvalid, format!("{id} is no number for a region"))
+    let finding = Finding::error(FindingCode::RegionIdInvalid, format!("{id} is no number for a region"))
         .effect(effect)
         .fix(format!("use one of 900 to 999 as the key and as {}", format.spell("RegionID")));
     Some((finding, ""))
 }
 
-fn number_range(format: Format, id: i64, region: &Region) -> Verdict {
+fn number_range(format: MapFormat, id: i64, region: &ParsedRegion) -> Verdict {
     if OWN_IDS.contains(&id) {
-        return (format == Format::Headscale && id == EMBEDDED_ID).then(|| {
+        return (format == MapFormat::Headscale && id == EMBEDDED_ID).then(|| {
             let finding = Finding::warning(
-                Code::RegionIdEmbedded,
+                FindingCode::RegionIdEmbedded,
                 "999 is the number of Headscale's own \
                 relay",
             )
@@ -61,7 +58,7 @@ fn number_range(format: Format, id: i64, region: &Region) -> Verdict {
     if is_tailscales(region) {
         return None;
     }
-    let finding = Finding::warning(Code::RegionIdRange, format!("{id} is outside of 900 to 999"))
+    let finding = Finding::warning(FindingCode::RegionIdRange, format!("{id} is outside of 900 to 999"))
         .effect(
             "the others are Tailscale's: where both are used, one region replaces the other, today \
             or when Tailscale opens its region with this number",
@@ -72,7 +69,7 @@ fn number_range(format: Format, id: i64, region: &Region) -> Verdict {
 
 /// Clients connect by the key. What they measure over STUN counts for the nodes' `RegionID`, what they measure over HTTPS
 /// for the region's, and their STUN probes are kept by the region's.
-fn number_mismatch(format: Format, id: i64, region: &Region) -> Verdict {
+fn number_mismatch(format: MapFormat, id: i64, region: &ParsedRegion) -> Verdict {
     if region.id == id {
         return None;
     }
@@ -81,7 +78,7 @@ fn number_mismatch(format: Format, id: i64, region: &Region) -> Verdict {
         0 => format!("{name} is missing"),
         other => format!("{name} is {other}, the key is {id}"),
     };
-    let finding = Finding::error(Code::RegionIdMismatch, message)
+    let finding = Finding::error(FindingCode::RegionIdMismatch, message)
         .effect(
             "clients whose UDP is blocked choose this number for their home, which is no region or another \
             one, and nobody reaches them; of two regions with one number the others measure one only",
@@ -90,7 +87,7 @@ fn number_mismatch(format: Format, id: i64, region: &Region) -> Verdict {
     Some((finding, "RegionID"))
 }
 
-fn names(format: Format, region: &Region) -> Verdict {
+fn names(format: MapFormat, region: &ParsedRegion) -> Verdict {
     let missing: Vec<_> = [("RegionCode", &region.code), ("RegionName", &region.name)]
         .into_iter()
         .filter(|(_, text)| text.trim().is_empty())
@@ -99,13 +96,14 @@ fn names(format: Format, region: &Region) -> Verdict {
     if missing.is_empty() {
         return None;
     }
-    let finding = Finding::warning(Code::RegionUnnamed, format!("there is no {}", missing.join(" and no ")))
-        .effect("tailscale netcheck, status and ping show a blank where the region is meant")
-        .fix("give a short code such as \"fra\" and a name such as \"Frankfurt\"");
+    let finding =
+        Finding::warning(FindingCode::RegionUnnamed, format!("there is no {}", missing.join(" and no ")))
+            .effect("tailscale netcheck, status and ping show a blank where the region is meant")
+            .fix("give a short code such as \"fra\" and a name such as \"Frankfurt\"");
     Some((finding, ""))
 }
 
-fn coordinates(format: Format, region: &Region) -> Verdict {
+fn coordinates(format: MapFormat, region: &ParsedRegion) -> Verdict {
     let on_earth = (-90.0..=90.0).contains(&region.latitude) && (-180.0..=180.0).contains(&region.longitude);
     if on_earth {
         return None;
@@ -113,9 +111,9 @@ fn coordinates(format: Format, region: &Region) -> Verdict {
     let message = format!("latitude {}, longitude {}", region.latitude, region.longitude);
     // YAML has infinities and "not a number".
     let finding = match region.latitude.is_finite() && region.longitude.is_finite() {
-        true => Finding::warning(Code::Coordinates, message)
+        true => Finding::warning(FindingCode::Coordinates, message)
             .effect("the place is not on Earth; exit node suggestions that go by distance are wrong"),
-        false => Finding::error(Code::Coordinates, message)
+        false => Finding::error(FindingCode::Coordinates, message)
             .effect("JSON has no such number, so Headscale can send its map to no client"),
     };
     let finding = finding.fix(format!(
@@ -127,10 +125,10 @@ fn coordinates(format: Format, region: &Region) -> Verdict {
 }
 
 /// A full report (`makeProbePlanInitial`) does not look at Avoid, an incremental one (`sortRegions`) does.
-fn avoid(format: Format, region: &Region) -> Verdict {
+fn avoid(format: MapFormat, region: &ParsedRegion) -> Verdict {
     region.avoid.then(|| {
         let name = format.spell("Avoid");
-        let finding = Finding::warning(Code::Avoid, format!("{name} is set"))
+        let finding = Finding::warning(FindingCode::Avoid, format!("{name} is set"))
             .effect(
                 "Tailscale has given it up: clients still measure the region at times and may make \
                 it their home",
@@ -140,7 +138,7 @@ fn avoid(format: Format, region: &Region) -> Verdict {
     })
 }
 
-fn relays(format: Format, region: &Region) -> Verdict {
+fn relays(format: MapFormat, region: &ParsedRegion) -> Verdict {
     let nodes = format.spell("Nodes");
     if region.nodes.is_empty() {
         let message = if region.lines.has("Nodes") {
@@ -148,7 +146,7 @@ fn relays(format: Format, region: &Region) -> Verdict {
         } else {
             format!("{nodes} is missing")
         };
-        let finding = Finding::error(Code::NoNodes, message)
+        let finding = Finding::error(FindingCode::NoNodes, message)
             .effect("no client can connect to the region")
             .fix("give it a node, or take the region out");
         return Some((finding, "Nodes"));
@@ -156,7 +154,7 @@ fn relays(format: Format, region: &Region) -> Verdict {
     match region.relays().count() {
         0 => {
             let finding =
-                Finding::error(Code::NoRelay, format!("every node has {}", format.spell("STUNOnly")))
+                Finding::error(FindingCode::NoRelay, format!("every node has {}", format.spell("STUNOnly")))
                     .effect(
                         "clients measure the region and may make it their home, where nothing relays: \
                     nobody reaches them",
@@ -168,17 +166,17 @@ fn relays(format: Format, region: &Region) -> Verdict {
         _ if is_tailscales(region) => None,
         relays => {
             let shuffle = match format {
-                Format::Headscale => {
+                MapFormat::Headscale => {
                     ". Headscale shuffles the order at each refresh, which disconnects all clients of \
                         the region and spreads them anew"
                 }
-                Format::Json => {
+                MapFormat::Json => {
                     ". Headscale shuffles the order at each refresh of derp.urls, which disconnects all \
                         clients of the region and spreads them anew"
                 }
-                Format::TailscalePolicy => "",
+                MapFormat::TailscalePolicy => "",
             };
-            let finding = Finding::warning(Code::SeveralRelays, format!("the region has {relays} relays"))
+            let finding = Finding::warning(FindingCode::SeveralRelays, format!("the region has {relays} relays"))
                 .effect(format!(
                     "a client stays with the first one that it can connect to; two clients on different \
                         relays do not hear each other unless the relays forward to each other (a mesh){shuffle}"
@@ -190,12 +188,12 @@ fn relays(format: Format, region: &Region) -> Verdict {
 }
 
 /// `derphttp` says to the relay whether it is the first node, STUN only or not.
-fn first_relay(region: &Region) -> Verdict {
+fn first_relay(region: &ParsedRegion) -> Verdict {
     let first_is_relay = region.nodes.first().is_none_or(|node| !node.stun_only);
     if first_is_relay || region.relays().next().is_none() {
         return None;
     }
-    let finding = Finding::warning(Code::StunOnlyFirst, "the first node answers STUN only")
+    let finding = Finding::warning(FindingCode::StunOnlyFirst, "the first node answers STUN only")
         .effect(
             "clients take the first node for the ideal one and tell each relay that it is second \
             choice; what they measure over HTTPS and ICMP is not the relay that they use",

@@ -2,29 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use super::{Decoder, Field, Reading, scalar};
+use super::{Field, MapDecoder, Reading, scalar};
 use crate::{
-    Format,
-    code::Code,
-    document::{Kind, Member, Value, shorten},
+    MapFormat,
+    code::FindingCode,
+    document::{DocumentValue, ObjectMember, ValueKind, shorten},
     finding::Finding,
 };
 
-impl Decoder {
+impl MapDecoder {
     /// The members of a struct that its reader knows, in the order of the file; what it does not know is reported.
     pub(super) fn fields<'v>(
         &mut self,
-        value: &'v Value,
+        value: &'v DocumentValue,
         names: &'static [&'static str],
         place: &str,
     ) -> Vec<Field<'v>> {
-        if matches!(value.kind, Kind::Null) {
+        if matches!(value.kind, ValueKind::Null) {
             return Vec::new();
         }
-        let Kind::Map(members) = &value.kind else {
+        let ValueKind::Map(members) = &value.kind else {
             let what = if place.is_empty() { "the map" } else { place };
             self.findings.push(
-                Finding::error(Code::WrongType, format!("{what} is {}", value.describe()))
+                Finding::error(FindingCode::WrongType, format!("{what} is {}", value.describe()))
                     .at(place, value.line)
                     .effect("the reader refuses the whole file")
                     .fix("write members with names"),
@@ -39,8 +39,8 @@ impl Decoder {
             let known = self.known(written, names, place, line);
             // YAML compares what is written, known or not; JSON overwrites what it knows.
             let same = match self.format {
-                Format::Headscale => written,
-                Format::Json | Format::TailscalePolicy => known.unwrap_or_default(),
+                MapFormat::Headscale => written,
+                MapFormat::Json | MapFormat::TailscalePolicy => known.unwrap_or_default(),
             };
             if !same.is_empty() && !seen.insert(same) {
                 self.twice(same, place, line);
@@ -69,14 +69,16 @@ impl Decoder {
             return Some(name);
         }
         let finding = match self.format {
-            Format::Headscale => Some(ignored_by_headscale(written, &expected, name)),
-            Format::Json | Format::TailscalePolicy => self.cases.insert(written.to_owned()).then(|| {
-                Finding::warning(Code::WrongCase, format!("{written} is written for {expected}"))
-                    .effect("Tailscale and Headscale take it; readers that are not written in Go may not")
-            }),
+            MapFormat::Headscale => Some(ignored_by_headscale(written, &expected, name)),
+            MapFormat::Json | MapFormat::TailscalePolicy => {
+                self.cases.insert(written.to_owned()).then(|| {
+                    Finding::warning(FindingCode::WrongCase, format!("{written} is written for {expected}"))
+                        .effect("Tailscale and Headscale take it; readers that are not written in Go may not")
+                })
+            }
         };
         self.findings.extend(finding.map(|finding| finding.at(place, line).fix(format!("write {expected}"))));
-        let taken = self.format != Format::Headscale || self.reading == Reading::AsMeant;
+        let taken = self.format != MapFormat::Headscale || self.reading == Reading::AsMeant;
         taken.then_some(name)
     }
 
@@ -92,7 +94,7 @@ impl Decoder {
         };
         let message = format!("nobody knows {:?}", shorten(written));
         self.findings.push(
-            Finding::warning(Code::UnknownKey, message)
+            Finding::warning(FindingCode::UnknownKey, message)
                 .at(place, line)
                 .effect("it is ignored without a word")
                 .fix(fix),
@@ -102,25 +104,29 @@ impl Decoder {
     fn twice(&mut self, name: &str, place: &str, line: u32) {
         let message = format!("{name} is given a second time");
         let finding = match self.format {
-            Format::Headscale => Finding::error(Code::DuplicateKey, message)
+            MapFormat::Headscale => Finding::error(FindingCode::DuplicateKey, message)
                 .effect("Headscale refuses the whole file")
                 .refusing(),
-            Format::Json | Format::TailscalePolicy => {
-                Finding::warning(Code::DuplicateKey, message).effect("the last one counts")
+            MapFormat::Json | MapFormat::TailscalePolicy => {
+                Finding::warning(FindingCode::DuplicateKey, message).effect("the last one counts")
             }
         };
         self.findings.push(finding.at(place, line).fix("keep one of them"));
     }
 
     /// The members of a map from region numbers to something.
-    pub(super) fn entries<'v>(&mut self, value: &'v Value, place: &str) -> Vec<(i64, &'v Member)> {
+    pub(super) fn entries<'v>(
+        &mut self,
+        value: &'v DocumentValue,
+        place: &str,
+    ) -> Vec<(i64, &'v ObjectMember)> {
         let members = match &value.kind {
-            Kind::Null => return Vec::new(),
-            Kind::Map(members) => members,
+            ValueKind::Null => return Vec::new(),
+            ValueKind::Map(members) => members,
             _ => {
                 let message = format!("{} is given where regions by number belong", value.describe());
                 self.findings.push(
-                    Finding::error(Code::WrongType, message)
+                    Finding::error(FindingCode::WrongType, message)
                         .at(place, value.line)
                         .effect("the reader refuses the whole file")
                         .fix("give each region under its number"),
@@ -140,19 +146,19 @@ impl Decoder {
         entries
     }
 
-    fn region_number(&mut self, key: &Value, place: &str) -> Option<i64> {
+    fn region_number(&mut self, key: &DocumentValue, place: &str) -> Option<i64> {
         let number = match (&key.kind, self.format) {
-            (Kind::Plain(text), _) => scalar::yaml_int(text),
-            (Kind::Text(text), Format::Json | Format::TailscalePolicy) => text.parse().ok(),
+            (ValueKind::Plain(text), _) => scalar::yaml_int(text),
+            (ValueKind::Text(text), MapFormat::Json | MapFormat::TailscalePolicy) => text.parse().ok(),
             _ => None,
         };
         if number.is_none() {
-            let quoted = self.format == Format::Headscale
-                && matches!(&key.kind, Kind::Text(text) if scalar::yaml_int(text).is_some());
+            let quoted = self.format == MapFormat::Headscale
+                && matches!(&key.kind, ValueKind::Text(text) if scalar::yaml_int(text).is_some());
             let (code, fix) = match quoted {
-                true => (Code::QuotedNumber, "write it without quotes"),
+                true => (FindingCode::QuotedNumber, "write it without quotes"),
                 false => (
-                    Code::WrongType,
+                    FindingCode::WrongType,
                     "a region's key is its number, such as 900; its code goes into RegionCode",
                 ),
             };
@@ -164,7 +170,7 @@ impl Decoder {
             );
         }
         number.or_else(|| match (&key.kind, self.reading) {
-            (Kind::Text(text), Reading::AsMeant) => scalar::yaml_int(text),
+            (ValueKind::Text(text), Reading::AsMeant) => scalar::yaml_int(text),
             _ => None,
         })
     }
@@ -184,11 +190,11 @@ fn ignored_by_headscale(written: &str, expected: &str, name: &str) -> Finding {
         "CertName" => "clients expect a certificate for the host name",
         "IPv4" | "IPv6" => "clients ask the DNS",
         _ => {
-            return Finding::warning(Code::WrongCase, message)
+            return Finding::warning(FindingCode::WrongCase, message)
                 .effect("Headscale ignores it without a word, as if it were not there");
         }
     };
-    Finding::error(Code::WrongCase, message).effect(format!(
+    Finding::error(FindingCode::WrongCase, message).effect(format!(
         "Headscale ignores it without a word: \
         {without}"
     ))

@@ -1,19 +1,19 @@
 //! What a value is to a reader that asks for a certain type.
 
-use super::{Decoder, Field, Reading, scalar};
+use super::{Field, MapDecoder, Reading, scalar};
 use crate::{
-    Format,
-    code::Code,
-    document::{Kind, Value},
+    MapFormat,
+    code::FindingCode,
+    document::{DocumentValue, ValueKind},
     finding::Finding,
 };
 
-impl Decoder {
+impl MapDecoder {
     pub(super) fn int(&mut self, field: &Field<'_>, place: &str, into: &mut i64) {
         let read = match &field.value.kind {
-            Kind::Null => return,
-            Kind::Number(text) => text.parse().ok(),
-            Kind::Plain(text) => scalar::yaml_int(text),
+            ValueKind::Null => return,
+            ValueKind::Number(text) => text.parse().ok(),
+            ValueKind::Plain(text) => scalar::yaml_int(text),
             _ => None,
         };
         match read {
@@ -29,10 +29,10 @@ impl Decoder {
 
     pub(super) fn float(&mut self, field: &Field<'_>, place: &str, into: &mut f64) {
         let read = match &field.value.kind {
-            Kind::Null => return,
+            ValueKind::Null => return,
             // Go refuses what is beyond the largest float; parsing makes infinity of it.
-            Kind::Number(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
-            Kind::Plain(text) => scalar::yaml_float(text),
+            ValueKind::Number(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
+            ValueKind::Plain(text) => scalar::yaml_float(text),
             _ => None,
         };
         match read {
@@ -43,11 +43,11 @@ impl Decoder {
 
     pub(super) fn truth(&mut self, field: &Field<'_>, place: &str, into: &mut bool) {
         let read = match &field.value.kind {
-            Kind::Null => return,
-            Kind::Bool(truth) => Some(*truth),
-            Kind::Plain(text) => scalar::yaml_truth(text),
+            ValueKind::Null => return,
+            ValueKind::Bool(truth) => Some(*truth),
+            ValueKind::Plain(text) => scalar::yaml_truth(text),
             // The one place where yaml.v3 looks into quotes.
-            Kind::Text(text) if self.format == Format::Headscale => scalar::yaml_word(text),
+            ValueKind::Text(text) if self.format == MapFormat::Headscale => scalar::yaml_word(text),
             _ => None,
         };
         match read {
@@ -58,8 +58,8 @@ impl Decoder {
 
     pub(super) fn text(&mut self, field: &Field<'_>, place: &str, into: &mut String) {
         match &field.value.kind {
-            Kind::Null => {}
-            Kind::Text(text) | Kind::Plain(text) => into.clone_from(text),
+            ValueKind::Null => {}
+            ValueKind::Text(text) | ValueKind::Plain(text) => into.clone_from(text),
             _ => {
                 self.wrong_type(field, place, "a text in quotes");
                 if self.reading == Reading::AsMeant {
@@ -70,10 +70,14 @@ impl Decoder {
     }
 
     pub(super) fn wrong_type(&mut self, field: &Field<'_>, place: &str, wanted: &str) {
-        let quoted = matches!(&field.value.kind, Kind::Text(text) if text.parse::<f64>().is_ok());
-        let code = if quoted && wanted.contains("number") { Code::QuotedNumber } else { Code::WrongType };
+        let quoted = matches!(&field.value.kind, ValueKind::Text(text) if text.parse::<f64>().is_ok());
+        let code = if quoted && wanted.contains("number") {
+            FindingCode::QuotedNumber
+        } else {
+            FindingCode::WrongType
+        };
         let fix = match code {
-            Code::QuotedNumber => "write it without quotes".to_owned(),
+            FindingCode::QuotedNumber => "write it without quotes".to_owned(),
             _ => format!("write {wanted}"),
         };
         let message =
@@ -84,17 +88,17 @@ impl Decoder {
 
     pub(super) fn refusal(&self) -> &'static str {
         match self.format {
-            Format::Headscale => "Headscale refuses the whole file and does not start",
-            Format::Json => "clients and derp.urls refuse the whole map",
-            Format::TailscalePolicy => "the whole map is refused",
+            MapFormat::Headscale => "Headscale refuses the whole file and does not start",
+            MapFormat::Json => "clients and derp.urls refuse the whole map",
+            MapFormat::TailscalePolicy => "the whole map is refused",
         }
     }
 }
 
 /// The whole number that is behind quotes or has a fraction of nothing.
-fn meant(value: &Value) -> Option<i64> {
+fn meant(value: &DocumentValue) -> Option<i64> {
     match &value.kind {
-        Kind::Number(text) | Kind::Text(text) | Kind::Plain(text) => scalar::yaml_int(text),
+        ValueKind::Number(text) | ValueKind::Text(text) | ValueKind::Plain(text) => scalar::yaml_int(text),
         _ => None,
     }
 }

@@ -11,11 +11,11 @@ use towpath_wire::ports;
 use super::{Diff, Impact, SAME_RELAY, port};
 use crate::{
     code::Difference,
-    map::{Node, Region},
+    map::{ParsedNode, ParsedRegion},
 };
 
 impl Diff {
-    pub(super) fn nodes(&mut self, id: i64, old: &Region, new: &Region) {
+    pub(super) fn nodes(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {
         let pairs = pair(&old.nodes, &new.nodes);
         for (index, node) in old.nodes.iter().enumerate() {
             if pairs.binary_search_by_key(&index, |(from, _)| *from).is_err() {
@@ -37,7 +37,7 @@ impl Diff {
         self.order(id, old, new, &pairs);
     }
 
-    fn node_removed(&mut self, id: i64, node: &Node) {
+    fn node_removed(&mut self, id: i64, node: &ParsedNode) {
         let (impact, effect) = match node.stun_only {
             true => {
                 (Impact::Reconnect, "every client of the region reconnects, and measures without this node")
@@ -51,7 +51,7 @@ impl Diff {
         self.push((impact, Difference::NodeRemoved), Some(id), place, "the node is gone".into(), effect);
     }
 
-    fn node_added(&mut self, id: i64, node: &Node, first: bool) {
+    fn node_added(&mut self, id: i64, node: &ParsedNode, first: bool) {
         let (impact, message, effect) = match first {
             true => (
                 Impact::Disconnect,
@@ -64,12 +64,13 @@ impl Diff {
         self.push((impact, Difference::NodeAdded), Some(id), place, message.into(), effect);
     }
 
-    fn order(&mut self, id: i64, old: &Region, new: &Region, pairs: &[(usize, usize)]) {
+    fn order(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion, pairs: &[(usize, usize)]) {
         if pairs.iter().map(|(_, to)| to).is_sorted() {
             return;
         }
         let relays: Vec<_> = pairs.iter().filter(|(from, _)| !old.nodes[*from].stun_only).collect();
-        let names = |nodes: &[Node]| nodes.iter().map(|node| &*node.label).collect::<Vec<_>>().join(", ");
+        let names =
+            |nodes: &[ParsedNode]| nodes.iter().map(|node| &*node.label).collect::<Vec<_>>().join(", ");
         let message =
             format!("the order of nodes changed from {} to {}", names(&old.nodes), names(&new.nodes));
         let (impact, effect) = match relays.iter().map(|(_, to)| to).is_sorted() {
@@ -84,7 +85,7 @@ impl Diff {
         self.push((impact, Difference::NodeOrder), Some(id), format!("region {id}"), message, effect);
     }
 
-    fn node(&mut self, id: i64, old: &Node, new: &Node) {
+    fn node(&mut self, id: i64, old: &ParsedNode, new: &ParsedNode) {
         let mut text = |code: (Impact, Difference),
                         member: &str,
                         from: &dyn fmt::Display,
@@ -183,21 +184,26 @@ fn shown(text: &str) -> &str {
 }
 
 /// Which node of the one list is which of the other, by name, else by host and port; in the order of the first list.
-fn pair(old: &[Node], new: &[Node]) -> Vec<(usize, usize)> {
-    let mut pairs = Pairs { of_old: vec![None; old.len()], of_new: vec![None; new.len()] };
+fn pair(old: &[ParsedNode], new: &[ParsedNode]) -> Vec<(usize, usize)> {
+    let mut pairs = NodePairs { of_old: vec![None; old.len()], of_new: vec![None; new.len()] };
     pairs.match_by(old, new, |node| node.name.clone());
     pairs.match_by(old, new, |node| (node.host_name.clone(), port(node.derp_port, ports::HTTPS)));
     pairs.of_old.into_iter().enumerate().filter_map(|(from, to)| Some((from, to?))).collect()
 }
 
-struct Pairs {
+struct NodePairs {
     of_old: Vec<Option<usize>>,
     of_new: Vec<Option<usize>>,
 }
 
-impl Pairs {
+impl NodePairs {
     /// Pairs those that have no partner yet and agree on this.
-    fn match_by<K: Eq + Hash>(&mut self, old: &[Node], new: &[Node], key: impl Fn(&Node) -> K) {
+    fn match_by<K: Eq + Hash>(
+        &mut self,
+        old: &[ParsedNode],
+        new: &[ParsedNode],
+        key: impl Fn(&ParsedNode) -> K,
+    ) {
         let mut candidates: HashMap<K, VecDeque<usize>> = HashMap::new();
         for (to, node) in new.iter().enumerate().filter(|(to, _)| self.of_new[*to].is_none()) {
             candidates.entry(key(node)).or_default().push_back(to);

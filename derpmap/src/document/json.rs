@@ -9,7 +9,7 @@ use jsonc_parser::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Kind, Member, ReadError, Value, number};
+use super::{DocumentValue, ObjectMember, ReadError, ValueKind, number};
 
 /// The member of a policy file that holds the map.
 const POLICY_MEMBER: &str = "\"derpMap\"";
@@ -39,7 +39,7 @@ fn after_comments(text: &str) -> &str {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Value, ReadError> {
+pub(super) fn parse(text: &str) -> Result<DocumentValue, ReadError> {
     let start = after_comments(text);
     if start.is_empty() {
         return Err(ReadError::Empty);
@@ -68,7 +68,7 @@ pub(super) fn parse(text: &str) -> Result<Value, ReadError> {
                 }
             }
         })?;
-    let mut lines = Lines { ends: text.match_indices('\n').map(|(end, _)| end).collect(), values: 0 };
+    let mut lines = JsonLines { ends: text.match_indices('\n').map(|(end, _)| end).collect(), values: 0 };
     lines.value(parsed.value.ok_or(ReadError::Empty)?, super::MAX_DEPTH)
 }
 
@@ -86,18 +86,18 @@ pub(super) fn not_strict(text: &str) -> Option<(u32, String)> {
     Some((number(error.line()), reason.to_owned()))
 }
 
-struct Lines {
+struct JsonLines {
     /// The positions of the line ends.
     ends: Vec<usize>,
     values: usize,
 }
 
-impl Lines {
+impl JsonLines {
     fn line(&self, range: Range) -> u32 {
         number(self.ends.partition_point(|end| *end < range.start) + 1)
     }
 
-    fn value(&mut self, value: ast::Value<'_>, depth: usize) -> Result<Value, ReadError> {
+    fn value(&mut self, value: ast::Value<'_>, depth: usize) -> Result<DocumentValue, ReadError> {
         let line = self.line(value.range());
         let depth = depth.checked_sub(1).ok_or(ReadError::TooDeep { line })?;
         self.values += 1;
@@ -105,29 +105,29 @@ impl Lines {
             return Err(ReadError::TooMany { line });
         }
         let kind = match value {
-            ast::Value::NullKeyword(_) => Kind::Null,
-            ast::Value::BooleanLit(literal) => Kind::Bool(literal.value),
-            ast::Value::NumberLit(literal) => Kind::Number(literal.value.to_owned()),
-            ast::Value::StringLit(literal) => Kind::Text(literal.value.into_owned()),
-            ast::Value::Array(array) => Kind::List(
+            ast::Value::NullKeyword(_) => ValueKind::Null,
+            ast::Value::BooleanLit(literal) => ValueKind::Bool(literal.value),
+            ast::Value::NumberLit(literal) => ValueKind::Number(literal.value.to_owned()),
+            ast::Value::StringLit(literal) => ValueKind::Text(literal.value.into_owned()),
+            ast::Value::Array(array) => ValueKind::List(
                 array
                     .elements
                     .into_iter()
                     .map(|element| self.value(element, depth))
                     .collect::<Result<_, _>>()?,
             ),
-            ast::Value::Object(object) => Kind::Map(
+            ast::Value::Object(object) => ValueKind::Map(
                 object
                     .properties
                     .into_iter()
                     .map(|property| {
                         let line = self.line(property.range);
-                        let key = Value { line, kind: Kind::Text(property.name.into_string()) };
-                        Ok(Member { key, value: self.value(property.value, depth)? })
+                        let key = DocumentValue { line, kind: ValueKind::Text(property.name.into_string()) };
+                        Ok(ObjectMember { key, value: self.value(property.value, depth)? })
                     })
                     .collect::<Result<_, _>>()?,
             ),
         };
-        Ok(Value { line, kind })
+        Ok(DocumentValue { line, kind })
     }
 }

@@ -4,28 +4,28 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{Kind, MAX_DEPTH, MAX_VALUES, Member, ReadError, Value, number};
+use super::{DocumentValue, MAX_DEPTH, MAX_VALUES, ObjectMember, ReadError, ValueKind, number};
 
 /// A collection that has begun and not ended.
 struct Open {
     line: u32,
     anchor: usize,
-    content: Content,
+    content: OpenContent,
 }
 
-enum Content {
-    List(Vec<Value>),
+enum OpenContent {
+    List(Vec<DocumentValue>),
     /// The members so far, and the key of the next one.
-    Map(Vec<Member>, Option<Value>),
+    Map(Vec<ObjectMember>, Option<DocumentValue>),
 }
 
 #[derive(Default)]
 struct Tree {
     open: Vec<Open>,
     /// What `&name` marked, by the parser's number for it, with the count of its values.
-    anchors: HashMap<usize, (Value, usize)>,
+    anchors: HashMap<usize, (DocumentValue, usize)>,
     values: usize,
-    root: Option<Value>,
+    root: Option<DocumentValue>,
     last_line: u32,
 }
 
@@ -37,7 +37,7 @@ fn last_line(text: &str) -> u32 {
 }
 
 /// The first document of the text, and the line on which a second one starts.
-pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
+pub(super) fn parse(text: &str) -> Result<(DocumentValue, Option<u32>), ReadError> {
     let mut tree = Tree { last_line: last_line(text), ..Tree::default() };
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
@@ -56,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<(Value, Option<u32>), ReadError> {
         tree.take(event, span)?;
     }
     match tree.root {
-        Some(Value { kind: Kind::Null, .. }) | None => Err(ReadError::Empty),
+        Some(DocumentValue { kind: ValueKind::Null, .. }) | None => Err(ReadError::Empty),
         Some(root) => Ok((root, None)),
     }
 }
@@ -72,17 +72,17 @@ impl Tree {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = scalar(text.into_owned(), style, tag.as_deref());
-                self.put(Value { line, kind }, anchor)?;
+                self.put(DocumentValue { line, kind }, anchor)?;
             }
-            Event::SequenceStart(anchor, _) => self.begin(line, anchor, Content::List(Vec::new()))?,
-            Event::MappingStart(anchor, _) => self.begin(line, anchor, Content::Map(Vec::new(), None))?,
+            Event::SequenceStart(anchor, _) => self.begin(line, anchor, OpenContent::List(Vec::new()))?,
+            Event::MappingStart(anchor, _) => self.begin(line, anchor, OpenContent::Map(Vec::new(), None))?,
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(Open { line, anchor, content }) = self.open.pop() {
                     let kind = match content {
-                        Content::List(values) => Kind::List(values),
-                        Content::Map(members, _) => Kind::Map(merged(members)),
+                        OpenContent::List(values) => ValueKind::List(values),
+                        OpenContent::Map(members, _) => ValueKind::Map(merged(members)),
                     };
-                    self.put(Value { line, kind }, anchor)?;
+                    self.put(DocumentValue { line, kind }, anchor)?;
                 }
             }
             Event::Alias(anchor) => {
@@ -104,7 +104,7 @@ impl Tree {
         Ok(())
     }
 
-    fn begin(&mut self, line: u32, anchor: usize, content: Content) -> Result<(), ReadError> {
+    fn begin(&mut self, line: u32, anchor: usize, content: OpenContent) -> Result<(), ReadError> {
         if self.open.len() >= MAX_DEPTH {
             return Err(ReadError::TooDeep { line });
         }
@@ -117,7 +117,7 @@ impl Tree {
         if self.values > MAX_VALUES { Err(ReadError::TooMany { line }) } else { Ok(()) }
     }
 
-    fn put(&mut self, value: Value, anchor: usize) -> Result<(), ReadError> {
+    fn put(&mut self, value: DocumentValue, anchor: usize) -> Result<(), ReadError> {
         self.count(1, value.line)?;
         if anchor != 0 {
             let count = count(&value);
@@ -125,44 +125,45 @@ impl Tree {
         }
         match self.open.last_mut() {
             None => self.root = Some(value),
-            Some(Open { content: Content::List(values), .. }) => values.push(value),
-            Some(Open { content: Content::Map(members, key), .. }) => match key.take() {
+            Some(Open { content: OpenContent::List(values), .. }) => values.push(value),
+            Some(Open { content: OpenContent::Map(members, key), .. }) => match key.take() {
                 None => *key = Some(value),
-                Some(key) => members.push(Member { key, value }),
+                Some(key) => members.push(ObjectMember { key, value }),
             },
         }
         Ok(())
     }
 }
 
-fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Kind {
+fn scalar(text: String, style: ScalarStyle, tag: Option<&Tag>) -> ValueKind {
     let open = match tag {
         Some(tag) if tag.is_yaml_core_schema() => tag.suffix != "str",
         Some(_) => false,
         None => style == ScalarStyle::Plain,
     };
     match &*text {
-        "" | "~" | "null" | "Null" | "NULL" if open => Kind::Null,
-        _ if open => Kind::Plain(text),
-        _ => Kind::Text(text),
+        "" | "~" | "null" | "Null" | "NULL" if open => ValueKind::Null,
+        _ if open => ValueKind::Plain(text),
+        _ => ValueKind::Text(text),
     }
 }
 
 /// The members with those that `<<` brings in. What a map says itself goes first.
-fn merged(members: Vec<Member>) -> Vec<Member> {
-    let (merges, mut own): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|member| matches!(&member.key.kind, Kind::Plain(text) if text == "<<"));
+fn merged(members: Vec<ObjectMember>) -> Vec<ObjectMember> {
+    let (merges, mut own): (Vec<_>, Vec<_>) = members
+        .into_iter()
+        .partition(|member| matches!(&member.key.kind, ValueKind::Plain(text) if text == "<<"));
     let mut known: HashSet<String> = match merges.is_empty() {
         true => return own,
         false => own.iter().map(|member| member.name().to_owned()).collect(),
     };
-    for Member { value, .. } in merges {
+    for ObjectMember { value, .. } in merges {
         let sources = match value.kind {
-            Kind::List(sources) => sources,
-            kind => vec![Value { line: value.line, kind }],
+            ValueKind::List(sources) => sources,
+            kind => vec![DocumentValue { line: value.line, kind }],
         };
         for source in sources {
-            let Kind::Map(members) = source.kind else { continue };
+            let ValueKind::Map(members) = source.kind else { continue };
             for member in members {
                 if known.insert(member.name().to_owned()) {
                     own.push(member);
@@ -173,10 +174,10 @@ fn merged(members: Vec<Member>) -> Vec<Member> {
     own
 }
 
-fn count(value: &Value) -> usize {
+fn count(value: &DocumentValue) -> usize {
     1 + match &value.kind {
-        Kind::List(values) => values.iter().map(count).sum(),
-        Kind::Map(members) => members.iter().map(|member| 1 + count(&member.value)).sum(),
+        ValueKind::List(values) => values.iter().map(count).sum(),
+        ValueKind::Map(members) => members.iter().map(|member| 1 + count(&member.value)).sum(),
         _ => 0,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use towpath_wire::map::{DerpMap, NO_ADDRESS, NO_STUN, Node, Region};
+use towpath_wire::map::{DerpMap, DerpNode, DerpRegion, NO_ADDRESS, NO_STUN};
 use towpath_wire::pin::CertificatePin;
 use towpath_wire::ports;
 
@@ -42,11 +42,11 @@ impl Advertised {
     pub fn derp_map(&self, config: &Config) -> DerpMap {
         let region = &config.region;
         let (ipv4, ipv6) = self.addresses(&config.hostname);
-        DerpMap::of(Region {
+        DerpMap::of(DerpRegion {
             region_id: region.id,
             region_code: region.code.clone(),
             region_name: region.name.clone(),
-            nodes: vec![Node {
+            nodes: vec![DerpNode {
                 name: format!("{}a", region.id),
                 region_id: region.id,
                 host_name: config.hostname.clone(),
@@ -66,9 +66,9 @@ impl Advertised {
                     .http
                     .redirect_listen
                     .is_some_and(|address| address.port() == CAPTIVE_PORTAL_PORT),
-                ..Node::default()
+                ..DerpNode::default()
             }],
-            ..Region::default()
+            ..DerpRegion::default()
         })
     }
 
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    fn node(text: &str, change: impl FnOnce(&mut Advertised)) -> Node {
+    fn node(text: &str, change: impl FnOnce(&mut Advertised)) -> DerpNode {
         let sources = Sources::new("TOWPATH").text("relay.toml", text);
         let (config, _) = Config::read(&sources, false).expect("a correct configuration");
         let mut advertised = Advertised::of(&config);
@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn defaults_are_left_out() {
-        let expected = Node {
+        let expected = DerpNode {
             name: "900a".into(),
             region_id: 900,
             host_name: "relay.example.com".into(),
-            ..Node::default()
+            ..DerpNode::default()
         };
         assert_eq!(node("hostname = 'relay.example.com'", |_| {}), expected);
     }

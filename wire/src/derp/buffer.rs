@@ -67,9 +67,9 @@ impl Deframer {
             }
             if !self.partial.is_empty() {
                 match self.continue_partial(input, &bounds, pool)? {
-                    Progress::Starved => return Ok(None),
-                    Progress::Skipping => continue,
-                    Progress::Whole(kind) => {
+                    Continued::Starved => return Ok(None),
+                    Continued::Skipping => continue,
+                    Continued::Whole(kind) => {
                         self.used = true;
                         return Ok(Some(RawFrame { kind, payload: &self.partial[HEADER_LEN..] }));
                     }
@@ -111,20 +111,20 @@ impl Deframer {
         input: &mut &[u8],
         bounds: &impl Fn(u8) -> Option<(u32, u32)>,
         pool: &mut BufferPool,
-    ) -> Result<Progress, BadLength> {
+    ) -> Result<Continued, BadLength> {
         if self.partial.len() < HEADER_LEN {
             self.draw(input, HEADER_LEN);
-            let Some(header) = Header::decode(&self.partial) else { return Ok(Progress::Starved) };
+            let Some(header) = Header::decode(&self.partial) else { return Ok(Continued::Starved) };
             if !check(header, bounds)? {
                 self.release(pool);
                 self.start_skip(header);
-                return Ok(Progress::Skipping);
+                return Ok(Continued::Skipping);
             }
         }
         let header = Header::decode(&self.partial).expect("five bytes are held");
         let end = HEADER_LEN + header.len as usize;
         self.draw(input, end);
-        Ok(if self.partial.len() == end { Progress::Whole(header.kind) } else { Progress::Starved })
+        Ok(if self.partial.len() == end { Continued::Whole(header.kind) } else { Continued::Starved })
     }
 
     /// Moves bytes from `input` until `until` are held.
@@ -153,7 +153,8 @@ impl Deframer {
     }
 }
 
-enum Progress {
+/// What a frame that was cut comes to with the next slice.
+enum Continued {
     Starved,
     Skipping,
     Whole(u8),

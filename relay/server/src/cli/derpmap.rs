@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
-use towpath_derpmap::{Diff, Loaded, MAX_BYTES, Report, Severity};
+use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapReport, Severity};
 use towpath_relay::{
     config::{Config, KeySource, self_signed_files},
     derpmap::Advertised,
@@ -81,7 +81,7 @@ impl Format {
     }
 }
 
-impl From<Format> for towpath_derpmap::Format {
+impl From<Format> for towpath_derpmap::MapFormat {
     fn from(format: Format) -> Self {
         match format {
             Format::Json => Self::Json,
@@ -141,7 +141,7 @@ impl Derpmap {
             }
             _ => None,
         };
-        let report = Report {
+        let report = MapReport {
             file: &name,
             format: loaded.format(),
             findings: findings.as_deref(),
