@@ -10,20 +10,20 @@ use crate::config::Choice;
 
 /// How log events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// One line of text for each event; coloured on a terminal.
     Human,
     /// One JSON object on a line of its own for each event.
     Json,
 }
 
-impl Choice for Format {
+impl Choice for LogFormat {
     const ALL: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
 }
 
 /// The least severe events that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum LogLevel {
     /// What needs a person now.
     Error,
     /// What is wrong but survivable.
@@ -36,7 +36,7 @@ pub enum Level {
     Trace,
 }
 
-impl Choice for Level {
+impl Choice for LogLevel {
     const ALL: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
         ("warn", Self::Warn),
@@ -46,14 +46,14 @@ impl Choice for Level {
     ];
 }
 
-impl From<Level> for LevelFilter {
-    fn from(level: Level) -> Self {
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
         match level {
-            Level::Error => Self::ERROR,
-            Level::Warn => Self::WARN,
-            Level::Info => Self::INFO,
-            Level::Debug => Self::DEBUG,
-            Level::Trace => Self::TRACE,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
         }
     }
 }
@@ -63,11 +63,11 @@ impl From<Level> for LevelFilter {
 /// # Errors
 ///
 /// If the process has a subscriber already.
-pub fn init(format: Format, level: Level) -> Result<(), tracing_subscriber::util::TryInitError> {
+pub fn init(format: LogFormat, level: LogLevel) -> Result<(), tracing_subscriber::util::TryInitError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
-        Format::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
-        Format::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(LevelFilter::from(level))).try_init()
 }

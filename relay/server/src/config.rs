@@ -11,7 +11,7 @@ use std::{
 };
 
 use towpath_service::{
-    config::{ByteSize, Choice, Key, Problems, Reader, Resolved, Sources, Value},
+    config::{ByteSize, Choice, ConfigReader, Problems, Resolved, SettingKey, Sources, Value},
     logs,
 };
 use towpath_wire::{
@@ -165,9 +165,9 @@ pub struct OutboxLimits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The form of each line.
-    pub format: logs::Format,
+    pub format: logs::LogFormat,
     /// The least severe events that are logged.
-    pub level: logs::Level,
+    pub level: logs::LogLevel,
 }
 
 /// What `--dev` listens on: derper's port for the same purpose.
@@ -197,7 +197,7 @@ impl Config {
     ///
     /// Everything that is wrong with it, at once.
     pub fn read(sources: &Sources, dev: bool) -> Result<(Self, Resolved), Problems> {
-        let mut reader = Reader::new(sources);
+        let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);
         // Field by field in the order of evaluation, which is the order of `print-config`.
         let config = Self {
@@ -225,13 +225,13 @@ impl Config {
     }
 }
 
-fn hostname(reader: &mut Reader<'_>, dev: bool) -> String {
+fn hostname(reader: &mut ConfigReader<'_>, dev: bool) -> String {
     const ALLOWED: &str = "a DNS name such as \"relay.example.com\" or an IP address";
     let lookup = reader.key(keys::HOSTNAME).matching(ALLOWED, |name: &String| is_hostname(name));
     if dev { lookup.or("localhost".into()) } else { lookup.required() }
 }
 
-fn listen(reader: &mut Reader<'_>, dev: bool) -> SocketAddr {
+fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> SocketAddr {
     let lookup = reader.key(keys::LISTEN);
     if dev {
         let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEV_PORT);
@@ -241,7 +241,7 @@ fn listen(reader: &mut Reader<'_>, dev: bool) -> SocketAddr {
     }
 }
 
-fn admin(reader: &mut Reader<'_>) -> Option<SocketAddr> {
+fn admin(reader: &mut ConfigReader<'_>) -> Option<SocketAddr> {
     reader
         .key(keys::ADMIN_LISTEN)
         .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
@@ -249,15 +249,15 @@ fn admin(reader: &mut Reader<'_>) -> Option<SocketAddr> {
 }
 
 impl Log {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut ConfigReader<'_>) -> Self {
         Self {
-            format: reader.key(keys::LOG_FORMAT).or(logs::Format::Human),
-            level: reader.key(keys::LOG_LEVEL).or(logs::Level::Info),
+            format: reader.key(keys::LOG_FORMAT).or(logs::LogFormat::Human),
+            level: reader.key(keys::LOG_LEVEL).or(logs::LogLevel::Info),
         }
     }
 }
 
-fn cert(reader: &mut Reader<'_>) -> Option<CertFiles> {
+fn cert(reader: &mut ConfigReader<'_>) -> Option<CertFiles> {
     let cert = path(reader, keys::CERT).optional();
     let key = path(reader, keys::KEY).optional();
     match (reader.given(keys::CERT), reader.given(keys::KEY)) {
@@ -269,7 +269,10 @@ fn cert(reader: &mut Reader<'_>) -> Option<CertFiles> {
 }
 
 /// A path. One that is a private key in truth would be repeated by the first error about the file.
-fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> towpath_service::config::Lookup<'r, 'a, PathBuf> {
+fn path<'r, 'a>(
+    reader: &'r mut ConfigReader<'a>,
+    key: SettingKey,
+) -> towpath_service::config::Lookup<'r, 'a, PathBuf> {
     reader.key(key).matching("the path of a file", |path: &PathBuf| {
         let text = path.to_string_lossy();
         let is_mesh_key = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -278,7 +281,7 @@ fn path<'r, 'a>(reader: &'r mut Reader<'a>, key: Key) -> towpath_service::config
 }
 
 impl Region {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut ConfigReader<'_>) -> Self {
         const CODE: &str = "1 to 63 letters, digits, hyphens or underscores";
         const NAME: &str = "1 to 253 characters of printable text";
         Self {
@@ -303,7 +306,7 @@ impl Region {
 }
 
 impl Waiting {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut ConfigReader<'_>) -> Self {
         let millis = Duration::from_millis;
         let busy_poll = reader.key(keys::BUSY_POLL).within(secs(0)..=millis(10)).or(secs(0));
         let default = if busy_poll.is_zero() { GATHER } else { secs(0) };
@@ -316,7 +319,7 @@ impl Waiting {
 }
 
 impl LoginLimits {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut ConfigReader<'_>) -> Self {
         Self {
             handshake_timeout: reader.key(keys::HANDSHAKE_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
             login_timeout: reader.key(keys::LOGIN_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
@@ -330,7 +333,7 @@ impl LoginLimits {
 }
 
 impl OutboxLimits {
-    fn read(reader: &mut Reader<'_>) -> Self {
+    fn read(reader: &mut ConfigReader<'_>) -> Self {
         let millis = Duration::from_millis;
         // The largest DERP frame is 64 KiB of payload, a key and a header.
         let sizes = ByteSize::kib(66)..=ByteSize::mib(64);

@@ -11,8 +11,8 @@ use toml::{
 };
 
 use super::{
-    Key, Origin, Problem, Problems, Resolved, Sources, Value, problem::closest, resolved::Setting,
-    sources::File,
+    Origin, Problem, Problems, Resolved, SettingKey, Sources, Value, problem::closest, resolved::Setting,
+    sources::ConfigFile,
 };
 
 /// Longest piece of a value that a message repeats, in characters.
@@ -30,18 +30,18 @@ fn looks_like_mesh_key(text: &str) -> bool {
 
 /// Reads settings out of [`Sources`] and collects what is wrong with them.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct ConfigReader<'a> {
     sources: &'a Sources,
     table: DeTable<'a>,
     /// The file could not be read as a whole, so that nothing follows from a setting that seems to be missing.
     broken: bool,
-    known: Vec<Key>,
+    known: Vec<SettingKey>,
     known_variables: Vec<String>,
     settings: Vec<Setting>,
     problems: Vec<Problem>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ConfigReader<'a> {
     /// Parses the file, if there is one.
     pub fn new(sources: &'a Sources) -> Self {
         let mut reader = Self {
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Begins the lookup of one setting. Each key is looked up once.
-    pub fn key<V: Value>(&mut self, key: Key) -> Lookup<'_, 'a, V> {
+    pub fn key<V: Value>(&mut self, key: SettingKey) -> Lookup<'_, 'a, V> {
         Lookup { reader: self, key, allowed: V::allowed(), rule: Box::new(|_| true) }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Where the setting was given last, in the order of the layers; `None` if nowhere.
-    pub fn given(&self, key: Key) -> Option<Origin> {
+    pub fn given(&self, key: SettingKey) -> Option<Origin> {
         if let Some(flag) = key.flag.filter(|_| self.sources.flags.contains_key(key.path)) {
             return Some(Origin::Flag(flag));
         }
@@ -91,13 +91,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes that a setting does not go together with another one. `reason` names the other.
-    pub fn conflict(&mut self, key: Key, reason: impl Into<String>) {
+    pub fn conflict(&mut self, key: SettingKey, reason: impl Into<String>) {
         let origin = self.given(key).unwrap_or(Origin::Default);
         self.problems.push(Problem::Conflict { origin, key: key.path.into(), reason: reason.into() });
     }
 
     /// Notes that a setting without a default is missing.
-    pub fn missing(&mut self, key: Key, allowed: impl Into<String>) {
+    pub fn missing(&mut self, key: SettingKey, allowed: impl Into<String>) {
         if !self.broken {
             let ways = key.ways(self.sources.prefix);
             self.problems.push(Problem::Missing { key: key.path.into(), ways, allowed: allowed.into() });
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn in_file(&self, key: Key) -> Option<(&'a File, &Spanned<DeValue<'a>>)> {
+    fn in_file(&self, key: SettingKey) -> Option<(&'a ConfigFile, &Spanned<DeValue<'a>>)> {
         let file = self.sources.file.as_ref()?;
         let (tables, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
         let mut table = &self.table;
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports each key of `table` that is no setting and leads to none.
-    fn unknown_keys(&mut self, file: &File, prefix: &str, table: &DeTable<'_>) {
+    fn unknown_keys(&mut self, file: &ConfigFile, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let path = format!("{prefix}{}", bare_or_quoted(name.get_ref()));
             if self.known.iter().any(|key| key.path == path) {
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
     /// The value of the highest layer that gives an acceptable one. Notes what is wrong in any layer.
     fn look_up<V: Value>(
         &mut self,
-        key: Key,
+        key: SettingKey,
         allowed: &str,
         rule: &dyn Fn(&V) -> bool,
     ) -> Option<(V, Origin)> {
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What the environment and the command line give, in this order. `None` in place of text that is not UTF-8.
-    fn texts(&self, key: Key) -> impl Iterator<Item = (Option<&'a str>, Origin)> + use<'a> {
+    fn texts(&self, key: SettingKey) -> impl Iterator<Item = (Option<&'a str>, Origin)> + use<'a> {
         let variable = key.variable(self.sources.prefix);
         let from_variable = self.sources.variables.get(&variable).map(|text| text.to_str());
         let from_flag = self.sources.flags.get(key.path).map(|text| Some(text.as_str()));
@@ -241,8 +241,8 @@ impl<'a> Reader<'a> {
 /// [`required`](Self::required).
 #[must_use = "a setting that is not looked up is an unknown key"]
 pub struct Lookup<'r, 'a, V> {
-    reader: &'r mut Reader<'a>,
-    key: Key,
+    reader: &'r mut ConfigReader<'a>,
+    key: SettingKey,
     allowed: String,
     rule: Box<dyn Fn(&V) -> bool>,
 }
@@ -282,7 +282,7 @@ impl<V: Value> Lookup<'_, '_, V> {
     }
 
     /// The value. If it is not given, that is a problem, and what is returned in its place must not be used for anything
-    /// but finding more problems: [`Reader::finish`] fails.
+    /// but finding more problems: [`ConfigReader::finish`] fails.
     pub fn required(self) -> V
     where
         V: Default,
@@ -303,7 +303,7 @@ impl<V> Debug for Lookup<'_, '_, V> {
     }
 }
 
-impl File {
+impl ConfigFile {
     fn origin(&self, span: Range<usize>) -> Origin {
         let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
         let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();

@@ -1,17 +1,17 @@
 //! Strict configuration: nothing given is ever ignored, and every mistake is reported at once.
 //!
-//! A setting is a [`Key`] with a type ([`Value`]) and often a rule. It is looked up in four layers, each overriding the
-//! one before: the default, the file (TOML), the environment (`TOWPATH_OUTBOX_AGE`), the command line (`--listen`).
-//! A program reads its settings from a [`Reader`] in the order in which they should be printed:
+//! A setting is a [`SettingKey`] with a type ([`Value`]) and often a rule. It is looked up in four layers, each overriding
+//! the one before: the default, the file (TOML), the environment (`TOWPATH_OUTBOX_AGE`), the command line (`--listen`).
+//! A program reads its settings from a [`ConfigReader`] in the order in which they should be printed:
 //!
 //! ```
 //! use std::time::Duration;
-//! use towpath_service::config::{Key, Reader, Sources};
+//! use towpath_service::config::{ConfigReader, SettingKey, Sources};
 //!
-//! const KEEPALIVE: Key = Key::new("keepalive");
+//! const KEEPALIVE: SettingKey = SettingKey::new("keepalive");
 //!
 //! let sources = Sources::new("TOWPATH").text("relay.toml", "keepalive = \"90s\"");
-//! let mut reader = Reader::new(&sources);
+//! let mut reader = ConfigReader::new(&sources);
 //! let keepalive = reader
 //!     .key(KEEPALIVE)
 //!     .within(Duration::from_secs(5)..=Duration::from_secs(600))
@@ -23,7 +23,7 @@
 //! ```
 //!
 //! Looking a setting up never fails: a mistake is noted, the next lower layer's value is returned, and
-//! [`Reader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
+//! [`ConfigReader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
 //! that would be wrong on its own should not wait for the day on which the override goes away.
 
 mod list;
@@ -35,7 +35,7 @@ mod value;
 
 pub use ipnet::IpNet;
 pub use list::Element;
-pub use lookup::{Lookup, Reader};
+pub use lookup::{ConfigReader, Lookup};
 pub use problem::{Origin, Problem, Problems};
 pub use resolved::Resolved;
 pub use sources::Sources;
@@ -43,13 +43,13 @@ pub use value::{ByteSize, Choice, Value, quote};
 
 /// The name of a setting: a dotted path in the file, from which the environment variable follows.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct SettingKey {
     path: &'static str,
     flag: Option<&'static str>,
     secret: bool,
 }
 
-impl Key {
+impl SettingKey {
     /// A setting at this dotted path, such as `outbox.age`.
     pub const fn new(path: &'static str) -> Self {
         Self { path, flag: None, secret: false }

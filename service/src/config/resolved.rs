@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Key, Origin};
+use super::{Origin, SettingKey};
 
 /// What stands for the value of a secret.
 const MASK: &str = "\"********\"";
@@ -17,7 +17,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    pub(super) fn new(key: Key, value: Option<String>, origin: Origin) -> Self {
+    pub(super) fn new(key: SettingKey, value: Option<String>, origin: Origin) -> Self {
         let value = if key.secret { value.map(|_| MASK.into()) } else { value };
         Self { path: key.path, value, origin }
     }
@@ -41,7 +41,7 @@ impl Resolved {
     }
 
     /// Where the value of the setting came from. `None` for a setting that nobody looked up.
-    pub fn origin(&self, key: Key) -> Option<&Origin> {
+    pub fn origin(&self, key: SettingKey) -> Option<&Origin> {
         self.settings.iter().find(|setting| setting.path == key.path).map(|setting| &setting.origin)
     }
 

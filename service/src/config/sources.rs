@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
-use super::{Key, Problem};
+use super::{Problem, SettingKey};
 
 /// What the user gave, before anything is looked up in it.
 #[derive(Debug)]
 pub struct Sources {
     pub(super) prefix: &'static str,
-    pub(super) file: Option<File>,
+    pub(super) file: Option<ConfigFile>,
     pub(super) unreadable: Option<Problem>,
     pub(super) variables: BTreeMap<String, OsString>,
     /// By path of the setting.
@@ -16,7 +16,7 @@ pub struct Sources {
 }
 
 #[derive(Debug)]
-pub(super) struct File {
+pub(super) struct ConfigFile {
     pub(super) name: String,
     pub(super) text: String,
 }
@@ -32,7 +32,7 @@ impl Sources {
     pub fn file(mut self, path: &Path) -> Self {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => self.file = Some(File { name, text }),
+            Ok(text) => self.file = Some(ConfigFile { name, text }),
             Err(error) => self.unreadable = Some(Problem::Unreadable { name, reason: error.to_string() }),
         }
         self
@@ -41,7 +41,7 @@ impl Sources {
     /// Adds a file that is in memory already.
     #[must_use]
     pub fn text(mut self, name: &str, text: &str) -> Self {
-        self.file = Some(File { name: name.into(), text: text.into() });
+        self.file = Some(ConfigFile { name: name.into(), text: text.into() });
         self
     }
 
@@ -62,7 +62,7 @@ impl Sources {
 
     /// Adds the value of the key's flag, if the user gave it.
     #[must_use]
-    pub fn flag(mut self, key: Key, value: Option<String>) -> Self {
+    pub fn flag(mut self, key: SettingKey, value: Option<String>) -> Self {
         debug_assert!(key.flag.is_some(), "{} has no flag", key.path);
         if let Some(value) = value {
             self.flags.insert(key.path, value);

@@ -5,18 +5,18 @@ use std::{
 
 use super::*;
 
-const NAME: Key = Key::new("name").with_flag("--name");
-const SECRET: Key = Key::new("secret").secret();
-const PORT: Key = Key::new("port").with_flag("--port");
-const VERBOSE: Key = Key::new("verbose");
-const THREADS: Key = Key::new("threads");
-const FILE: Key = Key::new("file");
-const LISTEN: Key = Key::new("net.listen").with_flag("--listen");
-const ADMIN: Key = Key::new("net.admin");
-const ADDRESSES: Key = Key::new("net.addresses").with_flag("--address");
-const AGE: Key = Key::new("queue.age");
-const BYTES: Key = Key::new("queue.bytes");
-const COLOUR: Key = Key::new("queue.colour");
+const NAME: SettingKey = SettingKey::new("name").with_flag("--name");
+const SECRET: SettingKey = SettingKey::new("secret").secret();
+const PORT: SettingKey = SettingKey::new("port").with_flag("--port");
+const VERBOSE: SettingKey = SettingKey::new("verbose");
+const THREADS: SettingKey = SettingKey::new("threads");
+const FILE: SettingKey = SettingKey::new("file");
+const LISTEN: SettingKey = SettingKey::new("net.listen").with_flag("--listen");
+const ADMIN: SettingKey = SettingKey::new("net.admin");
+const ADDRESSES: SettingKey = SettingKey::new("net.addresses").with_flag("--address");
+const AGE: SettingKey = SettingKey::new("queue.age");
+const BYTES: SettingKey = SettingKey::new("queue.bytes");
+const COLOUR: SettingKey = SettingKey::new("queue.colour");
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Colour {
@@ -49,7 +49,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn read(sources: &Sources) -> Result<(Settings, Resolved), Problems> {
-    let mut reader = Reader::new(sources);
+    let mut reader = ConfigReader::new(sources);
     let settings = Settings {
         name: reader.key(NAME).optional(),
         secret: reader.key(SECRET).matching("text of 4 letters", |text: &String| text.len() == 4).optional(),
@@ -311,7 +311,7 @@ fn all_problems_are_reported_at_once_in_reading_order() {
 #[test]
 fn a_file_that_is_not_toml_reports_its_syntax_errors_and_no_consequences() {
     let sources = of_file("name = \"a\"\nport = \nverbose = maybe\nport = 3\n");
-    let mut reader = Reader::new(&sources);
+    let mut reader = ConfigReader::new(&sources);
     let _: String = reader.key(NAME).required();
     let problems = reader.finish().unwrap_err();
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -345,9 +345,9 @@ fn a_file_is_read_and_named_by_its_path() {
 #[test]
 fn required_settings_tell_every_way_to_give_them() {
     let sources = Sources::new("APP");
-    let mut reader = Reader::new(&sources);
+    let mut reader = ConfigReader::new(&sources);
     let _: String = reader.key(NAME).required();
-    let _: u16 = reader.key(Key::new("net.port")).required();
+    let _: u16 = reader.key(SettingKey::new("net.port")).required();
     let expected = "\
 2 problems in the configuration
   name: not set; give it in the file, as APP_NAME or as --name (allowed: text)
@@ -358,7 +358,7 @@ fn required_settings_tell_every_way_to_give_them() {
 #[test]
 fn a_required_setting_that_is_wrong_is_not_also_missing() {
     let sources = of_file("name = 1");
-    let mut reader = Reader::new(&sources);
+    let mut reader = ConfigReader::new(&sources);
     let _: String = reader.key(NAME).required();
     let problems = reader.finish().unwrap_err();
     assert_eq!(
@@ -370,7 +370,7 @@ fn a_required_setting_that_is_wrong_is_not_also_missing() {
 #[test]
 fn conflicts_name_the_place_of_the_value() {
     let sources = of_file("port = 1\nverbose = true").variables([("APP_VERBOSE", "true")]);
-    let mut reader = Reader::new(&sources);
+    let mut reader = ConfigReader::new(&sources);
     let _: u16 = reader.key(PORT).or(1);
     let _: bool = reader.key(VERBOSE).or(false);
     reader.conflict(VERBOSE, "excludes port");
@@ -414,7 +414,7 @@ fn unknown_variables_are_warnings() {
         ("APP_\x1b[2J", ""),
     ];
     let sources = Sources::new("APP").variables(variables);
-    let mut reader = Reader::new(&sources);
+    let mut reader = ConfigReader::new(&sources);
     reader.accept_variable("APP_CONFIG");
     let _: u16 = reader.key(PORT).or(1);
     let resolved = reader.finish().unwrap();

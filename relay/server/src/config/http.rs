@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use hyper::header::HeaderValue;
 use hyper::http::Uri;
-use towpath_service::config::{IpNet, Key, Reader, Value};
+use towpath_service::config::{ConfigReader, IpNet, SettingKey, Value};
 use towpath_wire::host::Prefixes;
 
 use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
@@ -61,7 +61,7 @@ impl Value for Home {
 }
 
 impl Http {
-    pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Self {
+    pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         let http = Self {
             listen: listener(reader, keys::HTTP_LISTEN, dev),
             proxies: reader
@@ -91,7 +91,7 @@ impl Http {
     }
 }
 
-fn listener(reader: &mut Reader<'_>, key: Key, dev: bool) -> Option<SocketAddr> {
+fn listener(reader: &mut ConfigReader<'_>, key: SettingKey, dev: bool) -> Option<SocketAddr> {
     let lookup = reader.key(key);
     if dev {
         lookup.matching(DEV_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback)).or(None)
@@ -110,7 +110,7 @@ pub struct BootstrapDns {
 }
 
 impl BootstrapDns {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut ConfigReader<'_>) -> Self {
         let mut names = |key| {
             const ALLOWED: &str = "a list of DNS names such as [\"login.example.com\"]";
             let are_names = |names: &Vec<String>| names.iter().all(|name| is_hostname(name));

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use towpath_service::config::{Element, IpNet, Reader, Value, quote};
+use towpath_service::config::{ConfigReader, Element, IpNet, Value, quote};
 use towpath_wire::host::{Prefixes, bracketed};
 use towpath_wire::key::NodePublic;
 use towpath_wire::pin::CertificatePin;
@@ -32,7 +32,7 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+    pub(super) fn read(reader: &mut ConfigReader<'_>) -> Self {
         let mesh = Self {
             key_file: path(reader, keys::MESH_KEY_FILE).optional(),
             second_key_file: path(reader, keys::MESH_SECOND_KEY_FILE).optional(),

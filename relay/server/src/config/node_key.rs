@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use towpath_service::config::{Reader, Value};
+use towpath_service::config::{ConfigReader, Value};
 use towpath_wire::key::NodePrivate;
 
 use super::{keys, path};
@@ -32,7 +32,7 @@ impl fmt::Debug for KeySource {
 }
 
 impl KeySource {
-    pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> Self {
+    pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         let inline = reader.key::<PrivateKey>(keys::PRIVATE_KEY).optional();
         let inline_given = reader.given(keys::PRIVATE_KEY).is_some();
         let file = path(reader, keys::KEY_FILE);

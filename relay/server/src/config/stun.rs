@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU32,
 };
 
-use towpath_service::config::{Choice, Problems, Reader, Resolved, Sources};
+use towpath_service::config::{Choice, ConfigReader, Problems, Resolved, Sources};
 use towpath_stun::{ClientFilter, Policy, StunSettings};
 use towpath_wire::ports;
 
@@ -32,7 +32,7 @@ impl StunOnly {
     ///
     /// Everything that is wrong with it, at once.
     pub fn read(sources: &Sources) -> Result<(Self, Resolved), Problems> {
-        let mut reader = Reader::new(sources);
+        let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);
         let config =
             Self { stun: read(&mut reader, false), admin: admin(&mut reader), log: Log::read(&mut reader) };
@@ -44,7 +44,7 @@ impl StunOnly {
 }
 
 /// Reads the settings of STUN; those of a trial run are confined to loopback.
-pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> StunSettings {
+pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> StunSettings {
     let listen = listen(reader, dev);
     let alternates = alternates(reader, dev, &listen);
     let (rate, discovery_rate) = (Policy::DEFAULT_RATE, Policy::DEFAULT_DISCOVERY_RATE);
@@ -55,7 +55,7 @@ pub(super) fn read(reader: &mut Reader<'_>, dev: bool) -> StunSettings {
     StunSettings { listen, alternates, policy: Policy { clients, rate, discovery_rate } }
 }
 
-fn listen(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
+fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> Vec<SocketAddr> {
     let lookup = reader.key(keys::STUN_LISTEN);
     let on = |ip: IpAddr| SocketAddr::new(ip, ports::STUN);
     if dev {
@@ -68,7 +68,7 @@ fn listen(reader: &mut Reader<'_>, dev: bool) -> Vec<SocketAddr> {
 }
 
 /// Second addresses. A client must know which addresses answer it, so neither the first nor the second is a wildcard.
-fn alternates(reader: &mut Reader<'_>, dev: bool, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+fn alternates(reader: &mut ConfigReader<'_>, dev: bool, listen: &[SocketAddr]) -> Vec<SocketAddr> {
     const ALLOWED: &str =
         "a list of IP addresses with ports such as [\"203.0.113.8:3479\"], one for a family at most";
     let lookup = reader.key(keys::STUN_ALTERNATE);

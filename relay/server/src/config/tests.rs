@@ -159,7 +159,7 @@ level = "debug"
         mesh.peers.iter().map(|peer| (&*peer.host, peer.port)).collect::<Vec<_>>(),
         [("relay-2.example.com", 443), ("192.0.2.1", 8443)]
     );
-    assert_eq!(config.log, Log { format: logs::Format::Json, level: logs::Level::Debug });
+    assert_eq!(config.log, Log { format: logs::LogFormat::Json, level: logs::LogLevel::Debug });
 
     // What print-config prints is this very file, but for the comments.
     let printed: String = resolved
