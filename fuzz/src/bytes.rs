@@ -1,12 +1,12 @@
 //! One input as a stream that arrives in pieces.
 
 /// A stream, whole and in the pieces in which it arrives.
-pub(crate) struct Stream<'a> {
+pub(crate) struct CutStream<'a> {
     pub(crate) whole: &'a [u8],
     lengths: &'a [u8],
 }
 
-impl<'a> Stream<'a> {
+impl<'a> CutStream<'a> {
     /// Takes an input apart: how many cuts there are, the length of the piece before each, and the stream.
     pub(crate) fn of(input: &'a [u8]) -> Self {
         let (&cuts, rest) = input.split_first().unwrap_or((&0, &[]));

@@ -9,21 +9,21 @@ use towpath_wire::derp::{HEADER_LEN, MAX_CLIENT_FRAME, MAX_PACKET};
 use towpath_wire::key::KEY_LEN;
 use towpath_wire::pool::BufferPool;
 
-use crate::bytes::Stream;
+use crate::bytes::CutStream;
 
 type Bounds = fn(u8) -> Option<(u32, u32)>;
 
 /// What a stream of frames comes to: the frames that are read and how many are skipped, up to the first bad length.
 #[derive(Debug, PartialEq)]
-struct Frames {
+struct StreamReading {
     read: Vec<(u8, Vec<u8>)>,
     skipped: u64,
     end: Result<(), BadLength>,
 }
 
 /// The plain reading, of a stream that is whole.
-fn read(mut stream: &[u8], bounds: Bounds) -> Frames {
-    let mut frames = Frames { read: Vec::new(), skipped: 0, end: Ok(()) };
+fn read(mut stream: &[u8], bounds: Bounds) -> StreamReading {
+    let mut frames = StreamReading { read: Vec::new(), skipped: 0, end: Ok(()) };
     while let Some((&[kind, a, b, c, d], rest)) = stream.split_first_chunk() {
         let len = u32::from_be_bytes([a, b, c, d]);
         match bounds(kind) {
@@ -41,9 +41,9 @@ fn read(mut stream: &[u8], bounds: Bounds) -> Frames {
 }
 
 /// The reading of the [`Deframer`], which must not hold more than it was given, nor more than one frame.
-fn deframe(pieces: &[&[u8]], bounds: Bounds, most: usize) -> Frames {
+fn deframe(pieces: &[&[u8]], bounds: Bounds, most: usize) -> StreamReading {
     let (mut deframer, mut pool) = (Deframer::default(), BufferPool::default());
-    let mut frames = Frames { read: Vec::new(), skipped: 0, end: Ok(()) };
+    let mut frames = StreamReading { read: Vec::new(), skipped: 0, end: Ok(()) };
     let mut given = 0;
     'stream: for piece in pieces {
         given += piece.len();
@@ -68,7 +68,7 @@ fn deframe(pieces: &[&[u8]], bounds: Bounds, most: usize) -> Frames {
 /// What a relay makes of a client.
 pub(crate) fn from_client(input: &[u8]) {
     const MOST: usize = 2 * KEY_LEN + MAX_PACKET;
-    let stream = Stream::of(input);
+    let stream = CutStream::of(input);
     let pieces = stream.pieces();
     let frames = read(stream.whole, ClientFrame::payload_bounds);
     assert_eq!(deframe(&pieces, ClientFrame::payload_bounds, MOST), frames);
@@ -137,7 +137,7 @@ fn serve(pieces: &[&[u8]], rights: Rights) -> (Vec<u8>, Result<(), Close>, u64) 
 
 /// What a client makes of a relay.
 pub(crate) fn from_server(input: &[u8]) {
-    let stream = Stream::of(input);
+    let stream = CutStream::of(input);
     let pieces = stream.pieces();
     let frames = read(stream.whole, ServerFrame::payload_bounds);
     assert_eq!(deframe(&pieces, ServerFrame::payload_bounds, MAX_CLIENT_FRAME), frames);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, ReadBuf};
 use towpath_relay_client::{UpgradeError, read_response};
 
-use crate::bytes::Stream;
+use crate::bytes::CutStream;
 
 /// A stream that is there already, in pieces.
 struct Pieces<'a>(std::vec::IntoIter<&'a [u8]>);
@@ -32,7 +32,7 @@ impl AsyncRead for Pieces<'_> {
 }
 
 #[derive(Debug, PartialEq)]
-enum Outcome {
+enum ResponseReading {
     /// With what follows the header.
     Upgraded(Vec<u8>),
     Status(u16),
@@ -42,24 +42,24 @@ enum Outcome {
 
 /// A response means the same however it arrives, and what follows it is kept.
 pub(crate) fn response(input: &[u8]) {
-    let stream = Stream::of(input);
+    let stream = CutStream::of(input);
     let outcome = read(&stream.pieces());
     assert_eq!(outcome, read(&[stream.whole]));
     let head = stream.whole.windows(4).position(|window| window == b"\r\n\r\n");
     match (head, outcome) {
-        (None, outcome) => assert_eq!(outcome, Outcome::Closed),
-        (Some(end), Outcome::Upgraded(rest)) => {
+        (None, outcome) => assert_eq!(outcome, ResponseReading::Closed),
+        (Some(end), ResponseReading::Upgraded(rest)) => {
             assert_eq!(rest, stream.whole[end + 4..]);
             assert!(matches!(&stream.whole[..12], b"HTTP/1.0 101" | b"HTTP/1.1 101"));
         }
-        (Some(_), Outcome::Status(status)) => {
+        (Some(_), ResponseReading::Status(status)) => {
             assert!(status < 1000 && status != 101 && stream.whole.starts_with(b"HTTP/1."));
         }
-        (Some(_), outcome) => assert_eq!(outcome, Outcome::NotHttp),
+        (Some(_), outcome) => assert_eq!(outcome, ResponseReading::NotHttp),
     }
 }
 
-fn read(pieces: &[&[u8]]) -> Outcome {
+fn read(pieces: &[&[u8]]) -> ResponseReading {
     let mut stream = Pieces(Vec::from(pieces).into_iter());
     let mut received = Vec::new();
     let outcome = {
@@ -69,11 +69,11 @@ fn read(pieces: &[&[u8]]) -> Outcome {
     match outcome {
         Poll::Ready(Ok(())) => {
             received.extend(stream.0.flatten());
-            Outcome::Upgraded(received)
+            ResponseReading::Upgraded(received)
         }
-        Poll::Ready(Err(UpgradeError::Status(status))) => Outcome::Status(status),
-        Poll::Ready(Err(UpgradeError::Closed)) => Outcome::Closed,
-        Poll::Ready(Err(UpgradeError::NotHttp)) => Outcome::NotHttp,
+        Poll::Ready(Err(UpgradeError::Status(status))) => ResponseReading::Status(status),
+        Poll::Ready(Err(UpgradeError::Closed)) => ResponseReading::Closed,
+        Poll::Ready(Err(UpgradeError::NotHttp)) => ResponseReading::NotHttp,
         Poll::Ready(Err(UpgradeError::Io(error))) => panic!("no piece fails: {error}"),
         Poll::Pending => panic!("every piece is there already"),
     }

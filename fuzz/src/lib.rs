@@ -23,7 +23,7 @@ mod websocket;
 
 /// A function to be fuzzed, and what it is called on the command line and in the corpus.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct FuzzTarget {
     /// The name of its folder in `fuzz/corpus`.
     pub name: &'static str,
     /// The most bytes of an input that are of use. Longer ones repeat what shorter ones reach.
@@ -33,19 +33,19 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: &[Target] = &[
-    Target { name: "certificate", max_len: 1024, run: certificate::relay_key_of },
-    Target { name: "client_frames", max_len: 2048, run: frames::from_client },
-    Target { name: "config", max_len: 1024, run: config::read },
-    Target { name: "derp_map", max_len: 2048, run: derp_map::read },
-    Target { name: "http_response", max_len: 1024, run: http::response },
-    Target { name: "keys", max_len: 128, run: keys::read },
-    Target { name: "login", max_len: 512, run: login::stream },
-    Target { name: "login_json", max_len: 512, run: login::json },
-    Target { name: "map_file", max_len: 2048, run: map_file::report },
-    Target { name: "records", max_len: 512, run: records::both_ways },
-    Target { name: "relaying", max_len: 1024, run: relaying::operations },
-    Target { name: "server_frames", max_len: 2048, run: frames::from_server },
-    Target { name: "stun", max_len: 256, run: stun::messages },
-    Target { name: "websocket", max_len: 512, run: websocket::from_client },
+pub const TARGETS: &[FuzzTarget] = &[
+    FuzzTarget { name: "certificate", max_len: 1024, run: certificate::relay_key_of },
+    FuzzTarget { name: "client_frames", max_len: 2048, run: frames::from_client },
+    FuzzTarget { name: "config", max_len: 1024, run: config::read },
+    FuzzTarget { name: "derp_map", max_len: 2048, run: derp_map::read },
+    FuzzTarget { name: "http_response", max_len: 1024, run: http::response },
+    FuzzTarget { name: "keys", max_len: 128, run: keys::read },
+    FuzzTarget { name: "login", max_len: 512, run: login::stream },
+    FuzzTarget { name: "login_json", max_len: 512, run: login::json },
+    FuzzTarget { name: "map_file", max_len: 2048, run: map_file::report },
+    FuzzTarget { name: "records", max_len: 512, run: records::both_ways },
+    FuzzTarget { name: "relaying", max_len: 1024, run: relaying::operations },
+    FuzzTarget { name: "server_frames", max_len: 2048, run: frames::from_server },
+    FuzzTarget { name: "stun", max_len: 256, run: stun::messages },
+    FuzzTarget { name: "websocket", max_len: 512, run: websocket::from_client },
 ];

@@ -10,7 +10,7 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
 use towpath_wire::sealed::SharedKey;
 
-use crate::bytes::Stream;
+use crate::bytes::CutStream;
 
 /// The keys of the golden vectors, so that the golden login is a seed.
 const RELAY: NodePrivate = NodePrivate::from_bytes(count_from(0x00, 0x5f));
@@ -32,11 +32,11 @@ const fn count_from(first: u8, last: u8) -> [u8; 32] {
 }
 
 /// Who logs in, with what, and what is left for the session; `None` while the login is not whole.
-type Outcome = Result<Option<(NodePublic, ClientInfo, Vec<u8>)>, LoginError>;
+type LoginReading = Result<Option<(NodePublic, ClientInfo, Vec<u8>)>, LoginError>;
 
 /// A login means what its first frame says, however it arrives, and takes no byte of what follows.
 pub(crate) fn stream(input: &[u8]) {
-    let stream = Stream::of(input);
+    let stream = CutStream::of(input);
     let mut expected = first_frame(stream.whole);
     if let Ok(Some((.., rest))) = &mut expected {
         assert!(stream.whole.ends_with(rest));
@@ -44,7 +44,7 @@ pub(crate) fn stream(input: &[u8]) {
     assert_eq!(log_in(&stream.pieces()), expected);
 }
 
-fn first_frame(stream: &[u8]) -> Outcome {
+fn first_frame(stream: &[u8]) -> LoginReading {
     const KIND: u8 = FrameType::ClientInfo as u8;
     let Some(header) = Header::decode(stream) else { return Ok(None) };
     if header.kind != KIND {
@@ -61,7 +61,7 @@ fn first_frame(stream: &[u8]) -> Outcome {
     Ok(Some((introduction.client, introduction.info, rest.to_vec())))
 }
 
-fn log_in(pieces: &[&[u8]]) -> Outcome {
+fn log_in(pieces: &[&[u8]]) -> LoginReading {
     let (mut login, mut pool) = (Login::default(), BufferPool::default());
     for (index, piece) in pieces.iter().enumerate() {
         let mut input = *piece;

@@ -2,7 +2,7 @@
 
 use towpath_websocket::{Decoder, MAX_RECEIVED, Piece, Violation};
 
-use crate::bytes::Stream;
+use crate::bytes::CutStream;
 
 /// What a stream brings, and how it ends.
 #[derive(Debug, Default, PartialEq)]
@@ -15,7 +15,7 @@ struct Brought {
 
 /// A stream brings the same however it is cut, and what a plain reading of the whole says.
 pub(crate) fn from_client(input: &[u8]) {
-    let stream = Stream::of(input);
+    let stream = CutStream::of(input);
     let mut expected = Brought::default();
     expected.violation = read(stream.whole, &mut expected).err();
     assert_eq!(decode(&stream.pieces()), expected);

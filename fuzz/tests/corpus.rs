@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use towpath_fuzz::{TARGETS, Target};
+use towpath_fuzz::{FuzzTarget, TARGETS};
 
 /// Git shall not carry more.
 const MOST_BYTES: u64 = 200 * 1024;
@@ -21,7 +21,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 }
 
 /// Runs a target over its part of the corpus.
-fn replay(target: &Target) {
+fn replay(target: &FuzzTarget) {
     let folder = corpus().join(target.name);
     let names: Vec<_> = names(&folder).into_iter().collect();
     assert!(!names.is_empty(), "{} is empty", folder.display());

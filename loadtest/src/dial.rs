@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use towpath_relay_client::{CONNECT_TIMEOUT, Dialer, Raw, Step, TlsVersions, Trust, client_config};
+use towpath_relay_client::{CONNECT_TIMEOUT, DialStep, Dialer, Raw, TlsVersions, Trust, client_config};
 use towpath_tls::{Parts, RecordLayer};
 
 use crate::link::Link;
@@ -26,7 +26,7 @@ pub(crate) enum Connector {
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The step that failed.
-    pub(crate) step: Step,
+    pub(crate) step: DialStep,
     pub(crate) error: Error,
 }
 
@@ -66,19 +66,20 @@ impl Connector {
             (Self::Derp(dialer), Key::Derp(key)) => {
                 let client = dialer.connect(key).await;
                 let client = client.map_err(|error| Failure { step: error.step(), error: error.into() })?;
-                let raw =
-                    client.into_raw().map_err(|error| Failure { step: Step::Login, error: error.into() })?;
+                let raw = client
+                    .into_raw()
+                    .map_err(|error| Failure { step: DialStep::Login, error: error.into() })?;
                 let Raw { socket, tls, session, incoming, plaintext } = raw;
                 Ok(Link::new(socket, tls, Session::Derp(session), incoming, plaintext))
             }
             (Self::Iroh { address, name, config }, Key::Iroh(key)) => {
-                let mut step = Step::Tcp;
+                let mut step = DialStep::Tcp;
                 let steps = connect_iroh(*address, name, config, key, &mut step);
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
                 let connected = connected.unwrap_or_else(|_elapsed| Err(anyhow!("the deadline has passed")));
                 connected.map_err(|error| Failure { step, error })
             }
-            _ => Err(Failure { step: Step::Login, error: anyhow!("a key of another protocol") }),
+            _ => Err(Failure { step: DialStep::Login, error: anyhow!("a key of another protocol") }),
         }
     }
 }
@@ -88,15 +89,15 @@ async fn connect_iroh(
     name: &str,
     config: &Arc<ClientConfig>,
     key: &aws_lc_rs::signature::Ed25519KeyPair,
-    step: &mut Step,
+    step: &mut DialStep,
 ) -> Result<Link> {
     let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     socket.set_nodelay(true)?;
-    *step = Step::Tls;
+    *step = DialStep::Tls;
     let server_name = ServerName::try_from(name.to_owned())?;
     let connection = UnbufferedClientConnection::new(config.clone(), server_name)?;
     let mut stream = towpath_tls::Stream::handshake(socket, connection).await?;
-    *step = Step::Login;
+    *step = DialStep::Login;
     let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
     let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;
     let early = [rest, plaintext].concat();

@@ -4,9 +4,9 @@
 
 use std::sync::LazyLock;
 
-use towpath_fuzz::{TARGETS, Target};
+use towpath_fuzz::{FuzzTarget, TARGETS};
 
-static TARGET: LazyLock<Target> = LazyLock::new(|| {
+static TARGET: LazyLock<FuzzTarget> = LazyLock::new(|| {
     let name = std::env::var("TOWPATH_FUZZ_TARGET").unwrap_or_default();
     let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
     let found = TARGETS.iter().find(|target| target.name == name);

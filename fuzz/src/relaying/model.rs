@@ -30,7 +30,7 @@ impl Packet {
 
 /// One lane of packets.
 #[derive(Debug, Default)]
-struct Lane {
+struct ModelLane {
     waiting: VecDeque<Packet>,
     /// What came while a write was at the others, and waits behind them.
     meanwhile: VecDeque<Packet>,
@@ -42,10 +42,10 @@ fn bytes(packets: &VecDeque<Packet>) -> usize {
 
 /// What waits for one connection and what is on its way.
 #[derive(Debug, Default)]
-pub(super) struct Owed {
+pub(super) struct ModelOutbox {
     control: VecDeque<Vec<u8>>,
-    disco: Lane,
-    data: Lane,
+    disco: ModelLane,
+    data: ModelLane,
     /// A write is going on.
     writing: bool,
     /// Frames that the way out has taken and the client has not.
@@ -54,8 +54,8 @@ pub(super) struct Owed {
     pushing: usize,
 }
 
-impl Owed {
-    fn lane(&mut self, kind: PacketKind) -> (&mut Lane, usize) {
+impl ModelOutbox {
+    fn lane(&mut self, kind: PacketKind) -> (&mut ModelLane, usize) {
         match kind {
             PacketKind::Disco => (&mut self.disco, LIMITS.disco_bytes),
             PacketKind::Other => (&mut self.data, LIMITS.bytes),
@@ -177,7 +177,7 @@ impl Owed {
 
 /// A connection of a key.
 #[derive(Debug)]
-struct Clone {
+struct ModelClone {
     id: u64,
     last_sent: u64,
     /// How often it has become the active one by sending.
@@ -186,21 +186,21 @@ struct Clone {
 
 /// The connections of one key by upstream's rules, and whether they contest it by ours.
 #[derive(Debug, Default)]
-pub(super) struct Clones {
-    members: Vec<Clone>,
+pub(super) struct ModelClones {
+    members: Vec<ModelClone>,
     active: Option<u64>,
     clock: u64,
     contested: bool,
 }
 
-impl Clones {
+impl ModelClones {
     pub(super) fn join(&mut self, id: u64) {
         if let [alone] = &mut self.members[..] {
             // Whoever is alone is taken to have sent.
             self.clock = 1;
-            *alone = Clone { id: alone.id, last_sent: 1, took_over: 0 };
+            *alone = ModelClone { id: alone.id, last_sent: 1, took_over: 0 };
         }
-        self.members.push(Clone { id, last_sent: 0, took_over: 0 });
+        self.members.push(ModelClone { id, last_sent: 0, took_over: 0 });
         self.active = Some(id);
     }
 

@@ -14,22 +14,22 @@ use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::model::{Clones, Owed, Packet};
-use super::socket::{Meanwhile, Outlet, Socket, push_packet, with_hand};
+use super::model::{ModelClones, ModelOutbox, Packet};
+use super::socket::{Meanwhile, Socket, SocketTransmit, push_packet, with_hand};
 
 /// A connection as its key's presence and its senders see it.
 #[derive(Debug)]
-struct Peer {
+struct TestPeer {
     id: u64,
     key: NodePublic,
     active: Cell<bool>,
     shared: Cell<bool>,
-    egress: Rc<Egress<Outlet>>,
-    owed: Rc<RefCell<Owed>>,
+    egress: Rc<Egress<SocketTransmit>>,
+    owed: Rc<RefCell<ModelOutbox>>,
     socket: Rc<RefCell<Socket>>,
 }
 
-impl Connection for Peer {
+impl Connection for TestPeer {
     fn id(&self) -> u64 {
         self.id
     }
@@ -45,28 +45,28 @@ impl Connection for Peer {
 
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
-enum Asked {
+enum Expected {
     Forward { to: NodePublic, packet: Vec<u8> },
     Pong(PingData),
     Preferred(bool),
 }
 
 #[derive(Debug)]
-struct Client {
-    peer: Arc<Peer>,
+struct TestClient {
+    peer: Arc<TestPeer>,
     session: Session,
     /// What the client has written and the relay has not read.
     written: VecDeque<u8>,
     /// What the relay must find in it; `None` once the client has written just anything.
-    asked: Option<VecDeque<Asked>>,
+    asked: Option<VecDeque<Expected>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Relay {
-    clients: Vec<Client>,
-    registry: BTreeMap<NodePublic, Presence<Peer>>,
-    clones: BTreeMap<NodePublic, Clones>,
-    dirty: Vec<Arc<Peer>>,
+    clients: Vec<TestClient>,
+    registry: BTreeMap<NodePublic, Presence<TestPeer>>,
+    clones: BTreeMap<NodePublic, ModelClones>,
+    dirty: Vec<Arc<TestPeer>>,
     now: Instant,
     connections: u64,
     packets: u32,
@@ -80,12 +80,12 @@ impl Relay {
     pub(super) fn connect(&mut self, number: u8) {
         self.connections += 1;
         let (id, key) = (self.connections, key(number));
-        let (owed, socket) = (Rc::<RefCell<Owed>>::default(), Rc::<RefCell<Socket>>::default());
+        let (owed, socket) = (Rc::<RefCell<ModelOutbox>>::default(), Rc::<RefCell<Socket>>::default());
         let egress = Rc::new_cyclic(|egress| {
-            Egress::new(Outlet { socket: socket.clone(), owed: owed.clone(), egress: egress.clone() })
+            Egress::new(SocketTransmit { socket: socket.clone(), owed: owed.clone(), egress: egress.clone() })
         });
         #[expect(clippy::arc_with_non_send_sync, reason = "a presence has its connections in Arcs")]
-        let peer = Arc::new(Peer {
+        let peer = Arc::new(TestPeer {
             id,
             key,
             active: Cell::default(),
@@ -100,11 +100,11 @@ impl Relay {
         }
         self.clones.entry(key).or_default().join(id);
         let (session, written, asked) = (Session::default(), VecDeque::new(), Some(VecDeque::new()));
-        self.clients.push(Client { peer, session, written, asked });
+        self.clients.push(TestClient { peer, session, written, asked });
     }
 
     /// The client that is meant by a number, if there is any.
-    fn client(&mut self, pick: u8) -> Option<&mut Client> {
+    fn client(&mut self, pick: u8) -> Option<&mut TestClient> {
         let len = self.clients.len();
         self.clients.get_mut(usize::from(pick).checked_rem(len)?)
     }
@@ -112,7 +112,7 @@ impl Relay {
     pub(super) fn write_packet(&mut self, pick: u8, to: u8, disco: bool, len: usize) {
         let packet = self.packet(disco, len);
         let frame = ClientFrame::SendPacket { to: key(to), packet: &packet };
-        self.ask(pick, &frame, Asked::Forward { to: key(to), packet: packet.clone() });
+        self.ask(pick, &frame, Expected::Forward { to: key(to), packet: packet.clone() });
     }
 
     /// A packet that is like no other.
@@ -129,14 +129,14 @@ impl Relay {
     }
 
     pub(super) fn write_ping(&mut self, pick: u8, data: PingData) {
-        self.ask(pick, &ClientFrame::Ping(data), Asked::Pong(data));
+        self.ask(pick, &ClientFrame::Ping(data), Expected::Pong(data));
     }
 
     pub(super) fn write_preferred(&mut self, pick: u8, on: bool) {
-        self.ask(pick, &ClientFrame::NotePreferred(on), Asked::Preferred(on));
+        self.ask(pick, &ClientFrame::NotePreferred(on), Expected::Preferred(on));
     }
 
-    fn ask(&mut self, pick: u8, frame: &ClientFrame<'_>, asked: Asked) {
+    fn ask(&mut self, pick: u8, frame: &ClientFrame<'_>, asked: Expected) {
         let Some(client) = self.client(pick) else { return };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
@@ -167,7 +167,7 @@ impl Relay {
         let closed = loop {
             let skipped = session.skipped();
             let action = match session.next(&mut input, &mut pool) {
-                Ok(Some(action)) => Some(Asked::from(action)),
+                Ok(Some(action)) => Some(Expected::from(action)),
                 Ok(None) => None,
                 Err(close) => break Some(close),
             };
@@ -187,7 +187,7 @@ impl Relay {
     }
 
     /// Whoever sends is active.
-    fn note_sent(&mut self, peer: &Peer) {
+    fn note_sent(&mut self, peer: &TestPeer) {
         if peer.shared.get() {
             let shown = self.registry.get_mut(&peer.key).expect("who sends is here").note_sent(peer.id);
             let expected = self.clones.get_mut(&peer.key).expect("who sends is here").note_sent(peer.id);
@@ -195,13 +195,13 @@ impl Relay {
         }
     }
 
-    fn act(&mut self, pick: u8, peer: &Arc<Peer>, action: Asked) {
+    fn act(&mut self, pick: u8, peer: &Arc<TestPeer>, action: Expected) {
         if let Some(asked) = &mut self.client(pick).expect("who asks is here").asked {
             assert_eq!(asked.pop_front().as_ref(), Some(&action), "what is asked for is what is found");
         }
         match action {
-            Asked::Forward { to, packet } => self.forward(peer.key, to, packet),
-            Asked::Pong(data) => {
+            Expected::Forward { to, packet } => self.forward(peer.key, to, packet),
+            Expected::Pong(data) => {
                 let pong = ServerFrame::Pong(data);
                 let room = peer.owed.borrow_mut().push_control(&pong);
                 let pushed =
@@ -209,13 +209,13 @@ impl Relay {
                 assert_eq!(pushed != Pushed::Full, room, "control frames have a bound");
                 self.note_push(peer, pushed);
             }
-            Asked::Preferred(_) => {}
+            Expected::Preferred(_) => {}
         }
     }
 
     fn forward(&mut self, from: NodePublic, to: NodePublic, bytes: Vec<u8>) {
         let destination = self.registry.get(&to).map(|presence| presence.active().clone());
-        let expected = self.clones.get(&to).and_then(Clones::active);
+        let expected = self.clones.get(&to).and_then(ModelClones::active);
         assert_eq!(destination.as_ref().map(|peer| peer.id), expected, "the active connection gets it");
         if let Some(destination) = destination {
             let packet = Packet { from, bytes, at: self.now };
@@ -224,7 +224,7 @@ impl Relay {
         }
     }
 
-    fn note_push(&mut self, peer: &Arc<Peer>, pushed: Pushed) {
+    fn note_push(&mut self, peer: &Arc<TestPeer>, pushed: Pushed) {
         match pushed {
             Pushed::MustFlush => self.dirty.push(peer.clone()),
             Pushed::Queued | Pushed::Full => {}
@@ -242,7 +242,7 @@ impl Relay {
     /// A client's socket takes so many bytes more.
     pub(super) fn take(&mut self, pick: u8, room: Option<usize>) {
         let now = self.now;
-        let Some(Client { peer, .. }) = self.client(pick) else { return };
+        let Some(TestClient { peer, .. }) = self.client(pick) else { return };
         peer.socket.borrow_mut().room = room;
         if room != Some(0) {
             with_hand(now, &peer.owed, |hand| peer.egress.flush_writable(hand));
@@ -271,7 +271,7 @@ impl Relay {
 
     pub(super) fn leave(&mut self, pick: u8) {
         let Some(index) = usize::from(pick).checked_rem(self.clients.len()) else { return };
-        let Client { peer, .. } = self.clients.remove(index);
+        let TestClient { peer, .. } = self.clients.remove(index);
         let departure = self.registry.get_mut(&peer.key).expect("who leaves was here").leave(peer.id);
         let expected = self.clones.get_mut(&peer.key).expect("who leaves was here").leave(peer.id);
         assert_eq!(departure, expected);
@@ -287,7 +287,7 @@ impl Relay {
 
     /// What must hold after every operation.
     pub(super) fn assert_nothing_is_forgotten(&self) {
-        for Client { peer, .. } in &self.clients {
+        for TestClient { peer, .. } in &self.clients {
             let clones = &self.clones[&peer.key];
             assert_eq!(peer.active.get(), clones.active() == Some(peer.id));
             assert_eq!(peer.shared.get(), clones.ids().count() > 1);
@@ -316,7 +316,7 @@ impl Relay {
     }
 }
 
-impl From<Action<'_>> for Asked {
+impl From<Action<'_>> for Expected {
     fn from(action: Action<'_>) -> Self {
         match action {
             Action::Forward { to, packet } => Self::Forward { to, packet: packet.to_vec() },

@@ -12,7 +12,7 @@ use towpath_wire::derp::frame::Header;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::model::{LIMITS, Owed, Packet};
+use super::model::{LIMITS, ModelOutbox, Packet};
 
 /// How much is taken from an outbox for one write.
 const MAX_WRITE: usize = 1000;
@@ -46,7 +46,7 @@ impl Socket {
     }
 
     /// Writes what is unsent, as far as it goes, and has the client read it.
-    fn write(&mut self, owed: &RefCell<Owed>) -> Sent {
+    fn write(&mut self, owed: &RefCell<ModelOutbox>) -> Sent {
         if self.broken {
             return Sent::Failed;
         }
@@ -69,7 +69,7 @@ impl Socket {
 #[derive(Debug)]
 pub(super) struct Drops<'a> {
     pub(super) now: Instant,
-    pub(super) owed: &'a RefCell<Owed>,
+    pub(super) owed: &'a RefCell<ModelOutbox>,
 }
 
 impl DropSink for Drops<'_> {
@@ -81,14 +81,14 @@ impl DropSink for Drops<'_> {
 
 /// What an egress writes to.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct SocketTransmit {
     pub(super) socket: Rc<RefCell<Socket>>,
-    pub(super) owed: Rc<RefCell<Owed>>,
+    pub(super) owed: Rc<RefCell<ModelOutbox>>,
     /// The egress that this is the way out of, for what others do meanwhile.
     pub(super) egress: Weak<Egress<Self>>,
 }
 
-impl Outlet {
+impl SocketTransmit {
     fn write(&self, batch: Option<&mut Batch>, now: Instant) -> Sent {
         let mut socket = self.socket.borrow_mut();
         let resumed = socket.write(&self.owed);
@@ -130,7 +130,7 @@ impl Outlet {
     }
 }
 
-impl Transmit for Outlet {
+impl Transmit for SocketTransmit {
     type Scratch = Instant;
 
     fn send(&mut self, batch: Option<&mut Batch>, now: &mut Instant) -> Sent {
@@ -145,7 +145,7 @@ impl Transmit for Outlet {
 /// Lends `with` what a flush needs.
 pub(super) fn with_hand<R>(
     mut now: Instant,
-    owed: &RefCell<Owed>,
+    owed: &RefCell<ModelOutbox>,
     with: impl FnOnce(&mut Hand<'_, Instant, Drops<'_>>) -> R,
 ) -> R {
     let (mut drops, mut pool) = (Drops { now, owed }, BufferPool::default());
@@ -153,7 +153,11 @@ pub(super) fn with_hand<R>(
 }
 
 /// Pushes a packet, here and in the model.
-pub(super) fn push_packet(egress: &Egress<Outlet>, owed: &RefCell<Owed>, packet: Packet) -> Pushed {
+pub(super) fn push_packet(
+    egress: &Egress<SocketTransmit>,
+    owed: &RefCell<ModelOutbox>,
+    packet: Packet,
+) -> Pushed {
     owed.borrow_mut().begin_push(&packet);
     let (mut drops, mut pool) = (Drops { now: packet.at, owed }, BufferPool::default());
     let pushed = egress.push(|outbox| {

@@ -16,7 +16,7 @@ pub const DATAGRAM_MAX_LEN: usize = 2048;
 ///
 /// Memory for all of them, about 2.2 KiB each, is taken at creation and kept.
 #[derive(Debug)]
-pub struct Batch {
+pub struct DatagramBatch {
     slots: Box<[Slot]>,
     len: usize,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Slot {
     pub(crate) control: Control,
 }
 
-impl Batch {
+impl DatagramBatch {
     /// An empty batch with room for `capacity` datagrams, which is held to the range 1 to [`BATCH_MAX`].
     pub fn with_capacity(capacity: usize) -> Self {
         let slot = Slot {
@@ -106,7 +106,7 @@ impl Batch {
     }
 }
 
-/// A datagram of a [`Batch`].
+/// A datagram of a [`DatagramBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// The bytes; only the first [`DATAGRAM_MAX_LEN`] of a longer datagram.
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_batch_holds_what_was_pushed_and_no_more() {
         let peer = SocketAddr::from(([192, 0, 2, 1], 9));
-        let mut batch = Batch::with_capacity(2);
+        let mut batch = DatagramBatch::with_capacity(2);
         assert_eq!(batch.push(peer, LocalAddr::ANY, &[0; DATAGRAM_MAX_LEN + 1]), Err(PushError::TooLong));
         assert!(batch.is_empty());
         batch.push(peer, LocalAddr::ANY, b"one").unwrap();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn capacity_is_held_to_its_range() {
-        assert_eq!(Batch::with_capacity(0).capacity(), 1);
-        assert_eq!(Batch::with_capacity(1000).capacity(), BATCH_MAX);
+        assert_eq!(DatagramBatch::with_capacity(0).capacity(), 1);
+        assert_eq!(DatagramBatch::with_capacity(1000).capacity(), BATCH_MAX);
     }
 }

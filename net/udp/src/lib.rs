@@ -5,8 +5,8 @@
 //! address of a reply by route, so a client that asked the host's second address is answered from the first,
 //! which its NAT or firewall drops. [`BatchSocket`] moves up to [`BATCH_MAX`] datagrams with one system call
 //! (`recvmmsg`, `sendmmsg`) and carries the asked address along (`IP_PKTINFO`, `IPV6_PKTINFO`): what arrives
-//! in a [`Batch`] says to which [`LocalAddr`] it was sent, and what leaves in one says from which it comes. A socket
-//! that is bound to one address needs none of that.
+//! in a [`DatagramBatch`] says to which [`LocalAddr`] it was sent, and what leaves in one says from which it
+//! comes. A socket that is bound to one address needs none of that.
 //!
 //! Buffers live in the batches and are reused; no call allocates. This is the only crate of the workspace
 //! with `unsafe`, all of it in `sys`, around the system calls.
@@ -21,6 +21,6 @@ mod socket;
 #[allow(unsafe_code, reason = "std has neither batched system calls nor PKTINFO")]
 mod sys;
 
-pub use batch::{BATCH_MAX, Batch, DATAGRAM_MAX_LEN, Datagram, PushError};
+pub use batch::{BATCH_MAX, DATAGRAM_MAX_LEN, Datagram, DatagramBatch, PushError};
 pub use cmsg::LocalAddr;
-pub use socket::{BatchSocket, Sent, bind};
+pub use socket::{BatchSocket, SendOutcome, bind};

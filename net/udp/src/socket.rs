@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::batch::Batch;
+use crate::batch::DatagramBatch;
 use crate::sys;
 
 /// Binds a non-blocking UDP socket.
@@ -71,7 +71,7 @@ impl BatchSocket {
     ///
     /// # Errors
     /// What the kernel says; the batch is empty then.
-    pub fn recv(&self, batch: &mut Batch) -> io::Result<()> {
+    pub fn recv(&self, batch: &mut DatagramBatch) -> io::Result<()> {
         batch.clear();
         let received = loop {
             match sys::recvmmsg(self.socket.as_fd(), batch.slots_mut()) {
@@ -87,7 +87,7 @@ impl BatchSocket {
     ///
     /// Nothing is kept for later. A datagram that the kernel refuses costs only itself; when the send buffer
     /// is full, the rest of the batch is dropped, since a reply that waits is worth less than the next one.
-    pub fn send(&self, batch: &mut Batch) -> Sent {
+    pub fn send(&self, batch: &mut DatagramBatch) -> SendOutcome {
         let outcome = send_all(batch.filled_mut(), |rest| sys::sendmmsg(self.socket.as_fd(), rest));
         batch.clear();
         outcome
@@ -96,8 +96,8 @@ impl BatchSocket {
 
 /// Offers datagrams to `send`, which takes some from the front or says what is wrong with the first, until
 /// all are dealt with.
-fn send_all<T>(mut rest: &mut [T], mut send: impl FnMut(&mut [T]) -> io::Result<usize>) -> Sent {
-    let mut outcome = Sent::default();
+fn send_all<T>(mut rest: &mut [T], mut send: impl FnMut(&mut [T]) -> io::Result<usize>) -> SendOutcome {
+    let mut outcome = SendOutcome::default();
     while !rest.is_empty() {
         let done = match send(rest) {
             Ok(sent) => {
@@ -140,7 +140,7 @@ impl AsRawFd for BatchSocket {
 /// What became of the datagrams of a batch. The three numbers add up to its length.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Sent {
+pub struct SendOutcome {
     /// Datagrams that the kernel took.
     pub sent: usize,
     /// Datagrams that the kernel refused one by one, for example for want of a route.
@@ -157,7 +157,7 @@ mod tests {
 
     /// Plays the kernel: each step is what one call returns. Gives the outcome and the first datagram of
     /// each call.
-    fn play(count: u8, steps: &[Result<usize, i32>]) -> (Sent, Vec<u8>) {
+    fn play(count: u8, steps: &[Result<usize, i32>]) -> (SendOutcome, Vec<u8>) {
         let mut datagrams: Vec<u8> = (0..count).collect();
         let mut steps = steps.iter();
         let mut offered = Vec::new();

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use towpath_udp::{BATCH_MAX, Batch, BatchSocket, DATAGRAM_MAX_LEN, LocalAddr, bind};
+use towpath_udp::{BATCH_MAX, BatchSocket, DATAGRAM_MAX_LEN, DatagramBatch, LocalAddr, bind};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -26,7 +26,7 @@ fn client(address: &str) -> UdpSocket {
 }
 
 /// Receives until something has arrived.
-fn recv(socket: &BatchSocket, batch: &mut Batch) {
+fn recv(socket: &BatchSocket, batch: &mut DatagramBatch) {
     let start = Instant::now();
     while let Err(error) = socket.recv(batch) {
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
@@ -51,7 +51,7 @@ fn a_wildcard_socket_answers_from_the_asked_address() {
         let client = client(from);
         client.send_to(b"question", asked).unwrap();
 
-        let mut incoming = Batch::with_capacity(BATCH_MAX);
+        let mut incoming = DatagramBatch::with_capacity(BATCH_MAX);
         recv(&server, &mut incoming);
         let question = incoming.iter().next().unwrap();
         assert_eq!(incoming.len(), 1);
@@ -61,7 +61,7 @@ fn a_wildcard_socket_answers_from_the_asked_address() {
         assert_eq!(question.local.ip, asked.ip());
         assert_ne!(question.local.interface, 0);
 
-        let mut outgoing = Batch::with_capacity(BATCH_MAX);
+        let mut outgoing = DatagramBatch::with_capacity(BATCH_MAX);
         outgoing.push(question.peer, question.local, b"answer").unwrap();
         let outcome = server.send(&mut outgoing);
         assert_eq!((outcome.sent, outcome.failed, outcome.dropped), (1, 0, 0));
@@ -78,7 +78,7 @@ fn a_socket_on_one_address_answers_from_it() {
     let server = batch_socket("127.0.0.2:0");
     let client = client("127.0.0.1:0");
     client.send_to(b"question", server.local_addr()).unwrap();
-    let mut batch = Batch::with_capacity(1);
+    let mut batch = DatagramBatch::with_capacity(1);
     recv(&server, &mut batch);
     let question = batch.iter().next().unwrap();
     let (peer, local) = (question.peer, question.local);
@@ -96,7 +96,7 @@ fn a_socket_on_one_address_answers_from_it() {
 fn the_kernel_chooses_the_source_if_told_to() {
     let server = batch_socket("0.0.0.0:0");
     let client = client("127.0.0.1:0");
-    let mut outgoing = Batch::with_capacity(1);
+    let mut outgoing = DatagramBatch::with_capacity(1);
     outgoing.push(client.local_addr().unwrap(), LocalAddr::ANY, b"").unwrap();
     assert_eq!(server.send(&mut outgoing).sent, 1);
     let (len, source) = client.recv_from(&mut [0; 1]).unwrap();
@@ -112,7 +112,7 @@ fn batches_are_filled_and_keep_the_order() {
     for number in 0..total {
         client.send_to(&[number as u8], server.local_addr()).unwrap();
     }
-    let mut batch = Batch::with_capacity(BATCH_MAX);
+    let mut batch = DatagramBatch::with_capacity(BATCH_MAX);
     let mut received = Vec::new();
     let mut sizes = Vec::new();
     while received.len() < total {
@@ -132,7 +132,7 @@ fn long_datagrams_are_flagged_and_the_next_one_is_not() {
     let client = client("127.0.0.1:0");
     client.send_to(&[1; DATAGRAM_MAX_LEN + 1], server.local_addr()).unwrap();
     client.send_to(&[2; DATAGRAM_MAX_LEN], server.local_addr()).unwrap();
-    let mut batch = Batch::with_capacity(1);
+    let mut batch = DatagramBatch::with_capacity(1);
     for (fill, truncated) in [(1, true), (2, false)] {
         recv(&server, &mut batch);
         let datagram = batch.iter().next().unwrap();
@@ -146,7 +146,7 @@ fn a_refused_datagram_costs_only_itself() {
     let server = batch_socket("127.0.0.1:0");
     let client = client("127.0.0.1:0");
     let peer = client.local_addr().unwrap();
-    let mut batch = Batch::with_capacity(8);
+    let mut batch = DatagramBatch::with_capacity(8);
     batch.push(peer, LocalAddr::ANY, b"1").unwrap();
     batch.push(addr("127.0.0.1:0"), LocalAddr::ANY, b"port 0").unwrap();
     batch.push(addr("[::1]:9"), LocalAddr::ANY, b"other family").unwrap();
@@ -170,7 +170,7 @@ fn a_refused_connection_is_an_error_of_one_call() {
     let socket = bind(addr("127.0.0.1:0")).unwrap();
     socket.connect(closed).unwrap();
     let server = BatchSocket::new(socket).unwrap();
-    let mut batch = Batch::with_capacity(2);
+    let mut batch = DatagramBatch::with_capacity(2);
     batch.push(closed, LocalAddr::ANY, b"anyone?").unwrap();
     assert_eq!(server.send(&mut batch).sent, 1);
 

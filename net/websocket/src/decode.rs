@@ -75,7 +75,7 @@ pub enum Piece<'i> {
 
 /// What kind of payload the rest of the current frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum PayloadKind {
     Data,
     Ping,
     Pong,
@@ -85,7 +85,7 @@ enum Kind {
 /// A frame whose header has been read.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
-    kind: Kind,
+    kind: PayloadKind,
     left: u64,
     /// The mask, turned so that it starts with the byte for what comes next.
     mask: [u8; MASK],
@@ -150,7 +150,7 @@ impl Decoder {
                 unmask(piece, frame.mask);
                 frame.mask.rotate_left(taken % MASK);
                 frame.left -= taken as u64;
-                if frame.kind == Kind::Data {
+                if frame.kind == PayloadKind::Data {
                     if frame.left == 0 {
                         self.frame = None;
                     }
@@ -163,9 +163,9 @@ impl Decoder {
                 self.frame = None;
                 let control = std::mem::replace(&mut self.control, PingPayload::EMPTY);
                 match kind {
-                    Kind::Data | Kind::Pong => {}
-                    Kind::Ping => return Ok(Some(Piece::Ping(control))),
-                    Kind::Close => {
+                    PayloadKind::Data | PayloadKind::Pong => {}
+                    PayloadKind::Ping => return Ok(Some(Piece::Ping(control))),
+                    PayloadKind::Close => {
                         check_close(control.as_slice())?;
                         self.closed = true;
                         return Ok(Some(Piece::Close));
@@ -204,7 +204,7 @@ impl Decoder {
         if left < shortest || left >= 1 << 63 {
             return Err(Violation::Length);
         }
-        if kind == Kind::Data {
+        if kind == PayloadKind::Data {
             self.message = if first & OPCODE == opcode::CONTINUATION { self.message + left } else { left };
             if self.message > MAX_RECEIVED {
                 return Err(Violation::TooBig);
@@ -230,22 +230,22 @@ impl Decoder {
     }
 
     /// What the first two bytes of a header say, and whether they may say it here.
-    fn check(&self, first: u8, second: u8) -> Result<Kind, Violation> {
+    fn check(&self, first: u8, second: u8) -> Result<PayloadKind, Violation> {
         if first & RESERVED != 0 {
             return Err(Violation::Reserved);
         }
         let kind = match first & OPCODE {
             opcode::TEXT => return Err(Violation::Text),
-            opcode::CONTINUATION | opcode::BINARY => Kind::Data,
-            opcode::PING => Kind::Ping,
-            opcode::PONG => Kind::Pong,
-            opcode::CLOSE => Kind::Close,
+            opcode::CONTINUATION | opcode::BINARY => PayloadKind::Data,
+            opcode::PING => PayloadKind::Ping,
+            opcode::PONG => PayloadKind::Pong,
+            opcode::CLOSE => PayloadKind::Close,
             unknown => return Err(Violation::Opcode(unknown)),
         };
         if second & MASKED == 0 {
             return Err(Violation::Unmasked);
         }
-        if kind == Kind::Data {
+        if kind == PayloadKind::Data {
             let continues = first & OPCODE == opcode::CONTINUATION;
             return if continues == self.fragmented { Ok(kind) } else { Err(Violation::Fragments) };
         }

@@ -41,13 +41,13 @@ pub struct Client {
 
 /// The sending half of a [`Client`]. Clones send on the same connection, one after the other.
 #[derive(Clone, Debug)]
-pub struct Sender(Arc<Mutex<Outgoing>>);
+pub struct ClientSender(Arc<Mutex<Outgoing>>);
 
 /// The receiving half of a [`Client`].
 #[derive(Debug)]
-pub struct Receiver {
+pub struct ClientReceiver {
     incoming: Incoming,
-    sender: Sender,
+    sender: ClientSender,
 }
 
 /// What a [`Client`] is made of, for programs that do their own reading and writing.
@@ -166,9 +166,9 @@ impl Client {
 
     /// Two halves for two tasks.
     #[must_use]
-    pub fn split(self) -> (Sender, Receiver) {
-        let sender = Sender(Arc::new(Mutex::new(self.outgoing)));
-        (sender.clone(), Receiver { incoming: self.incoming, sender })
+    pub fn split(self) -> (ClientSender, ClientReceiver) {
+        let sender = ClientSender(Arc::new(Mutex::new(self.outgoing)));
+        (sender.clone(), ClientReceiver { incoming: self.incoming, sender })
     }
 
     /// Takes the client apart. Only between calls that were awaited to their end: what was begun to be sent is lost.
@@ -184,7 +184,7 @@ impl Client {
     }
 }
 
-impl Sender {
+impl ClientSender {
     /// As [`Client::send`].
     ///
     /// # Errors
@@ -235,7 +235,7 @@ impl Sender {
     }
 }
 
-impl Receiver {
+impl ClientReceiver {
     /// As [`Client::recv`].
     ///
     /// # Errors

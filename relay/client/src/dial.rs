@@ -31,7 +31,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 labels! {
     /// A step of dialling.
-    pub enum Step {
+    pub enum DialStep {
         /// Looking the host up.
         Resolve = "resolve",
         /// Connecting to one of its addresses.
@@ -45,7 +45,7 @@ labels! {
     }
 }
 
-/// Why a relay could not be dialled: one variant for each [`Step`], and the deadline.
+/// Why a relay could not be dialled: one variant for each [`DialStep`], and the deadline.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The host has no address.
@@ -75,19 +75,19 @@ pub enum DialError {
     Login(#[source] LoginError),
     /// The deadline was over during this step.
     #[error("the deadline passed during the step `{}`", .0.label())]
-    Timeout(Step),
+    Timeout(DialStep),
 }
 
 impl DialError {
     /// The step that failed.
     #[must_use]
-    pub const fn step(&self) -> Step {
+    pub const fn step(&self) -> DialStep {
         match self {
-            Self::Resolve { .. } => Step::Resolve,
-            Self::Tcp { .. } => Step::Tcp,
-            Self::Tls(_) => Step::Tls,
-            Self::Upgrade(_) => Step::Upgrade,
-            Self::Login(_) => Step::Login,
+            Self::Resolve { .. } => DialStep::Resolve,
+            Self::Tcp { .. } => DialStep::Tcp,
+            Self::Tls(_) => DialStep::Tls,
+            Self::Upgrade(_) => DialStep::Upgrade,
+            Self::Login(_) => DialStep::Login,
             Self::Timeout(step) => *step,
         }
     }
@@ -176,22 +176,22 @@ impl Dialer {
     ///
     /// See [`DialError`].
     pub async fn connect(&self, key: &NodePrivate) -> Result<Client, DialError> {
-        let mut step = Step::Resolve;
+        let mut step = DialStep::Resolve;
         match timeout(self.timeout, self.take_steps(key, &mut step)).await {
             Ok(connected) => connected,
             Err(_elapsed) => Err(DialError::Timeout(step)),
         }
     }
 
-    async fn take_steps(&self, key: &NodePrivate, step: &mut Step) -> Result<Client, DialError> {
+    async fn take_steps(&self, key: &NodePrivate, step: &mut DialStep) -> Result<Client, DialError> {
         let addresses = self.resolve().await?;
-        *step = Step::Tcp;
+        *step = DialStep::Tcp;
         let mut socket = connect(&addresses).await?;
         let Some((config, name)) = &self.tls else {
             let logged_in = self.upgrade(&mut socket, key, None, step).await?;
-            return Ok(client(socket, None, logged_in, Vec::new(), Security::default()));
+            return Ok(client(socket, None, logged_in, Vec::new(), Negotiated::default()));
         };
-        *step = Step::Tls;
+        *step = DialStep::Tls;
         let connection = UnbufferedClientConnection::new(config.clone(), name.clone())
             .map_err(|error| DialError::Tls(HandshakeError::Tls(error.into())))?;
         let mut stream = towpath_tls::Stream::handshake(socket, connection).await.map_err(DialError::Tls)?;
@@ -203,11 +203,11 @@ impl Dialer {
             .filter(|_| self.fast_start && version == Some(ProtocolVersion::TLSv1_3))
             .and_then(relay_key);
         let logged_in = self.upgrade(&mut stream, key, certified, step).await?;
-        let security = Security { version, fast_start: certified.is_some() };
+        let negotiated = Negotiated { version, fast_start: certified.is_some() };
         let parts = stream.into_parts(RecordLayer::Own).map_err(|error| DialError::Tls(error.into()))?;
         let Parts { io, reader, writer, incoming, plaintext } = parts;
         let logged_in = LoggedIn { rest: [logged_in.rest, plaintext].concat(), ..logged_in };
-        Ok(client(io, Some((reader, writer)), logged_in, incoming, security))
+        Ok(client(io, Some((reader, writer)), logged_in, incoming, negotiated))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
@@ -229,9 +229,9 @@ impl Dialer {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         key: &NodePrivate,
         certified: Option<NodePublic>,
-        step: &mut Step,
+        step: &mut DialStep,
     ) -> Result<LoggedIn, DialError> {
-        *step = Step::Upgrade;
+        *step = DialStep::Upgrade;
         let mut request = http::request(&self.host, self.port, certified.is_some()).into_bytes();
         if let Some(relay) = &certified {
             self.expect(relay).map_err(DialError::Login)?;
@@ -244,7 +244,7 @@ impl Dialer {
         if certified.is_none() {
             http::read_response(stream, &mut received).await.map_err(DialError::Upgrade)?;
         }
-        *step = Step::Login;
+        *step = DialStep::Login;
         if certified.is_some() {
             let read =
                 stream.read_buf(&mut received).await.map_err(|error| DialError::Login(error.into()))?;
@@ -280,7 +280,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
 
 /// What TLS was like.
 #[derive(Clone, Copy, Debug, Default)]
-struct Security {
+struct Negotiated {
     version: Option<ProtocolVersion>,
     fast_start: bool,
 }
@@ -290,7 +290,7 @@ fn client(
     halves: Option<(crate::client::TlsReader, crate::client::TlsWriter)>,
     logged_in: LoggedIn,
     incoming: Vec<u8>,
-    Security { version, fast_start }: Security,
+    Negotiated { version, fast_start }: Negotiated,
 ) -> Client {
     let (reader, writer) = halves.unzip();
     let (read_half, write_half) = socket.into_split();

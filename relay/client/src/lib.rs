@@ -21,8 +21,8 @@ mod outgoing;
 mod trust;
 
 pub use certificate::relay_key;
-pub use client::{Client, Raw, Receiver, Sender};
-pub use dial::{CONNECT_TIMEOUT, DialError, Dialer, Step};
+pub use client::{Client, ClientReceiver, ClientSender, Raw};
+pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer};
 pub use event::Event;
 pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};

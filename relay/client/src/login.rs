@@ -81,7 +81,7 @@ pub(crate) fn introduce(
 #[derive(Debug)]
 pub(crate) struct Greeted {
     relay: NodePublic,
-    frames: Frames,
+    frames: LoginFrames,
 }
 
 impl Greeted {
@@ -95,7 +95,7 @@ pub(crate) async fn greeting(
     stream: &mut (impl AsyncRead + Unpin),
     received: Vec<u8>,
 ) -> Result<Greeted, LoginError> {
-    let mut frames = Frames { session: ClientSession::default(), received, taken: 0 };
+    let mut frames = LoginFrames { session: ClientSession::default(), received, taken: 0 };
     if frames.first_byte(stream).await? != FrameType::ServerKey as u8 {
         // What is no DERP at all would else be skipped as one long frame of an unknown type.
         return Err(LoginError::OutOfOrder);
@@ -135,20 +135,20 @@ pub(crate) async fn log_in(
             _ => Err(LoginError::OutOfOrder),
         })
         .await?;
-    let Frames { session, mut received, taken } = frames;
+    let LoginFrames { session, mut received, taken } = frames;
     received.drain(..taken);
     Ok(LoggedIn { relay, info, session, rest: received })
 }
 
 /// The relay's frames during the login.
 #[derive(Debug)]
-struct Frames {
+struct LoginFrames {
     session: ClientSession,
     received: Vec<u8>,
     taken: usize,
 }
 
-impl Frames {
+impl LoginFrames {
     async fn first_byte(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<u8, LoginError> {
         if self.received.is_empty() && stream.read_buf(&mut self.received).await? == 0 {
             return Err(LoginError::Refused);

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use towpath_relay_client::{Client, certificate_pin};
 use towpath_relay_client::{
-    DialError, Dialer, Event, LoginError, NotTrusted, Step, TlsVersions, Trust, UpgradeError,
+    DialError, DialStep, Dialer, Event, LoginError, NotTrusted, TlsVersions, Trust, UpgradeError,
 };
 use towpath_relay_proto::login::greet;
 use towpath_tls::HandshakeError;
@@ -135,7 +135,7 @@ async fn what_came_behind_the_login_is_kept() {
 async fn tls_error(identity: &Identity, trust: &Trust) -> rustls::Error {
     let address = tls_relay(identity, serve).await;
     let error = dialer(address, trust, BOTH).connect(&client_key()).await.unwrap_err();
-    assert_eq!(error.step(), Step::Tls);
+    assert_eq!(error.step(), DialStep::Tls);
     match error {
         DialError::Tls(HandshakeError::Tls(towpath_tls::TlsError::Rustls(error))) => error,
         other => panic!("{other}"),
@@ -273,7 +273,7 @@ async fn nobody_listens() {
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
     let error = dialer(address, &Trust::Anyone, BOTH).connect(&client_key()).await.unwrap_err();
-    assert_eq!(error.step(), Step::Tcp, "{error}");
+    assert_eq!(error.step(), DialStep::Tcp, "{error}");
 }
 
 #[tokio::test]
@@ -285,9 +285,9 @@ async fn one_deadline_bounds_every_step() {
     .await;
     let silent = dialer(address, &Trust::Anyone, BOTH).with_timeout(LIMIT);
     let error = silent.connect(&client_key()).await.unwrap_err();
-    assert!(matches!(error, DialError::Timeout(Step::Tls)), "{error}");
+    assert!(matches!(error, DialError::Timeout(DialStep::Tls)), "{error}");
 
-    for (identity, step) in [(meta(), Step::Login), (Identity::for_test(), Step::Upgrade)] {
+    for (identity, step) in [(meta(), DialStep::Login), (Identity::for_test(), DialStep::Upgrade)] {
         let address = tls_relay(&identity, async |mut stream| {
             let _ = stream.read_to_end(&mut Vec::new()).await;
         })
@@ -328,7 +328,7 @@ async fn a_relay_with_another_key_is_told_nothing() {
                 if (*said, *wanted) == (relay_key().public(), expected)),
             "{error}"
         );
-        assert_eq!(error.step(), Step::Login);
+        assert_eq!(error.step(), DialStep::Login);
         assert_eq!(heard.await.unwrap(), b"", "certified: {certified}");
     }
     let identity = meta();

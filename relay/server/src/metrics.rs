@@ -11,7 +11,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use rustls::ProtocolVersion;
-use towpath_relay_client::Step;
+use towpath_relay_client::DialStep;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_relay_proto::rights::Claim;
 use towpath_relay_proto::session::{Close, PacketKind};
@@ -111,7 +111,7 @@ impl MeshMetrics {
                 &["claim"],
             )?,
         };
-        for step in Step::ALL {
+        for step in DialStep::ALL {
             metrics.dial_failures.with_label_values(&[step.label()]);
         }
         for claim in Claim::ALL {
@@ -123,7 +123,7 @@ impl MeshMetrics {
         Ok(metrics)
     }
 
-    pub(crate) fn dial_failed(&self, step: Step) {
+    pub(crate) fn dial_failed(&self, step: DialStep) {
         self.dial_failures.with_label_values(&[step.label()]).inc();
     }
 

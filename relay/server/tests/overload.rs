@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Relay, event, packet};
-use towpath_relay_client::{Event, Sender};
+use towpath_relay_client::{ClientSender, Event};
 use towpath_wire::key::NodePublic;
 
 const PACKET: usize = 1400;
@@ -24,7 +24,7 @@ fn number(packet: &[u8]) -> u64 {
 }
 
 /// Sends until the connection ends or the task is aborted.
-async fn flood(sender: Sender, to: NodePublic) {
+async fn flood(sender: ClientSender, to: NodePublic) {
     let packet = [0; PACKET];
     while sender.send_batch(vec![(to, &packet[..]); 32]).await.is_ok() {}
 }

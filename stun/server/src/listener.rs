@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use towpath_stun_proto::{
     ANSWER_MAX_LEN, Answer, AnswerKind, AskedOrigin, ChangeRequest, Dialect, Origins, Request,
 };
-use towpath_udp::{BATCH_MAX, Batch, BatchSocket, LocalAddr, Sent};
+use towpath_udp::{BATCH_MAX, BatchSocket, DatagramBatch, LocalAddr, SendOutcome};
 
 use crate::counters::{StunCounters, Unanswered, Withheld};
 use crate::limiter::Limiter;
@@ -25,10 +25,10 @@ const READ_ERROR_BACKOFF: Duration = Duration::from_millis(100);
 /// What all sockets share: whom to answer, and memory of the datagrams in work.
 pub(crate) struct Service {
     answerer: Answerer,
-    requests: Batch,
-    responses: Batch,
+    requests: DatagramBatch,
+    responses: DatagramBatch,
     /// An answer that leaves from another socket than the one that was asked.
-    redirected: Batch,
+    redirected: DatagramBatch,
 }
 
 impl Service {
@@ -41,9 +41,9 @@ impl Service {
                 discoveries: does_discovery.then(|| Limiter::new(policy.discovery_rate)),
                 answer: [0; ANSWER_MAX_LEN],
             },
-            requests: Batch::with_capacity(BATCH_MAX),
-            responses: Batch::with_capacity(BATCH_MAX),
-            redirected: Batch::with_capacity(1),
+            requests: DatagramBatch::with_capacity(BATCH_MAX),
+            responses: DatagramBatch::with_capacity(BATCH_MAX),
+            redirected: DatagramBatch::with_capacity(1),
         }
     }
 }
@@ -200,7 +200,7 @@ impl Listener {
     }
 }
 
-fn count(outcome: &Sent, counters: &StunCounters) {
+fn count(outcome: &SendOutcome, counters: &StunCounters) {
     counters.count_responses(outcome.sent, outcome.failed + outcome.dropped);
     if let Some(error) = &outcome.error {
         tracing::trace!(%error, failed = outcome.failed, "cannot send STUN responses");

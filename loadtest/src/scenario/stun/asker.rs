@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
-use towpath_udp::{Batch, BatchSocket, LocalAddr};
+use towpath_udp::{BatchSocket, DatagramBatch, LocalAddr};
 
 use crate::clock::{self, SECOND};
 use crate::connect::Seed;
@@ -89,7 +89,7 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked>
     let questions = Questions {
         server: target.address,
         prefix: [a, b, c, d],
-        batch: Batch::with_capacity(towpath_udp::BATCH_MAX),
+        batch: DatagramBatch::with_capacity(towpath_udp::BATCH_MAX),
     };
     clock::sleep_until(timeline.begin);
     ask(askers, questions, timeline, desk)
@@ -103,7 +103,7 @@ fn ask(
 ) -> Result<Asked> {
     let mut did = Asked::default();
     let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let mut incoming = Batch::with_capacity(towpath_udp::BATCH_MAX);
+    let mut incoming = DatagramBatch::with_capacity(towpath_udp::BATCH_MAX);
     let (mut sweep_at, mut all_answers) = (0, 0);
     loop {
         let now = clock::now();
@@ -170,7 +170,7 @@ struct Questions {
     server: SocketAddr,
     /// The first bytes of every transaction id; the rest is the request's number.
     prefix: [u8; 4],
-    batch: Batch,
+    batch: DatagramBatch,
 }
 
 impl Questions {
@@ -189,7 +189,7 @@ impl Questions {
 
 impl Asker {
     /// Takes what has come, up to a batch; how many datagrams.
-    fn receive(&self, batch: &mut Batch) -> Result<usize> {
+    fn receive(&self, batch: &mut DatagramBatch) -> Result<usize> {
         match self.socket.recv(batch) {
             Ok(()) => Ok(batch.len()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
@@ -286,7 +286,7 @@ mod tests {
         let questions = Questions {
             server: server.local_addr().unwrap(),
             prefix: *b"seed",
-            batch: Batch::with_capacity(64),
+            batch: DatagramBatch::with_capacity(64),
         };
         (server, questions)
     }
