@@ -9,7 +9,6 @@ mod peer;
 use std::ops::ControlFlow;
 
 use arbitrary::{Arbitrary, Unstructured};
-use rustls::server::UnbufferedServerConnection;
 use towpath_tls::{Reader, RecordError, SealBuffer, TlsError, Writer};
 
 use handshake::shake_hands;
@@ -76,8 +75,8 @@ pub(crate) fn both_ways(input: &[u8]) {
 
 struct Connection {
     peer: Peer,
-    reader: Reader<UnbufferedServerConnection>,
-    writer: Writer<UnbufferedServerConnection>,
+    reader: Reader<towpath_tls::Server>,
+    writer: Writer<towpath_tls::Server>,
     /// What the peer sent and has not arrived, and what has arrived and is not a whole record.
     wire: Vec<u8>,
     pending: Vec<u8>,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use rustls::ClientConfig;
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use towpath_relay_client::{CONNECT_TIMEOUT, DialStep, Dialer, Raw, TlsVersions, Trust, client_config};
@@ -95,8 +94,7 @@ async fn connect_iroh(
     socket.set_nodelay(true)?;
     *step = DialStep::Tls;
     let server_name = ServerName::try_from(name.to_owned())?;
-    let connection = UnbufferedClientConnection::new(config.clone(), server_name)?;
-    let mut stream = towpath_tls::Stream::handshake(socket, connection).await?;
+    let mut stream = towpath_tls::Stream::connect(socket, config.clone(), server_name).await?;
     *step = DialStep::Login;
     let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
     let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;

@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use rustls::client::UnbufferedClientConnection;
 use towpath_tls::{MAX_RECORD, Reader, SealBuffer, Writer};
 use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
 use towpath_wire::pool::BufferPool;
@@ -50,7 +49,7 @@ pub(crate) enum ReadOutcome {
 }
 
 /// The two halves of TLS.
-type Tls = (Reader<UnbufferedClientConnection>, Writer<UnbufferedClientConnection>);
+type Tls = (Reader<towpath_tls::Client>, Writer<towpath_tls::Client>);
 
 /// A logged-in connection.
 #[derive(Debug)]

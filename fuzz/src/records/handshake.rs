@@ -9,12 +9,11 @@ use std::task::{Context, Poll, Waker};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::server::UnbufferedServerConnection;
 use rustls::{
     CipherSuite, ClientConfig, ClientConnection, KeyLog, RootCertStore, ServerConfig, SupportedCipherSuite,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use towpath_tls::{Parts, Reader, RecordLayer, Stream, Writer};
+use towpath_tls::{Parts, Reader, RecordLayer, Server, Stream, Writer};
 
 use super::peer::{Direction, Peer};
 
@@ -105,10 +104,8 @@ impl AsyncWrite for Client {
     }
 }
 
-type Side = UnbufferedServerConnection;
-
 /// The peer, and our two halves, after a handshake with one of three suites.
-pub(super) fn shake_hands(suite: u8) -> (Peer, Reader<Side>, Writer<Side>) {
+pub(super) fn shake_hands(suite: u8) -> (Peer, Reader<Server>, Writer<Server>) {
     let (server, roots) = &*SERVER;
     let suite = SUITES[usize::from(suite) % SUITES.len()];
     let secrets = Arc::new(Secrets::default());
@@ -120,8 +117,7 @@ pub(super) fn shake_hands(suite: u8) -> (Peer, Reader<Side>, Writer<Side>) {
     config.key_log = secrets.clone();
     let name = ServerName::try_from("localhost").expect("a name");
     let client = Client(ClientConnection::new(Arc::new(config), name).expect("a client"));
-    let connection = UnbufferedServerConnection::new(server.clone()).expect("a server");
-    let shaking = pin!(Stream::handshake(client, connection));
+    let shaking = pin!(Stream::accept(client, server.clone()));
     let Poll::Ready(stream) = shaking.poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("the client has always done what it can do")
     };

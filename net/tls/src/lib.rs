@@ -4,8 +4,8 @@
 //! connection costs, and most of what a busy one wastes. Here the caller owns the buffers: a thread that serves
 //! thousands of connections has one to read into and one to seal into.
 //!
-//! - [`Stream`] is the connection from its first byte: the handshake, then bytes in and out, on tokio. It is the same
-//!   for servers and clients.
+//! - [`Stream`] is the connection from its first byte: the handshake, then bytes in and out, on tokio. Its parameter says
+//!   which [`Side`] it is.
 //! - [`Stream::into_parts`] takes it apart for a thread that does its own reading and writing: the socket, a [`Reader`],
 //!   a [`Writer`], and the bytes that were already read, sealed and open.
 
@@ -14,43 +14,14 @@
 mod own;
 mod records;
 mod seal;
+mod side;
 mod stream;
 
 pub use own::RecordError;
-pub use records::{Opened, Reader, Writer};
+pub use records::{Reader, Writer};
 pub use seal::SealBuffer;
+pub use side::{Client, Server, Side};
 pub use stream::{HandshakeError, Parts, Stream};
-
-use rustls::ExtractedSecrets;
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::kernel::KernelConnection;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::UnbufferedStatus;
-
-/// Either side of a TLS connection.
-pub trait Connection: sealed::Sealed + Send + 'static {
-    /// rustls' marker for the side.
-    #[doc(hidden)]
-    type Data;
-
-    /// rustls' method of the same name, which its two connection types have each for themselves.
-    #[doc(hidden)]
-    fn process_tls_records<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
-
-    /// What was negotiated.
-    fn state(&self) -> &rustls::CommonState;
-
-    /// Whether this is the side that dialled.
-    #[doc(hidden)]
-    const CLIENT: bool;
-
-    /// The secrets of a finished handshake, and what derives further ones.
-    #[doc(hidden)]
-    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
-}
 
 /// Who opens and seals once a [`Stream`] is taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,52 +32,13 @@ pub enum RecordLayer {
     Rustls,
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for rustls::client::UnbufferedClientConnection {}
-    impl Sealed for rustls::server::UnbufferedServerConnection {}
-}
-
-impl Connection for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process_tls_records<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        (**self).process_tls_records(incoming)
-    }
-
-    fn state(&self) -> &rustls::CommonState {
-        self
-    }
-
-    const CLIENT: bool = false;
-
-    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        self.dangerous_into_kernel_connection()
-    }
-}
-
-impl Connection for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process_tls_records<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        (**self).process_tls_records(incoming)
-    }
-
-    fn state(&self) -> &rustls::CommonState {
-        self
-    }
-
-    const CLIENT: bool = true;
-
-    fn into_kernel(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        self.dangerous_into_kernel_connection()
-    }
+/// What an open came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Bytes of ciphertext that are used up.
+    pub consumed: usize,
+    /// The peer has said that it sends no more.
+    pub closed: bool,
 }
 
 /// A record is at most this much longer than its plaintext: header, explicit nonce, tag, content type, with room to spare.

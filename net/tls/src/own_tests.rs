@@ -10,7 +10,7 @@ use rustls::{AlertDescription, ClientConfig, ClientConnection, ServerConfig, Sup
 
 use super::*;
 use crate::records::{Records, Stopped};
-use crate::{Reader, RecordLayer, Writer};
+use crate::{Reader, RecordLayer, Server, Writer};
 
 const SUITES: [SupportedCipherSuite; 3] = [
     cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -18,13 +18,11 @@ const SUITES: [SupportedCipherSuite; 3] = [
     cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
 ];
 
-type Side = UnbufferedServerConnection;
-
 /// Our side after the handshake, rustls' buffered client on the other.
 struct Pair {
     client: ClientConnection,
-    reader: Reader<Side>,
-    writer: Writer<Side>,
+    reader: Reader<Server>,
+    writer: Writer<Server>,
 }
 
 fn pair(suite: SupportedCipherSuite) -> Pair {
@@ -52,7 +50,7 @@ fn pair(suite: SupportedCipherSuite) -> Pair {
 
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
-    let mut records = Records::new(UnbufferedServerConnection::new(Arc::new(server)).unwrap());
+    let mut records = Records::<Server>::new(UnbufferedServerConnection::new(Arc::new(server)).unwrap());
     let mut incoming = Vec::new();
     loop {
         while client.wants_write() {
@@ -93,7 +91,7 @@ fn sent(client: &mut ClientConnection) -> Vec<u8> {
 }
 
 /// Opens `bytes` and returns their plaintext.
-fn open(reader: &mut Reader<Side>, bytes: &mut [u8]) -> Result<(Opened, Vec<u8>), TlsError> {
+fn open(reader: &mut Reader<Server>, bytes: &mut [u8]) -> Result<(Opened, Vec<u8>), TlsError> {
     let mut plaintext = Vec::new();
     let opened = reader.open(bytes, |data| {
         plaintext.extend_from_slice(data);
@@ -244,14 +242,14 @@ impl Forger {
 }
 
 /// Our side, and a forger in place of the client, with what the client itself needs to read our alert.
-fn forged() -> (Forger, Reader<Side>, Writer<Side>, Key) {
+fn forged() -> (Forger, Reader<Server>, Writer<Server>, Key) {
     let Pair { client, reader, writer } = pair(SUITES[0]);
     let secrets = client.dangerous_extract_secrets().unwrap();
     (Forger(Key::new(secrets.tx).unwrap()), reader, writer, Key::new(secrets.rx).unwrap())
 }
 
 /// The alert that our side sends at its end.
-fn last_word(writer: &mut Writer<Side>, mut key: Key) -> [u8; 2] {
+fn last_word(writer: &mut Writer<Server>, mut key: Key) -> [u8; 2] {
     let mut out = SealBuffer::default();
     writer.close(&mut out).unwrap();
     let mut bytes = out.as_slice().to_vec();

@@ -13,23 +13,14 @@ use rustls::ProtocolVersion;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 
 use crate::own::{self, Opener, Sealer};
-use crate::{Connection, RECORD_HEADER, RecordLayer, SealBuffer, TlsError};
+use crate::{Opened, RECORD_HEADER, RecordLayer, SealBuffer, Side, TlsError};
 
 /// The state of a connection and the records that its reading side owes the peer.
-pub(crate) struct Records<C> {
-    pub(crate) connection: C,
+pub(crate) struct Records<S: Side> {
+    pub(crate) connection: S::Connection,
     pub(crate) owed: Vec<u8>,
     /// The reading side has failed. rustls may then have kept a place in a buffer that the writing side does not have.
     broken: bool,
-}
-
-/// What an open came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Bytes of ciphertext that are used up.
-    pub consumed: usize,
-    /// The peer has said that it sends no more.
-    pub closed: bool,
 }
 
 /// Where the state machine stopped.
@@ -45,8 +36,8 @@ pub(crate) enum Stopped {
     Broken,
 }
 
-impl<C: Connection> Records<C> {
-    pub(crate) const fn new(connection: C) -> Self {
+impl<S: Side> Records<S> {
+    pub(crate) const fn new(connection: S::Connection) -> Self {
         Self { connection, owed: Vec::new(), broken: false }
     }
 
@@ -73,7 +64,7 @@ impl<C: Connection> Records<C> {
     /// would have it go on with `incoming`, and fail again.
     fn owe_alert(&mut self, incoming: &mut [u8]) {
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(incoming).state
+            S::process(&mut self.connection, incoming).state
         {
             let start = self.owed.len();
             encode(&mut data, &mut self.owed);
@@ -92,7 +83,7 @@ impl<C: Connection> Records<C> {
         let mut closed = false;
         let stopped = loop {
             let UnbufferedStatus { mut discard, state, .. } =
-                self.connection.process_tls_records(&mut incoming[consumed..]);
+                S::process(&mut self.connection, &mut incoming[consumed..]);
             let stop = match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     let mut stop = None;
@@ -178,7 +169,7 @@ impl<C: Connection> Records<C> {
         incoming: &mut [u8],
         out: &mut SealBuffer,
         write: impl FnOnce(
-            &mut rustls::unbuffered::WriteTraffic<'_, C::Data>,
+            &mut rustls::unbuffered::WriteTraffic<'_, S::Data>,
             &mut SealBuffer,
         ) -> Result<(), TlsError>,
     ) -> Result<(), TlsError> {
@@ -190,7 +181,7 @@ impl<C: Connection> Records<C> {
             return Err(TlsError::Unusable);
         }
         loop {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(incoming);
+            let UnbufferedStatus { state, .. } = S::process(&mut self.connection, incoming);
             match state? {
                 ConnectionState::WriteTraffic(mut traffic) => return write(&mut traffic, out),
                 ConnectionState::EncodeTlsData(mut data) => {
@@ -240,36 +231,36 @@ fn starts_with_record(bytes: &[u8]) -> bool {
 }
 
 /// The reading half.
-pub struct Reader<C: Connection>(ReadHalf<C>);
+pub struct Reader<S: Side>(ReadHalf<S>);
 
-enum ReadHalf<C: Connection> {
-    Rustls(Arc<Mutex<Records<C>>>),
-    Own(Opener<C::Data>),
+enum ReadHalf<S: Side> {
+    Rustls(Arc<Mutex<Records<S>>>),
+    Own(Opener<S::Data>),
 }
 
 /// The writing half.
-pub struct Writer<C: Connection>(WriteHalf<C>);
+pub struct Writer<S: Side>(WriteHalf<S>);
 
-enum WriteHalf<C: Connection> {
-    Rustls(Arc<Mutex<Records<C>>>),
-    Own(Sealer<C::Data>),
+enum WriteHalf<S: Side> {
+    Rustls(Arc<Mutex<Records<S>>>),
+    Own(Sealer<S::Data>),
 }
 
-impl<C: Connection> fmt::Debug for Reader<C> {
+impl<S: Side> fmt::Debug for Reader<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reader(..)")
     }
 }
 
-impl<C: Connection> fmt::Debug for Writer<C> {
+impl<S: Side> fmt::Debug for Writer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Writer(..)")
     }
 }
 
 #[cfg(test)]
-impl<C: Connection> Reader<C> {
-    pub(crate) fn opener(&mut self) -> Option<&mut Opener<C::Data>> {
+impl<S: Side> Reader<S> {
+    pub(crate) fn opener(&mut self) -> Option<&mut Opener<S::Data>> {
         match &mut self.0 {
             ReadHalf::Own(opener) => Some(opener),
             ReadHalf::Rustls(_) => None,
@@ -278,8 +269,8 @@ impl<C: Connection> Reader<C> {
 }
 
 #[cfg(test)]
-impl<C: Connection> Writer<C> {
-    pub(crate) fn sealer(&self) -> Option<&Sealer<C::Data>> {
+impl<S: Side> Writer<S> {
+    pub(crate) fn sealer(&self) -> Option<&Sealer<S::Data>> {
         match &self.0 {
             WriteHalf::Own(sealer) => Some(sealer),
             WriteHalf::Rustls(_) => None,
@@ -287,13 +278,13 @@ impl<C: Connection> Writer<C> {
     }
 }
 
-impl<C: Connection> Records<C> {
+impl<S: Side> Records<S> {
     /// The halves of the connection, with `layer` opening and sealing.
-    pub(crate) fn into_halves(self, layer: RecordLayer) -> Result<(Reader<C>, Writer<C>), TlsError> {
-        let version = self.connection.state().protocol_version();
+    pub(crate) fn into_halves(self, layer: RecordLayer) -> Result<(Reader<S>, Writer<S>), TlsError> {
+        let version = S::state(&self.connection).protocol_version();
         if layer == RecordLayer::Own && version == Some(ProtocolVersion::TLSv1_3) && self.owed.is_empty() {
-            let (secrets, kernel) = self.connection.into_kernel()?;
-            let (opener, sealer) = own::split(secrets, kernel, C::CLIENT)?;
+            let (secrets, kernel) = S::into_kernel(self.connection)?;
+            let (opener, sealer) = own::split(secrets, kernel, S::CLIENT)?;
             return Ok((Reader(ReadHalf::Own(opener)), Writer(WriteHalf::Own(sealer))));
         }
         let records = Arc::new(Mutex::new(self));
@@ -302,11 +293,11 @@ impl<C: Connection> Records<C> {
 }
 
 /// A poisoned state is locked as well: rustls has marked it as broken or it is whole.
-fn lock<C>(records: &Mutex<Records<C>>) -> MutexGuard<'_, Records<C>> {
+fn lock<S: Side>(records: &Mutex<Records<S>>) -> MutexGuard<'_, Records<S>> {
     records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-impl<C: Connection> Reader<C> {
+impl<S: Side> Reader<S> {
     /// Opens the whole records in `ciphertext` and hands their plaintext on, a record at a time, in order.
     ///
     /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next.
@@ -331,7 +322,7 @@ impl<C: Connection> Reader<C> {
     }
 }
 
-impl<C: Connection> Writer<C> {
+impl<S: Side> Writer<S> {
     /// Seals `plaintext` into records of up to 16 KiB at the end of `out`, behind what the reading half owes.
     ///
     /// # Errors

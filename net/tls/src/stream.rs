@@ -4,12 +4,16 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::records::{Records, Stopped};
-use crate::{Connection, Reader, RecordLayer, SealBuffer, TlsError, Writer};
+use crate::side::RustlsSide;
+use crate::{Client, Reader, RecordLayer, SealBuffer, Server, Side, TlsError, Writer};
 
 /// How much is read at once. Handshakes and logins are short; what comes after is read elsewhere.
 const READ_SIZE: usize = 4 * 1024;
@@ -28,9 +32,9 @@ pub enum HandshakeError {
 }
 
 /// A TLS connection over a byte stream.
-pub struct Stream<IO, C> {
+pub struct Stream<IO, S: Side> {
     io: IO,
-    records: Records<C>,
+    records: Records<S>,
     /// Ciphertext that was read and not used.
     incoming: Vec<u8>,
     /// Plaintext that was opened and, from `taken` on, not read.
@@ -44,33 +48,56 @@ pub struct Stream<IO, C> {
 
 /// What a [`Stream`] is made of.
 #[derive(Debug)]
-pub struct Parts<IO, C: Connection> {
+pub struct Parts<IO, S: Side> {
     /// The byte stream below.
     pub io: IO,
     /// The reading half.
-    pub reader: Reader<C>,
+    pub reader: Reader<S>,
     /// The writing half.
-    pub writer: Writer<C>,
+    pub writer: Writer<S>,
     /// Ciphertext that was read and not opened: the start of a record, as a rule nothing.
     pub incoming: Vec<u8>,
     /// Plaintext that was opened and not read.
     pub plaintext: Vec<u8>,
 }
 
-impl<IO: fmt::Debug, C> fmt::Debug for Stream<IO, C> {
+impl<IO: fmt::Debug, S: Side> fmt::Debug for Stream<IO, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream").field("io", &self.io).finish_non_exhaustive()
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
-    /// Shakes hands. For a client, the handshake ends with its own last flight; the server's judgement of that comes
-    /// with the first read.
+impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Server> {
+    /// Shakes hands with a client.
     ///
     /// # Errors
     ///
     /// See [`HandshakeError`]. The peer has been told by an alert, as far as the socket took it.
-    pub async fn handshake(io: IO, connection: C) -> Result<Self, HandshakeError> {
+    pub async fn accept(io: IO, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
+        let connection = <Server as RustlsSide>::Connection::new(config).map_err(TlsError::Rustls)?;
+        Self::handshake(io, connection).await
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Client> {
+    /// Shakes hands with the server called `name`. The handshake ends with the client's own last flight; the server's
+    /// judgement of that comes with the first read.
+    ///
+    /// # Errors
+    ///
+    /// See [`HandshakeError`]. The peer has been told by an alert, as far as the socket took it.
+    pub async fn connect(
+        io: IO,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, HandshakeError> {
+        let connection = <Client as RustlsSide>::Connection::new(config, name).map_err(TlsError::Rustls)?;
+        Self::handshake(io, connection).await
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
+    async fn handshake(io: IO, connection: S::Connection) -> Result<Self, HandshakeError> {
         let mut stream = Self {
             io,
             records: Records::new(connection),
@@ -88,7 +115,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
             let stopped = stopped?;
             match stopped {
                 Stopped::Handshaking => {}
-                Stopped::Closed if stream.state().is_handshaking() => {
+                Stopped::Closed if stream.is_handshaking() => {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 }
                 Stopped::Open | Stopped::Broken | Stopped::Closed => {
@@ -105,9 +132,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
         }
     }
 
-    /// What was negotiated.
-    pub fn state(&self) -> &rustls::CommonState {
-        self.records.connection.state()
+    fn is_handshaking(&self) -> bool {
+        S::state(&self.records.connection).is_handshaking()
+    }
+
+    /// The version that was negotiated.
+    pub fn protocol_version(&self) -> Option<ProtocolVersion> {
+        S::state(&self.records.connection).protocol_version()
+    }
+
+    /// The chain that the peer has shown, its own certificate first.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        S::state(&self.records.connection).peer_certificates()
     }
 
     /// The byte stream below.
@@ -122,7 +158,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> Stream<IO, C> {
     ///
     /// Where [`RecordLayer::Own`] is asked for, the version is TLS 1.3, and the configuration does not allow
     /// `enable_secret_extraction`.
-    pub fn into_parts(mut self, layer: RecordLayer) -> Result<Parts<IO, C>, TlsError> {
+    pub fn into_parts(mut self, layer: RecordLayer) -> Result<Parts<IO, S>, TlsError> {
         self.plaintext.drain(..self.taken);
         let (reader, writer) = self.records.into_halves(layer)?;
         Ok(Parts { io: self.io, reader, writer, incoming: self.incoming, plaintext: self.plaintext })
@@ -163,7 +199,7 @@ fn invalid(error: TlsError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection + Unpin> AsyncRead for Stream<IO, C> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side<Connection: Unpin>> AsyncRead for Stream<IO, S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
@@ -190,7 +226,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection + Unpin> AsyncRead for St
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection + Unpin> AsyncWrite for Stream<IO, C> {
+impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side<Connection: Unpin>> AsyncWrite for Stream<IO, S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.out.as_slice().len() >= MAX_UNSENT {

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use towpath_tls::{HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError};
 
-type Server = Stream<DuplexStream, UnbufferedServerConnection>;
+type Server = Stream<DuplexStream, towpath_tls::Server>;
 
 /// A client and a server that trust each other and speak `version`.
 fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
@@ -83,7 +82,7 @@ async fn connect(version: &'static SupportedProtocolVersion) -> (Oracle, Server)
     let (near, far) = tokio::io::duplex(1 << 20);
     let connection = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
     let mut oracle = Oracle { connection, io: near, plaintext: Vec::new() };
-    let server = tokio::spawn(Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()));
+    let server = tokio::spawn(Server::accept(far, server));
     while oracle.connection.is_handshaking() {
         oracle.send().await;
         if oracle.connection.is_handshaking() {
@@ -101,7 +100,7 @@ async fn a_client_that_closes_with_its_last_flight_is_heard_and_answered() {
         let (near, far) = tokio::io::duplex(1 << 20);
         let connection = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
         let mut oracle = Oracle { connection, io: near, plaintext: Vec::new() };
-        let handshake = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap());
+        let handshake = Server::accept(far, server);
         let server = tokio::spawn(async {
             let mut server = handshake.await.unwrap();
             let mut request = Vec::new();
@@ -310,7 +309,7 @@ async fn a_peer_that_leaves_during_the_handshake_is_an_error() {
     let (_, server) = configs(&rustls::version::TLS13);
     let (near, far) = tokio::io::duplex(1000);
     drop(near);
-    let refused = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()).await;
+    let refused = Server::accept(far, server).await;
     assert!(matches!(refused, Err(HandshakeError::Io(_))));
 }
 
@@ -319,7 +318,7 @@ async fn a_client_that_does_not_speak_tls_is_told_by_an_alert() {
     let (_, server) = configs(&rustls::version::TLS13);
     let (mut near, far) = tokio::io::duplex(1000);
     near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let refused = Server::handshake(far, UnbufferedServerConnection::new(server).unwrap()).await;
+    let refused = Server::accept(far, server).await;
     assert!(matches!(refused, Err(HandshakeError::Tls(_))));
     let mut alert = Vec::new();
     near.read_to_end(&mut alert).await.unwrap();

@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustls::ProtocolVersion;
-use rustls::client::UnbufferedClientConnection;
 use tokio::sync::Mutex;
 use towpath_relay_proto::client::ClientSession;
 use towpath_wire::derp::frame::{ClientFrame, PingData};
@@ -16,8 +15,8 @@ use crate::event::{Event, Received};
 use crate::incoming::{Incoming, RecvError};
 use crate::outgoing::{Outgoing, SendError, check_len};
 
-pub(crate) type TlsReader = towpath_tls::Reader<UnbufferedClientConnection>;
-pub(crate) type TlsWriter = towpath_tls::Writer<UnbufferedClientConnection>;
+pub(crate) type TlsReader = towpath_tls::Reader<towpath_tls::Client>;
+pub(crate) type TlsWriter = towpath_tls::Writer<towpath_tls::Client>;
 
 /// What a connection is known by.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::ProtocolVersion;
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -192,13 +191,12 @@ impl Dialer {
             return Ok(client(socket, None, logged_in, Vec::new(), Negotiated::default()));
         };
         *step = DialStep::Tls;
-        let connection = UnbufferedClientConnection::new(config.clone(), name.clone())
-            .map_err(|error| DialError::Tls(HandshakeError::Tls(error.into())))?;
-        let mut stream = towpath_tls::Stream::handshake(socket, connection).await.map_err(DialError::Tls)?;
-        let version = stream.state().protocol_version();
+        let mut stream = towpath_tls::Stream::connect(socket, config.clone(), name.clone())
+            .await
+            .map_err(DialError::Tls)?;
+        let version = stream.protocol_version();
         // Older versions send certificates in clear, where anyone can replace the last one.
         let certified = stream
-            .state()
             .peer_certificates()
             .filter(|_| self.fast_start && version == Some(ProtocolVersion::TLSv1_3))
             .and_then(relay_key);

@@ -20,13 +20,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{error::Elapsed, timeout};
 use towpath_relay_proto::login::{Login, greet};
 use towpath_relay_proto::rights::{Claim, Rights};
 use towpath_relay_proto::session::Close;
-use towpath_tls::{HandshakeError, RecordLayer};
+use towpath_tls::RecordLayer;
 use towpath_websocket::{CloseCode, Messages};
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::{Introduction, ServerInfo};
@@ -128,13 +127,11 @@ impl Door {
     }
 
     async fn shake_hands(&self, socket: tokio::net::TcpStream) -> Result<TlsStream, Refusal> {
-        let connection = UnbufferedServerConnection::new(self.tls.clone())
-            .map_err(|error| Refusal::Handshake(HandshakeError::Tls(error.into())))?;
-        let stream = timeout(self.limits.handshake_timeout, TlsStream::handshake(socket, connection))
+        let stream = timeout(self.limits.handshake_timeout, TlsStream::accept(socket, self.tls.clone()))
             .await
             .map_err(|_: Elapsed| Refusal::HandshakeTimeout)?
             .map_err(Refusal::Handshake)?;
-        self.metrics.tls_version(stream.state().protocol_version());
+        self.metrics.tls_version(stream.protocol_version());
         Ok(stream)
     }
 

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::server::UnbufferedServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use towpath_tls::{Reader, RecordLayer, Writer};
@@ -15,7 +14,7 @@ use towpath_tls::{Reader, RecordLayer, Writer};
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection in TLS.
-pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, towpath_tls::Server>;
 
 /// A connection, in TLS or not.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(crate) enum Stream {
 }
 
 /// The two halves of TLS.
-pub(crate) type Halves = (Reader<UnbufferedServerConnection>, Writer<UnbufferedServerConnection>);
+pub(crate) type Halves = (Reader<towpath_tls::Server>, Writer<towpath_tls::Server>);
 
 /// What a [`Stream`] is made of.
 #[derive(Debug)]

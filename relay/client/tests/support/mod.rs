@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SerialNumber}
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -89,7 +89,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, UnbufferedServerConnection>;
+pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, towpath_tls::Server>;
 
 /// Has `serve` serve the one connection that comes over TLS. A failed handshake ends it.
 pub(crate) async fn tls_relay<F>(
@@ -101,8 +101,7 @@ where
 {
     let config = identity.server_config();
     tcp_relay(async move |socket| {
-        let connection = UnbufferedServerConnection::new(config).expect("a connection");
-        if let Ok(stream) = TlsStream::handshake(socket, connection).await {
+        if let Ok(stream) = TlsStream::accept(socket, config).await {
             tokio::spawn(serve(stream)).await.expect("the relay serves");
         }
     })

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustls::client::UnbufferedClientConnection;
 use towpath_relay_proto::egress::Pushed;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
@@ -56,7 +55,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 enum Party {
     Client(Client, Inlet),
-    Relay(Box<Link>, Box<Reader<UnbufferedClientConnection>>),
+    Relay(Box<Link>, Box<Reader<towpath_tls::Client>>),
 }
 
 /// A connection that a worker reads.

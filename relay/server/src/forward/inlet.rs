@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use rustls::server::UnbufferedServerConnection;
 use towpath_relay_proto::session::Close;
 use towpath_tls::Reader;
 
@@ -14,7 +13,7 @@ use super::websocket::MessageInlet;
 #[derive(Debug)]
 pub(crate) enum Inlet {
     /// They are in records.
-    Tls(Reader<UnbufferedServerConnection>),
+    Tls(Reader<towpath_tls::Server>),
     /// They are those of DERP.
     Plain,
     /// They are in messages, in records or not.
@@ -22,7 +21,7 @@ pub(crate) enum Inlet {
 }
 
 // The other ways cost a connection in TLS nothing while it is idle.
-const _: () = assert!(size_of::<Inlet>() == size_of::<Reader<UnbufferedServerConnection>>());
+const _: () = assert!(size_of::<Inlet>() == size_of::<Reader<towpath_tls::Server>>());
 
 impl Inlet {
     /// Acts on the frames in `bytes`, as they came from the socket. Returns how many are used up; the rest is the start of
@@ -44,8 +43,8 @@ impl Inlet {
 
 /// Opens the whole records in `ciphertext` and hands their plaintext on. Returns how much is used up.
 #[inline]
-pub(super) fn open_records<C: towpath_tls::Connection>(
-    reader: &mut Reader<C>,
+pub(super) fn open_records<S: towpath_tls::Side>(
+    reader: &mut Reader<S>,
     ciphertext: &mut [u8],
     mut handle: impl FnMut(&[u8]) -> Result<(), Close>,
 ) -> Result<usize, Close> {

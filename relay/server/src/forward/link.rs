@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustls::client::UnbufferedClientConnection;
 use tokio::sync::mpsc::UnboundedSender;
 use towpath_relay_proto::client::ClientSession;
 use towpath_relay_proto::session::Close;
@@ -42,7 +41,7 @@ pub(crate) enum LinkEvent {
 pub(crate) struct LinkArrival {
     pub(crate) peer: Arc<Peer>,
     pub(crate) socket: Arc<TcpStream>,
-    pub(crate) reader: Reader<UnbufferedClientConnection>,
+    pub(crate) reader: Reader<towpath_tls::Client>,
     pub(crate) session: ClientSession,
     /// What was read and not opened.
     pub(crate) incoming: Vec<u8>,

@@ -6,8 +6,6 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
 use towpath_relay_proto::egress::{Egress, Sent, Transmit};
 use towpath_relay_proto::news::Change;
 use towpath_relay_proto::outbox::Batch;
@@ -158,9 +156,9 @@ struct CannotSeal;
 #[derive(Debug)]
 pub(crate) enum Sink {
     /// Sealed by whoever flushes and written to the socket.
-    Tls(Writer<UnbufferedServerConnection>),
+    Tls(Writer<towpath_tls::Server>),
     /// The same, on a connection that this relay has dialled.
-    Link(Box<Writer<UnbufferedClientConnection>>),
+    Link(Box<Writer<towpath_tls::Client>>),
     /// Written as they are.
     Plain,
     /// Wrapped in messages first.
@@ -168,7 +166,7 @@ pub(crate) enum Sink {
 }
 
 // The other ways cost a connection in TLS nothing while it is idle.
-const _: () = assert!(size_of::<Sink>() == size_of::<Writer<UnbufferedServerConnection>>());
+const _: () = assert!(size_of::<Sink>() == size_of::<Writer<towpath_tls::Server>>());
 
 impl Sink {
     /// Adds frames to what is written next.

@@ -7,7 +7,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use rustls::server::UnbufferedServerConnection;
 use towpath_relay_proto::session::Close;
 use towpath_tls::{Reader, SealBuffer, TlsError, Writer};
 use towpath_websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violation};
@@ -159,7 +158,7 @@ impl Wrapper {
 #[derive(Debug)]
 pub(crate) struct MessageInlet {
     /// `None` on a plain connection.
-    pub(crate) reader: Option<Reader<UnbufferedServerConnection>>,
+    pub(crate) reader: Option<Reader<towpath_tls::Server>>,
     pub(crate) unwrapper: Unwrapper,
 }
 
@@ -206,7 +205,7 @@ fn receive(
 #[derive(Debug)]
 pub(crate) struct MessageSink {
     /// `None` on a plain connection.
-    pub(crate) writer: Option<Writer<UnbufferedServerConnection>>,
+    pub(crate) writer: Option<Writer<towpath_tls::Server>>,
     pub(crate) wrapper: Wrapper,
 }
 

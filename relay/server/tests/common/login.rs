@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,7 +9,7 @@ use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::key::{NodePrivate, NodePublic};
 
-pub(crate) type Stream = towpath_tls::Stream<TcpStream, UnbufferedClientConnection>;
+pub(crate) type Stream = towpath_tls::Stream<TcpStream, towpath_tls::Client>;
 
 /// The request of a client that waits for the response.
 pub(crate) const UPGRADE: &[u8] = b"GET /derp HTTP/1.1\r\nHost: localhost\r\nUpgrade: DERP\r\n\r\n";
@@ -22,8 +21,7 @@ pub(crate) const GREETING: usize = HEADER_LEN + 8 + 32;
 pub(crate) async fn secured(address: std::net::SocketAddr, config: &Arc<rustls::ClientConfig>) -> Stream {
     let socket = TcpStream::connect(address).await.expect("the relay accepts");
     let name = ServerName::try_from("localhost").expect("a name");
-    let connection = UnbufferedClientConnection::new(config.clone(), name).expect("a client");
-    Stream::handshake(socket, connection).await.expect("a handshake")
+    Stream::connect(socket, config.clone(), name).await.expect("a handshake")
 }
 
 /// A TLS connection on which a non-fast-start upgrade was answered, and the relay's key.

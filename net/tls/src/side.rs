@@ -1,0 +1,93 @@
+//! The two sides of a TLS connection, and what rustls has for each.
+//!
+//! rustls' connection types are named in this file and nowhere outside of this crate: upstream replaces them.
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::UnbufferedStatus;
+use rustls::{CommonState, ExtractedSecrets};
+
+/// A side of a TLS connection: [`Server`] or [`Client`].
+pub trait Side: RustlsSide {}
+
+/// The side that accepts.
+#[derive(Debug)]
+pub enum Server {}
+
+/// The side that dials.
+#[derive(Debug)]
+pub enum Client {}
+
+impl Side for Server {}
+impl Side for Client {}
+
+/// rustls' types and methods for a side. The module is private, so no other crate can add a side.
+pub trait RustlsSide: Send + 'static {
+    /// rustls' connection.
+    type Connection: Send;
+    /// rustls' marker.
+    type Data;
+    /// Whether this is the side that dials.
+    const CLIENT: bool;
+
+    /// Runs rustls' state machine over `incoming`.
+    fn process<'c, 'i>(
+        connection: &'c mut Self::Connection,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What was negotiated.
+    fn state(connection: &Self::Connection) -> &CommonState;
+
+    /// The secrets of a finished handshake, and what derives further ones.
+    fn into_kernel(
+        connection: Self::Connection,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+}
+
+impl RustlsSide for Server {
+    type Connection = UnbufferedServerConnection;
+    type Data = ServerConnectionData;
+    const CLIENT: bool = false;
+
+    fn process<'c, 'i>(
+        connection: &'c mut Self::Connection,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        connection.process_tls_records(incoming)
+    }
+
+    fn state(connection: &Self::Connection) -> &CommonState {
+        connection
+    }
+
+    fn into_kernel(
+        connection: Self::Connection,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        connection.dangerous_into_kernel_connection()
+    }
+}
+
+impl RustlsSide for Client {
+    type Connection = UnbufferedClientConnection;
+    type Data = ClientConnectionData;
+    const CLIENT: bool = true;
+
+    fn process<'c, 'i>(
+        connection: &'c mut Self::Connection,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        connection.process_tls_records(incoming)
+    }
+
+    fn state(connection: &Self::Connection) -> &CommonState {
+        connection
+    }
+
+    fn into_kernel(
+        connection: Self::Connection,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        connection.dangerous_into_kernel_connection()
+    }
+}
