@@ -21,7 +21,7 @@ TARGETS ?=
 
 PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto -p towpath-websocket
 
-.PHONY: help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz
+.PHONY: help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz shape
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,3 +75,6 @@ compare: build peers ## The relay beside its peers: the tables and plots of docs
 
 fuzz: ## Fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..."; needs a C++ compiler
 	fuzz/run $(SECONDS) $(TARGETS)
+
+shape: ## How large files and functions are, module circles, shared type names, words (needs Python 3)
+	tools/shape

@@ -12,7 +12,7 @@ use towpath_wire::key::{KEY_LEN, NodePublic};
 use towpath_wire::time::Instant;
 
 pub(super) const LIMITS: Limits =
-    Limits { bytes: 3000, packets: 0, disco_bytes: 600, age: Duration::from_millis(160) };
+    Limits { bytes: 3000, packets: 0, disco_bytes: 600, age: Duration::from_millis(160), hold_above: 1500 };
 
 /// A packet that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,8 +225,8 @@ impl ModelClones {
         }
         match self.members.len() {
             0 => Departure::KeyGone,
-            1 => Departure::OthersRemain { settled: std::mem::take(&mut self.contested) },
-            _ => Departure::OthersRemain { settled: false },
+            1 => Departure::OthersRemain { resolved: std::mem::take(&mut self.contested) },
+            _ => Departure::OthersRemain { resolved: false },
         }
     }
 

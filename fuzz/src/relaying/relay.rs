@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_relay_proto::egress::{Egress, Flushed, Pushed};
-use towpath_relay_proto::presence::{Connection, Departure, Presence};
+use towpath_relay_proto::presence::{Departure, Member, Presence};
 use towpath_relay_proto::session::{Action, Session};
 use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
 use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::model::{ModelClones, ModelOutbox, Packet};
-use super::socket::{Meanwhile, Socket, SocketTransmit, push_packet, with_hand};
+use super::model::{LIMITS, ModelClones, ModelOutbox, Packet};
+use super::socket::{Meanwhile, Socket, SocketTransmit, push_packet, with_context};
 
 /// A connection as its key's presence and its senders see it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct TestPeer {
     socket: Rc<RefCell<Socket>>,
 }
 
-impl Connection for TestPeer {
+impl Member for TestPeer {
     fn id(&self) -> u64 {
         self.id
     }
@@ -82,7 +82,10 @@ impl Relay {
         let (id, key) = (self.connections, key(number));
         let (owed, socket) = (Rc::<RefCell<ModelOutbox>>::default(), Rc::<RefCell<Socket>>::default());
         let egress = Rc::new_cyclic(|egress| {
-            Egress::new(SocketTransmit { socket: socket.clone(), owed: owed.clone(), egress: egress.clone() })
+            Egress::new(
+                SocketTransmit { socket: socket.clone(), owed: owed.clone(), egress: egress.clone() },
+                Arc::new(LIMITS),
+            )
         });
         #[expect(clippy::arc_with_non_send_sync, reason = "a presence has its connections in Arcs")]
         let peer = Arc::new(TestPeer {
@@ -234,7 +237,7 @@ impl Relay {
 
     fn flush_dirty(&mut self) {
         for peer in std::mem::take(&mut self.dirty) {
-            let flushed = with_hand(self.now, &peer.owed, |hand| peer.egress.flush(hand));
+            let flushed = with_context(self.now, &peer.owed, |context| peer.egress.flush(context));
             assert_eq!(flushed == Flushed::BecameBlocked, peer.egress.is_blocked());
         }
     }
@@ -245,7 +248,7 @@ impl Relay {
         let Some(TestClient { peer, .. }) = self.client(pick) else { return };
         peer.socket.borrow_mut().room = room;
         if room != Some(0) {
-            with_hand(now, &peer.owed, |hand| peer.egress.flush_writable(hand));
+            with_context(now, &peer.owed, |context| peer.egress.flush_writable(context));
         }
     }
 
@@ -279,7 +282,7 @@ impl Relay {
             self.registry.remove(&peer.key);
         }
         assert!(!peer.active.get() && !peer.shared.get());
-        with_hand(self.now, &peer.owed, |hand| peer.egress.close(hand, |_, _| ()));
+        with_context(self.now, &peer.owed, |context| peer.egress.close(context, |_, _| ()));
         peer.owed.borrow().assert_closed();
         assert_eq!(peer.egress.waiting(), 0);
         assert_eq!(peer.egress.push(|_| true), Pushed::Closed);

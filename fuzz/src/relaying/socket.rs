@@ -3,16 +3,16 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
-use towpath_relay_proto::client::ClientSession;
-use towpath_relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
+use towpath_relay_proto::egress::{Egress, FlushContext, Flushed, Pushed, Sent, Transmit};
 use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop};
+use towpath_relay_proto::session::ClientSession;
 use towpath_relay_proto::session::PacketKind;
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::Header;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::model::{LIMITS, ModelOutbox, Packet};
+use super::model::{ModelOutbox, Packet};
 
 /// How much is taken from an outbox for one write.
 const MAX_WRITE: usize = 1000;
@@ -124,32 +124,32 @@ impl SocketTransmit {
         }
         if writable {
             self.socket.borrow_mut().room = None;
-            let flushed = with_hand(now, &self.owed, |hand| egress.flush_writable(hand));
+            let flushed = with_context(now, &self.owed, |context| egress.flush_writable(context));
             assert_eq!(flushed, Flushed::Done, "one write at a time");
         }
     }
 }
 
 impl Transmit for SocketTransmit {
-    type Scratch = Instant;
+    type Scratch = ();
 
-    fn send(&mut self, batch: Option<&mut Batch>, now: &mut Instant) -> Sent {
+    fn send(&mut self, batch: Option<&mut Batch>, now: Instant, _: &mut BufferPool, (): &mut ()) -> Sent {
         self.owed.borrow_mut().begin_write();
-        let sent = self.write(batch, *now);
-        self.let_others_at_it(*now);
+        let sent = self.write(batch, now);
+        self.let_others_at_it(now);
         self.owed.borrow_mut().end_write(sent == Sent::Failed);
         sent
     }
 }
 
-/// Lends `with` what a flush needs.
-pub(super) fn with_hand<R>(
-    mut now: Instant,
+/// Calls `with` with the context of a flush.
+pub(super) fn with_context<R>(
+    now: Instant,
     owed: &RefCell<ModelOutbox>,
-    with: impl FnOnce(&mut Hand<'_, Instant, Drops<'_>>) -> R,
+    with: impl FnOnce(&mut FlushContext<'_, (), Drops<'_>>) -> R,
 ) -> R {
     let (mut drops, mut pool) = (Drops { now, owed }, BufferPool::default());
-    with(&mut Hand { now, limits: &LIMITS, pool: &mut pool, drops: &mut drops, scratch: &mut now })
+    with(&mut FlushContext { now, pool: &mut pool, drops: &mut drops, scratch: &mut () })
 }
 
 /// Pushes a packet, here and in the model.
@@ -161,7 +161,7 @@ pub(super) fn push_packet(
     owed.borrow_mut().begin_push(&packet);
     let (mut drops, mut pool) = (Drops { now: packet.at, owed }, BufferPool::default());
     let pushed = egress.push(|outbox| {
-        outbox.push_packet(packet.at, &packet.from, &packet.bytes, &LIMITS, &mut pool, &mut drops);
+        outbox.push_packet(packet.at, &packet.from, &packet.bytes, &mut pool, &mut drops);
         true
     });
     owed.borrow_mut().end_push(packet);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use towpath_relay_proto::client::ClientSession;
+use towpath_relay_proto::session::ClientSession;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::ProtocolVersion;
 use tokio::sync::Mutex;
-use towpath_relay_proto::client::ClientSession;
+use towpath_relay_proto::session::ClientSession;
 use towpath_wire::derp::frame::{ClientFrame, PingData};
 use towpath_wire::derp::info::ServerInfo;
 use towpath_wire::key::NodePublic;
@@ -14,9 +14,7 @@ use towpath_wire::key::NodePublic;
 use crate::event::{Event, Received};
 use crate::incoming::{Incoming, RecvError};
 use crate::outgoing::{Outgoing, SendError, check_len};
-
-pub(crate) type TlsReader = towpath_tls::Reader<towpath_tls::Client>;
-pub(crate) type TlsWriter = towpath_tls::Writer<towpath_tls::Client>;
+use crate::tls::{TlsReader, TlsWriter};
 
 /// What a connection is known by.
 #[derive(Clone, Debug)]

@@ -285,7 +285,7 @@ struct Negotiated {
 
 fn client(
     socket: TcpStream,
-    halves: Option<(crate::client::TlsReader, crate::client::TlsWriter)>,
+    halves: Option<(crate::tls::TlsReader, crate::tls::TlsWriter)>,
     logged_in: LoggedIn,
     incoming: Vec<u8>,
     Negotiated { version, fast_start }: Negotiated,

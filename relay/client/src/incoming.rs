@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
-use towpath_relay_proto::client::{ClientSession, StreamError};
+use towpath_relay_proto::session::{ClientSession, StreamError};
 use towpath_tls::TlsError;
 use towpath_wire::pool::BufferPool;
 
-use crate::client::TlsReader;
 use crate::event::Received;
 use crate::outgoing::SendError;
+use crate::tls::TlsReader;
 
 /// A relay that says nothing for so long is gone: it owes a keep-alive every 60 to 65 s. As in the Go client.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(120);

@@ -18,6 +18,7 @@ mod http;
 mod incoming;
 mod login;
 mod outgoing;
+mod tls;
 mod trust;
 
 pub use certificate::relay_key;

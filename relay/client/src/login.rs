@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use towpath_relay_proto::client::{ClientSession, StreamError};
+use towpath_relay_proto::session::{ClientSession, StreamError};
 use towpath_wire::derp::frame::{FrameType, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};

@@ -9,7 +9,7 @@ use towpath_wire::derp::MAX_PACKET;
 use towpath_wire::derp::frame::ClientFrame;
 use towpath_wire::key::NodePublic;
 
-use crate::client::TlsWriter;
+use crate::tls::TlsWriter;
 
 /// A batch is sealed and written whenever so many bytes of it are gathered: four full records.
 const FLUSH_AT: usize = 64 * 1024;

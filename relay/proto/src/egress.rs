@@ -15,6 +15,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
@@ -22,33 +23,43 @@ use towpath_wire::time::Instant;
 use crate::outbox::{Batch, DropReason, DropSink, Limits, Outbox};
 use crate::sync::{Mutex, lock};
 
-/// Where an outbox is emptied to.
+/// The outbound side of a connection, into which an outbox is emptied.
+///
+/// Every method is called with the transmit lock held, so one thread at a time is inside. [`Egress::flush`] and
+/// [`Egress::flush_writable`] call [`send`](Self::send) until nothing waits or it reports [`Sent::Blocked`]; after
+/// [`Egress::close`] nothing is sent any more.
 pub trait Transmit {
-    /// What a thread lends to every transmission, such as a buffer to seal into.
+    /// Buffers of a thread that every transmission borrows, such as one to seal into.
     type Scratch;
 
     /// Sends what an earlier call had to keep and then as much of `batch` as goes without waiting. Called without a batch
-    /// when nothing waits, and then sends what it has of its own, if anything.
-    fn send(&mut self, batch: Option<&mut Batch>, scratch: &mut Self::Scratch) -> Sent;
+    /// when nothing waits, and then sends what the outbound side itself owes the peer, if anything.
+    ///
+    /// `now` is the time of the caller's turn. Buffers come from `pool` and go back to it.
+    fn send(
+        &mut self,
+        batch: Option<&mut Batch>,
+        now: Instant,
+        pool: &mut BufferPool,
+        scratch: &mut Self::Scratch,
+    ) -> Sent;
 }
 
-/// What a thread brings along to a flush.
-pub struct Hand<'a, S, D> {
-    /// The time.
+/// The caller's context of a flush.
+pub struct FlushContext<'a, S, D> {
+    /// The time of the caller's turn.
     pub now: Instant,
-    /// The bounds of every outbox.
-    pub limits: &'a Limits,
-    /// Where buffers come from and go to.
+    /// The caller's pool of buffers.
     pub pool: &'a mut BufferPool,
-    /// Who is told of what is dropped.
+    /// The account of dropped packets.
     pub drops: &'a mut D,
-    /// What the transmission needs.
+    /// The caller's buffers for the transmission.
     pub scratch: &'a mut S,
 }
 
-impl<S, D> fmt::Debug for Hand<'_, S, D> {
+impl<S, D> fmt::Debug for FlushContext<'_, S, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hand").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("FlushContext").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
@@ -69,9 +80,9 @@ pub enum Sent {
 pub enum Pushed {
     /// The outbox was clean: the caller owes a [`flush`](Egress::flush).
     MustFlush,
-    /// Somebody owes a flush already.
+    /// A flush is owed already.
     Queued,
-    /// There was no room for a control frame, or a watcher is owed too much.
+    /// There was no room for a control frame, or the backlog of a watcher is full.
     Full,
     /// The connection is closed.
     Closed,
@@ -103,15 +114,23 @@ enum State {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     outbox: Outbox,
     state: State,
-    /// The way out is to be called though nothing may wait in the outbox.
+    /// [`Transmit::send`] is to be called though nothing may wait in the outbox.
     nudged: bool,
 }
 
-/// An outbox and the way out of it.
+/// An outbox and the outbound side that it is emptied into.
+///
+/// | method | caller | effect |
+/// |---|---|---|
+/// | [`push`](Self::push), [`nudge`](Self::nudge) | any thread | marks work; the caller flushes if told so |
+/// | [`flush`](Self::flush) | the thread that was told [`Pushed::MustFlush`] | sends what waits |
+/// | [`flush_writable`](Self::flush_writable) | the owner, when the socket is writable | sends what waits |
+/// | [`with_transmit`](Self::with_transmit) | the owner | hands input to the outbound side |
+/// | [`close`](Self::close) | the owner, once | drops what waits and refuses further pushes |
 #[derive(Debug)]
 pub struct Egress<T> {
     queue: Mutex<Queue>,
@@ -119,10 +138,11 @@ pub struct Egress<T> {
 }
 
 impl<T: Transmit> Egress<T> {
-    /// An open and empty outbox that is emptied into `transmit`.
+    /// An open and empty outbox with these limits that is emptied into `transmit`.
     #[must_use]
-    pub fn new(transmit: T) -> Self {
-        Self { queue: Mutex::default(), transmit: Mutex::new(transmit) }
+    pub fn new(transmit: T, limits: Arc<Limits>) -> Self {
+        let queue = Queue { outbox: Outbox::new(limits), state: State::default(), nudged: false };
+        Self { queue: Mutex::new(queue), transmit: Mutex::new(transmit) }
     }
 
     /// Appends to the outbox what `append` appends; `append` returns whether there was room.
@@ -142,7 +162,8 @@ impl<T: Transmit> Egress<T> {
         Pushed::MustFlush
     }
 
-    /// Has the way out called once more even if nothing waits, because it has something of its own to send.
+    /// Makes the next flush call [`Transmit::send`] even if nothing waits, because the outbound side itself owes the peer
+    /// something.
     pub fn nudge(&self) -> Pushed {
         let mut queue = lock(&self.queue);
         if queue.state == State::Closed {
@@ -157,7 +178,7 @@ impl<T: Transmit> Egress<T> {
     }
 
     /// Sends what waits, unless another thread is at it or the socket is full.
-    pub fn flush<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Flushed {
+    pub fn flush<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         {
             let mut queue = lock(&self.queue);
             if queue.state != State::Owed {
@@ -165,11 +186,11 @@ impl<T: Transmit> Egress<T> {
             }
             queue.state = State::Sending { event: false };
         }
-        self.drain(hand)
+        self.drain(context)
     }
 
     /// Sends what waits, after the owner's epoll said that the socket is writable. Costs a lock when nothing does.
-    pub fn flush_writable<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Flushed {
+    pub fn flush_writable<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         {
             let mut queue = lock(&self.queue);
             match &mut queue.state {
@@ -181,7 +202,7 @@ impl<T: Transmit> Egress<T> {
                 State::Clean | State::Owed | State::Closed => return Flushed::Done,
             }
         }
-        self.drain(hand)
+        self.drain(context)
     }
 
     /// Bytes that wait.
@@ -190,10 +211,16 @@ impl<T: Transmit> Egress<T> {
         lock(&self.queue).outbox.len()
     }
 
+    /// Whether so much waits that senders should be held back, see [`Outbox::is_congested`].
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        lock(&self.queue).outbox.is_congested()
+    }
+
     /// Keys of which a watcher is owed a change.
     #[must_use]
-    pub fn news(&self) -> usize {
-        lock(&self.queue).outbox.news()
+    pub fn backlog(&self) -> usize {
+        lock(&self.queue).outbox.backlog()
     }
 
     /// Whether the socket was full when last written to.
@@ -202,34 +229,43 @@ impl<T: Transmit> Egress<T> {
         lock(&self.queue).state == State::Blocked
     }
 
-    /// Closes: what waits is dropped, pushes are refused, and `end` is given the way out for its last words.
+    /// Gives the owner of the connection access to the outbound side, for input that concerns it. It waits for a
+    /// transmission that another thread has in flight, which is a write that does not block. What the outbound side owes
+    /// the peer afterwards is sent after a [`nudge`](Self::nudge).
+    pub fn with_transmit<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        work(&mut lock(&self.transmit))
+    }
+
+    /// Closes: what waits is dropped, pushes are refused, and `end` gives the outbound side its last words.
     pub fn close<D: DropSink, R>(
         &self,
-        hand: &mut Hand<'_, T::Scratch, D>,
-        end: impl FnOnce(&mut T, &mut T::Scratch) -> R,
+        context: &mut FlushContext<'_, T::Scratch, D>,
+        end: impl FnOnce(&mut T, &mut FlushContext<'_, T::Scratch, D>) -> R,
     ) -> R {
         {
             let mut queue = lock(&self.queue);
             queue.state = State::Closed;
-            queue.outbox.drop_all(DropReason::Gone, hand.pool, hand.drops);
+            queue.outbox.drop_all(DropReason::Gone, context.pool, context.drops);
         }
-        end(&mut lock(&self.transmit), hand.scratch)
+        end(&mut lock(&self.transmit), context)
     }
 
     /// Sends until nothing waits or the socket is full. The state is `Sending`, so nobody else does.
-    fn drain<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Flushed {
+    fn drain<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         let mut transmit = lock(&self.transmit);
         loop {
-            let mut batch = self.take(hand);
-            let sent = transmit.send(batch.as_mut(), hand.scratch);
+            let mut batch = self.take(context);
+            let sent = transmit.send(batch.as_mut(), context.now, context.pool, context.scratch);
             match (sent, batch) {
                 (Sent::Blocked, batch) => {
-                    if self.leave_to_owner(batch, hand) {
+                    if self.leave_to_owner(batch, context) {
                         return Flushed::BecameBlocked;
                     }
                 }
-                (Sent::All, Some(batch)) => batch.recycle(hand.pool),
-                (Sent::Failed, Some(batch)) => batch.drop_all(DropReason::WriteError, hand.pool, hand.drops),
+                (Sent::All, Some(batch)) => batch.recycle(context.pool),
+                (Sent::Failed, Some(batch)) => {
+                    batch.drop_all(DropReason::WriteError, context.pool, context.drops)
+                }
                 (Sent::All | Sent::Failed, None) => {
                     if self.finish() {
                         return Flushed::Done;
@@ -239,10 +275,10 @@ impl<T: Transmit> Egress<T> {
         }
     }
 
-    fn take<D: DropSink>(&self, hand: &mut Hand<'_, T::Scratch, D>) -> Option<Batch> {
+    fn take<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Option<Batch> {
         let mut queue = lock(&self.queue);
         queue.nudged = false;
-        queue.outbox.take(hand.now, hand.limits, hand.pool, hand.drops)
+        queue.outbox.take(context.now, context.pool, context.drops)
     }
 
     /// Ends sending unless something has come meanwhile. Returns whether it ended.
@@ -258,16 +294,20 @@ impl<T: Transmit> Egress<T> {
     }
 
     /// Puts back what was not sent, for the owner to send later; returns false where the socket became writable again.
-    fn leave_to_owner<D: DropSink>(&self, batch: Option<Batch>, hand: &mut Hand<'_, T::Scratch, D>) -> bool {
+    fn leave_to_owner<D: DropSink>(
+        &self,
+        batch: Option<Batch>,
+        context: &mut FlushContext<'_, T::Scratch, D>,
+    ) -> bool {
         let mut queue = lock(&self.queue);
         if queue.state == State::Closed {
             if let Some(batch) = batch {
-                batch.drop_all(DropReason::Gone, hand.pool, hand.drops);
+                batch.drop_all(DropReason::Gone, context.pool, context.drops);
             }
             return true;
         }
         if let Some(batch) = batch {
-            queue.outbox.give_back(batch, hand.limits, hand.pool, hand.drops);
+            queue.outbox.give_back(batch, context.pool, context.drops);
         }
         let again = queue.state == State::Sending { event: true };
         queue.state = if again { State::Sending { event: false } } else { State::Blocked };

@@ -1,23 +1,22 @@
 //! What a DERP relay and its client decide: logins, sessions, outboxes, presence; no sockets, no clock.
 //!
-//! - [`login`]: who a new connection belongs to.
+//! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what [`rights`].
 //! - [`session`]: what the bytes of a connection ask for, after its login.
 //! - [`outbox`]: what waits to be sent to a connection, bounded by bytes and age.
 //! - [`egress`]: an outbox that many threads fill and any of them empties, one at a time.
 //! - [`presence`]: the connections of one key, of which one is active.
-//! - [`whereabouts`]: those, or the relays of the region that have the key.
-//! - [`rights`]: what a connection may ask for beyond that. [`news`]: what a watcher is still to be told.
-//! - [`client`]: the other side of a session.
+//! - [`key_routes`]: those, or the relays of the region that have the key.
+//! - [`watch_backlog`]: the presence changes that a watcher is still owed.
 //!
 //! Every reason why a packet is dropped or a connection closed is an enum variant here, and a metric label elsewhere.
 
-pub mod client;
+pub mod admission;
 pub mod egress;
+pub mod key_routes;
 pub mod login;
-pub mod news;
 pub mod outbox;
 pub mod presence;
 pub mod rights;
 pub mod session;
 mod sync;
-pub mod whereabouts;
+pub mod watch_backlog;

@@ -5,9 +5,10 @@
 //! are dropped: a tunnelled TCP learns more from a loss now than from a delivery of stale packets later. A frame that
 //! waited too long is dropped for the same reason, so that a slow reader's backlog is short in time as well as in bytes.
 //!
-//! What a watcher is to be told of other keys is none of these: it must not be lost, and may be much. It waits as
-//! [`News`], and becomes control frames only as those before it leave.
+//! Presence changes for a watcher are none of these: they must not be lost, and may be many. They wait in a
+//! [`WatchBacklog`] and become control frames only as earlier control frames leave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_wire::derp::HEADER_LEN;
@@ -20,8 +21,8 @@ use towpath_wire::time::Instant;
 mod lane;
 
 use self::lane::Lane;
-use crate::news::{Change, News};
 use crate::session::PacketKind;
+use crate::watch_backlog::{PresenceChange, WatchBacklog};
 
 /// How many packets upstream's queues hold, of whatever length: who probes a relay counts on as many.
 pub const UPSTREAM_PACKETS: usize = 32;
@@ -37,6 +38,8 @@ pub struct Limits {
     pub disco_bytes: usize,
     /// How long a packet waits at most.
     pub age: Duration,
+    /// While more bytes wait than this, those who send to the connection should be held back.
+    pub hold_above: usize,
 }
 
 /// Most bytes of control frames that wait. What comes above is dropped, newest first: a client that does not read
@@ -89,16 +92,24 @@ pub trait DropSink {
 }
 
 /// What waits to be sent to one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
+    limits: Arc<Limits>,
     control: Lane,
     disco: Lane,
     data: Lane,
     /// `None` unless a watcher is behind.
-    news: Option<Box<News>>,
+    backlog: Option<Box<WatchBacklog>>,
 }
 
 impl Outbox {
+    /// An empty outbox with these bounds.
+    #[must_use]
+    pub fn new(limits: Arc<Limits>) -> Self {
+        let [control, disco, data] = Default::default();
+        Self { limits, control, disco, data, backlog: None }
+    }
+
     /// Appends a packet `from` a peer.
     #[inline(always)]
     pub fn push_packet(
@@ -106,12 +117,11 @@ impl Outbox {
         now: Instant,
         from: &NodePublic,
         packet: &[u8],
-        limits: &Limits,
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) {
         let (kind, len) = (PacketKind::of(packet), ServerFrame::recv_packet_len(packet.len()));
-        let lane = self.lane_with_room(now, kind, len, limits, pool, drops);
+        let lane = self.lane_with_room(now, kind, len, pool, drops);
         ServerFrame::encode_recv_packet(lane, from, packet);
     }
 
@@ -122,12 +132,11 @@ impl Outbox {
         now: Instant,
         (from, to): (&NodePublic, &NodePublic),
         packet: &[u8],
-        limits: &Limits,
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) {
         let (kind, len) = (PacketKind::of(packet), ClientFrame::forward_packet_len(packet.len()));
-        let lane = self.lane_with_room(now, kind, len, limits, pool, drops);
+        let lane = self.lane_with_room(now, kind, len, pool, drops);
         ClientFrame::ForwardPacket { from: *from, to: *to, packet }.encode(lane);
     }
 
@@ -138,18 +147,17 @@ impl Outbox {
         now: Instant,
         kind: PacketKind,
         len: usize,
-        limits: &Limits,
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) -> &mut Vec<u8> {
         let (lane, bytes, packets) = match kind {
-            PacketKind::Disco => (&mut self.disco, limits.disco_bytes, 0),
-            PacketKind::Other => (&mut self.data, limits.bytes, limits.packets),
+            PacketKind::Disco => (&mut self.disco, self.limits.disco_bytes, 0),
+            PacketKind::Other => (&mut self.data, self.limits.bytes, self.limits.packets),
         };
         while lane.is_full(len, bytes, packets) {
             lane.drop_head(DropReason::QueueFull, kind, drops);
         }
-        lane.note(now, limits.age, pool);
+        lane.note(now, self.limits.age, pool);
         &mut lane.buffer
     }
 
@@ -158,7 +166,7 @@ impl Outbox {
         self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
     }
 
-    /// The same, for the other relay of a link.
+    /// Appends a request to the relay at the other end of a link; whether there was room for it.
     pub fn push_request(&mut self, frame: &ClientFrame<'_>, pool: &mut BufferPool) -> bool {
         self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
     }
@@ -172,30 +180,31 @@ impl Outbox {
         Some(&mut self.control.buffer)
     }
 
-    /// Adds a change to what a watcher is told. Returns false where it is owed too much and must be closed.
+    /// Adds a presence change to the backlog of a watcher. Returns false where the backlog is full; the watcher must then
+    /// be closed.
     #[must_use]
-    pub fn push_news(&mut self, key: NodePublic, change: Change) -> bool {
-        self.news.get_or_insert_default().push(key, change)
+    pub fn push_change(&mut self, key: NodePublic, change: PresenceChange) -> bool {
+        self.backlog.get_or_insert_default().push(key, change)
     }
 
     /// Keys of which a watcher is owed a change.
     #[must_use]
-    pub fn news(&self) -> usize {
-        self.news.as_ref().map_or(0, |news| news.len())
+    pub fn backlog(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len())
     }
 
     /// Makes control frames of as many changes as there is room for.
     #[cold]
-    fn write_news(&mut self, pool: &mut BufferPool) {
-        while let Some(news) = &mut self.news
+    fn write_backlog(&mut self, pool: &mut BufferPool) {
+        while let Some(backlog) = &mut self.backlog
             && self.control.len() < MAX_CONTROL
         {
-            match news.pop() {
+            match backlog.pop() {
                 Some((key, change)) => {
                     self.push_control(&change.frame(key), pool);
                 }
                 // Its memory is not kept: the next change may be long in coming.
-                None => self.news = None,
+                None => self.backlog = None,
             }
         }
     }
@@ -206,47 +215,40 @@ impl Outbox {
         self.control.len() + self.disco.len() + self.data.len()
     }
 
+    /// Whether more bytes wait than [`Limits::hold_above`].
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.len() > self.limits.hold_above
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.news.is_none()
+        self.len() == 0 && self.backlog.is_none()
     }
 
-    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of news it hands out as much as
-    /// may wait of control frames.
-    pub fn take(
-        &mut self,
-        now: Instant,
-        limits: &Limits,
-        pool: &mut BufferPool,
-        drops: &mut impl DropSink,
-    ) -> Option<Batch> {
-        if self.news.is_some() {
-            self.write_news(pool);
+    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of the backlog it hands out as
+    /// many changes as may wait as control frames.
+    pub fn take(&mut self, now: Instant, pool: &mut BufferPool, drops: &mut impl DropSink) -> Option<Batch> {
+        if self.backlog.is_some() {
+            self.write_backlog(pool);
         }
-        let deadline = now - limits.age;
+        let deadline = now - self.limits.age;
         self.disco.expire(deadline, PacketKind::Disco, drops);
         self.data.expire(deadline, PacketKind::Other, drops);
         if self.is_empty() {
             return None;
         }
-        let Self { control, disco, data, news } = std::mem::take(self);
-        self.news = news;
-        Some(Batch { lanes: [control, disco, data] })
+        Some(self.take_lanes())
     }
 
     /// Takes back what of `batch` was not sent, in front of what has come since; beyond the bounds, the oldest go.
-    pub fn give_back(
-        &mut self,
-        batch: Batch,
-        limits: &Limits,
-        pool: &mut BufferPool,
-        drops: &mut impl DropSink,
-    ) {
+    pub fn give_back(&mut self, batch: Batch, pool: &mut BufferPool, drops: &mut impl DropSink) {
         let [control, disco, data] = batch.lanes;
         self.control.restore(control, pool);
         self.disco.restore(disco, pool);
         self.data.restore(data, pool);
+        let limits = &self.limits;
         for (lane, bytes, packets, kind) in [
             (&mut self.disco, limits.disco_bytes, 1, PacketKind::Disco),
             (&mut self.data, limits.bytes, limits.packets.max(1), PacketKind::Other),
@@ -259,8 +261,13 @@ impl Outbox {
 
     /// Drops everything for `reason`.
     pub fn drop_all(&mut self, reason: DropReason, pool: &mut BufferPool, drops: &mut impl DropSink) {
-        let Self { control, disco, data, news: _ } = std::mem::take(self);
-        Batch { lanes: [control, disco, data] }.drop_all(reason, pool, drops);
+        self.backlog = None;
+        self.take_lanes().drop_all(reason, pool, drops);
+    }
+
+    fn take_lanes(&mut self) -> Batch {
+        let Self { control, disco, data, .. } = self;
+        Batch { lanes: [std::mem::take(control), std::mem::take(disco), std::mem::take(data)] }
     }
 }
 

@@ -2,7 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque as Queue;
 
-const LIMITS: Limits = Limits { bytes: 1000, packets: 0, disco_bytes: 300, age: Duration::from_millis(160) };
+const LIMITS: Limits =
+    Limits { bytes: 1000, packets: 0, disco_bytes: 300, age: Duration::from_millis(160), hold_above: 500 };
 const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
 
 #[derive(Default, Debug, PartialEq)]
@@ -12,6 +13,10 @@ impl DropSink for Drops {
     fn dropped(&mut self, _: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
         self.0.push((reason, kind, bytes));
     }
+}
+
+fn outbox(limits: Limits) -> Outbox {
+    Outbox::new(Arc::new(limits))
 }
 
 fn at(ms: u64) -> Instant {
@@ -55,17 +60,16 @@ fn drain(mut batch: Batch, max: usize, chunks: usize) -> (Vec<u32>, Batch) {
 }
 
 fn push(outbox: &mut Outbox, now: Instant, packet: &[u8], drops: &mut Drops) {
-    outbox.push_packet(now, &FROM, packet, &LIMITS, &mut BufferPool::default(), drops);
+    outbox.push_packet(now, &FROM, packet, &mut BufferPool::default(), drops);
 }
 
 #[test]
 fn control_goes_first_then_disco_then_the_rest() {
-    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
     push(&mut outbox, at(0), &packet(1, 50, false), &mut drops);
     push(&mut outbox, at(0), &packet(2, 0, true), &mut drops);
     assert!(outbox.push_control(&ServerFrame::KeepAlive, &mut pool));
-    let mut batch =
-        outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("three frames");
+    let mut batch = outbox.take(at(0), &mut BufferPool::default(), &mut drops).expect("three frames");
     assert_eq!(batch.chunk(1000), Some(&[6, 0, 0, 0, 0][..]));
     batch.advance(5);
     assert_eq!(drain(batch, 1000, 9).0, [2, 1]);
@@ -74,52 +78,52 @@ fn control_goes_first_then_disco_then_the_rest() {
 
 #[test]
 fn a_full_lane_drops_its_oldest_and_leaves_the_other_alone() {
-    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    let (mut outbox, mut drops) = (outbox(LIMITS), Drops::default());
     push(&mut outbox, at(0), &packet(0, 0, true), &mut drops);
     for n in 1..=5 {
         push(&mut outbox, at(0), &packet(n, 300 - 37, false), &mut drops);
     }
     let dropped = (DropReason::QueueFull, PacketKind::Other, 300 - 37);
     assert_eq!(drops.0, [dropped; 2]);
-    let batch = outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("frames");
+    let batch = outbox.take(at(0), &mut BufferPool::default(), &mut drops).expect("frames");
     assert_eq!(drain(batch, 9999, 9).0, [0, 3, 4, 5]);
 }
 
 #[test]
 fn a_frame_longer_than_the_bound_is_let_through_alone() {
-    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    let (mut outbox, mut drops) = (outbox(LIMITS), Drops::default());
     push(&mut outbox, at(0), &packet(1, 500, false), &mut drops);
     push(&mut outbox, at(0), &packet(2, 5000, false), &mut drops);
     assert_eq!(drops.0.len(), 1);
-    let batch = outbox.take(at(0), &LIMITS, &mut BufferPool::default(), &mut drops).expect("a frame");
+    let batch = outbox.take(at(0), &mut BufferPool::default(), &mut drops).expect("a frame");
     assert_eq!(drain(batch, 10, 9).0, [2]);
 }
 
 #[test]
 fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
-    let (mut outbox, mut drops) = (Outbox::default(), Drops::default());
+    let (mut outbox, mut drops) = (outbox(LIMITS), Drops::default());
     for n in 0..10 {
         push(&mut outbox, at(u64::from(n) * 20), &packet(n, 40, false), &mut drops);
     }
     // The age is 160 ms, measured in steps of 10: at 241 ms those of 0, 20, 40, 60 and 80 have been there too long.
-    let batch = outbox.take(at(241), &LIMITS, &mut BufferPool::default(), &mut drops).expect("frames");
+    let batch = outbox.take(at(241), &mut BufferPool::default(), &mut drops).expect("frames");
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40); 5]);
     assert_eq!(drain(batch, 9999, 9).0, [5, 6, 7, 8, 9]);
 }
 
 #[test]
 fn so_many_packets_wait_however_long_they_are() {
-    let limits = Limits { packets: 4, ..LIMITS };
-    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let (mut outbox, mut drops, mut pool) =
+        (outbox(Limits { packets: 4, ..LIMITS }), Drops::default(), BufferPool::default());
     let mut push = |outbox: &mut Outbox, len, drops: &mut Drops| {
-        outbox.push_packet(at(0), &FROM, &vec![1; len], &limits, &mut pool, drops);
+        outbox.push_packet(at(0), &FROM, &vec![1; len], &mut pool, drops);
     };
     for _ in 0..4 {
         push(&mut outbox, 500, &mut drops);
     }
     assert_eq!((outbox.len(), drops.0.len()), (4 * 537, 0), "more than 1,000 bytes");
-    let batch = outbox.take(at(0), &limits, &mut BufferPool::default(), &mut drops).expect("frames");
-    outbox.give_back(batch, &limits, &mut BufferPool::default(), &mut drops);
+    let batch = outbox.take(at(0), &mut BufferPool::default(), &mut drops).expect("frames");
+    outbox.give_back(batch, &mut BufferPool::default(), &mut drops);
     assert_eq!(drops.0.len(), 0, "nor when they come back");
     push(&mut outbox, 500, &mut drops);
     assert_eq!(drops.0, [(DropReason::QueueFull, PacketKind::Other, 500)]);
@@ -137,30 +141,30 @@ fn so_many_packets_wait_however_long_they_are() {
 
 #[test]
 fn what_comes_while_its_lane_is_sent_is_as_young_as_it_is() {
-    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
     push(&mut outbox, at(0), &packet(1, 0, true), &mut drops);
     push(&mut outbox, at(0), &packet(2, 40, false), &mut drops);
     // The disco frame is sent, then the socket is full; meanwhile another comes.
-    let batch = outbox.take(at(150), &LIMITS, &mut pool, &mut drops).expect("two frames");
+    let batch = outbox.take(at(150), &mut pool, &mut drops).expect("two frames");
     let (sent, rest) = drain(batch, 10, 1);
     assert_eq!(sent, [1]);
     push(&mut outbox, at(150), &packet(3, 0, true), &mut drops);
-    outbox.give_back(rest, &LIMITS, &mut pool, &mut drops);
-    let batch = outbox.take(at(200), &LIMITS, &mut pool, &mut drops).expect("what came at 150 ms");
+    outbox.give_back(rest, &mut pool, &mut drops);
+    let batch = outbox.take(at(200), &mut pool, &mut drops).expect("what came at 150 ms");
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40)]);
     assert_eq!(drain(batch, 9999, 9).0, [3]);
 }
 
 #[test]
 fn control_frames_are_bounded_and_do_not_age() {
-    let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+    let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
     let pong = ServerFrame::Pong([1; 8]);
     let mut held = 0;
     while outbox.push_control(&pong, &mut pool) {
         held += 1;
     }
     assert_eq!(held, MAX_CONTROL.div_ceil(13));
-    let batch = outbox.take(at(1_000_000), &LIMITS, &mut BufferPool::default(), &mut drops).expect("pongs");
+    let batch = outbox.take(at(1_000_000), &mut BufferPool::default(), &mut drops).expect("pongs");
     assert_eq!(batch.chunk(usize::MAX).map(<[u8]>::len), Some(held * 13));
 }
 
@@ -193,12 +197,12 @@ proptest! {
     /// what waits keeps to its bounds.
     #[test]
     fn every_packet_is_sent_in_order_or_dropped_and_counted(steps in steps()) {
-        let (mut outbox, mut drops, mut pool) = (Outbox::default(), Drops::default(), BufferPool::default());
+        let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
         let (mut clock, mut next) = (0, 0);
         let mut waiting: [Queue<u32>; 2] = Default::default();
         let mut sent = 0;
         let mut push = |outbox: &mut Outbox, waiting: &mut [Queue<u32>; 2], len, disco, clock, pool: &mut _, drops: &mut Drops| {
-            outbox.push_packet(at(clock), &FROM, &packet(next, len, disco), &LIMITS, pool, drops);
+            outbox.push_packet(at(clock), &FROM, &packet(next, len, disco), pool, drops);
             waiting[usize::from(disco)].push_back(next);
             next += 1;
         };
@@ -209,7 +213,7 @@ proptest! {
                 }
                 Step::Wait(ms) => clock += ms,
                 Step::Send { max, chunks, meanwhile } => {
-                    let Some(batch) = outbox.take(at(clock), &LIMITS, &mut BufferPool::default(), &mut drops) else { continue };
+                    let Some(batch) = outbox.take(at(clock), &mut BufferPool::default(), &mut drops) else { continue };
                     let (numbers, rest) = drain(batch, max, chunks);
                     for number in numbers {
                         // Those before it in its lane must have been dropped.
@@ -220,7 +224,7 @@ proptest! {
                     for n in 0..meanwhile {
                         push(&mut outbox, &mut waiting, 100, n % 2 == 0, clock, &mut pool, &mut drops);
                     }
-                    outbox.give_back(rest, &LIMITS, &mut pool, &mut drops);
+                    outbox.give_back(rest, &mut pool, &mut drops);
                 }
             }
             prop_assert!(outbox.data.len() <= LIMITS.bytes.max(437));
@@ -241,13 +245,13 @@ fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
             self.0.push((hop, bytes));
         }
     }
-    let (mut outbox, mut pool, mut hops) = (Outbox::default(), BufferPool::default(), Hops::default());
+    let (mut outbox, mut pool, mut hops) = (outbox(LIMITS), BufferPool::default(), Hops::default());
     let to = NodePublic::from_bytes([8; 32]);
-    outbox.push_forward(at(0), (&FROM, &to), &[1; 400], &LIMITS, &mut pool, &mut hops);
-    outbox.push_packet(at(0), &FROM, &[2; 400], &LIMITS, &mut pool, &mut hops);
-    outbox.push_forward(at(0), (&FROM, &to), &[3; 401], &LIMITS, &mut pool, &mut hops);
+    outbox.push_forward(at(0), (&FROM, &to), &[1; 400], &mut pool, &mut hops);
+    outbox.push_packet(at(0), &FROM, &[2; 400], &mut pool, &mut hops);
+    outbox.push_forward(at(0), (&FROM, &to), &[3; 401], &mut pool, &mut hops);
     assert_eq!(hops.0, [(Hop::Relay, 400)], "the oldest made room");
-    let batch = outbox.take(at(0), &LIMITS, &mut pool, &mut hops).expect("two frames");
+    let batch = outbox.take(at(0), &mut pool, &mut hops).expect("two frames");
     let mut expected = Vec::new();
     ServerFrame::RecvPacket { from: FROM, packet: &[2; 400] }.encode(&mut expected);
     ClientFrame::ForwardPacket { from: FROM, to, packet: &[3; 401] }.encode(&mut expected);
@@ -259,9 +263,9 @@ fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
 /// A region of 100,000 keys is told to a watcher that takes nothing at first, in bounds and without a loss.
 #[test]
 fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
-    let (mut outbox, mut pool, mut drops) = (Outbox::default(), BufferPool::default(), Drops::default());
+    let (mut outbox, mut pool, mut drops) = (outbox(LIMITS), BufferPool::default(), Drops::default());
     let address = "192.0.2.1:1".parse().expect("an address");
-    let change = Change::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
+    let change = PresenceChange::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
     let key = |n: u32| {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
@@ -269,17 +273,17 @@ fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
     };
     let (mut announced, mut told, mut blocked) = (0, 0, true);
     while told < 100_000 {
-        while announced < 100_000 && outbox.news() < 10_000 {
-            assert!(outbox.push_news(key(announced), change));
+        while announced < 100_000 && outbox.backlog() < 10_000 {
+            assert!(outbox.push_change(key(announced), change));
             announced += 1;
         }
         assert!(!outbox.is_empty());
-        let mut batch = outbox.take(at(0), &LIMITS, &mut pool, &mut drops).expect("news");
+        let mut batch = outbox.take(at(0), &mut pool, &mut drops).expect("news");
         assert!(outbox.control.is_empty());
         let len = batch.chunk(usize::MAX).expect("a chunk").len();
         assert!((1..MAX_CONTROL + ServerFrame::PEER_PRESENT_LEN).contains(&len), "{len} bytes at a time");
         if std::mem::replace(&mut blocked, false) {
-            outbox.give_back(batch, &LIMITS, &mut pool, &mut drops);
+            outbox.give_back(batch, &mut pool, &mut drops);
             assert!(!outbox.push_control(&ServerFrame::KeepAlive, &mut pool), "the lane is full");
             continue;
         }
@@ -294,6 +298,6 @@ fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
         batch.advance(len);
         batch.recycle(&mut pool);
     }
-    assert!(outbox.take(at(0), &LIMITS, &mut pool, &mut drops).is_none() && outbox.is_empty());
-    assert!(outbox.news.is_none(), "nothing is kept for a watcher that is owed nothing");
+    assert!(outbox.take(at(0), &mut pool, &mut drops).is_none() && outbox.is_empty());
+    assert!(outbox.backlog.is_none(), "nothing is kept for a watcher that is owed nothing");
 }

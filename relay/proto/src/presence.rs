@@ -15,8 +15,8 @@
 
 use std::sync::Arc;
 
-/// A connection as its key's presence sees it.
-pub trait Connection {
+/// A connection as the presence of its key sees it.
+pub trait Member {
     /// A number that no other connection of this process has had.
     fn id(&self) -> u64;
     /// Tells the connection whether packets for its key go to it.
@@ -25,8 +25,9 @@ pub trait Connection {
     fn set_shared(&self, shared: bool);
 }
 
+/// A connection, and what it has sent.
 #[derive(Debug)]
-struct Member<C> {
+struct Tracked<C> {
     connection: Arc<C>,
     /// When it last sent, counted in the set's own time; zero = never.
     last_sent: u64,
@@ -34,7 +35,7 @@ struct Member<C> {
     took_over: bool,
 }
 
-impl<C> Member<C> {
+impl<C> Tracked<C> {
     const fn new(connection: Arc<C>, last_sent: u64) -> Self {
         Self { connection, last_sent, took_over: false }
     }
@@ -51,7 +52,7 @@ pub struct Presence<C> {
 
 #[derive(Debug)]
 struct Clones<C> {
-    members: Vec<Member<C>>,
+    members: Vec<Tracked<C>>,
     sent: u64,
     contested: bool,
 }
@@ -64,13 +65,13 @@ pub enum Departure {
     /// Others of the key are here.
     OthersRemain {
         /// The key was contested and is not any more: the one that is left is the active one.
-        settled: bool,
+        resolved: bool,
     },
     /// The connection was not here.
     Unknown,
 }
 
-impl<C: Connection> Presence<C> {
+impl<C: Member> Presence<C> {
     /// The presence of a key with its first connection.
     #[must_use]
     pub fn new(first: Arc<C>) -> Self {
@@ -96,10 +97,10 @@ impl<C: Connection> Presence<C> {
         let clones = self.clones.get_or_insert_with(|| {
             first.set_shared(true);
             // Upstream takes it that whoever was alone has sent.
-            Box::new(Clones { members: vec![Member::new(first.clone(), 1)], sent: 1, contested: false })
+            Box::new(Clones { members: vec![Tracked::new(first.clone(), 1)], sent: 1, contested: false })
         });
         connection.set_shared(true);
-        clones.members.push(Member::new(connection.clone(), 0));
+        clones.members.push(Tracked::new(connection.clone(), 0));
         self.activate(connection);
     }
 
@@ -151,16 +152,16 @@ impl<C: Connection> Presence<C> {
         // The first of those that sent last, hence the oldest where none has sent.
         let successor = clones.members.iter().rev().max_by_key(|member| member.last_sent);
         let successor = successor.expect("clones are two or more").connection.clone();
-        let mut settled = false;
+        let mut resolved = false;
         if clones.members.len() == 1 {
             successor.set_shared(false);
-            settled = clones.contested;
+            resolved = clones.contested;
             self.clones = None;
         }
         if self.active.id() == id {
             self.activate(successor);
         }
-        Departure::OthersRemain { settled }
+        Departure::OthersRemain { resolved }
     }
 
     fn activate(&mut self, connection: Arc<C>) {
@@ -181,7 +182,7 @@ mod tests {
         shared: AtomicBool,
     }
 
-    impl Connection for Flags {
+    impl Member for Flags {
         fn id(&self) -> u64 {
             self.id
         }
@@ -216,7 +217,7 @@ mod tests {
         presence.join(b.clone());
         assert_eq!((a.is_active(), b.is_active()), (false, true));
         assert!(a.is_shared() && b.is_shared());
-        assert_eq!(presence.leave(1), Departure::OthersRemain { settled: false });
+        assert_eq!(presence.leave(1), Departure::OthersRemain { resolved: false });
         assert!(a.is_active() && !a.is_shared());
         assert_eq!(presence.leave(1), Departure::Unknown);
         assert_eq!(presence.leave(0), Departure::KeyGone);
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(presence.active().id, 1);
         presence.note_sent(a.id);
         assert_eq!(presence.active().id, 0);
-        assert_eq!(presence.leave(a.id), Departure::OthersRemain { settled: false });
+        assert_eq!(presence.leave(a.id), Departure::OthersRemain { resolved: false });
         assert_eq!(presence.active().id, 1, "b sent, c did not");
         assert!(b.is_active() && !c.is_active());
     }
@@ -273,8 +274,8 @@ mod tests {
         assert!(presence.is_contested(), "the third is to know, too");
         let everybody: Vec<_> = presence.connections().map(|each| each.id).collect();
         assert_eq!(everybody, [0, 1, 2]);
-        assert_eq!(presence.leave(old.id), Departure::OthersRemain { settled: false });
-        assert_eq!(presence.leave(new.id), Departure::OthersRemain { settled: true });
+        assert_eq!(presence.leave(old.id), Departure::OthersRemain { resolved: false });
+        assert_eq!(presence.leave(new.id), Departure::OthersRemain { resolved: true });
         assert!(!presence.is_contested() && third.is_active());
         assert_eq!(presence.connections().count(), 1);
     }

@@ -70,6 +70,12 @@ impl Claim {
 }
 
 impl Secrets {
+    /// Whether any of them gives the right to watch.
+    #[must_use]
+    pub const fn give_watching(&self) -> bool {
+        self.mesh.is_some() || self.prober.is_some()
+    }
+
     /// Judges the key that a client sent. `from_relay`: its address is one that relays have.
     #[must_use]
     pub fn judge(&self, claimed: &MeshKey, from_relay: bool) -> Claim {

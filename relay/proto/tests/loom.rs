@@ -10,20 +10,25 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use towpath_relay_proto::egress::{Egress, Flushed, Hand, Pushed, Sent, Transmit};
-use towpath_relay_proto::news::Change;
+use towpath_relay_proto::egress::{Egress, FlushContext, Flushed, Pushed, Sent, Transmit};
+use towpath_relay_proto::key_routes::{Forwards, KeyRoutes, Route};
 use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop, Limits};
-use towpath_relay_proto::presence::{Connection, Departure, Presence};
+use towpath_relay_proto::presence::{Departure, Member, Presence};
 use towpath_relay_proto::session::PacketKind;
-use towpath_relay_proto::whereabouts::{Forwarder, Way, Whereabouts};
+use towpath_relay_proto::watch_backlog::PresenceChange;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
 const FROM: NodePublic = NodePublic::from_bytes([7; 32]);
-const LIMITS: Limits =
-    Limits { bytes: 1 << 20, packets: 0, disco_bytes: 1 << 20, age: Duration::from_secs(1) };
+const LIMITS: Limits = Limits {
+    bytes: 1 << 20,
+    packets: 0,
+    disco_bytes: 1 << 20,
+    age: Duration::from_secs(1),
+    hold_above: 1 << 19,
+};
 const FRAME: usize = ServerFrame::recv_packet_len(1);
 
 #[derive(Default)]
@@ -56,7 +61,7 @@ struct Outlet {
 impl Transmit for Outlet {
     type Scratch = ();
 
-    fn send(&mut self, batch: Option<&mut Batch>, (): &mut ()) -> Sent {
+    fn send(&mut self, batch: Option<&mut Batch>, _: Instant, _: &mut BufferPool, (): &mut ()) -> Sent {
         if std::mem::take(&mut *self.own.lock().unwrap()) {
             self.socket.lock().unwrap().own += 1;
         }
@@ -84,7 +89,7 @@ impl Transmit for Outlet {
 fn connection(writable: bool) -> (Arc<Mutex<Socket>>, Arc<Egress<Outlet>>) {
     let socket = Arc::new(Mutex::new(Socket { writable, ..Socket::default() }));
     let own = Arc::new(Mutex::new(false));
-    (socket.clone(), Arc::new(Egress::new(outlet(socket, own))))
+    (socket.clone(), Arc::new(Egress::new(outlet(socket, own), StdArc::new(LIMITS))))
 }
 
 fn outlet(socket: Arc<Mutex<Socket>>, own: Arc<Mutex<bool>>) -> Outlet {
@@ -92,25 +97,20 @@ fn outlet(socket: Arc<Mutex<Socket>>, own: Arc<Mutex<bool>>) -> Outlet {
 }
 
 /// Lends a thread what a flush needs.
-fn with_hand<R>(drops: &mut Drops, work: impl FnOnce(&mut Hand<'_, (), Drops>) -> R) -> R {
-    let hand = &mut Hand {
-        now: Instant::ZERO,
-        limits: &LIMITS,
-        pool: &mut BufferPool::default(),
-        drops,
-        scratch: &mut (),
-    };
-    work(hand)
+fn with_context<R>(drops: &mut Drops, work: impl FnOnce(&mut FlushContext<'_, (), Drops>) -> R) -> R {
+    let context =
+        &mut FlushContext { now: Instant::ZERO, pool: &mut BufferPool::default(), drops, scratch: &mut () };
+    work(context)
 }
 
 /// Pushes a packet and flushes if that is owed. Returns whether the connection took it.
 fn send(egress: &Egress<Outlet>, number: u8, drops: &mut Drops) -> bool {
     let pushed = egress.push(|outbox| {
-        outbox.push_packet(Instant::ZERO, &FROM, &[number], &LIMITS, &mut BufferPool::default(), drops);
+        outbox.push_packet(Instant::ZERO, &FROM, &[number], &mut BufferPool::default(), drops);
         true
     });
     if pushed == Pushed::MustFlush {
-        with_hand(drops, |hand| egress.flush(hand));
+        with_context(drops, |context| egress.flush(context));
     }
     pushed != Pushed::Closed
 }
@@ -150,7 +150,8 @@ fn a_socket_that_becomes_writable_at_any_moment_is_written_to() {
                     std::mem::take(&mut socket.event_promised)
                 };
                 if event {
-                    let flushed = with_hand(&mut Drops::default(), |hand| egress.flush_writable(hand));
+                    let flushed =
+                        with_context(&mut Drops::default(), |context| egress.flush_writable(context));
                     assert_eq!(flushed, Flushed::Done);
                 }
             })
@@ -168,13 +169,13 @@ fn what_the_way_out_has_of_its_own_is_sent_after_a_nudge_whoever_else_is_sending
     loom::model(|| {
         let socket = Arc::new(Mutex::new(Socket { writable: true, ..Socket::default() }));
         let own = Arc::new(Mutex::new(false));
-        let egress = Arc::new(Egress::new(outlet(socket.clone(), own.clone())));
+        let egress = Arc::new(Egress::new(outlet(socket.clone(), own.clone()), StdArc::new(LIMITS)));
         let other = {
             let egress = egress.clone();
             thread::spawn(move || {
                 *own.lock().unwrap() = true;
                 if egress.nudge() == Pushed::MustFlush {
-                    with_hand(&mut Drops::default(), |hand| egress.flush(hand));
+                    with_context(&mut Drops::default(), |context| egress.flush(context));
                 }
             })
         };
@@ -192,7 +193,7 @@ fn a_packet_pushed_while_the_connection_closes_is_sent_or_dropped_and_never_both
             let egress = egress.clone();
             thread::spawn(move || {
                 let mut drops = Drops::default();
-                with_hand(&mut drops, |hand| egress.close(hand, |_, ()| ()));
+                with_context(&mut drops, |context| egress.close(context, |_, _| ()));
                 drops.0
             })
         };
@@ -211,7 +212,7 @@ struct Peer {
     inbox: Mutex<Vec<u8>>,
 }
 
-impl Connection for Peer {
+impl Member for Peer {
     fn id(&self) -> u64 {
         self.id
     }
@@ -269,7 +270,7 @@ fn while_the_active_connection_leaves_a_packet_goes_to_it_or_to_its_successor() 
             let map = map.clone();
             thread::spawn(move || {
                 let departure = map.lock().unwrap().as_mut().unwrap().leave(2);
-                assert_eq!(departure, Departure::OthersRemain { settled: false });
+                assert_eq!(departure, Departure::OthersRemain { resolved: false });
             })
         };
         assert!(deliver(&map, &leaves, 1), "the key is here all the time");
@@ -283,7 +284,7 @@ fn while_the_active_connection_leaves_a_packet_goes_to_it_or_to_its_successor() 
     });
 }
 
-impl Forwarder for Peer {
+impl Forwards for Peer {
     fn link(&self) -> u64 {
         self.id
     }
@@ -292,7 +293,7 @@ impl Forwarder for Peer {
     }
 }
 
-type RegionMap = Mutex<Option<Whereabouts<Peer, Peer>>>;
+type RegionMap = Mutex<Option<KeyRoutes<Peer, Peer>>>;
 
 /// As [`deliver`], with relays.
 fn deliver_in_region(map: &RegionMap, route: &StdArc<Peer>, number: u8) -> bool {
@@ -300,8 +301,8 @@ fn deliver_in_region(map: &RegionMap, route: &StdArc<Peer>, number: u8) -> bool 
         Some(route.clone())
     } else {
         let map = map.lock().unwrap();
-        map.as_ref().and_then(Whereabouts::way).map(|way| match way {
-            Way::Here(peer) | Way::By(peer) => peer.clone(),
+        map.as_ref().and_then(KeyRoutes::route).map(|way| match way {
+            Route::Local(peer) | Route::Via(peer) => peer.clone(),
         })
     };
     if let Some(to) = &to {
@@ -314,7 +315,7 @@ fn deliver_in_region(map: &RegionMap, route: &StdArc<Peer>, number: u8) -> bool 
 fn while_a_client_moves_here_a_packet_goes_by_the_relay_it_left_or_here_and_then_here() {
     loom::model(|| {
         let (relay, here) = (peer(1), peer(2));
-        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(Whereabouts::elsewhere(relay.clone()))));
+        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(KeyRoutes::remote(relay.clone()))));
         let arrival = {
             let (map, here) = (map.clone(), here.clone());
             thread::spawn(move || map.lock().unwrap().as_mut().unwrap().join(here))
@@ -330,9 +331,9 @@ fn while_a_client_moves_here_a_packet_goes_by_the_relay_it_left_or_here_and_then
 fn while_a_link_breaks_a_packet_goes_over_it_or_over_the_next_and_then_over_the_next() {
     loom::model(|| {
         let (broken, next) = (peer(1), peer(2));
-        let mut whereabouts = Whereabouts::elsewhere(broken.clone());
-        whereabouts.add_forwarder(next.clone());
-        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(whereabouts)));
+        let mut key_routes = KeyRoutes::remote(broken.clone());
+        key_routes.add_forwarder(next.clone());
+        let map: Arc<RegionMap> = Arc::new(Mutex::new(Some(key_routes)));
         let breaking = {
             let map = map.clone();
             thread::spawn(move || {
@@ -352,17 +353,18 @@ fn what_a_watcher_is_told_while_another_flushes_is_sent_and_the_last_word_is_tru
         let (socket, egress) = connection(true);
         let flush = |pushed, egress: &Egress<Outlet>| {
             if pushed == Pushed::MustFlush {
-                with_hand(&mut Drops::default(), |hand| egress.flush(hand));
+                with_context(&mut Drops::default(), |context| egress.flush(context));
             }
         };
         let address = ([192, 0, 2, 1], 1).into();
-        let present = Change::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
+        let present =
+            PresenceChange::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
         // The two changes of one key are made one after the other, as under its lock in the map.
-        let order = Arc::new(Mutex::new(vec![present, Change::Gone]));
-        let tell = move |order: &Mutex<Vec<Change>>, egress: &Egress<Outlet>| {
+        let order = Arc::new(Mutex::new(vec![present, PresenceChange::Gone]));
+        let tell = move |order: &Mutex<Vec<PresenceChange>>, egress: &Egress<Outlet>| {
             let mut order = order.lock().unwrap();
             let change = order.remove(0);
-            let pushed = egress.push(|outbox| outbox.push_news(FROM, change));
+            let pushed = egress.push(|outbox| outbox.push_change(FROM, change));
             drop(order);
             flush(pushed, egress);
         };
@@ -373,7 +375,7 @@ fn what_a_watcher_is_told_while_another_flushes_is_sent_and_the_last_word_is_tru
         tell(&order, &egress);
         other.join().unwrap();
         let mut gone = Vec::new();
-        Change::Gone.frame(FROM).encode(&mut gone);
+        PresenceChange::Gone.frame(FROM).encode(&mut gone);
         let socket = socket.lock().unwrap();
         assert!(socket.received.ends_with(&gone), "nothing waits, and the last word is the last change");
     });

@@ -1,8 +1,8 @@
 //! Damage to the golden logins and to a session of every frame that a client may send, cut anywhere: an error or a
 //! frame, never a panic, and never more held than the longest frame.
 
-use towpath_relay_proto::client::ClientSession;
 use towpath_relay_proto::login::Login;
+use towpath_relay_proto::session::ClientSession;
 use towpath_relay_proto::session::{Action, Close, Session};
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::{ClientFrame, Header, ServerFrame};

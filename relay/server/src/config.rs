@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use towpath_relay_forward::PollPolicy;
 use towpath_service::{
     config::{ByteSize, Choice, ConfigReader, Problems, Resolved, SettingKey, Sources, Value},
     logs,
 };
+use towpath_tls::RecordLayer;
 use towpath_wire::{
     map::{OWN_REGION_IDS, REGION_ID_MAX},
     ports,
@@ -26,7 +28,7 @@ mod node_key;
 mod stun;
 
 pub use self::{
-    http::{BootstrapDns, Home, Http},
+    http::{BootstrapDns, Home, HttpSettings},
     mesh::{Mesh, MeshPeer},
     node_key::KeySource,
     stun::StunOnly,
@@ -57,15 +59,16 @@ pub struct Config {
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
     /// HTTP without TLS, and what is shown.
-    pub http: Http,
+    pub http: HttpSettings,
     /// The names that `/bootstrap-dns` resolves.
     pub bootstrap_dns: BootstrapDns,
-    /// Who opens and seals TLS 1.3 records after the handshake.
-    pub records: Records,
+    /// What opens and seals TLS 1.3 records after the handshake: the relay's own record layer, which costs no allocation
+    /// for each record and less memory for each connection, or rustls. TLS 1.2, and every handshake, is rustls' in any case.
+    pub records: RecordLayer,
     /// Threads of the data plane, 1 to 256.
     pub workers: NonZeroUsize,
     /// What a worker does that has nothing to do.
-    pub waiting: Waiting,
+    pub poll: PollPolicy,
     /// Limits on connections that have not logged in.
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
@@ -82,26 +85,13 @@ pub struct Config {
     pub dev: bool,
 }
 
-/// Who opens and seals TLS 1.3 records after the handshake. TLS 1.2, and every handshake, is rustls' in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
-    /// The relay's own record layer: no allocation for each record, less memory for each connection.
-    Own,
-    /// rustls.
-    Rustls,
-}
+/// [`RecordLayer`] as a setting.
+#[derive(Clone, Copy, PartialEq)]
+struct RecordsSetting(RecordLayer);
 
-impl Choice for Records {
-    const ALL: &'static [(&'static str, Self)] = &[("own", Self::Own), ("rustls", Self::Rustls)];
-}
-
-impl From<Records> for towpath_tls::RecordLayer {
-    fn from(records: Records) -> Self {
-        match records {
-            Records::Own => Self::Own,
-            Records::Rustls => Self::Rustls,
-        }
-    }
+impl Choice for RecordsSetting {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("own", Self(RecordLayer::Own)), ("rustls", Self(RecordLayer::Rustls))];
 }
 
 /// A certificate chain and its key, PEM files.
@@ -122,15 +112,6 @@ pub struct Region {
     pub code: String,
     /// The name for people.
     pub name: String,
-}
-
-/// What a worker does that has nothing to do: at most one of these, and else it sleeps until something comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// How long it looks for more before it sleeps, up to 10 ms; zero for not at all.
-    pub busy_poll: Duration,
-    /// How long it lets packets gather while it is busy, up to 1 ms; zero for not at all.
-    pub gather: Duration,
 }
 
 /// Limits on connections that have not logged in.
@@ -206,15 +187,15 @@ impl Config {
             cert: cert(&mut reader),
             node_key: KeySource::read(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
-            waiting: Waiting::read(&mut reader),
+            poll: poll_policy(&mut reader),
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
             stun: stun::read(&mut reader, dev),
             admin: admin(&mut reader),
-            http: Http::read(&mut reader, dev),
+            http: HttpSettings::read(&mut reader, dev),
             bootstrap_dns: BootstrapDns::read(&mut reader),
-            records: reader.key(keys::TLS_RECORDS).or(Records::Own),
+            records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
             login: LoginLimits::read(&mut reader),
             outbox: OutboxLimits::read(&mut reader),
             mesh: Mesh::read(&mut reader),
@@ -305,17 +286,15 @@ impl Region {
     }
 }
 
-impl Waiting {
-    fn read(reader: &mut ConfigReader<'_>) -> Self {
-        let millis = Duration::from_millis;
-        let busy_poll = reader.key(keys::BUSY_POLL).within(secs(0)..=millis(10)).or(secs(0));
-        let default = if busy_poll.is_zero() { GATHER } else { secs(0) };
-        let gather = reader.key(keys::GATHER).within(secs(0)..=millis(1)).or(default);
-        if !busy_poll.is_zero() && !gather.is_zero() {
-            reader.conflict(keys::BUSY_POLL, "excludes gather, for which a worker sleeps: give one of them");
-        }
-        Self { busy_poll, gather }
+fn poll_policy(reader: &mut ConfigReader<'_>) -> PollPolicy {
+    let millis = Duration::from_millis;
+    let busy_poll = reader.key(keys::BUSY_POLL).within(secs(0)..=millis(10)).or(secs(0));
+    let default = if busy_poll.is_zero() { GATHER } else { secs(0) };
+    let gather = reader.key(keys::GATHER).within(secs(0)..=millis(1)).or(default);
+    if !busy_poll.is_zero() && !gather.is_zero() {
+        reader.conflict(keys::BUSY_POLL, "excludes gather, for which a worker sleeps: give one of them");
     }
+    PollPolicy { busy_poll, gather }
 }
 
 impl LoginLimits {

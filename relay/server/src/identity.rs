@@ -4,7 +4,6 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
@@ -12,17 +11,18 @@ use rcgen::{
 use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::NoServerSessionStorage;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 use towpath_relay_client::certificate_pin;
+use towpath_tls::RecordLayer;
 use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::derp::{META_NAME_PREFIX, PROTOCOL_VERSION};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
 
-use crate::config::{CertFiles, Config, KeySource, Records, self_signed_files};
+use crate::config::{CertFiles, Config, KeySource, self_signed_files};
+use crate::tls::server_config;
 
 /// How long a certificate of our own is good for. A client that pins it checks its dates, so an end would be an outage
 /// at a time that nobody chose; the pin, not the date, is what is trusted.
@@ -108,21 +108,11 @@ impl Identity {
         &self.node_key
     }
 
-    /// What rustls needs: TLS 1.3 and 1.2, the chain with the meta certificate at its end, no resumption (Tailscale
-    /// clients never resume, and tickets would cost every one of them).
-    pub(crate) fn server_config(&self, records: Records) -> Result<rustls::ServerConfig, IdentityError> {
+    /// The configuration of the relay's TLS, with the meta certificate at the end of the chain.
+    pub(crate) fn server_config(&self, records: RecordLayer) -> Result<rustls::ServerConfig, IdentityError> {
         let mut chain = self.chain.clone();
         chain.push(meta_certificate(&self.node_public())?);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_single_cert(chain, self.tls_key.clone_key())?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.enable_secret_extraction = records == Records::Own;
-        Ok(config)
+        Ok(server_config(chain, self.tls_key.clone_key(), records)?)
     }
 }
 

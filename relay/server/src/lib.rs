@@ -1,28 +1,22 @@
 //! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.
 //!
 //! - [`config`]: what can be set. [`identity`]: keys and certificates. [`derpmap`]: what clients are told of the relay.
-//! - [`Server`]: binds, runs, stops. [`StunServer`]: the same of STUN alone.
-//! - `control`: from an accepted socket to a logged-in connection, by way of a `stream` and an `upgrade`; `pages`: what is
-//!   answered over HTTP besides, `bootstrap` among it; `proxies`: who may be in front of it; `hosts`: how many of those who
-//!   have not logged in are one host's.
-//! - `forward`: the data plane, which moves packets.
+//! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
+//! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
+//! - `mesh`: the links to other relays of the region. `metrics`: what is exported to Prometheus.
+//! - `tls`: what rustls is configured with. `socket`: TCP listeners.
 
-mod bootstrap;
 pub mod config;
 mod control;
 pub mod derpmap;
-mod forward;
-mod hosts;
 pub mod identity;
 mod mesh;
 mod metrics;
-mod pages;
-mod proxies;
 mod server;
-mod stream;
+mod socket;
 mod stun_only;
-mod upgrade;
+mod tls;
 
 pub use identity::Identity;
-pub use server::{Addresses, BindError, RunError, Server};
+pub use server::{Addresses, RunError, Server, StartError};
 pub use stun_only::StunServer;

@@ -3,51 +3,36 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::Registry;
 use rustix::process::setpriority_process;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers, hold_above};
+use towpath_relay_proto::admission::Admission;
 use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
 use towpath_service::admin::{Admin, Readiness};
 use tracing::{info, warn};
 
-use crate::bootstrap::Bootstrap;
 use crate::config::Config;
-use crate::control::{Door, Entrance, Refusal};
-use crate::forward::{DataPlane, Rules};
-use crate::hosts::Hosts;
+use crate::control::{
+    Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
+};
 use crate::identity::{Identity, IdentityError};
-use crate::mesh::{MeshError, Setup};
-use crate::metrics::{ControlMetrics, MeshMetrics, Scrape, StunScrape};
-use crate::pages::Site;
-use crate::proxies::Proxies;
-use crate::stun_only;
+use crate::mesh::{LinkContext, MeshError, MeshMetrics, MeshSetup};
+use crate::metrics::{PlaneScrape, StunScrape};
+use crate::socket::listen;
 
 /// Threads of the control plane. More would let a storm of logins compete with the data plane on small machines.
 const CONTROL_THREADS: usize = 2;
 /// How much the control plane's threads give way to the data plane's.
 const CONTROL_NICENESS: i32 = 10;
-/// Connections that wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-/// Pause after a failed accept, which is usually for want of file descriptors and would fail again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What derper sets: dead peers are found in 15 s where something is sent, in minutes where nothing is.
-pub(crate) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
-const TCP_KEEPALIVE: Duration = Duration::from_secs(600);
-/// Unsent bytes that the kernel takes for a connection. Without a bound it takes megabytes, and what waits there can
-/// neither be dropped nor overtaken.
-const UNSENT_IN_KERNEL: u32 = 128 * 1024;
-
-/// A listener that cannot be bound.
+/// Why a relay cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub enum StartError {
     /// A listener for TLS or HTTP.
     #[error("cannot bind {what} on {address}/tcp: {reason}")]
     Tcp {
@@ -92,7 +77,7 @@ pub struct Server {
     config: Config,
     identity: Identity,
     tls: rustls::ServerConfig,
-    mesh: Setup,
+    mesh: MeshSetup,
     listener: TcpListener,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
@@ -121,11 +106,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// See [`BindError`]: each says which address of which listener is at fault.
-    pub fn bind(config: &Config, identity: Identity) -> Result<Self, BindError> {
+    /// See [`StartError`]: each says which address of which listener is at fault.
+    pub fn bind(config: &Config, identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
-        let mesh = Setup::load(&config.mesh, identity.node_public())?;
-        let tcp = |what, address| listen(address).map_err(|reason| BindError::Tcp { what, address, reason });
+        let mesh = MeshSetup::load(&config.mesh, identity.node_public())?;
+        let tcp = |what, address| listen(address).map_err(|reason| StartError::Tcp { what, address, reason });
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;
@@ -185,145 +170,171 @@ impl Server {
     }
 
     async fn run_inside(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } = self;
         let (failed, mut failures) = mpsc::unbounded_channel();
-        let rules = Rules {
-            limits: Limits {
-                bytes: config.outbox.bytes,
-                packets: UPSTREAM_PACKETS,
-                disco_bytes: config.outbox.disco_bytes,
-                age: config.outbox.age,
+        let running = Running::start(self, &failed)?;
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            part = failures.recv() => match part {
+                Some(Part::Worker) => Err(RunError::Worker),
+                // The STUN server says why it failed when it is stopped.
+                Some(Part::Stun) | None => Ok(()),
             },
-            write_timeout: config.outbox.write_timeout,
-            keepalive: config.keepalive,
-            waiting: config.waiting,
-            own_key: identity.node_public(),
-            watchable: mesh.gate.can_open(),
         };
-        let on_failure = move || {
-            // Nobody listens any more only when the process is about to end.
-            let _ = failed.send(());
+        running.stop().await?;
+        ended
+    }
+
+    /// The settings of the data plane.
+    fn plane_config(&self) -> DataPlaneConfig {
+        DataPlaneConfig {
+            write_timeout: self.config.outbox.write_timeout,
+            keepalive: self.config.keepalive,
+            poll: self.config.poll,
+            own_key: self.identity.node_public(),
+            watchable: self.mesh.secrets.give_watching(),
+        }
+    }
+
+    /// The bounds of what waits for a client or another relay.
+    fn limits(&self) -> Limits {
+        let outbox = &self.config.outbox;
+        Limits {
+            bytes: outbox.bytes,
+            packets: UPSTREAM_PACKETS,
+            disco_bytes: outbox.disco_bytes,
+            age: outbox.age,
+            hold_above: hold_above(outbox.bytes),
+        }
+    }
+}
+
+/// A part of the relay without which it does not go on.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Worker,
+    Stun,
+}
+
+/// The parts of a relay that runs.
+struct Running {
+    plane: Arc<DataPlane>,
+    workers: Workers,
+    stun: Option<towpath_stun::RunningServer>,
+    admin: Option<Admin>,
+    readiness: Readiness,
+    /// Acceptors, and what refreshes `/bootstrap-dns`.
+    tasks: JoinSet<()>,
+    shutdown_timeout: Duration,
+}
+
+impl Running {
+    /// Starts each part, in an order in which none needs one that comes later. A part that ends by itself is sent to
+    /// `failed`.
+    fn start(server: Server, failed: &mpsc::UnboundedSender<Part>) -> Result<Self, RunError> {
+        let report = |part| {
+            let failed = failed.clone();
+            move || {
+                // Nothing listens any more only when the process is about to end.
+                let _ = failed.send(part);
+            }
         };
-        let (plane, workers) = DataPlane::start(config.workers.get(), rules, worker_hook, on_failure)?;
+        let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
+        let Server { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } =
+            server;
+        let workers = config.workers.get();
+        let (plane, workers) = DataPlane::start(workers, plane_config, worker_hook, report(Part::Worker))?;
         let plane = Arc::new(plane);
-        let stun = stun.map(towpath_stun::BoundServer::spawn).transpose()?;
+        let stun = stun.map(|stun| stun.spawn_with(report(Part::Stun))).transpose()?;
 
         let registry = Registry::new();
-        let metrics = ControlMetrics::register(&registry)?;
-        let mesh_metrics = MeshMetrics::register(&registry)?;
-        registry.register(Box::new(Scrape { workers: plane.counters(), peers: plane.registry().clone() }))?;
-        if let Some(stun) = &stun {
-            registry.register(Box::new(StunScrape::new(stun.counters())?))?;
-        }
-        towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
+        let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
         let readiness = Readiness::new();
         let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
 
-        let mesh = mesh.run(&plane, identity.node_key(), &mesh_metrics);
+        let keys = NodeKeys { private: identity.node_key().clone(), public: identity.node_public() };
+        let (secrets, mesh_sources) = (mesh.secrets.clone(), config.mesh.sources.clone());
+        mesh.run(&LinkContext {
+            plane: plane.clone(),
+            key: keys.private.clone(),
+            limits: limits.clone(),
+            metrics: mesh_metrics.clone(),
+        });
         let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
         let port = listener.local_addr()?.port();
-        let door = Arc::new(Door {
+        let frontend = Arc::new(Frontend {
             tls: Arc::new(tls),
-            records: config.records.into(),
-            node_public: identity.node_public(),
-            node_key: identity.node_key().clone(),
-            limits: config.login.clone(),
+            records: config.records,
+            keys,
             keepalive: config.keepalive,
-            site: Site::new(&config.hostname, port, config.http.home.clone(), bootstrap.clone()),
-            proxies: Proxies::new(config.http.proxies.clone()),
+            http: Http {
+                site: Site::new(&config.hostname, port, config.http.home, bootstrap.clone()),
+                proxies: Proxies::new(config.http.proxies),
+                idle_timeout: config.login.idle_http_timeout,
+            },
+            limits: config.login,
+            admission: Admission { secrets, mesh_sources, limits },
+            policies: Vec::new(),
             metrics,
-            mesh,
             mesh_metrics,
             plane: plane.clone(),
         });
-        let mut tasks = JoinSet::new();
-        let listeners =
-            [(Some(listener), Entrance::Tls), (http, Entrance::Plain), (redirect, Entrance::Redirect)];
-        for (listener, entrance) in listeners {
-            let Some(listener) = listener else { continue };
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(accept(listener, door.clone(), entrance));
-        }
+        let mut tasks = accept_on(Some(listener), http, redirect, &frontend)?;
         if !config.bootstrap_dns.is_empty() {
             tasks.spawn(async move { bootstrap.keep_fresh().await });
         }
         readiness.ready();
-        let ended = tokio::select! {
-            () = shutdown => Ok(()),
-            _ = failures.recv() => Err(RunError::Worker),
-            // It says why when it is stopped.
-            () = stun_only::ended(stun.as_ref()) => Ok(()),
-        };
-        readiness.draining();
-        tasks.shutdown().await;
-        info!(connections = plane.registry().gauges().connections.load(Ordering::Relaxed), "closing");
+        let shutdown_timeout = config.shutdown_timeout;
+        Ok(Self { plane, workers, stun, admin, readiness, tasks, shutdown_timeout })
+    }
+
+    /// Stops each part: the acceptors first, then the clients, then the rest.
+    async fn stop(mut self) -> Result<(), RunError> {
+        self.readiness.draining();
+        self.tasks.shutdown().await;
+        info!(connections = self.plane.stats().connections(), "closing");
+        let workers = self.workers;
         let stopping = tokio::task::spawn_blocking(move || workers.stop());
-        if tokio::time::timeout(config.shutdown_timeout, stopping).await.is_err() {
+        if tokio::time::timeout(self.shutdown_timeout, stopping).await.is_err() {
             warn!("the data plane has not ended within shutdown_timeout; ending without it");
         }
-        if let Some(stun) = stun {
+        if let Some(stun) = self.stun {
             stun.stop().map_err(RunError::Stun)?;
         }
-        drop(admin);
-        ended
+        drop(self.admin);
+        Ok(())
     }
 }
 
-/// Accepts for ever.
-async fn accept(listener: tokio::net::TcpListener, door: Arc<Door>, entrance: Entrance) {
-    let pending = Arc::new(Semaphore::new(door.limits.max_pending));
-    // All clients of a proxy come from its address.
-    let per_host = if entrance == Entrance::Plain { usize::MAX } else { door.limits.max_pending_per_host };
-    let hosts = Arc::new(Hosts::new(per_host));
-    loop {
-        // More than that many logins at a time would only be slower, each of them: the rest wait in the backlog.
-        let Ok(permit) = pending.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((socket, address)) => {
-                // Closed and not kept waiting: what waits would hold a place.
-                let Some(place) = hosts.place(address.ip()) else {
-                    door.refuse(address, &Refusal::HostLimit);
-                    continue;
-                };
-                if let Err(error) = set_options(&socket) {
-                    warn!(%address, "cannot set socket options: {error}");
-                }
-                let door = door.clone();
-                door.metrics.pending.inc();
-                tokio::spawn(async move {
-                    door.serve(socket, address, entrance).await;
-                    door.metrics.pending.dec();
-                    drop((place, permit));
-                });
-            }
-            Err(error) => {
-                door.metrics.accept_errors.inc();
-                warn!("cannot accept: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// Registers everything that is counted, and returns what the control plane counts in.
+fn register_metrics(
+    registry: &Registry,
+    plane: &Arc<DataPlane>,
+    stun: Option<&towpath_stun::RunningServer>,
+) -> prometheus::Result<(ControlMetrics, MeshMetrics)> {
+    let (control, mesh) = (ControlMetrics::register(registry)?, MeshMetrics::register(registry)?);
+    registry.register(Box::new(PlaneScrape(plane.clone())))?;
+    if let Some(stun) = stun {
+        registry.register(Box::new(StunScrape::new(stun.counters())?))?;
     }
+    towpath_service::metrics::register_process(registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
+    Ok((control, mesh))
 }
 
-/// Sets what every connection has.
-pub(crate) fn set_options<S: AsFd>(socket: &S) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)?;
-    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE))
-}
-
-/// Binds a TCP listener. `[::]` takes IPv4 as well.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+/// Accepts on every listener that there is.
+fn accept_on(
+    tls: Option<TcpListener>,
+    plain: Option<TcpListener>,
+    redirect: Option<TcpListener>,
+    frontend: &Arc<Frontend>,
+) -> io::Result<JoinSet<()>> {
+    let mut tasks = JoinSet::new();
+    let listeners =
+        [(tls, ListenerKind::Tls), (plain, ListenerKind::Plain), (redirect, ListenerKind::Redirect)];
+    for (listener, kind) in listeners {
+        let Some(listener) = listener else { continue };
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.spawn(accept(listener, frontend.clone(), kind));
     }
-    // A relay that is restarted must not wait for the old one's connections to be forgotten.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(tasks)
 }

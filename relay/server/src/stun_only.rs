@@ -1,19 +1,17 @@
 //! STUN without a relay: no TLS, no key, and the same admin listener.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use prometheus::Registry;
+use tokio::sync::oneshot;
 use towpath_service::admin::{Admin, Readiness};
 
 use crate::config::StunOnly;
 use crate::metrics::StunScrape;
-use crate::server::{BindError, RunError, listen};
-
-/// How often it is looked whether the thread that serves is still there. It ends by itself only if the kernel fails it.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+use crate::server::{RunError, StartError};
+use crate::socket::listen;
 
 /// A STUN server and its admin listener with their sockets bound and nothing running.
 #[derive(Debug)]
@@ -27,11 +25,11 @@ impl StunServer {
     ///
     /// # Errors
     ///
-    /// See [`BindError`]: each says which address of which listener is at fault.
-    pub fn bind(config: &StunOnly) -> Result<Self, BindError> {
+    /// See [`StartError`]: each says which address of which listener is at fault.
+    pub fn bind(config: &StunOnly) -> Result<Self, StartError> {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
         let tcp =
-            |address| listen(address).map_err(|reason| BindError::Tcp { what: "admin", address, reason });
+            |address| listen(address).map_err(|reason| StartError::Tcp { what: "admin", address, reason });
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
     }
 
@@ -57,7 +55,9 @@ impl StunServer {
     /// See [`RunError`].
     pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { stun, admin } = self;
-        let stun = stun.spawn()?;
+        let (ended, thread_ended) = oneshot::channel::<()>();
+        // Dropping the sender completes the receiver, so the thread has nothing to send.
+        let stun = stun.spawn_with(move || drop(ended))?;
         let registry = Registry::new();
         registry.register(Box::new(StunScrape::new(stun.counters())?))?;
         towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
@@ -67,20 +67,12 @@ impl StunServer {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             tokio::select! {
                 () = shutdown => {}
-                () = ended(Some(&stun)) => {}
+                _ = thread_ended => {}
             }
         });
         readiness.draining();
         let outcome = stun.stop().map_err(RunError::Stun);
         drop(admin);
         outcome
-    }
-}
-
-/// Completes when the thread of a STUN server has ended, which it does not do while it serves.
-pub(crate) async fn ended(stun: Option<&towpath_stun::RunningServer>) {
-    let Some(stun) = stun else { return pending().await };
-    while stun.is_alive() {
-        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

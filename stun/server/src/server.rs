@@ -123,9 +123,21 @@ impl BoundServer {
     /// # Errors
     /// The kernel gives no descriptor or no thread.
     pub fn spawn(self) -> io::Result<RunningServer> {
+        self.spawn_with(|| {})
+    }
+
+    /// Starts the server as [`spawn`](Self::spawn) does. `ended` is called when the thread ends, for whatever reason: by
+    /// itself it ends only if the kernel fails it.
+    ///
+    /// # Errors
+    /// The kernel gives no descriptor or no thread.
+    pub fn spawn_with(self, ended: impl FnOnce() + Send + 'static) -> io::Result<RunningServer> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (stopped, counters) = (Arc::clone(&stop), self.counters());
-        let thread = thread::Builder::new().name("stun".into()).spawn(move || self.run(&stopped))?;
+        let thread = thread::Builder::new().name("stun".into()).spawn(move || {
+            let _call = CallOnDrop(Some(ended));
+            self.run(&stopped)
+        })?;
         Ok(RunningServer { stop, counters, thread: Some(thread) })
     }
 
@@ -179,6 +191,17 @@ fn open(socket: UdpSocket) -> io::Result<Arc<BatchSocket>> {
     let _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
         .or_else(|_| set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
     BatchSocket::new(socket).map(Arc::new)
+}
+
+/// Calls its function when it is dropped, also by a panic.
+struct CallOnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for CallOnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(function) = self.0.take() {
+            function();
+        }
+    }
 }
 
 /// A server at work. Dropping it stops the server.

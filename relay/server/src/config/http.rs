@@ -11,7 +11,7 @@ use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
 
 /// HTTP without TLS, and what is shown with and without.
 #[derive(Clone, Debug, Default)]
-pub struct Http {
+pub struct HttpSettings {
     /// The TCP address for DERP and HTTP without TLS; `None` for none. Loopback, unless proxies are named.
     pub listen: Option<SocketAddr>,
     /// Where the proxies in front of `listen` connect from; nobody else may then.
@@ -60,7 +60,7 @@ impl Value for Home {
     }
 }
 
-impl Http {
+impl HttpSettings {
     pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         let http = Self {
             listen: listener(reader, keys::HTTP_LISTEN, dev),

@@ -1,10 +1,6 @@
 //! The settings of the mesh: secrets, by file; who may use them; and the relays to dial.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf};
 
 use towpath_service::config::{ConfigReader, Element, IpNet, Value, quote};
 use towpath_wire::host::{Prefixes, bracketed};
@@ -58,12 +54,6 @@ impl Mesh {
             reader.conflict(keys::MESH_PEERS, why);
         }
         mesh
-    }
-
-    /// Whether a mesh key is taken from `address`.
-    #[must_use]
-    pub fn allows(&self, address: IpAddr) -> bool {
-        self.sources.is_empty() || self.sources.contains(address)
     }
 }
 
@@ -186,24 +176,6 @@ mod tests {
             &format!("relay-2.example.com nodekey:{}", "0".repeat(64)),
         ] {
             assert_eq!(peer(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn sources_narrow_who_is_taken_for_a_relay() {
-        let address = |text: &str| text.parse().expect("an address");
-        assert!(Mesh::default().allows(address("192.0.2.1")));
-        let sources =
-            vec!["10.0.0.0/8".parse().expect("a prefix"), "2001:db8::/32".parse().expect("a prefix")];
-        let mesh = Mesh { sources: sources.into(), ..Mesh::default() };
-        for (text, allowed) in [
-            ("10.1.2.3", true),
-            ("::ffff:10.1.2.3", true),
-            ("11.0.0.1", false),
-            ("2001:db8::1", true),
-            ("2001:db9::1", false),
-        ] {
-            assert_eq!(mesh.allows(address(text)), allowed, "{text}");
         }
     }
 }

@@ -35,6 +35,7 @@ fn a_hostname_is_enough() {
     assert_eq!((config.stun.alternates, config.stun.policy), (vec![], towpath_stun::Policy::default()));
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.outbox.bytes, 512 * 1024);
+    assert_eq!(config.keepalive, secs(60));
     assert!(!config.dev);
     assert_problem(
         read(""),
@@ -115,7 +116,7 @@ level = "debug"
     assert_eq!(config.cert, Some(CertFiles { cert: "/etc/relay.crt".into(), key: "/etc/relay.pem".into() }));
     assert!(matches!(&config.node_key, KeySource::File(path) if path == Path::new("/srv/relay.key")));
     assert_eq!(config.workers.get(), 3);
-    assert_eq!(config.waiting.gather, Duration::from_micros(250));
+    assert_eq!(config.poll.gather, Duration::from_micros(250));
     assert_eq!(config.keepalive, secs(30));
     assert_eq!(config.shutdown_timeout, Duration::ZERO);
     assert_eq!(config.region, Region { id: 1234, code: "fra".into(), name: "Frankfurt".into() });
@@ -214,11 +215,11 @@ fn a_mesh_needs_its_key_and_each_relay_has_its_own() {
 
 #[test]
 fn a_worker_polls_or_lets_packets_gather_and_not_both() {
-    let waiting = |settings: &str| read(&format!("{MINIMAL}{settings}")).unwrap().0.waiting;
+    let poll = |settings: &str| read(&format!("{MINIMAL}{settings}")).unwrap().0.poll;
     let (micros, zero) = (Duration::from_micros, Duration::ZERO);
-    assert_eq!(waiting(""), Waiting { busy_poll: zero, gather: micros(100) });
+    assert_eq!(poll(""), PollPolicy { busy_poll: zero, gather: micros(100) });
     for settings in ["busy_poll = '50us'", "busy_poll = '50us'\ngather = '0s'"] {
-        assert_eq!(waiting(settings), Waiting { busy_poll: micros(50), gather: zero });
+        assert_eq!(poll(settings), PollPolicy { busy_poll: micros(50), gather: zero });
     }
     assert_problem(
         read(&format!("{MINIMAL}busy_poll = '50us'\ngather = '50us'")),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use prometheus::Opts;
 use prometheus::core::{Collector, Desc, Describer};
-use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::proto::MetricFamily;
 use towpath_stun::{AnswerKind, NotStun, Snapshot, StunCounters, Withheld};
 
-use super::{Page, Sample};
+use super::families::{Families, Labelled};
 
 const REQUESTS: &str = "stun_requests";
 const REQUESTS_HELP: &str = "STUN datagrams by what became of them";
@@ -31,46 +31,36 @@ impl Collector for StunScrape {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut page = Page::default();
-        page.stun(&self.counters.snapshot());
-        page.0
+        let mut families = Families::default();
+        add_stun(&mut families, &self.counters.snapshot());
+        families.0
     }
 }
 
-impl Page {
-    fn stun(&mut self, counts: &Snapshot) {
-        self.by(
-            "disposition",
-            REQUESTS,
-            REQUESTS_HELP,
-            [
-                ("success", counts.success),
-                ("not_stun", counts.not_stun_total()),
-                ("read_error", counts.read_error),
-                ("write_error", counts.write_error),
-            ],
-        );
-        let help = "STUN requests with an answer, by address family";
-        self.by("family", "stun_addrfamily", help, [("ipv4", counts.ipv4), ("ipv6", counts.ipv6)]);
-        let help = "STUN requests with an answer, by what it says";
-        let answers = AnswerKind::ALL.iter().map(|kind| kind.label()).zip(counts.answers);
-        self.by("answer", "towpath_stun_answers_total", help, answers);
-        let help = "STUN datagrams without an answer, by reason";
-        let not_stun = NotStun::ALL.iter().map(|reason| reason.label()).zip(counts.not_stun);
-        let withheld = Withheld::ALL.iter().map(|reason| reason.label()).zip(counts.withheld);
-        self.by("reason", "towpath_stun_unanswered_total", help, not_stun.chain(withheld));
-    }
+fn add_stun(families: &mut Families, counts: &Snapshot) {
+    let dispositions = [
+        ("success", counts.success),
+        ("not_stun", counts.not_stun_total()),
+        ("read_error", counts.read_error),
+        ("write_error", counts.write_error),
+    ];
+    families.counters(REQUESTS, REQUESTS_HELP, by("disposition", dispositions));
+    let help = "STUN requests with an answer, by address family";
+    let answered = [("ipv4", counts.ipv4), ("ipv6", counts.ipv6)];
+    families.counters("stun_addrfamily", help, by("family", answered));
+    let help = "STUN requests with an answer, by what it says";
+    let answers = AnswerKind::ALL.map(AnswerKind::label).into_iter().zip(counts.answers);
+    families.counters("towpath_stun_answers_total", help, by("answer", answers));
+    let help = "STUN datagrams without an answer, by reason";
+    let not_stun = NotStun::ALL.map(NotStun::label).into_iter().zip(counts.not_stun);
+    let unanswered = Withheld::ALL.map(Withheld::label).into_iter().zip(counts.withheld);
+    families.counters("towpath_stun_unanswered_total", help, by("reason", not_stun.chain(unanswered)));
+}
 
-    /// A family of counters that differ in one label.
-    fn by(
-        &mut self,
-        label: &'static str,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (&'static str, u64)>,
-    ) {
-        let labelled: Vec<_> = values.into_iter().map(|(of, value)| ([(label, of)], value)).collect();
-        let samples: Vec<Sample<'_>> = labelled.iter().map(|(labels, value)| (&labels[..], *value)).collect();
-        self.family(MetricType::COUNTER, name, help, &samples);
-    }
+/// Values that differ in one label.
+fn by(
+    label: &'static str,
+    values: impl IntoIterator<Item = (&'static str, u64)>,
+) -> impl Iterator<Item = Labelled<1>> {
+    values.into_iter().map(move |(of, value)| ([(label, of)], value))
 }

@@ -1,0 +1,133 @@
+//! Connections on their way from the control plane to a worker.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::rights::Rights;
+use towpath_relay_proto::session::{ClientSession, Close};
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::derp::mesh::PresentFlags;
+use towpath_wire::key::NodePublic;
+use towpath_wire::pool::BufferPool;
+
+use crate::key::RouteKey;
+use crate::peer::Peer;
+use crate::transport::{Inbound, Transport};
+
+/// A client that has logged in.
+#[derive(Debug)]
+pub struct ClientArrival<'a> {
+    /// The key that it has proved.
+    pub key: RouteKey,
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// What watchers are told of it.
+    pub flags: PresentFlags,
+    /// How its frames come and go.
+    pub transport: Transport,
+    /// Bytes of DERP that were read and not used. They come before what the transport holds.
+    pub frames: Vec<u8>,
+    /// The answer to its login, which is sent before anything else.
+    pub server_info: ServerFrame<'a>,
+    /// What it may ask for.
+    pub rights: Rights,
+    /// The bounds of what waits for it.
+    pub limits: Arc<Limits>,
+    /// It said that another relay would be nearer.
+    pub not_ideal: bool,
+    /// When its first keep-alive is due, counted from now.
+    pub first_keepalive: Duration,
+}
+
+/// A link to another relay that this relay has dialled, after its login.
+pub struct LinkArrival {
+    /// The key of the other relay.
+    pub relay: NodePublic,
+    /// The address that was dialled.
+    pub address: SocketAddr,
+    /// How its frames come and go.
+    pub transport: Transport,
+    /// The place in the stream of frames.
+    pub session: ClientSession,
+    /// Bytes of DERP that were read and not used. They come before what the transport holds.
+    pub frames: Vec<u8>,
+    /// The bounds of what waits for the other relay.
+    pub limits: Arc<Limits>,
+    /// Called by a worker for each event of the link. It must not block.
+    pub on_event: LinkObserver,
+}
+
+/// The observer of a link.
+pub type LinkObserver = Box<dyn Fn(LinkEvent) + Send>;
+
+/// What becomes of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The other relay announces its clients, so it takes this relay for one of the mesh.
+    Up,
+    /// The link is closed and all that it taught is forgotten.
+    Down(Close),
+}
+
+/// A client on its way to its owner.
+#[derive(Debug)]
+pub(crate) struct NewClient {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) inbound: Inbound,
+    pub(crate) frames: Vec<u8>,
+    pub(crate) rights: Rights,
+    pub(crate) not_ideal: bool,
+    pub(crate) first_keepalive: Duration,
+}
+
+/// A link on its way to its owner.
+pub(crate) struct NewLink {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) inbound: Inbound,
+    pub(crate) session: ClientSession,
+    pub(crate) frames: Vec<u8>,
+    pub(crate) on_event: LinkObserver,
+}
+
+impl NewClient {
+    pub(crate) fn new(arrival: ClientArrival<'_>, id: u64) -> Self {
+        let Transport { inbound, outbound } = arrival.transport;
+        let peer = Peer::new(arrival.key, id, arrival.address, arrival.flags, outbound, arrival.limits);
+        // The owner flushes every new outbox.
+        let _ =
+            peer.egress.push(|outbox| outbox.push_control(&arrival.server_info, &mut BufferPool::default()));
+        Self {
+            peer: Arc::new(peer),
+            inbound,
+            frames: arrival.frames,
+            rights: arrival.rights,
+            not_ideal: arrival.not_ideal,
+            first_keepalive: arrival.first_keepalive,
+        }
+    }
+}
+
+impl NewLink {
+    pub(crate) fn new(arrival: LinkArrival, id: u64) -> Self {
+        let Transport { inbound, outbound } = arrival.transport;
+        let (key, flags) = (arrival.relay.into(), PresentFlags::MESH_PEER);
+        let peer = Peer::new(key, id, arrival.address, flags, outbound, arrival.limits);
+        let (session, frames, on_event) = (arrival.session, arrival.frames, arrival.on_event);
+        Self { peer: Arc::new(peer), inbound, session, frames, on_event }
+    }
+}
+
+impl fmt::Debug for LinkArrival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkArrival").field("relay", &self.relay).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NewLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewLink").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+//! The state of a client: what its frames act on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_relay_proto::rights::Rights;
+use towpath_relay_proto::session::{Action, Close, Session};
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::time::Instant;
+use tracing::info;
+
+use crate::counters::{ColdCount, Level};
+use crate::ingress::{Hold, Ingress};
+use crate::key::RouteKey;
+use crate::mesh::{MeshState, SnapshotCursor};
+use crate::peer::Peer;
+use crate::turn::Turn;
+
+/// A client: everything of its connection but the transport.
+#[derive(Debug)]
+pub(crate) struct ClientState {
+    session: Session,
+    ingress: Ingress,
+    home: bool,
+    not_ideal: bool,
+}
+
+impl ClientState {
+    pub(crate) fn new(peer: Arc<Peer>, rights: Rights, not_ideal: bool, turn: &Turn<'_>) -> Self {
+        turn.registry().gauges().change(Level::NotIdeal, not_ideal.into());
+        Self { session: Session::new(rights), ingress: Ingress::new(peer), home: false, not_ideal }
+    }
+
+    #[inline]
+    pub(crate) const fn peer(&self) -> &Arc<Peer> {
+        &self.ingress.peer
+    }
+
+    /// Why the connection should not be read at `now`, if it should not.
+    #[inline]
+    pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
+        self.ingress.hold(now)
+    }
+
+    /// Acts on the frames in `plaintext`, and counts those that it skips.
+    #[inline]
+    pub(crate) fn handle(&mut self, plaintext: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
+        // Each frame makes the connection the active one of its key, also one of an unknown type; the first of a record
+        // decides for the others.
+        let mut unnoted = self.peer().is_shared();
+        let skipped = self.session.skipped();
+        let acted = self.act(plaintext, &mut unnoted, turn);
+        let skipped = self.session.skipped() - skipped;
+        if skipped > 0 {
+            turn.tally.add_cold(ColdCount::UnknownFrames, skipped);
+            if unnoted {
+                turn.note_sent(self.peer());
+            }
+        }
+        acted
+    }
+
+    fn act(&mut self, mut plaintext: &[u8], unnoted: &mut bool, turn: &mut Turn<'_>) -> Result<(), Close> {
+        while let Some(action) = self.session.next(&mut plaintext, &mut turn.pool)? {
+            if std::mem::take(unnoted) {
+                turn.note_sent(&self.ingress.peer);
+            }
+            match action {
+                Action::Forward { to, packet } => self.ingress.send(&to, packet, turn),
+                Action::Relay(relayed) => self.ingress.relay(relayed, turn),
+                Action::Watch => self.watch(turn),
+                Action::ClosePeer(key) => self.close_peer(&key.into(), turn),
+                Action::Pong(data) => {
+                    turn.tally.add_cold(ColdCount::Pings, 1);
+                    turn.push_control(&self.ingress.peer, &ServerFrame::Pong(data));
+                    turn.tally.add_cold(ColdCount::Pongs, 1);
+                }
+                Action::Preferred(home) => {
+                    if std::mem::replace(&mut self.home, home) != home {
+                        turn.registry().gauges().change(Level::Home, if home { 1 } else { -1 });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to tell the client of the keys that are here, come and go.
+    #[cold]
+    fn watch(&mut self, turn: &mut Turn<'_>) {
+        let peer = self.peer().clone();
+        if *peer.key.node() == turn.config().own_key {
+            // This relay has dialled itself, by another name or through a load balancer, and is to find that out alone.
+            info!(address = %peer.address, "a connection to itself watches, and is told nothing");
+            return;
+        }
+        if turn.registry().watch(&peer) {
+            self.ingress.mesh_mut().begin_snapshot(&peer, turn);
+            turn.snapshots.push_back(peer.place().1);
+        }
+    }
+
+    /// Sends a watcher the next step of its snapshot, if it has not been sent all.
+    pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
+        let Ingress { peer, mesh, .. } = &mut self.ingress;
+        mesh.as_mut().map_or(SnapshotCursor::Done, |mesh| mesh.continue_snapshot(peer, turn))
+    }
+
+    /// Whether a watcher has not been sent all of its snapshot because it is behind in reading.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.ingress.mesh.as_deref().is_some_and(MeshState::is_behind)
+    }
+
+    #[cold]
+    fn close_peer(&self, key: &RouteKey, turn: &Turn<'_>) {
+        let connections = turn.shared.close(key, Close::ClosePeer);
+        info!(peer = ?key.node(), by = ?self.peer().key.node(), connections, "another relay closes a client");
+    }
+
+    /// Does what is due at this time, and returns when to be looked at again.
+    pub(crate) fn keep_alive(&self, keepalive: Duration, turn: &mut Turn<'_>) -> Instant {
+        turn.tally.add_cold(ColdCount::Keepalives, 1);
+        turn.push_control(self.peer(), &ServerFrame::KeepAlive);
+        turn.now + keepalive
+    }
+
+    /// Forgets the client everywhere but in its owner's slab.
+    pub(crate) fn depart(&self, turn: &mut Turn<'_>) {
+        let (registry, peer) = (turn.registry(), self.peer());
+        registry.gauges().change(Level::Home, -i64::from(self.home));
+        registry.gauges().change(Level::NotIdeal, -i64::from(self.not_ideal));
+        if self.session.rights().may_watch() {
+            registry.unwatch(peer);
+        }
+        for listener in registry.leave(peer, &mut |each, event| turn.notify(each, event)) {
+            turn.push_gone(&listener, &peer.key);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A connection as its owner sees it: its role, and the inbound side of its transport.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_relay_proto::egress::Pushed;
+use towpath_relay_proto::session::Close;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
+
+use crate::arrival::{NewClient, NewLink};
+use crate::client::ClientState;
+use crate::counters::HotCount;
+use crate::ingress::Hold;
+use crate::link::Link;
+use crate::mesh::SnapshotCursor;
+use crate::peer::Peer;
+use crate::transport::{FrameSink, Inbound, ReadOutcome};
+use crate::turn::Turn;
+
+/// What is at the other end of a connection.
+#[derive(Debug)]
+enum Role {
+    Client(ClientState),
+    Link(Box<Link>),
+}
+
+/// A connection that a worker owns.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    role: Role,
+    inbound: Inbound,
+    /// The connection is on the worker's list of those to read.
+    pub(crate) listed: bool,
+    /// When the other end is to hear that this relay lives, or is to say so itself.
+    pub(crate) keepalive_at: Instant,
+}
+
+/// A client that takes frames in a turn.
+struct ClientSink<'s, 't>(&'s mut ClientState, &'s mut Turn<'t>);
+
+impl FrameSink for ClientSink<'_, '_> {
+    fn pool(&mut self) -> &mut BufferPool {
+        &mut self.1.pool
+    }
+
+    #[inline]
+    fn receive(&mut self, frames: &[u8]) -> Result<(), Close> {
+        self.0.handle(frames, self.1)
+    }
+}
+
+/// A link that takes frames in a turn.
+struct LinkSink<'s, 't>(&'s mut Link, &'s mut Turn<'t>);
+
+impl FrameSink for LinkSink<'_, '_> {
+    fn pool(&mut self) -> &mut BufferPool {
+        &mut self.1.pool
+    }
+
+    fn receive(&mut self, frames: &[u8]) -> Result<(), Close> {
+        self.0.handle(frames, self.1)
+    }
+}
+
+impl Connection {
+    /// Takes over a client, and acts on what was already read of it.
+    pub(crate) fn new(client: NewClient, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
+        let NewClient { peer, inbound, frames, rights, not_ideal, first_keepalive } = client;
+        let client = ClientState::new(peer, rights, not_ideal, turn);
+        let mut connection = Self::of(Role::Client(client), inbound, turn.now + first_keepalive);
+        let resumed = connection.resume(&frames, turn);
+        (connection, resumed)
+    }
+
+    /// Takes over a link, and acts on what was already read of it.
+    pub(crate) fn new_link(link: NewLink, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
+        let NewLink { peer, inbound, session, frames, on_event } = link;
+        let link = Box::new(Link::new(peer, session, on_event, turn));
+        let mut connection = Self::of(Role::Link(link), inbound, turn.now);
+        let resumed = connection.resume(&frames, turn);
+        (connection, resumed)
+    }
+
+    const fn of(role: Role, inbound: Inbound, keepalive_at: Instant) -> Self {
+        Self { role, inbound, listed: false, keepalive_at }
+    }
+
+    fn resume(&mut self, frames: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
+        let resumed = match &mut self.role {
+            Role::Client(client) => {
+                let mut sink = ClientSink(client, turn);
+                sink.receive(frames).and_then(|()| self.inbound.resume(&mut sink))
+            }
+            Role::Link(link) => {
+                let mut sink = LinkSink(link, turn);
+                sink.receive(frames).and_then(|()| self.inbound.resume(&mut sink))
+            }
+        };
+        self.hand_over_reply(turn);
+        resumed
+    }
+
+    #[inline]
+    pub(crate) const fn peer(&self) -> &Arc<Peer> {
+        match &self.role {
+            Role::Client(client) => client.peer(),
+            Role::Link(link) => link.peer(),
+        }
+    }
+
+    /// The descriptor to register with epoll.
+    pub(crate) fn descriptor(&self) -> RawFd {
+        self.inbound.descriptor()
+    }
+
+    /// The inbound side of the transport.
+    pub(crate) const fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    /// Notes that the other end has closed: no event will say again that there is something to read.
+    pub(crate) fn note_hang_up(&mut self) {
+        self.inbound.note_hang_up();
+    }
+
+    /// Why the connection should not be read at `now`, if it should not.
+    #[inline]
+    pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
+        match &mut self.role {
+            Role::Client(client) => client.hold(now),
+            Role::Link(_) => None,
+        }
+    }
+
+    /// Reads once and acts on what came. `buffer` has room for [`crate::transport::READ_SIZE`] and a record more.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Result<ReadOutcome, Close> {
+        turn.tally.add(HotCount::Reads);
+        let received = match &mut self.role {
+            Role::Client(client) => self.inbound.read(buffer, &mut ClientSink(client, turn)),
+            Role::Link(link) => self.inbound.read(buffer, &mut LinkSink(link, turn)),
+        };
+        self.hand_over_reply(turn);
+        received
+    }
+
+    /// Hands what the peer is owed because of what was read to the outbound side.
+    #[inline]
+    fn hand_over_reply(&mut self, turn: &mut Turn<'_>) {
+        if let Some(reply) = self.inbound.take_reply() {
+            let peer = self.peer();
+            peer.egress.with_transmit(|outbound| outbound.owe(reply));
+            if peer.egress.nudge() == Pushed::MustFlush {
+                turn.dirty.push(peer.clone());
+            }
+        }
+    }
+
+    /// Does what is due at this time, and returns when to be looked at again.
+    pub(crate) fn keep_alive(&mut self, keepalive: Duration, turn: &mut Turn<'_>) -> Result<Instant, Close> {
+        self.keepalive_at = match &self.role {
+            Role::Client(client) => client.keep_alive(keepalive, turn),
+            Role::Link(link) => link.ping(turn)?,
+        };
+        Ok(self.keepalive_at)
+    }
+
+    /// Sends a watcher the next step of its snapshot, if it has not been sent all.
+    pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
+        match &mut self.role {
+            Role::Client(client) => client.continue_snapshot(turn),
+            Role::Link(_) => SnapshotCursor::Done,
+        }
+    }
+
+    /// Whether a watcher has not been sent all of its snapshot because it is behind in reading.
+    pub(crate) fn is_behind(&self) -> bool {
+        match &self.role {
+            Role::Client(client) => client.is_behind(),
+            Role::Link(_) => false,
+        }
+    }
+
+    /// Forgets the connection everywhere but in its owner's slab.
+    pub(crate) fn depart(&mut self, turn: &mut Turn<'_>) {
+        match &mut self.role {
+            Role::Client(client) => client.depart(turn),
+            Role::Link(link) => link.depart(turn),
+        }
+    }
+
+    /// Reports that the connection is closed and forgotten, if it is a link.
+    pub(crate) fn report(&self, reason: Close) {
+        if let Role::Link(link) = &self.role {
+            link.report(reason);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The ingress of a connection: where its packets go, to a connection of this relay, to another relay of the region, or
+//! nowhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_relay_proto::key_routes::Route;
+use towpath_relay_proto::outbox::{DropReason, DropSink, Hop};
+use towpath_relay_proto::session::{PacketKind, Relayed};
+use towpath_wire::derp::frame::{GoneReason, ServerFrame};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
+
+use crate::counters::ColdCount;
+use crate::key::RouteKey;
+use crate::mesh::MeshState;
+use crate::peer::Peer;
+use crate::routes::{Forwarder, RouteCache, RouteSlot};
+use crate::turn::Turn;
+
+/// How long a connection is held back at most until a slow destination catches up. A destination that needs longer loses
+/// packets, so that packets for others are not delayed.
+const MAX_HOLD: Duration = Duration::from_millis(20);
+
+/// A connection as the source of packets.
+#[derive(Debug)]
+pub(crate) struct Ingress {
+    pub(crate) peer: Arc<Peer>,
+    routes: RouteCache,
+    not_here: NotHereBudget,
+    /// `None` for a connection that has nothing to do with other relays, so for nearly all.
+    pub(crate) mesh: Option<Box<MeshState>>,
+    congestion: Option<Congestion>,
+}
+
+/// A destination that was congested when a packet was sent to it.
+#[derive(Debug)]
+struct Congestion {
+    destination: Arc<Peer>,
+    since: Instant,
+}
+
+/// Why a connection is not read for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hold {
+    /// A destination has so much waiting that more packets for it would only be dropped.
+    Congestion,
+}
+
+impl Ingress {
+    pub(crate) fn new(peer: Arc<Peer>) -> Self {
+        let (routes, not_here) = (RouteCache::default(), NotHereBudget::default());
+        Self { peer, routes, not_here, mesh: None, congestion: None }
+    }
+
+    pub(crate) fn mesh_mut(&mut self) -> &mut MeshState {
+        self.mesh.get_or_insert_default()
+    }
+
+    /// Sends a packet to wherever `to` is.
+    #[inline]
+    pub(crate) fn send(&mut self, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
+        turn.tally.received(PacketKind::of(packet), packet.len());
+        let slot = match self.routes.find(to) {
+            Some(slot) => slot,
+            None => match self.look_up(&RouteKey::new(*to), turn) {
+                Some(Route::Local(slot)) => slot,
+                Some(Route::Via(forwarder)) => return self.send_via(&forwarder, to, packet, turn),
+                None => return self.drop_unknown(DropReason::UnknownDestination, to, packet, turn),
+            },
+        };
+        let destination = self.routes.at(slot);
+        let from = self.peer.key.node();
+        let congested = turn.push_packet(destination, Hop::Client, packet, |outbox, now, pool, tally| {
+            outbox.push_packet(now, from, packet, pool, tally);
+        });
+        if congested && self.congestion.is_none() {
+            self.congestion = Some(Congestion { destination: destination.clone(), since: turn.now });
+        }
+    }
+
+    /// Why the connection should not be read at `now`, if it should not. A destination that has caught up is forgotten.
+    #[inline]
+    pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
+        self.congestion.take_if(|congestion| !congestion.destination.egress.is_congested());
+        let congestion = self.congestion.as_ref()?;
+        (now.since(congestion.since) < MAX_HOLD).then_some(Hold::Congestion)
+    }
+
+    /// Looks for the route to `to`: the first time, and each time that it leads over another relay. What the registry says
+    /// is cached. A local destination is subscribed to the departure of this connection's key.
+    #[inline(never)]
+    fn look_up(&mut self, to: &RouteKey, turn: &Turn<'_>) -> Option<Route<RouteSlot, Arc<Forwarder>>> {
+        if let Some(forwarder) = self.mesh.as_ref().and_then(|mesh| mesh.routes.get(to)) {
+            return Some(Route::Via(forwarder.clone()));
+        }
+        Some(match turn.registry().find(to)? {
+            Route::Local(destination) => {
+                // The key of this connection is here, so the subscription needs no note.
+                let _ = turn.registry().subscribe(&self.peer.key, &destination);
+                Route::Local(self.routes.put(destination))
+            }
+            Route::Via(forwarder) => {
+                self.mesh_mut().routes.put(forwarder.clone());
+                Route::Via(forwarder)
+            }
+        })
+    }
+
+    /// Sends a packet to the relay that has its destination.
+    #[inline(never)]
+    fn send_via(&mut self, forwarder: &Forwarder, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
+        let link = forwarder.link();
+        turn.tally.handed_to_link(packet.len());
+        let keys = (self.peer.key.node(), to);
+        let congested = turn.push_packet(link, Hop::Relay, packet, |outbox, now, pool, tally| {
+            outbox.push_forward(now, keys, packet, pool, tally);
+        });
+        if congested && self.congestion.is_none() {
+            self.congestion = Some(Congestion { destination: link.clone(), since: turn.now });
+        }
+    }
+
+    /// Hands a packet of the relay at the other end on to a client that is here. The packet never goes on to a third relay.
+    ///
+    /// The relay is not held back for a slow destination: that would delay the packets for all others.
+    #[inline(never)]
+    pub(crate) fn relay(&mut self, relayed: Relayed<'_>, turn: &mut Turn<'_>) {
+        let (from, to, packet) = relayed.parts();
+        turn.tally.forwarded_in(packet.len());
+        match self.mesh_mut().pairs.find(&from.into(), &to.into(), turn.registry()) {
+            Some(destination) => {
+                turn.push_packet(destination, Hop::Client, packet, |outbox, now, pool, tally| {
+                    outbox.push_packet(now, &from, packet, pool, tally);
+                });
+            }
+            None => self.drop_unknown(DropReason::UnknownOnForward, &to, packet, turn),
+        }
+    }
+
+    /// Drops a packet to a key that is not here. A sender of disco is told, now and then: it has other paths to try.
+    fn drop_unknown(&mut self, reason: DropReason, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
+        let kind = PacketKind::of(packet);
+        turn.tally.dropped(Hop::Client, reason, kind, packet.len());
+        if kind == PacketKind::Disco && self.not_here.spend(turn.now) {
+            let gone = ServerFrame::PeerGone { peer: *to, reason: GoneReason::NotHere };
+            turn.push_control(&self.peer, &gone);
+            turn.tally.add_cold(ColdCount::GoneNotHere, 1);
+        }
+    }
+}
+
+/// How often a client is told that a peer is not here: as upstream, three at once and then one a second.
+#[derive(Clone, Copy, Debug)]
+struct NotHereBudget {
+    /// When all three are there again.
+    full_at: Instant,
+}
+
+impl Default for NotHereBudget {
+    fn default() -> Self {
+        Self { full_at: Instant::ZERO }
+    }
+}
+
+impl NotHereBudget {
+    const BURST: u32 = 3;
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    fn spend(&mut self, now: Instant) -> bool {
+        let granted = self.full_at.since(now) <= Self::INTERVAL * (Self::BURST - 1);
+        if granted {
+            self.full_at = self.full_at.max(now) + Self::INTERVAL;
+        }
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_here_is_told_three_times_at_once_and_then_once_a_second() {
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        let mut budget = NotHereBudget::default();
+        let granted =
+            |budget: &mut NotHereBudget, ms, tries| (0..tries).filter(|_| budget.spend(at(ms))).count();
+        assert_eq!(granted(&mut budget, 10, 6), 3);
+        assert_eq!(granted(&mut budget, 1_000, 6), 0);
+        assert_eq!(granted(&mut budget, 1_010, 6), 1);
+        assert_eq!(granted(&mut budget, 100_000, 6), 3);
+    }
+}

@@ -1,0 +1,159 @@
+//! A link: a connection that this relay has dialled to another one of its region.
+//!
+//! It is a connection of the data plane like a client's: read by one worker, with an outbox that any worker fills and
+//! empties. Out go the packets of clients here for clients there; in comes the news of who is there. What is learned on a
+//! link is the link's: when it breaks, all of it is forgotten before anything else happens.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use towpath_relay_proto::session::{ClientSession, Close};
+use towpath_wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
+use towpath_wire::time::Instant;
+
+use crate::arrival::{LinkEvent, LinkObserver};
+use crate::counters::{ColdCount, Level};
+use crate::key::RouteKey;
+use crate::peer::Peer;
+use crate::turn::Turn;
+
+/// How often the other relay is asked whether it is there. What it answers is also how this relay learns that packets
+/// get through, and the kernel that nobody is at the other end.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A relay that says nothing for so long is gone: it has been asked three times.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// What the frames of a link act on.
+pub(crate) struct Link {
+    peer: Arc<Peer>,
+    session: ClientSession,
+    /// The keys that the other relay has.
+    learned: HashSet<RouteKey>,
+    is_up: bool,
+    heard: Instant,
+    on_event: LinkObserver,
+}
+
+impl Link {
+    /// Asks the other relay to tell of its clients.
+    pub(crate) fn new(
+        peer: Arc<Peer>,
+        session: ClientSession,
+        on_event: LinkObserver,
+        turn: &mut Turn<'_>,
+    ) -> Self {
+        push_request(&peer, &ClientFrame::WatchConns, turn);
+        Self { peer, session, learned: HashSet::new(), is_up: false, heard: turn.now, on_event }
+    }
+
+    pub(crate) const fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Acts on the frames in `plaintext`.
+    pub(crate) fn handle(&mut self, mut plaintext: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
+        self.heard = turn.now;
+        loop {
+            let next = self.session.next(&mut plaintext, &mut turn.pool);
+            match next.map_err(|_| Close::BadFrame)? {
+                None => return Ok(()),
+                Some(ServerFrame::PeerPresent { peer, .. }) => self.learn(peer.into(), turn),
+                Some(ServerFrame::PeerGone { peer, reason: GoneReason::Disconnected }) => {
+                    if self.learned.remove(&peer.into()) {
+                        forget(&peer.into(), &self.peer, turn);
+                    } else {
+                        turn.tally.add_cold(ColdCount::UnfoundedGone, 1);
+                    }
+                }
+                Some(ServerFrame::Ping(data)) => {
+                    push_request(&self.peer, &ClientFrame::Pong(data), turn);
+                }
+                // Packets to this relay itself; that a destination is not there, which the news says as well; that it
+                // lives.
+                Some(
+                    ServerFrame::RecvPacket { .. }
+                    | ServerFrame::PeerGone { .. }
+                    | ServerFrame::KeepAlive
+                    | ServerFrame::Pong(_)
+                    | ServerFrame::Health(_)
+                    | ServerFrame::Restarting { .. }
+                    | ServerFrame::ServerKey(_)
+                    | ServerFrame::ServerInfo { .. },
+                ) => {}
+            }
+        }
+    }
+
+    fn learn(&mut self, key: RouteKey, turn: &Turn<'_>) {
+        if !std::mem::replace(&mut self.is_up, true) {
+            turn.registry().gauges().change(Level::Links, 1);
+            (self.on_event)(LinkEvent::Up);
+        }
+        // This relay is a client of the other one, and no packet is for it.
+        if *key.node() != turn.config().own_key && self.learned.insert(key) {
+            turn.registry().add_forwarder(key, &self.peer);
+        }
+    }
+
+    /// Asks whether the other relay is there. Returns when to ask again.
+    pub(crate) fn ping(&self, turn: &mut Turn<'_>) -> Result<Instant, Close> {
+        let next = ask_again(turn.now, self.heard)?;
+        push_request(&self.peer, &ClientFrame::Ping(turn.now.as_nanos().to_be_bytes()), turn);
+        Ok(next)
+    }
+
+    /// Forgets everything that was learned here.
+    pub(crate) fn depart(&mut self, turn: &mut Turn<'_>) {
+        for key in std::mem::take(&mut self.learned) {
+            forget(&key, &self.peer, turn);
+        }
+        turn.registry().gauges().change(Level::Links, -i64::from(self.is_up));
+    }
+
+    /// Says why it is closed, after all is forgotten.
+    pub(crate) fn report(&self, reason: Close) {
+        (self.on_event)(LinkEvent::Down(reason));
+    }
+}
+
+/// When a relay that was `heard` then, and is asked for a sign of life `now`, is to be asked again.
+fn ask_again(now: Instant, heard: Instant) -> Result<Instant, Close> {
+    if now.since(heard) >= SILENCE { Err(Close::Silent) } else { Ok(now + PING_EVERY) }
+}
+
+/// Forgets that `link` leads to `key`, and tells the subscribers of the key if nothing else leads to it.
+fn forget(key: &RouteKey, link: &Peer, turn: &mut Turn<'_>) {
+    for listener in turn.registry().remove_forwarder(key, link) {
+        turn.push_gone(&listener, key);
+    }
+}
+
+/// Appends a frame for the relay at the other end of a link.
+fn push_request(peer: &Arc<Peer>, frame: &ClientFrame<'_>, turn: &mut Turn<'_>) {
+    let pool = &mut turn.pool;
+    let pushed = peer.egress.push(|outbox| outbox.push_request(frame, pool));
+    turn.note_control(peer, pushed);
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_says_nothing_is_asked_every_ten_seconds_and_closed_after_thirty() {
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        for asked in [at(7), at(17), at(27)] {
+            assert_eq!(ask_again(asked, at(7)), Ok(asked + Duration::from_secs(10)));
+        }
+        assert_eq!(ask_again(at(37), at(7)), Err(Close::Silent));
+        assert_eq!(ask_again(at(37), at(36)), Ok(at(47)), "any word counts");
+    }
+}

@@ -1,0 +1,116 @@
+//! The data plane as the rest of the relay sees it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use towpath_relay_proto::session::Close;
+
+use crate::arrival::{ClientArrival, LinkArrival, NewClient, NewLink};
+use crate::clock::Clock;
+use crate::config::DataPlaneConfig;
+use crate::counters::{PlaneStats, WorkerCounters};
+use crate::inbox::{WorkerInbox, WorkerMessage};
+use crate::key::RouteKey;
+use crate::registry::Registry;
+use crate::shared::PlaneShared;
+use crate::worker::Worker;
+
+/// The way in for connections, and the way out for numbers.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<PlaneShared>,
+    counters: Vec<Arc<WorkerCounters>>,
+    next: AtomicUsize,
+}
+
+/// The threads of the data plane.
+#[derive(Debug)]
+pub struct Workers {
+    shared: Arc<PlaneShared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl DataPlane {
+    /// Starts `workers` threads. Each calls `started` first, and `ended` when it ends before it was told to.
+    ///
+    /// # Errors
+    ///
+    /// Where the system gives no thread, no epoll or no eventfd.
+    pub fn start(
+        workers: usize,
+        config: DataPlaneConfig,
+        started: impl Fn() + Clone + Send + 'static,
+        ended: impl Fn() + Clone + Send + 'static,
+    ) -> io::Result<(Self, Workers)> {
+        let clock = Clock::start();
+        let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let inboxes = polls.iter().map(WorkerInbox::new).collect::<io::Result<Box<[_]>>>()?;
+        let registry = Registry::new(config.watchable);
+        let shared = Arc::new(PlaneShared { registry, config, inboxes });
+        let mut plane = Self { shared: shared.clone(), counters: Vec::new(), next: AtomicUsize::new(0) };
+        let mut running = Workers { shared, threads: Vec::new() };
+        for (index, poll) in polls.into_iter().enumerate() {
+            let counters = Arc::new(WorkerCounters::default());
+            plane.counters.push(counters.clone());
+            let (started, ended, shared) = (started.clone(), ended.clone(), plane.shared.clone());
+            let thread = std::thread::Builder::new().name(format!("forward-{index}")).spawn(move || {
+                started();
+                let guard = CallOnUnwind(ended);
+                Worker::new(index, poll, &shared, counters, clock).run();
+                std::mem::forget(guard);
+            })?;
+            running.threads.push(thread);
+        }
+        Ok((plane, running))
+    }
+
+    /// Hands a client that has logged in to one of the workers, in turn.
+    pub fn attach(&self, arrival: ClientArrival<'_>) {
+        let client = NewClient::new(arrival, self.shared.registry.next_id());
+        self.next_inbox().send(WorkerMessage::Attach(Box::new(client)));
+    }
+
+    /// Hands a link that was dialled to one of the workers, in turn.
+    pub fn attach_link(&self, arrival: LinkArrival) {
+        let link = NewLink::new(arrival, self.shared.registry.next_id());
+        self.next_inbox().send(WorkerMessage::AttachLink(Box::new(link)));
+    }
+
+    /// Closes all connections of `key` that a worker has taken over. Returns how many there are. Each is closed, and counted
+    /// under `reason`, in the next turn of its owner.
+    pub fn close(&self, key: &RouteKey, reason: Close) -> usize {
+        self.shared.close(key, reason)
+    }
+
+    /// The numbers of the data plane, as the workers last published them.
+    #[must_use]
+    pub fn stats(&self) -> PlaneStats {
+        PlaneStats::of(&self.counters, self.shared.registry.gauges())
+    }
+
+    fn next_inbox(&self) -> &WorkerInbox {
+        let inboxes = &self.shared.inboxes;
+        &inboxes[self.next.fetch_add(1, Ordering::Relaxed) % inboxes.len()]
+    }
+}
+
+impl Workers {
+    /// Closes every connection and ends the threads. Returns when they have ended; they do not wait for any client.
+    pub fn stop(self) {
+        self.shared.inboxes.iter().for_each(|inbox| inbox.send(WorkerMessage::Stop));
+        for thread in self.threads {
+            // A worker that panicked has been reported when it did.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct CallOnUnwind<F: Fn()>(F);
+
+impl<F: Fn()> Drop for CallOnUnwind<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

@@ -1,0 +1,311 @@
+//! The two sides of a transport that is a byte stream on a TCP socket.
+//!
+//! What differs between such transports is how the bytes of the socket become those of DERP ([`Decode`]) and the reverse
+//! ([`Encode`]). Reading, keeping what is not whole, writing, and keeping what a full socket does not take are here.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+use towpath_relay_proto::egress::Sent;
+use towpath_relay_proto::outbox::Batch;
+use towpath_relay_proto::session::Close;
+use towpath_tls::SealBuffer;
+use towpath_websocket::Messages;
+use towpath_wire::pool::BufferPool;
+use towpath_wire::time::Instant;
+
+/// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
+pub(crate) const READ_SIZE: usize = 64 * 1024;
+
+/// How much is encoded before it is written. Larger writes save no more, and when a socket is full they leave more
+/// ciphertext behind, which cannot be dropped any more.
+const MAX_WRITE: usize = 64 * 1024;
+
+/// The receiver of decoded bytes.
+pub(crate) trait FrameSink {
+    /// The caller's pool of buffers.
+    fn pool(&mut self) -> &mut BufferPool;
+
+    /// Acts on the frames in `frames`, a slice of the stream that may end anywhere.
+    fn receive(&mut self, frames: &[u8]) -> Result<(), Close>;
+}
+
+/// How the bytes of a socket become those of DERP.
+pub(crate) trait Decode {
+    /// Hands the DERP bytes in `bytes` to `sink`. Returns how many bytes are used up; the rest is the start of a record.
+    fn decode(&mut self, bytes: &mut [u8], sink: &mut impl FrameSink) -> Result<usize, Close>;
+}
+
+/// How the bytes of DERP become those of a socket.
+pub(crate) trait Encode {
+    /// Adds frames to what is written next.
+    fn push(&mut self, frames: &[u8], scratch: &mut WriteScratch) -> Result<(), CannotEncode>;
+
+    /// Completes what is written next.
+    fn finish(&mut self, _: &mut WriteScratch) -> Result<(), CannotEncode> {
+        Ok(())
+    }
+
+    /// Adds the last words. Where encoding fails an alert may still be owed, and is then in the buffer.
+    fn close(&mut self, reason: Close, scratch: &mut WriteScratch);
+}
+
+/// An encoder that has failed: the connection is no longer usable.
+#[derive(Debug)]
+pub(crate) struct CannotEncode;
+
+/// Buffers of a thread that every write borrows.
+#[derive(Debug)]
+pub(crate) struct WriteScratch {
+    /// What the next write takes.
+    pub(super) seal: SealBuffer,
+    /// Messages on their way to `seal`.
+    pub(super) messages: Messages,
+    /// Writes so far.
+    pub(crate) writes: u64,
+}
+
+impl WriteScratch {
+    pub(crate) fn new() -> Self {
+        // A chunk may be one frame longer than a write.
+        Self { seal: SealBuffer::with_capacity(2 * MAX_WRITE), messages: Messages::default(), writes: 0 }
+    }
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReadOutcome {
+    /// Bytes read.
+    pub(crate) bytes: usize,
+    /// There may be more; where not, epoll will tell.
+    pub(crate) more: bool,
+}
+
+/// The inbound side: a socket, and the start of a record that is not whole yet.
+#[derive(Debug)]
+pub(crate) struct StreamInbound<D> {
+    decoder: D,
+    socket: Arc<TcpStream>,
+    tail: Vec<u8>,
+    hung_up: bool,
+}
+
+impl<D> StreamInbound<D> {
+    pub(super) const fn new(socket: Arc<TcpStream>, decoder: D, incoming: Vec<u8>) -> Self {
+        Self { decoder, socket, tail: incoming, hung_up: false }
+    }
+
+    pub(super) const fn decoder_mut(&mut self) -> &mut D {
+        &mut self.decoder
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    pub(super) const fn note_hang_up(&mut self) {
+        self.hung_up = true;
+    }
+}
+
+impl<D: Decode> StreamInbound<D> {
+    pub(super) fn resume(&mut self, sink: &mut impl FrameSink) -> Result<(), Close> {
+        let mut incoming = std::mem::take(&mut self.tail);
+        self.decode(&mut incoming, sink)
+    }
+
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        sink: &mut impl FrameSink,
+    ) -> Result<ReadOutcome, Close> {
+        let kept = self.tail.len();
+        let room = &mut buffer[kept..kept + READ_SIZE];
+        let read = match (&*self.socket).read(room) {
+            Ok(0) => return Err(Close::PeerClosed),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Ok(ReadOutcome { bytes: 0, more: false });
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                return Ok(ReadOutcome { bytes: 0, more: true });
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(Close::PeerClosed),
+            Err(_) => return Err(Close::Socket),
+        };
+        if kept > 0 {
+            buffer[..kept].copy_from_slice(&self.tail);
+            sink.pool().give(std::mem::take(&mut self.tail));
+        }
+        self.decode(&mut buffer[..kept + read], sink)?;
+        Ok(ReadOutcome { bytes: read, more: read == READ_SIZE || self.hung_up })
+    }
+
+    /// Decodes `bytes` and keeps what is not a whole record.
+    fn decode(&mut self, bytes: &mut [u8], sink: &mut impl FrameSink) -> Result<(), Close> {
+        let consumed = self.decoder.decode(bytes, sink)?;
+        let rest = &bytes[consumed..];
+        if !rest.is_empty() {
+            self.tail = sink.pool().take();
+            self.tail.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+}
+
+/// The outbound side: a socket, and what it did not take.
+#[derive(Debug)]
+pub(crate) struct StreamOutbound<E> {
+    encoder: E,
+    /// `None` once closed.
+    socket: Option<Arc<TcpStream>>,
+    /// Encoded bytes that the socket did not take, up to `written` of them written since.
+    unsent: Vec<u8>,
+    written: usize,
+    progress: Instant,
+}
+
+/// What became of a write.
+enum Wrote {
+    All,
+    Part(usize),
+    Failed,
+}
+
+impl<E> StreamOutbound<E> {
+    pub(super) const fn new(socket: Arc<TcpStream>, encoder: E) -> Self {
+        Self { encoder, socket: Some(socket), unsent: Vec::new(), written: 0, progress: Instant::ZERO }
+    }
+
+    pub(super) const fn encoder_mut(&mut self) -> &mut E {
+        &mut self.encoder
+    }
+
+    pub(super) const fn progress(&self) -> Instant {
+        self.progress
+    }
+
+    /// Writes once. A failure wakes the owner, which closes the connection.
+    fn write(&self, bytes: &[u8], writes: &mut u64) -> Wrote {
+        let Some(socket) = &self.socket else { return Wrote::Failed };
+        loop {
+            *writes += 1;
+            match (&**socket).write(bytes) {
+                Ok(written) if written == bytes.len() => return Wrote::All,
+                Ok(written) => return Wrote::Part(written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Wrote::Part(0),
+                Err(_) => {
+                    let _ = socket.shutdown(Shutdown::Both);
+                    return Wrote::Failed;
+                }
+            }
+        }
+    }
+
+    /// Writes what an earlier write left.
+    fn write_unsent(&mut self, now: Instant, pool: &mut BufferPool, writes: &mut u64) -> Sent {
+        match self.write(&self.unsent[self.written..], writes) {
+            Wrote::All => {
+                pool.give(std::mem::take(&mut self.unsent));
+                self.written = 0;
+                self.progress = now;
+                Sent::All
+            }
+            Wrote::Part(0) => Sent::Blocked,
+            Wrote::Part(written) => {
+                self.written += written;
+                self.progress = now;
+                Sent::Blocked
+            }
+            Wrote::Failed => Sent::Failed,
+        }
+    }
+
+    /// Writes what was encoded and keeps what the socket does not take.
+    fn write_encoded(&mut self, now: Instant, pool: &mut BufferPool, scratch: &mut WriteScratch) -> Sent {
+        let encoded = scratch.seal.as_slice();
+        match self.write(encoded, &mut scratch.writes) {
+            Wrote::All => {
+                self.progress = now;
+                Sent::All
+            }
+            Wrote::Part(written) => {
+                if written > 0 {
+                    self.progress = now;
+                }
+                self.unsent = pool.take();
+                self.unsent.extend_from_slice(&encoded[written..]);
+                Sent::Blocked
+            }
+            Wrote::Failed => Sent::Failed,
+        }
+    }
+}
+
+impl<E: Encode> StreamOutbound<E> {
+    /// See [`towpath_relay_proto::egress::Transmit::send`].
+    pub(super) fn send(
+        &mut self,
+        mut batch: Option<&mut Batch>,
+        now: Instant,
+        pool: &mut BufferPool,
+        scratch: &mut WriteScratch,
+    ) -> Sent {
+        if !self.unsent.is_empty() {
+            let resumed = self.write_unsent(now, pool, &mut scratch.writes);
+            if resumed != Sent::All {
+                return resumed;
+            }
+        }
+        loop {
+            scratch.seal.clear();
+            if self.fill(batch.as_deref_mut(), scratch).is_err() {
+                scratch.messages.clear();
+                if let Some(socket) = &self.socket {
+                    let _ = socket.shutdown(Shutdown::Both);
+                }
+                return Sent::Failed;
+            }
+            if scratch.seal.is_empty() {
+                return Sent::All;
+            }
+            match self.write_encoded(now, pool, scratch) {
+                Sent::All => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Encodes for one write as much of `batch` as goes into it.
+    #[inline]
+    fn fill(&mut self, batch: Option<&mut Batch>, scratch: &mut WriteScratch) -> Result<(), CannotEncode> {
+        if let Some(batch) = batch {
+            let mut room = MAX_WRITE;
+            while let Some(chunk) = batch.chunk(room)
+                && (chunk.len() <= room || room == MAX_WRITE)
+            {
+                let len = chunk.len();
+                self.encoder.push(chunk, scratch)?;
+                batch.advance(len);
+                room = room.saturating_sub(len);
+            }
+        }
+        self.encoder.finish(scratch)
+    }
+
+    /// Closes the socket with the words that say so, as far as that goes without waiting.
+    pub(super) fn end(&mut self, reason: Close, pool: &mut BufferPool, scratch: &mut WriteScratch) {
+        let Some(socket) = self.socket.take() else { return };
+        if self.unsent.is_empty() {
+            scratch.seal.clear();
+            self.encoder.close(reason, scratch);
+            if !scratch.seal.is_empty() {
+                let _ = (&*socket).write(scratch.seal.as_slice());
+            }
+        }
+        pool.give(std::mem::take(&mut self.unsent));
+        let _ = socket.shutdown(Shutdown::Write);
+    }
+}

@@ -1,0 +1,83 @@
+//! Connections that are held back: not read for a moment, each for a reason, and looked at again when it has passed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use towpath_wire::time::Instant;
+
+use super::Worker;
+use crate::counters::ColdCount;
+use crate::ingress::Hold;
+use crate::peer::ConnectionRef;
+
+/// The connections that a worker holds back, the first that is due in front. Deadlines are exact, unlike the wheel's.
+#[derive(Debug, Default)]
+pub(super) struct Holds(BinaryHeap<Reverse<(Instant, ConnectionRef, Hold)>>);
+
+impl Holds {
+    fn push(&mut self, until: Instant, connection: ConnectionRef, hold: Hold) {
+        self.0.push(Reverse((until, connection, hold)));
+    }
+
+    /// How long from `now` on until the first is due; `None` while none is held.
+    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
+        self.0.peek().map(|Reverse((until, ..))| until.since(now))
+    }
+
+    /// Takes the first that is due at `now`.
+    fn pop_due(&mut self, now: Instant) -> Option<ConnectionRef> {
+        let Reverse((until, connection, _)) = *self.0.peek()?;
+        (until <= now).then(|| {
+            self.0.pop();
+            connection
+        })
+    }
+}
+
+/// How long a connection is held at a time before the reason is looked at again.
+const fn hold_time(hold: Hold) -> Duration {
+    match hold {
+        Hold::Congestion => Duration::from_millis(1),
+    }
+}
+
+impl Worker<'_> {
+    /// Holds a connection back that has a reason for it. Returns whether it did.
+    #[inline]
+    pub(super) fn hold_back(&mut self, token: usize) -> bool {
+        let connection = &mut self.connections[token];
+        let Some(hold) = connection.hold(self.turn.now) else { return false };
+        let held = ConnectionRef { token, id: connection.peer().id };
+        self.holds.push(self.turn.now + hold_time(hold), held, hold);
+        self.turn.tally.add_cold(ColdCount::Holds, 1);
+        true
+    }
+
+    pub(super) fn release_held(&mut self) {
+        while let Some(connection) = self.holds.pop_due(self.turn.now) {
+            if self.owns(connection) {
+                self.ready.push_back(connection.token);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_come_back_in_the_order_in_which_they_are_due() {
+        let at = |us: u64| Instant::from_nanos(us * 1_000);
+        let mut holds = Holds::default();
+        for (until, token) in [(30, 3), (10, 1), (20, 2)] {
+            holds.push(at(until), ConnectionRef { token, id: 0 }, Hold::Congestion);
+        }
+        assert_eq!(holds.idle(at(4)), Some(Duration::from_micros(6)));
+        assert_eq!(holds.pop_due(at(9)), None);
+        let due: Vec<_> = std::iter::from_fn(|| holds.pop_due(at(20))).map(|held| held.token).collect();
+        assert_eq!(due, [1, 2]);
+        assert_eq!(holds.idle(at(25)), Some(Duration::from_micros(5)));
+    }
+}

@@ -1,0 +1,306 @@
+//! The loop of one data-plane thread.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use towpath_relay_proto::egress::Flushed;
+use towpath_relay_proto::session::Close;
+use towpath_tls::MAX_RECORD;
+use tracing::debug;
+
+use crate::arrival::{NewClient, NewLink};
+use crate::clock::Clock;
+use crate::coalesce::Coalescer;
+use crate::connection::Connection;
+use crate::counters::{HotCount, WorkerCounters};
+use crate::inbox::{OwnerRequest, WAKE, WorkerMessage};
+use crate::peer::{ConnectionRef, Peer};
+use crate::shared::PlaneShared;
+use crate::transport::READ_SIZE;
+use crate::turn::Turn;
+use crate::wheel::Wheel;
+use holds::Holds;
+
+mod holds;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+/// Events taken from epoll at once.
+const EVENTS: usize = 1024;
+/// After so many bytes read, what is dirty is flushed, so that no packet waits for the reading of all connections.
+const FLUSH_AFTER: usize = 256 * 1024;
+
+/// One thread's share of the connections, and what it needs to serve them.
+#[derive(Debug)]
+pub(crate) struct Worker<'a> {
+    index: usize,
+    poll: Poll,
+    clock: Clock,
+    counters: Arc<WorkerCounters>,
+    coalescer: Coalescer,
+    connections: Slab<Connection>,
+    buffer: Box<[u8]>,
+    turn: Turn<'a>,
+    /// Connections that may have something to read.
+    ready: VecDeque<usize>,
+    holds: Holds,
+    wheel: Wheel<ConnectionRef>,
+    due: Vec<ConnectionRef>,
+}
+
+impl<'a> Worker<'a> {
+    pub(crate) fn new(
+        index: usize,
+        poll: Poll,
+        shared: &'a PlaneShared,
+        counters: Arc<WorkerCounters>,
+        clock: Clock,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            index,
+            poll,
+            clock,
+            counters,
+            coalescer: Coalescer::new(shared.config.poll.gather, now),
+            connections: Slab::new(),
+            buffer: vec![0; READ_SIZE + MAX_RECORD].into(),
+            turn: Turn::new(shared, now),
+            ready: VecDeque::new(),
+            holds: Holds::default(),
+            wheel: Wheel::new(now),
+            due: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        while self.turn(&mut events) {}
+        for token in 0..self.connections.capacity() {
+            self.close(token, Close::Shutdown);
+        }
+        self.flush_dirty();
+        self.publish();
+    }
+
+    /// One turn. Returns whether there shall be another. Kept out of line so that profilers see where it begins.
+    #[inline(never)]
+    fn turn(&mut self, events: &mut Events) -> bool {
+        self.let_gather();
+        match self.wait(events) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) => panic!("epoll fails only on a bug of its caller: {error}"),
+        }
+        self.turn.now = self.clock.now();
+        self.turn.tally.add(HotCount::Wakeups);
+        let mut woken = false;
+        for event in events.iter() {
+            match event.token() {
+                WAKE => woken = true,
+                Token(token) => {
+                    let closed = event.is_read_closed() || event.is_error();
+                    self.note_event(token, event.is_readable(), closed, event.is_writable());
+                }
+            }
+        }
+        let running = !woken || self.handle_messages();
+        self.release_held();
+        let (connections, bytes) = self.read_ready();
+        self.coalescer.note(self.turn.now, connections, bytes);
+        self.continue_snapshots();
+        self.flush_dirty();
+        self.handle_timers();
+        self.publish();
+        running
+    }
+
+    /// Sleeps for a moment when that lets packets gather.
+    fn let_gather(&self) {
+        if self.coalescer.is_on()
+            && self.ready.is_empty()
+            && let Some(pause) = self.coalescer.pause(self.clock.now())
+        {
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Waits for events: polls for a while, if that is configured, and then sleeps.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        let busy_poll = self.turn.config().poll.busy_poll.min(timeout.unwrap_or(Duration::MAX));
+        let mut spent = Duration::ZERO;
+        while spent < busy_poll {
+            self.poll.poll(events, Some(Duration::ZERO))?;
+            if !events.is_empty() {
+                return Ok(());
+            }
+            spent = self.clock.now().since(self.turn.now);
+        }
+        self.poll.poll(events, timeout.map(|timeout| timeout.saturating_sub(spent)))
+    }
+
+    fn note_event(&mut self, token: usize, readable: bool, closed: bool, writable: bool) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if closed {
+            connection.note_hang_up();
+        }
+        if (readable || closed) && !std::mem::replace(&mut connection.listed, true) {
+            self.ready.push_back(token);
+        }
+        if writable {
+            let (egress, id) = (&connection.peer().egress, connection.peer().id);
+            if egress.flush_writable(&mut self.turn.flush_context()) == Flushed::BecameBlocked {
+                self.watch_write_timeout(ConnectionRef { token, id });
+            }
+        }
+    }
+
+    /// Handles what other threads ask. Returns whether to go on.
+    fn handle_messages(&mut self) -> bool {
+        for message in self.turn.shared.inboxes[self.index].take() {
+            match message {
+                WorkerMessage::Attach(client) => self.attach(*client),
+                WorkerMessage::AttachLink(link) => self.attach_link(*link),
+                WorkerMessage::Owned(connection, request) => self.handle_request(connection, request),
+                WorkerMessage::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn handle_request(&mut self, connection: ConnectionRef, request: OwnerRequest) {
+        match request {
+            OwnerRequest::WatchWriteTimeout => self.watch_write_timeout(connection),
+            OwnerRequest::Close(reason) => {
+                if self.owns(connection) {
+                    self.close(connection.token, reason);
+                }
+            }
+        }
+    }
+
+    /// Handles the request here where this worker owns `peer`, else asks its owner.
+    fn at_owner(&mut self, peer: &Peer, request: OwnerRequest) {
+        let (owner, connection) = peer.place();
+        if owner == self.index {
+            self.handle_request(connection, request);
+        } else {
+            self.turn.shared.ask_owner(peer, request);
+        }
+    }
+
+    fn attach(&mut self, client: NewClient) {
+        let peer = client.peer.clone();
+        peer.assign(self.index, self.connections.vacant_key());
+        // Before the ServerInfo that waits in the outbox is sent, so that a client that has read it can be reached.
+        let turn = &mut self.turn;
+        turn.registry().join(&peer, &mut |each, event| turn.notify(each, event));
+        let (connection, resumed) = Connection::new(client, turn);
+        turn.dirty.push(peer);
+        self.register(connection, resumed);
+    }
+
+    fn attach_link(&mut self, link: NewLink) {
+        link.peer.assign(self.index, self.connections.vacant_key());
+        let (connection, resumed) = Connection::new_link(link, &mut self.turn);
+        self.register(connection, resumed);
+    }
+
+    /// Registers a connection with epoll and the timer wheel, and closes it where acting on what was already read failed.
+    fn register(&mut self, connection: Connection, resumed: Result<(), Close>) {
+        let (id, fd) = (connection.peer().id, connection.descriptor());
+        let keepalive_at = connection.keepalive_at;
+        // The kernel would give up sooner than the relay.
+        let patient = connection.inbound().set_patience(self.turn.config().write_timeout(connection.peer()));
+        let token = self.connections.insert(connection);
+        self.wheel.insert(keepalive_at, ConnectionRef { token, id });
+        // Edge-triggered: both directions once and for all, whichever thread finds the socket full.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest);
+        if let Err(close) = resumed.and(patient.and(registered).map_err(|_| Close::Socket)) {
+            self.flush_dirty();
+            self.close(token, close);
+        }
+    }
+
+    /// Reads once from each connection that may have something. Returns from how many, and how many bytes.
+    fn read_ready(&mut self) -> (usize, usize) {
+        let (mut connections, mut bytes, mut since_flush) = (0, 0, 0);
+        for _ in 0..self.ready.len() {
+            let Some(token) = self.ready.pop_front() else { break };
+            if !self.connections.contains(token) || self.hold_back(token) {
+                continue;
+            }
+            let connection = &mut self.connections[token];
+            connection.listed = false;
+            match connection.read(&mut self.buffer, &mut self.turn) {
+                Ok(received) => {
+                    connections += 1;
+                    bytes += received.bytes;
+                    since_flush += received.bytes;
+                    if received.more {
+                        self.list(token);
+                    }
+                }
+                Err(close) => self.close(token, close),
+            }
+            if since_flush >= FLUSH_AFTER {
+                self.flush_dirty();
+                since_flush = 0;
+            }
+        }
+        (connections, bytes)
+    }
+
+    fn list(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        if !std::mem::replace(&mut connection.listed, true) {
+            self.ready.push_back(token);
+        }
+    }
+
+    fn owns(&self, connection: ConnectionRef) -> bool {
+        self.connections.get(connection.token).is_some_and(|owned| owned.peer().id == connection.id)
+    }
+
+    /// Seals and writes what this turn made dirty, each destination once.
+    fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.turn.dirty);
+        for peer in dirty.drain(..) {
+            if peer.egress.flush(&mut self.turn.flush_context()) == Flushed::BecameBlocked {
+                self.at_owner(&peer, OwnerRequest::WatchWriteTimeout);
+            }
+        }
+        self.turn.dirty = dirty;
+    }
+
+    fn close(&mut self, token: usize, reason: Close) {
+        let Some(mut connection) = self.connections.try_remove(token) else { return };
+        let peer = connection.peer().clone();
+        debug!(peer = ?peer.key.node(), address = %peer.address, reason = reason.label(), "closed");
+        // What the connection was told before it is closed shall reach it, as far as it goes. Its last packets shall reach
+        // their destinations before those hear that it is gone, for control frames overtake packets.
+        self.flush_dirty();
+        let _ = peer.egress.flush(&mut self.turn.flush_context());
+        let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));
+        connection.depart(&mut self.turn);
+        peer.egress.close(&mut self.turn.flush_context(), |outbound, context| {
+            outbound.end(reason, context.pool, context.scratch);
+        });
+        connection.report(reason);
+        self.turn.tally.closed(reason);
+    }
+
+    fn publish(&mut self) {
+        self.turn.tally.set(HotCount::Writes, self.turn.scratch.writes);
+        self.counters.publish(&mut self.turn.tally);
+    }
+}

@@ -1,0 +1,54 @@
+//! The stage accept: takes sockets from a listener, within the bounds on connections that have not logged in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use towpath_relay_forward::set_socket_options;
+use tracing::warn;
+
+use super::frontend::Frontend;
+use super::hosts::Hosts;
+use super::listener::ListenerKind;
+use super::refusal::Refusal;
+
+/// Pause after a failed accept, which is usually for want of file descriptors and would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts for ever.
+pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind: ListenerKind) {
+    let limits = &frontend.limits;
+    let pending = Arc::new(Semaphore::new(limits.max_pending));
+    // All clients of a proxy come from its address.
+    let per_host = if kind == ListenerKind::Plain { usize::MAX } else { limits.max_pending_per_host };
+    let hosts = Arc::new(Hosts::new(per_host));
+    loop {
+        // More than that many logins at a time would only be slower, each of them: the rest wait in the backlog.
+        let Ok(permit) = pending.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((socket, address)) => {
+                // Closed and not kept waiting: a connection that waits would hold a permit.
+                let Some(host_permit) = hosts.permit(address.ip()) else {
+                    frontend.refuse(address, &Refusal::HostLimit);
+                    continue;
+                };
+                if let Err(error) = set_socket_options(&socket) {
+                    warn!(%address, "cannot set socket options: {error}");
+                }
+                let frontend = frontend.clone();
+                frontend.metrics.pending.inc();
+                tokio::spawn(async move {
+                    frontend.serve(socket, address, kind).await;
+                    frontend.metrics.pending.dec();
+                    drop((host_permit, permit));
+                });
+            }
+            Err(error) => {
+                frontend.metrics.accept_errors.inc();
+                warn!("cannot accept: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

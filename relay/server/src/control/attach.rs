@@ -1,0 +1,94 @@
+//! The stage attach: hands a client to the data plane, with the ServerInfo in its outbox and what was already read of it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath_relay_forward::{ClientArrival, DataPlane, Transport};
+use towpath_relay_proto::admission::Grant;
+use towpath_tls::RecordLayer;
+use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::derp::info::{Introduction, ServerInfo};
+use towpath_wire::derp::mesh::PresentFlags;
+
+use super::login::Introduced;
+use super::refusal::Refusal;
+use super::stream::StreamParts;
+
+/// Keep-alives of connections that came together are spread over this much, as upstream does.
+const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
+
+/// What is known of a client besides its login.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attachment {
+    /// Where the client connects from.
+    pub(super) client: SocketAddr,
+    /// The client said that another relay would be nearer.
+    pub(super) not_ideal: bool,
+    /// The interval of keep-alives.
+    pub(super) keepalive: Duration,
+    /// What opens and seals TLS 1.3 records from now on.
+    pub(super) records: RecordLayer,
+}
+
+/// Hands a client to the data plane.
+pub(super) fn attach(
+    plane: &DataPlane,
+    introduced: Introduced,
+    grant: Grant,
+    attachment: Attachment,
+) -> Result<(), Refusal> {
+    let Introduced { stream, unwrapper, introduction, mut frames } = introduced;
+    let Attachment { client: address, not_ideal, keepalive, records } = attachment;
+    let StreamParts { socket, halves, incoming, mut plaintext } =
+        stream.into_parts(records).map_err(Refusal::Broken)?;
+    let transport = match (unwrapper, halves) {
+        (None, Some(halves)) => Transport::tls(socket, halves, incoming),
+        (None, None) => Transport::plain(socket),
+        (Some(mut unwrapper), halves) => {
+            plaintext = unwrapper.unwrap_all(&mut plaintext).map_err(Refusal::WebSocket)?;
+            Transport::websocket(socket, halves, unwrapper, incoming)
+        }
+    };
+    frames.extend_from_slice(&plaintext);
+
+    let Introduction { client, info, shared } = introduction;
+    let (mut nonce, mut jitter) = ([0; 24], [0]);
+    getrandom::fill(&mut nonce)
+        .and_then(|()| getrandom::fill(&mut jitter))
+        .map_err(|error| Refusal::Broken(io::Error::other(error)))?;
+    let (rate, burst) = grant.rate.map_or((0, 0), |rate| (rate.bytes_per_second, rate.burst));
+    let sealed = ServerInfo { rate, burst }.seal(&shared, &nonce);
+    plane.attach(ClientArrival {
+        key: client.into(),
+        address,
+        flags: PresentFlags::of(grant.rights.is_mesh(), info.is_prober, not_ideal),
+        transport,
+        frames,
+        server_info: ServerFrame::ServerInfo { nonce: &nonce, sealed: &sealed },
+        rights: grant.rights,
+        limits: grant.limits,
+        not_ideal,
+        first_keepalive: first_keepalive(keepalive, jitter[0]),
+    });
+    Ok(())
+}
+
+/// How long after its login a client is sent its first keep-alive: spread over the values of a random byte.
+fn first_keepalive(interval: Duration, random: u8) -> Duration {
+    interval + KEEPALIVE_SPREAD * u32::from(random) / u32::from(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_keepalives_are_spread_over_five_seconds() {
+        let minute = Duration::from_secs(60);
+        let due: Vec<_> = (0..=u8::MAX).map(|random| first_keepalive(minute, random) - minute).collect();
+        assert_eq!((due[0], due[255]), (Duration::ZERO, Duration::from_secs(5)));
+        let gap = due.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert!(gap <= Some(Duration::from_millis(20)), "{gap:?}");
+    }
+}

@@ -1,0 +1,99 @@
+//! The frontend: the stages in their order, and what they need.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{error::Elapsed, timeout};
+use towpath_relay_forward::DataPlane;
+use towpath_relay_proto::admission::Admission;
+use towpath_tls::RecordLayer;
+use tracing::debug;
+
+use super::admit::{AdmissionPolicy, admit};
+use super::attach::{Attachment, attach};
+use super::http::{Http, UpgradeProtocol, UpgradeRequest, read_request};
+use super::listener::ListenerKind;
+use super::login::{NodeKeys, introduce};
+use super::metrics::ControlMetrics;
+use super::refusal::Refusal;
+use super::stream::ClientStream;
+use super::tls::secure;
+use crate::config::LoginLimits;
+use crate::mesh::MeshMetrics;
+
+/// What every new connection needs.
+#[derive(Debug)]
+pub(crate) struct Frontend {
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) records: RecordLayer,
+    pub(crate) keys: NodeKeys,
+    pub(crate) limits: LoginLimits,
+    pub(crate) keepalive: Duration,
+    pub(crate) http: Http,
+    pub(crate) admission: Admission,
+    pub(crate) policies: Vec<AdmissionPolicy>,
+    pub(crate) metrics: ControlMetrics,
+    pub(crate) mesh_metrics: MeshMetrics,
+    pub(crate) plane: Arc<DataPlane>,
+}
+
+impl Frontend {
+    /// Serves one accepted connection until it is a client of the data plane or closed.
+    pub(super) async fn serve(&self, socket: TcpStream, address: SocketAddr, kind: ListenerKind) {
+        if let Err(refusal) = self.establish(socket, address, kind).await {
+            self.refuse(address, &refusal);
+        }
+    }
+
+    /// Counts a connection that did not become a client.
+    pub(super) fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+        let reason = refusal.reason();
+        self.metrics.refused(reason);
+        debug!(%address, reason = reason.label(), "refused: {refusal}");
+    }
+
+    async fn establish(
+        &self,
+        socket: TcpStream,
+        address: SocketAddr,
+        kind: ListenerKind,
+    ) -> Result<(), Refusal> {
+        let stream = match kind {
+            ListenerKind::Tls => {
+                let stream = secure(socket, self.tls.clone(), self.limits.handshake_timeout).await?;
+                self.metrics.tls_version(stream.protocol_version());
+                ClientStream::Tls(Box::new(stream))
+            }
+            ListenerKind::Plain if !self.http.proxies.allow(address.ip()) => return Err(Refusal::NotAProxy),
+            ListenerKind::Plain | ListenerKind::Redirect => ClientStream::Plain(socket),
+        };
+        let Some(request) = read_request(stream, &self.http, address, kind).await? else { return Ok(()) };
+        self.metrics.accepted(matches!(request.upgrade.protocol, UpgradeProtocol::WebSocket { .. }));
+        timeout(self.limits.login_timeout, self.log_in(request))
+            .await
+            .map_err(|_: Elapsed| Refusal::LoginTimeout)?
+    }
+
+    async fn log_in(&self, request: UpgradeRequest) -> Result<(), Refusal> {
+        let UpgradeRequest { stream, received, upgrade, client } = request;
+        let introduced = introduce(stream, received, &upgrade, &self.keys).await?;
+        let introduction = &introduced.introduction;
+        let (peer, prober) = (introduction.client, introduction.info.is_prober);
+        let grant = admit(&self.admission, &self.policies, introduction, client).await?;
+        if let Some(claim) = grant.claim {
+            self.mesh_metrics.claimed(claim);
+            debug!(?peer, address = %client, claim = claim.label(), "claims rights");
+        }
+        let attachment = Attachment {
+            client,
+            not_ideal: upgrade.not_ideal,
+            keepalive: self.keepalive,
+            records: self.records,
+        };
+        attach(&self.plane, introduced, grant, attachment)?;
+        debug!(?peer, address = %client, prober, protocol = ?upgrade.protocol, "logged in");
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! The control plane: from an accepted socket to a connection that the data plane reads.
+//!
+//! Everything that takes long happens here, on threads that give way to the data plane's. A connection goes through these
+//! stages, each with a deadline, and each ends it with a [`Refusal`] that is a metric label:
+//!
+//! | stage | what | file |
+//! |---|---|---|
+//! | accept | a socket, within the bounds on connections that have not logged in | `accept.rs`, `hosts.rs` |
+//! | secure | the TLS handshake, unless the listener is plain | `tls.rs` |
+//! | read the request | HTTP, until a request asks for DERP | `http/` |
+//! | introduce | the DERP login: the client proves its key | `login.rs` |
+//! | admit | what the client may use the relay for | `admit.rs`, `towpath_relay_proto::admission` |
+//! | attach | the connection is handed to the data plane | `attach.rs` |
+//!
+//! `frontend.rs` has their order.
+
+mod accept;
+mod admit;
+mod attach;
+mod frontend;
+mod hosts;
+mod http;
+mod listener;
+mod login;
+mod metrics;
+mod refusal;
+mod stream;
+mod tls;
+
+pub(crate) use accept::accept;
+pub(crate) use frontend::Frontend;
+pub(crate) use http::{Bootstrap, Http, Proxies, Site};
+pub(crate) use listener::ListenerKind;
+pub(crate) use login::NodeKeys;
+pub(crate) use metrics::ControlMetrics;

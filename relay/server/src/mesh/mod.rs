@@ -1,0 +1,279 @@
+//! The mesh of a region: who is taken for another of its relays, and how this relay finds and keeps the others.
+//!
+//! Each relay dials each other one, logs in as a client with its own node key and the key of the mesh, and asks to be told
+//! of the clients there; so between two relays there are two connections. A link that is dialled is handed to the data
+//! plane, where it is a connection like any other (`relay/forward`); here is only what comes before that and after it.
+//!
+//! The key of the mesh is worth as much as all relays together, so it goes to none but the relay that the configuration
+//! names, by two tests: its certificate is trusted, and its node key is the one that is expected, which the login, sealed
+//! to that key, proves. The first fails before anything is sent, the second before the login is.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use towpath_relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersions, Trust};
+use towpath_relay_forward::{DataPlane, LinkArrival, LinkEvent, Transport, set_socket_options};
+use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::rights::Secrets;
+use towpath_wire::derp::PROTOCOL_VERSION;
+use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
+
+use crate::config::{Mesh, MeshPeer};
+use crate::tls::{RootsError, root_certificates};
+
+mod metrics;
+
+pub(crate) use metrics::MeshMetrics;
+
+/// How long after a link broke or could not be made it is dialled again, as upstream, and how much later at random, so
+/// that relays which lost a third one together do not come back to it together.
+const REDIAL: Duration = Duration::from_secs(5);
+const REDIAL_SPREAD: Duration = Duration::from_secs(1);
+
+/// Why the mesh cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {reason}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// A key file holds something else. The message does not repeat what.
+    #[error("{path}: {reason}", path = .0.display(), reason = .1)]
+    Key(PathBuf, MeshKeyTextError),
+    /// No certificate that could vouch for a relay.
+    #[error("no root certificates for mesh.peers without a pin: {0}")]
+    Roots(String),
+    /// A relay cannot be dialled whatever happens.
+    #[error("mesh.peers: {host}: {reason}")]
+    Peer {
+        /// The relay's host.
+        host: String,
+        /// Why.
+        reason: SetupError,
+    },
+}
+
+/// The secrets of the mesh, and the relays to dial.
+#[derive(Debug)]
+pub(crate) struct MeshSetup {
+    pub(crate) secrets: Secrets,
+    dialers: Vec<(MeshPeer, Dialer)>,
+}
+
+/// What every link needs.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkContext {
+    pub(crate) plane: Arc<DataPlane>,
+    /// This relay's node key, by which it logs in.
+    pub(crate) key: NodePrivate,
+    /// The bounds of what waits for another relay.
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) metrics: MeshMetrics,
+}
+
+impl From<RootsError> for MeshError {
+    fn from(error: RootsError) -> Self {
+        match error {
+            RootsError::File { path, reason } => Self::File { path, reason },
+            RootsError::Unusable(why) => Self::Roots(why),
+        }
+    }
+}
+
+impl MeshSetup {
+    /// Reads the secrets, and makes ready to dial every relay but this one.
+    pub(crate) fn load(config: &Mesh, own: NodePublic) -> Result<Self, MeshError> {
+        let key = |path: &Option<PathBuf>| path.as_deref().map(read_key).transpose();
+        let secrets = Secrets {
+            mesh: key(&config.key_file)?,
+            second: key(&config.second_key_file)?,
+            prober: key(&config.prober_key_file)?,
+        };
+        let others = config.peers.iter().filter(|peer| peer.public_key != own);
+        let needs_roots = others.clone().any(|peer| peer.pin.is_none());
+        let roots =
+            needs_roots.then(|| root_certificates(config.ca_file.as_deref())).transpose()?.map(Arc::new);
+        let dialers = others
+            .map(|peer| {
+                let trust = match (peer.pin, &roots) {
+                    (Some(pin), _) => Trust::Pin(pin),
+                    (None, Some(roots)) => Trust::Roots(roots.clone()),
+                    (None, None) => unreachable!("roots are there where a peer has no pin"),
+                };
+                let dialer = dialer(peer, &trust, secrets.mesh.clone())
+                    .map_err(|reason| MeshError::Peer { host: peer.host.clone(), reason })?;
+                Ok((peer.clone(), dialer))
+            })
+            .collect::<Result<_, MeshError>>()?;
+        Ok(Self { secrets, dialers })
+    }
+
+    /// Dials the other relays, each for ever.
+    pub(crate) fn run(self, context: &LinkContext) {
+        context.metrics.peers.set(i64::try_from(self.dialers.len()).unwrap_or(i64::MAX));
+        for (peer, dialer) in self.dialers {
+            tokio::spawn(LinkTask { peer, dialer, context: context.clone() }.run());
+        }
+    }
+}
+
+fn read_key(path: &Path) -> Result<MeshKey, MeshError> {
+    let text = fs::read_to_string(path).map(Zeroizing::new);
+    let text = text.map_err(|reason| MeshError::File { path: path.into(), reason })?;
+    text.parse().map_err(|error| MeshError::Key(path.into(), error))
+}
+
+fn dialer(peer: &MeshPeer, trust: &Trust, mesh_key: Option<MeshKey>) -> Result<Dialer, SetupError> {
+    let info =
+        ClientInfo { mesh_key, version: PROTOCOL_VERSION.into(), can_ack_pings: true, is_prober: false };
+    let dialer = Dialer::tls(&peer.host, peer.port, trust, TlsVersions::Both)?
+        .with_info(info)
+        .with_relay_key(peer.public_key);
+    Ok(match peer.address {
+        Some(address) => dialer.at(address),
+        None => dialer,
+    })
+}
+
+/// The task that keeps one link.
+struct LinkTask {
+    peer: MeshPeer,
+    dialer: Dialer,
+    context: LinkContext,
+}
+
+impl LinkTask {
+    async fn run(self) {
+        let mut last_failure = String::new();
+        loop {
+            match self.dialer.connect(&self.context.key).await {
+                Ok(client) => {
+                    last_failure.clear();
+                    self.link(client).await;
+                }
+                Err(error) => self.note_failure(&error, &mut last_failure),
+            }
+            sleep(REDIAL + spread()).await;
+        }
+    }
+
+    /// What goes wrong again and again for one reason is worth one line.
+    fn note_failure(&self, error: &DialError, last: &mut String) {
+        self.context.metrics.dial_failed(error.step());
+        let (host, failure) = (&self.peer.host, error.to_string());
+        if failure == *last {
+            debug!(%host, "cannot link: {failure}");
+        } else {
+            warn!(%host, "cannot link, and will try on: {failure}");
+            *last = failure;
+        }
+    }
+
+    /// Hands the link to the data plane and waits until it is closed.
+    async fn link(&self, client: Client) {
+        let (events, mut told) = mpsc::unbounded_channel();
+        let host = &self.peer.host;
+        if let Err(error) = self.hand_over(client, events) {
+            warn!(%host, "cannot link: {error}");
+            return;
+        }
+        let mut was_up = false;
+        while let Some(event) = told.recv().await {
+            match event {
+                LinkEvent::Up => {
+                    was_up = true;
+                    info!(%host, relay = ?self.peer.public_key, "mesh link up");
+                }
+                LinkEvent::Down(reason) if was_up => {
+                    warn!(%host, reason = reason.label(), "mesh link down");
+                }
+                LinkEvent::Down(reason) => {
+                    let reason = reason.label();
+                    warn!(%host, reason, "the relay tells of nobody: has it the same mesh key, and takes it from here?");
+                }
+            }
+        }
+    }
+
+    fn hand_over(&self, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {
+        let relay = client.relay();
+        let Raw { socket, tls, session, incoming, plaintext } = client.into_raw()?;
+        let halves = tls.ok_or_else(|| io::Error::other("a link without TLS"))?;
+        set_socket_options(&socket)?;
+        let address = socket.peer_addr()?;
+        self.context.plane.attach_link(LinkArrival {
+            relay,
+            address,
+            transport: Transport::dialled_tls(socket, halves, incoming),
+            session,
+            frames: plaintext,
+            limits: self.context.limits.clone(),
+            on_event: Box::new(move |event| {
+                // The task is gone only when the process is about to end.
+                let _ = events.send(event);
+            }),
+        });
+        Ok(())
+    }
+}
+
+/// A part of [`REDIAL_SPREAD`]. Without randomness, none.
+fn spread() -> Duration {
+    let mut byte = [0];
+    getrandom::fill(&mut byte).map_or(Duration::ZERO, |()| REDIAL_SPREAD * u32::from(byte[0]) / 255)
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::pin::CertificatePin;
+
+    use super::*;
+
+    #[test]
+    fn key_files_are_read_and_what_is_wrong_with_them_is_said_without_their_text() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("mesh.key");
+        fs::write(&file, format!("{}\n", "aB".repeat(32))).expect("a file");
+        assert_eq!(read_key(&file).expect("a key"), MeshKey::from_bytes([0xab; 32]));
+        for text in ["", &"0".repeat(64), "secret"] {
+            fs::write(&file, text).expect("a file");
+            let message = read_key(&file).expect_err("no key").to_string();
+            let expected = "not a mesh key: expected 64 hexadecimal digits that are not all zero";
+            assert_eq!(message, format!("{}: {expected}", file.display()));
+        }
+        let missing = dir.path().join("missing");
+        let message = read_key(&missing).expect_err("no file").to_string();
+        assert!(message.starts_with(&format!("cannot read {}: ", missing.display())), "{message}");
+    }
+
+    #[test]
+    fn this_relay_itself_is_not_dialled() {
+        let own = NodePrivate::from_random([1; 32]).public();
+        let peer = |public_key| MeshPeer {
+            host: "relay.example.com".into(),
+            port: 443,
+            public_key,
+            pin: Some(CertificatePin::from_sha256([0; 32])),
+            address: None,
+        };
+        let other = NodePrivate::from_random([2; 32]).public();
+        let config = Mesh { peers: vec![peer(own), peer(other)], ..Mesh::default() };
+        let setup = MeshSetup::load(&config, own).expect("a mesh");
+        let dialled: Vec<_> = setup.dialers.iter().map(|(peer, _)| peer.public_key).collect();
+        assert_eq!(dialled, [other]);
+        assert_eq!((setup.secrets.mesh, setup.secrets.prober), (None, None));
+    }
+}

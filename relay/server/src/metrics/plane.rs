@@ -1,0 +1,74 @@
+//! The numbers of the data plane.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use towpath_relay_forward::{DataPlane, PlaneStats, Traffic};
+use towpath_relay_proto::outbox::DropReason;
+use towpath_relay_proto::session::{Close, PacketKind};
+
+use super::families::Families;
+
+/// Packets by what they look like.
+const KINDS: [(&str, PacketKind); 2] = [("disco", PacketKind::Disco), ("other", PacketKind::Other)];
+
+/// Reads the data plane when Prometheus asks.
+pub(crate) struct PlaneScrape(pub(crate) Arc<DataPlane>);
+
+impl Collector for PlaneScrape {
+    fn desc(&self) -> Vec<&Desc> {
+        // What is collected is known when it is collected; a registry takes a collector without descriptions.
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stats = self.0.stats();
+        let mut families = Families::default();
+        for gauge in stats.gauges() {
+            families.gauge(gauge.name, gauge.help, gauge.value);
+        }
+        families.gauge("derp_clients_total", "Distinct keys in the region", stats.keys());
+        for counter in stats.counters() {
+            families.counter(counter.name, counter.help, counter.value);
+        }
+        add_traffic(&mut families, &stats);
+        add_closes(&mut families, &stats);
+        families.0
+    }
+}
+
+fn add_traffic(families: &mut Families, stats: &PlaneStats) {
+    let (received, sent) = (stats.all_received(), stats.sent());
+    families.counter("derp_packets_received", "Packets from clients", received.packets);
+    families.counter("derp_bytes_received", "Bytes of those packets", received.bytes);
+    let by_kind = KINDS.map(|(label, kind)| ([("kind", label)], stats.received(kind).packets));
+    families.counters("derp_packets_received_kind", "Packets from clients by kind", by_kind);
+    let help = "Packets to clients: received and not dropped, those that wait at this moment included";
+    families.counter("derp_packets_sent", help, sent.packets);
+    families.counter("derp_bytes_sent", "Bytes of those packets", sent.bytes);
+    families.counter("derp_packets_forwarded_in", "Packets from other relays", stats.forwarded_in().packets);
+    let help = "Packets to other relays, those that wait at this moment included";
+    families.counter("derp_packets_forwarded_out", help, stats.forwarded_out().packets);
+    let drops = |value: fn(Traffic) -> u64| {
+        DropReason::ALL.into_iter().flat_map(move |reason| {
+            KINDS.map(|(label, kind)| {
+                ([("kind", label), ("reason", reason.label())], value(stats.dropped(reason, kind)))
+            })
+        })
+    };
+    let packets = drops(|traffic| traffic.packets);
+    families.counters("derp_packets_dropped", "Packets dropped, by reason and kind", packets);
+    families.counters("derp_bytes_dropped", "Bytes of those packets", drops(|traffic| traffic.bytes));
+}
+
+fn add_closes(families: &mut Families, stats: &PlaneStats) {
+    let closes = Close::ALL.map(|reason| ([("reason", reason.label())], stats.closed(reason)));
+    families.counters("towpath_closed_total", "Logged-in connections closed, by reason", closes);
+    let timeouts = stats.closed(Close::WriteTimeout);
+    families.counter(
+        "derp_sclient_write_timeouts",
+        "Connections closed because they took no bytes",
+        timeouts,
+    );
+}

@@ -1,0 +1,72 @@
+//! What rustls is configured with: the certificates that the relay shows, and the roots that it trusts.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::{RootCertStore, ServerConfig};
+use towpath_tls::RecordLayer;
+
+/// The configuration of the relay's TLS: versions 1.3 and 1.2, `chain` with its key, no resumption (Tailscale clients never
+/// resume, and tickets would cost every one of them).
+///
+/// # Errors
+///
+/// Where certificate and key do not go together.
+pub(crate) fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    records: RecordLayer,
+) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = records == RecordLayer::Own;
+    Ok(config)
+}
+
+/// Why there are no root certificates.
+#[derive(Debug)]
+pub(crate) enum RootsError {
+    /// The file cannot be read.
+    File { path: PathBuf, reason: io::Error },
+    /// There is none that can be used, and why.
+    Unusable(String),
+}
+
+/// The root certificates in `file`, or those of the system.
+///
+/// # Errors
+///
+/// See [`RootsError`].
+pub(crate) fn root_certificates(file: Option<&Path>) -> Result<RootCertStore, RootsError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = file else {
+        let found = rustls_native_certs::load_native_certs();
+        let (added, _) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            let why = found.errors.first().map_or_else(|| "the system has none".into(), ToString::to_string);
+            return Err(RootsError::Unusable(why));
+        }
+        return Ok(roots);
+    };
+    let pem = fs::read(path).map_err(|reason| RootsError::File { path: path.into(), reason })?;
+    let bad = |why: String| RootsError::Unusable(format!("{}: {why}", path.display()));
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("no certificate in PEM form".into()));
+    }
+    Ok(roots)
+}
