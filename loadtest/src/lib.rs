@@ -11,33 +11,23 @@
 //! - Where the load generator was the limit it says so instead of printing a figure.
 //!
 //! [`scenario`] has a file for each kind of load. The program starts itself again for every process of a scenario
-//! ([`worker`]); [`flow`] is what such a process does with packets, [`link`] one connection of it.
+//! ([`worker`]); [`flow`] is what such a process does with packets, [`net`] its connections.
 
 #![forbid(unsafe_code)]
 
-mod alarm;
 pub mod cli;
 mod clock;
-mod compare;
-mod connect;
-mod crew;
-mod dial;
-mod figures;
 mod flow;
-mod folder;
 mod histogram;
-mod link;
-mod machine;
-mod page;
-pub mod plot;
-mod prometheus;
+mod host;
+mod net;
 mod protocol;
 pub mod report;
 pub mod scenario;
-mod server;
 mod target;
 mod worker;
+mod workers;
 
-pub use crew::Setup;
 pub use protocol::Protocol;
 pub use target::{Security, Target, TrustIn};
+pub use workers::Setup;

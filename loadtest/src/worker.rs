@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::crew::{Assignment, Message, Order, Progress};
 use crate::flow::receiver::{self, Receipts, ReceiveJob};
 use crate::flow::sender::{self, SendJob, Sendings};
-use crate::machine;
+use crate::host::affinity;
 use crate::scenario::{fan_in, idle, latency, own_flood, storm, stun};
+use crate::workers::{Assignment, Message, Order, Progress};
 
 /// What a process shall do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,14 +84,14 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn work(desk: &mut Desk) -> Result<Outcome> {
-    machine::become_worker()?;
+    affinity::become_worker()?;
     let mut line = String::new();
     desk.orders.read_line(&mut line)?;
     let Assignment { target, cpu, job } = serde_json::from_str(&line).context("an assignment")?;
-    machine::pin(cpu.as_slice())?;
+    affinity::pin(cpu.as_slice())?;
     if matches!(job, Job::Flood(_) | Job::Sink(_)) {
         // What a flood leaves of the CPU must not decide when the others send and receive.
-        machine::step_back()?;
+        affinity::step_back()?;
     }
     Ok(match job {
         Job::Send(job) => Outcome::Sent(sender::run(&target, job, desk)?),

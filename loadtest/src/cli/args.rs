@@ -15,12 +15,12 @@ use serde::Serialize;
 use towpath_relay_client::certificate_pin;
 use towpath_wire::pin::CertificatePin;
 
-use crate::crew::Setup;
-use crate::page;
 use crate::protocol::Protocol;
+use crate::report::html;
 use crate::report::{File, Report};
 use crate::scenario::pairs;
 use crate::target::{Security, Target, TrustIn};
+use crate::workers::Setup;
 
 /// What is to be loaded, and how it is reached.
 #[derive(Debug, Args)]
@@ -190,7 +190,7 @@ impl RunArgs {
             write(path, &serde_json::to_vec_pretty(&file)?)?;
         }
         if let Some(path) = &self.html {
-            write(path, page::page(&file).as_bytes())?;
+            write(path, html::page(&file).as_bytes())?;
         }
         print(&file.to_string())?;
         Ok(status)

@@ -10,19 +10,20 @@ use serde::{Deserialize, Serialize};
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::key::NodePublic;
 
-use super::acknowledge::Post;
+use super::ack::Post;
 use super::packet;
 use super::schedule::{Routes, Timeline};
 use super::sender::{RECEIVER, SENDER};
 use super::tally::{Damage, Place, Sequence};
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Message, Progress};
 use crate::histogram::Durations;
-use crate::link::{Link, ReadOutcome, Scratch};
-use crate::machine::{self, Stopwatch, Usage};
+use crate::host::open_files;
+use crate::host::usage::{Stopwatch, Usage};
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{Link, ReadOutcome, Scratch};
 use crate::target::Target;
 use crate::worker::Desk;
+use crate::workers::{Message, Progress};
 
 /// After the end, a process receives until nothing has come for so long …
 pub(crate) const QUIET: u64 = 3 * SECOND / 2;
@@ -147,7 +148,7 @@ impl Inbox {
         receivers: &[u32],
         logins: Logins,
     ) -> Result<Vec<Self>> {
-        machine::allow_connections(receivers.len() as u64)?;
+        open_files::allow_connections(receivers.len() as u64)?;
         let keys = receivers.iter().map(|id| seed.key(RECEIVER, *id)).collect();
         let links = connect::connect_all(target, keys, logins)?.into_iter().zip(receivers);
         let inboxes = links.map(|(link, &id)| {

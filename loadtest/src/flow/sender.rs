@@ -9,17 +9,18 @@ use serde::{Deserialize, Serialize};
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-use super::acknowledge::Mailbox;
+use super::ack::Mailbox;
 use super::packet::{Composer, Label, Sizes};
 use super::schedule::{Routes, Schedule, Timeline};
 use crate::clock;
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Message, Progress};
 use crate::histogram::Durations;
-use crate::link::{Link, ReadOutcome, Scratch};
-use crate::machine::{self, Stopwatch, Usage};
+use crate::host::open_files;
+use crate::host::usage::{Stopwatch, Usage};
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{Link, ReadOutcome, Scratch};
 use crate::target::Target;
 use crate::worker::Desk;
+use crate::workers::{Message, Progress};
 
 /// Roles that keys are made for.
 pub(crate) const SENDER: &str = "sender";
@@ -126,7 +127,7 @@ struct Sender<'a> {
 
 /// Does `job`.
 pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Sendings> {
-    machine::allow_connections(job.flows.len() as u64)?;
+    open_files::allow_connections(job.flows.len() as u64)?;
     let mut poll = Poll::new()?;
     let mailbox = match &job.mailbox {
         Some(path) => Some(Mailbox::open(path, poll.registry(), ACKNOWLEDGEMENTS)?),

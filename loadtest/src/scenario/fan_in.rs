@@ -9,21 +9,22 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Crew, Message, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::{Routes, Timeline};
 use crate::flow::sender::{RECEIVER, SendJob, Sendings};
 use crate::histogram::Quantiles;
-use crate::link::{ReadOutcome, Scratch};
-use crate::machine::Usage;
-use crate::plot::{self, Plot};
-use crate::prometheus::{self, Samples};
-use crate::report::{Report, Row, Unit};
+use crate::host::prometheus::{self, Samples};
+use crate::host::server::ServerUsage;
+use crate::host::usage::Usage;
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{ReadOutcome, Scratch};
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
-use crate::server::ServerUsage;
 use crate::target::Target;
 use crate::worker::{self, Desk, Outcome};
+use crate::workers::{Crew, Message, Setup};
 
 /// The receiver that never reads.
 const DEAF: u32 = 0;
@@ -227,7 +228,7 @@ impl Report for FanInReport {
 
     fn plots(&self) -> Vec<Plot> {
         let line = [("latency", self.latency)];
-        plot::of_quantiles("From when a packet was due until it came", &line).into_iter().collect()
+        svg::of_quantiles("From when a packet was due until it came", &line).into_iter().collect()
     }
 
     fn is_damaged(&self) -> bool {

@@ -10,15 +10,16 @@ use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Crew, Message, Order, Progress, Setup};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::tally::{Damage, Place, Sequence};
-use crate::link::{Link, ReadOutcome, Scratch};
-use crate::machine;
-use crate::report::{Report, Row, Unit};
+use crate::host::open_files;
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{Link, ReadOutcome, Scratch};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::target::Target;
 use crate::worker::{self, Desk, Outcome};
+use crate::workers::{Crew, Message, Order, Progress, Setup};
 
 /// What each client sends to its partner before they rest.
 const PACKETS: u64 = 4;
@@ -125,7 +126,7 @@ struct Clients<'a> {
 
 /// The part of the process.
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Idled> {
-    machine::allow_connections(job.steps.last().copied().unwrap_or_default().into())?;
+    open_files::allow_connections(job.steps.last().copied().unwrap_or_default().into())?;
     desk.say(&Message::Ready)?;
     desk.wait_for_go()?;
     let mut clients = Clients {

@@ -11,23 +11,24 @@ use serde::{Deserialize, Serialize};
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-use crate::alarm::Alarm;
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Crew, Message, Progress, Setup};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::schedule::{Schedule, Timeline};
 use crate::flow::tally::{Place, Sequence};
 use crate::histogram::{Durations, Quantiles};
-use crate::link::{Link, ReadOutcome, Scratch};
-use crate::machine::{Stopwatch, Usage};
-use crate::plot::{self, Plot};
+use crate::host::server::ServerUsage;
+use crate::host::usage::{Stopwatch, Usage};
+use crate::net::alarm::Alarm;
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{Link, ReadOutcome, Scratch};
 use crate::protocol::Key;
-use crate::report::{Report, Row, Unit};
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::scenario::pairs::{self, Damage, MAX_OCCUPANCY, PairsReport};
-use crate::server::ServerUsage;
 use crate::target::Target;
 use crate::worker::{self, Desk, Outcome};
+use crate::workers::{Crew, Message, Progress, Setup};
 
 const ROLE: &str = "probe";
 const PROBER: usize = 0;
@@ -361,7 +362,7 @@ impl Report for LatencyReport {
 
     fn plots(&self) -> Vec<Plot> {
         let shown = self.too_slow.is_none().then_some(("round trip", self.round_trip));
-        plot::of_quantiles("From when a round trip was due until it was completed", shown.as_slice())
+        svg::of_quantiles("From when a round trip was due until it was completed", shown.as_slice())
             .into_iter()
             .collect()
     }

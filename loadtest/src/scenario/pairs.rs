@@ -8,17 +8,18 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{Logins, Seed};
-use crate::crew::{Crew, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::Routes;
 use crate::flow::sender::{SendJob, Sendings};
 use crate::histogram::{Durations, Quantiles};
-use crate::machine::Usage;
-use crate::plot::{self, Plot};
-use crate::report::{Report, Row, Unit};
-use crate::server::ServerUsage;
+use crate::host::server::ServerUsage;
+use crate::host::usage::Usage;
+use crate::net::connect::{Logins, Seed};
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::worker::{Job, Outcome};
+use crate::workers::{Crew, Setup};
 
 pub use crate::flow::packet::Sizes;
 pub use crate::flow::sender::Pace;
@@ -320,7 +321,7 @@ impl Report for PairsReport {
 
     fn plots(&self) -> Vec<Plot> {
         let shown = (!self.is_limited()).then_some(("latency", self.latency));
-        plot::of_quantiles("From when a packet was due until it came", shown.as_slice()).into_iter().collect()
+        svg::of_quantiles("From when a packet was due until it came", shown.as_slice()).into_iter().collect()
     }
 
     fn is_limited(&self) -> bool {

@@ -6,10 +6,11 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::crew::Setup;
-use crate::plot::{Axis, Plot, Scale};
-use crate::report::{Report, Row, Unit};
+use crate::report::svg::{Axis, Plot, Scale};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::scenario::pairs::{self, Pace, PairsReport};
+use crate::workers::Setup;
 
 /// Where to look for the knee.
 #[derive(Clone, Debug)]

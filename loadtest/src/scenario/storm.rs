@@ -9,16 +9,18 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::clock::{self, SECOND};
-use crate::connect::{self, Seed};
-use crate::crew::{Crew, Message, Order, Progress, Setup, divide};
-use crate::dial::Connector;
 use crate::histogram::{Durations, Quantiles};
-use crate::machine::{self, Usage};
-use crate::plot::{self, Plot};
-use crate::report::{Report, Row, Unit};
-use crate::server::ServerUsage;
+use crate::host::open_files;
+use crate::host::server::ServerUsage;
+use crate::host::usage::Usage;
+use crate::net::connect::{self, Seed};
+use crate::net::dial::Connector;
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::target::Target;
 use crate::worker::{self, Desk, Outcome};
+use crate::workers::{Crew, Message, Order, Progress, Setup, divide};
 
 /// A process that sleeps less than this share of the time could not have made more connections.
 const MAX_OCCUPANCY: f64 = 0.97;
@@ -98,7 +100,7 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
 
 /// The part of one process.
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Stormed> {
-    machine::allow_connections(job.concurrency.into())?;
+    open_files::allow_connections(job.concurrency.into())?;
     let dialer = Arc::new(Connector::new(target)?);
     desk.say(&Message::Ready)?;
     desk.wait_for_go()?;
@@ -211,7 +213,7 @@ impl Report for StormReport {
 
     fn plots(&self) -> Vec<Plot> {
         let shown = (!self.is_too_slow()).then_some(("time to connect", self.latency));
-        plot::of_quantiles("From the connect until the login is confirmed", shown.as_slice())
+        svg::of_quantiles("From the connect until the login is confirmed", shown.as_slice())
             .into_iter()
             .collect()
     }

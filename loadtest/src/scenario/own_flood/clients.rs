@@ -9,18 +9,18 @@ use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 
 use super::FLOODER;
 use crate::clock;
-use crate::connect::{self, Logins, Seed};
-use crate::crew::{Message, Progress};
 use crate::flow::packet::{self, Composer, Label};
 use crate::flow::receiver::{Inbox, Ledger, QUIET, Receipts};
 use crate::flow::schedule::{Routes, Timeline};
 use crate::flow::sender::RECEIVER;
 use crate::flow::tally::{Place, Sequence};
-use crate::link::{ReadOutcome, Scratch};
-use crate::machine::Stopwatch;
+use crate::host::usage::Stopwatch;
+use crate::net::connect::{self, Logins, Seed};
+use crate::net::link::{ReadOutcome, Scratch};
 use crate::scenario::pairs::Sizes;
 use crate::target::Target;
 use crate::worker::Desk;
+use crate::workers::{Message, Progress};
 
 /// The role of whoever gets the flood.
 const SINK: &str = "sink";

@@ -3,11 +3,12 @@
 use std::fmt::{self, Write};
 
 use crate::histogram::Quantiles;
-use crate::report::{Escaped, Unit};
+use crate::report::escape::Escaped;
+use crate::report::unit::Unit;
 
-mod ruler;
+mod ticks;
 
-use ruler::Ruler;
+use ticks::Ruler;
 
 /// One value over another.
 #[derive(Clone, Debug)]
@@ -76,7 +77,7 @@ pub(crate) fn of_quantiles(title: &str, of: &[(&str, Quantiles)]) -> Option<Plot
 }
 
 /// What plots look like, in light and in dark.
-pub(crate) const STYLE: &str = include_str!("plot.css");
+pub(crate) const STYLE: &str = include_str!("svg.css");
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 320.0;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
 use crate::flow::schedule::Timeline;
-use crate::machine;
-use crate::server::{Server, ServerUsage};
+use crate::host::affinity;
+use crate::host::server::{Server, ServerUsage};
 use crate::target::Target;
 use crate::worker::{Job, Outcome};
 
@@ -107,7 +107,7 @@ pub(crate) struct Crew {
 impl Crew {
     /// Starts a process for each job.
     pub(crate) fn start(setup: &Setup, jobs: Vec<Job>) -> Result<Self> {
-        machine::pin(&setup.cpus)?;
+        affinity::pin(&setup.cpus)?;
         let (line, messages) = mpsc::channel();
         let started = clock::now();
         let mut crew =

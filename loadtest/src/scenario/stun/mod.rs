@@ -9,19 +9,20 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::Seed;
-use crate::crew::{Crew, Setup, divide};
 use crate::histogram::Quantiles;
-use crate::machine::Usage;
-use crate::plot::{self, Plot};
-use crate::report::{Report, Row, Unit};
+use crate::host::server::ServerUsage;
+use crate::host::usage::Usage;
+use crate::net::connect::Seed;
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::scenario::pairs::MAX_OCCUPANCY;
-use crate::server::ServerUsage;
 use crate::worker::{self, Outcome};
+use crate::workers::{Crew, Setup, divide};
 
-mod asker;
+mod client;
 
-pub(crate) use asker::{Asked, Job, work};
+pub(crate) use client::{Asked, Job, work};
 
 /// What load to make.
 #[derive(Clone, Debug)]
@@ -136,7 +137,7 @@ impl Report for StunReport {
 
     fn plots(&self) -> Vec<Plot> {
         let shown = (!self.is_too_slow()).then_some(("time to answer", self.latency));
-        plot::of_quantiles("From request to answer", shown.as_slice()).into_iter().collect()
+        svg::of_quantiles("From request to answer", shown.as_slice()).into_iter().collect()
     }
 
     fn is_damaged(&self) -> bool {

@@ -16,13 +16,14 @@ use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 use towpath_udp::{BatchSocket, DatagramBatch, LocalAddr};
 
 use crate::clock::{self, SECOND};
-use crate::connect::Seed;
-use crate::crew::{Message, Progress};
 use crate::flow::schedule::Timeline;
 use crate::histogram::Durations;
-use crate::machine::{self, Stopwatch, Usage};
+use crate::host::open_files;
+use crate::host::usage::{Stopwatch, Usage};
+use crate::net::connect::Seed;
 use crate::target::Target;
 use crate::worker::Desk;
+use crate::workers::{Message, Progress};
 
 /// A request without an answer for so long is lost.
 const PATIENCE: u64 = SECOND / 2;
@@ -74,7 +75,7 @@ struct Asker {
 
 /// The part of one process.
 pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked> {
-    machine::allow_connections(job.sockets.len() as u64)?;
+    open_files::allow_connections(job.sockets.len() as u64)?;
     let local = local_address(target.address)?;
     let mut askers = Vec::with_capacity(job.sockets.len());
     for number in job.sockets.clone() {

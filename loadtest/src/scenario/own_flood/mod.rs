@@ -10,18 +10,19 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::connect::{Logins, Seed};
-use crate::crew::{Crew, Setup};
 use crate::flow::receiver::{Receipts, ReceiveJob};
 use crate::flow::schedule::Routes;
 use crate::flow::sender::{SendJob, Sendings};
 use crate::histogram::Quantiles;
-use crate::machine::Usage;
-use crate::plot::{self, Plot};
-use crate::report::{Report, Row, Unit};
+use crate::host::server::ServerUsage;
+use crate::host::usage::Usage;
+use crate::net::connect::{Logins, Seed};
+use crate::report::svg::{self, Plot};
+use crate::report::unit::Unit;
+use crate::report::{Report, Row};
 use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
-use crate::server::ServerUsage;
 use crate::worker::{self, Outcome};
+use crate::workers::{Crew, Setup};
 
 mod clients;
 
@@ -268,7 +269,7 @@ impl Report for OwnFloodReport {
             ("listener, meanwhile", self.flood.listener.latency),
             ("listener, before", self.rest.listener.latency),
         ];
-        plot::of_quantiles("From when a packet was due until it came", &lines).into_iter().collect()
+        svg::of_quantiles("From when a packet was due until it came", &lines).into_iter().collect()
     }
 
     fn is_limited(&self) -> bool {

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use crate::folder::{Folder, spread};
-use crate::plot::{Axis, Plot, Scale};
-use crate::report::Unit;
+use crate::report::runs::Folder;
+use crate::report::spread::spread;
+use crate::report::svg::{Axis, Plot, Scale};
+use crate::report::unit::Unit;
 use crate::scenario::idle::IdleReport;
 use crate::scenario::pairs::PairsReport;
 use crate::scenario::ramp::{RampReport, Step};

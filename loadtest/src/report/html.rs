@@ -1,13 +1,14 @@
 //! A report as one page of HTML that needs nothing else: table, remarks, plots.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use crate::plot;
-use crate::report::{Escaped, File, Report};
+use crate::report::escape::Escaped;
+use crate::report::svg;
+use crate::report::{File, Report};
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("html.css");
 
 /// The page of a report.
 pub(crate) fn page<R: Report + Serialize>(file: &File<R>) -> String {
@@ -24,7 +25,7 @@ fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result
     writeln!(
         out,
         "<title>Load on a relay: {scenario}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>",
-        plot::STYLE
+        svg::STYLE
     )?;
     writeln!(out, "<h1>{scenario}</h1>")?;
     for remark in &file.remarks {
@@ -41,24 +42,12 @@ fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result
     writeln!(out, "</tbody>\n</table>\n</body>\n</html>")
 }
 
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            c => f.write_char(c),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::{Axis, Plot, Scale};
-    use crate::report::{Row, Unit};
+    use crate::report::Row;
+    use crate::report::svg::{Axis, Plot, Scale};
+    use crate::report::unit::Unit;
 
     #[derive(Serialize)]
     struct Nasty;

@@ -1,61 +1,11 @@
-//! What a process of the load asks of the machine it runs on.
+//! The CPU time of the calling thread, as the scheduler accounts for it.
 
 use std::fs;
-use std::num::NonZeroU64;
 
-use anyhow::{Context, Result, bail};
-use rustix::process::{Resource, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit};
-use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-
-/// Descriptors that a process needs besides its connections.
-const SPARE_FILES: u64 = 64;
-
-/// Raises the limit on open files to what the machine allows, and makes sure that `connections` fit.
-pub(crate) fn allow_connections(connections: u64) -> Result<()> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).context("raising the limit on open files")?;
-    let needed = connections + SPARE_FILES;
-    match limit.maximum {
-        Some(allowed) if allowed < needed => bail!(
-            "{connections} connections in one process need {needed} open files; the hard limit is {allowed} \
-             (raise it with `ulimit -Hn {needed}` as root)"
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// Runs the calling process on these CPUs only; on any where none is given.
-pub(crate) fn pin(cpus: &[usize]) -> Result<()> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
-    let mut set = CpuSet::new();
-    for &cpu in cpus {
-        if cpu >= CpuSet::MAX_CPU {
-            bail!("there is no CPU {cpu}");
-        }
-        set.set(cpu);
-    }
-    sched_setaffinity(None, &set).with_context(|| format!("running on CPU {cpus:?}"))
-}
-
-/// Ends with the process that started this one, and wakes from sleeps when they are over.
-pub(crate) fn become_worker() -> Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The default is 50 µs, in which a relay forwards a dozen packets.
-    set_current_timer_slack(NonZeroU64::new(1))?;
-    Ok(())
-}
-
-/// Leaves the CPU to the other processes of the load whenever they want it.
-pub(crate) fn step_back() -> Result<()> {
-    nice(10).context("lowering the priority")?;
-    Ok(())
-}
 
 /// What the calling thread used of a CPU in a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::report::{File, Row, Unit, read};
+use crate::report::unit::Unit;
+use crate::report::{File, Row, read};
 
 /// A folder of reports.
 #[derive(Clone, Debug)]
@@ -69,19 +70,6 @@ fn number_of(path: &Path, load: &str, server: &str) -> Option<u32> {
     rest.strip_prefix('.')?.parse().ok()
 }
 
-/// Lowest, median, highest.
-pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]> {
-    let mut values: Vec<_> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.len() {
-        0 => return None,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    };
-    Some([values[0], median, values[values.len() - 1]])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,12 +83,5 @@ mod tests {
         {
             assert_eq!(number(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn a_spread_has_median_and_extremes() {
-        assert_eq!(spread([3.0, 1.0, 2000.0]), Some([1.0, 3.0, 2000.0]));
-        assert_eq!(spread([3.0, 1.0]), Some([1.0, 2.0, 3.0]));
-        assert_eq!(spread([]), None);
     }
 }

@@ -11,13 +11,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
 use crate::protocol::Protocol;
-use crate::report::summarize;
+use crate::report::summary::summarize;
 use crate::scenario::{fan_in, idle, latency, own_flood, pairs, ramp, storm, stun};
 use crate::target::{Security, Target};
 use crate::worker;
 
 mod args;
-mod folder;
+mod reports;
 
 use args::{CommonArgs, PairsArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
 
@@ -54,9 +54,9 @@ enum Command {
         files: Vec<PathBuf>,
     },
     /// One figure of several servers that were measured in turn, as cells of a table: medians, and medians of the ratios
-    Compare(folder::CompareArgs),
+    Compare(reports::CompareArgs),
     /// A plot of several servers that were measured in turn, as SVG
-    Plot(folder::PlotArgs),
+    Plot(reports::PlotArgs),
     /// A process of the load, started by the others
     #[command(hide = true)]
     Worker,
@@ -197,8 +197,8 @@ pub fn main() -> ExitCode {
         Command::Summary { files } => {
             summarize(&files).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Compare(args) => folder::print_row(args).map(|()| ExitCode::SUCCESS),
-        Command::Plot(args) => folder::write_plot(args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => reports::print_row(args).map(|()| ExitCode::SUCCESS),
+        Command::Plot(args) => reports::write_plot(args).map(|()| ExitCode::SUCCESS),
         Command::Pairs(args) => pairs(&args),
         Command::Ramp(args) => ramp(&args),
         Command::Latency(args) => latency(&args),

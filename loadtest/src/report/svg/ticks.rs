@@ -1,7 +1,7 @@
 //! Where values stand along an axis.
 
 use super::{Axis, Scale};
-use crate::report::Unit;
+use crate::report::unit::Unit;
 
 /// Bytes are counted in these.
 const MIB: f64 = 1024.0 * 1024.0;

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 
 use super::args::print;
-use crate::compare::{Question, compare};
-use crate::figures::{Subject, plot};
-use crate::folder::Folder;
+use crate::report::compare::{Question, compare};
+use crate::report::plots::{Subject, plot};
+use crate::report::runs::Folder;
 
 /// Which reports.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::dial::Connector;
-use crate::link::Link;
+use crate::net::dial::Connector;
+use crate::net::link::Link;
 use crate::protocol::{Key, Protocol};
 use crate::target::Target;
 

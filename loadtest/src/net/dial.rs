@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use towpath_relay_client::{CONNECT_TIMEOUT, DialStep, Dialer, Raw, TlsVersions, Trust, client_config};
 use towpath_tls::{Parts, RecordLayer};
 
-use crate::link::Link;
+use crate::net::link::Link;
 use crate::protocol::{Key, Protocol, Session, iroh};
 use crate::target::{Security, Target, TrustIn};
 

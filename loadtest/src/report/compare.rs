@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail};
 
-use crate::folder::{Folder, Series, spread};
-use crate::report::{Unit, show_spread};
+use crate::report::runs::{Folder, Series};
+use crate::report::spread::{show_spread, spread};
+use crate::report::unit::Unit;
 
 /// What a row shows.
 #[derive(Clone, Debug)]
