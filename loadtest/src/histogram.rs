@@ -5,22 +5,22 @@ use serde::{Deserialize, Serialize};
 
 /// Durations of up to an hour in nanoseconds, to three digits. Longer ones count as an hour.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(from = "Recorded", into = "Recorded")]
-pub(crate) struct Durations(Histogram<u64>);
+#[serde(from = "HistogramCounts", into = "HistogramCounts")]
+pub(crate) struct DurationHistogram(Histogram<u64>);
 
 /// Each value that occurs, and how often.
 #[derive(Serialize, Deserialize)]
-struct Recorded(Vec<(u64, u64)>);
+struct HistogramCounts(Vec<(u64, u64)>);
 
 const HOUR: u64 = 3_600_000_000_000;
 
-impl Default for Durations {
+impl Default for DurationHistogram {
     fn default() -> Self {
         Self(Histogram::new_with_bounds(1, HOUR, 3).expect("the bounds are in order and the digits few"))
     }
 }
 
-impl Durations {
+impl DurationHistogram {
     pub(crate) fn record(&mut self, nanos: u64) {
         self.0.saturating_record(nanos);
     }
@@ -42,8 +42,8 @@ impl Durations {
     }
 }
 
-impl From<Recorded> for Durations {
-    fn from(Recorded(values): Recorded) -> Self {
+impl From<HistogramCounts> for DurationHistogram {
+    fn from(HistogramCounts(values): HistogramCounts) -> Self {
         let mut durations = Self::default();
         for (value, count) in values {
             durations.0.saturating_record_n(value, count);
@@ -52,8 +52,8 @@ impl From<Recorded> for Durations {
     }
 }
 
-impl From<Durations> for Recorded {
-    fn from(Durations(histogram): Durations) -> Self {
+impl From<DurationHistogram> for HistogramCounts {
+    fn from(DurationHistogram(histogram): DurationHistogram) -> Self {
         Self(
             histogram
                 .iter_recorded()
@@ -86,13 +86,13 @@ mod tests {
 
     #[test]
     fn quantiles_survive_the_journey() {
-        let mut durations = Durations::default();
+        let mut durations = DurationHistogram::default();
         for value in 1..=10_000 {
             durations.record(value * 1000);
         }
         durations.record(2 * HOUR);
         let text = serde_json::to_string(&durations).unwrap();
-        let arrived: Durations = serde_json::from_str(&text).unwrap();
+        let arrived: DurationHistogram = serde_json::from_str(&text).unwrap();
         assert_eq!(arrived.quantiles(), durations.quantiles());
         let Quantiles { count, p50, p99, .. } = arrived.quantiles();
         assert_eq!(count, 10_001);

@@ -28,6 +28,6 @@ mod target;
 mod worker;
 mod workers;
 
-pub use protocol::Protocol;
-pub use target::{Security, Target, TrustIn};
-pub use workers::Setup;
+pub use protocol::RelayProtocol;
+pub use target::{LoadTarget, TargetSecurity, TargetTrust};
+pub use workers::RunConfig;

@@ -14,18 +14,18 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, SECOND};
 use crate::flow::schedule::Timeline;
 use crate::host::affinity;
-use crate::host::server::{Server, ServerUsage};
-use crate::target::Target;
-use crate::worker::{Job, Outcome};
+use crate::host::server::{ServerProcess, ServerUsage};
+use crate::target::LoadTarget;
+use crate::worker::{WorkerJob, WorkerOutcome};
 
 /// From the word to go until the first packet is due: all processes must have heard it.
 const RUN_UP: u64 = SECOND / 4;
 
 /// What all scenarios need to know.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub struct RunConfig {
     /// The relay.
-    pub target: Target,
+    pub target: LoadTarget,
     /// The relay's process, where its CPU time and memory shall be reported.
     pub server_pid: Option<u32>,
     /// CPUs for the processes of the load, one each in turn; none leaves the choice to the kernel.
@@ -34,30 +34,30 @@ pub struct Setup {
     pub program: PathBuf,
 }
 
-impl Setup {
-    pub(crate) fn server(&self) -> Result<Option<Server>> {
-        self.server_pid.map(Server::new).transpose()
+impl RunConfig {
+    pub(crate) fn server(&self) -> Result<Option<ServerProcess>> {
+        self.server_pid.map(ServerProcess::new).transpose()
     }
 }
 
 /// What a process says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Message {
+pub(crate) enum WorkerMessage {
     /// All connections are there.
     Ready,
     /// How far it is; about once a second.
-    Progress(Progress),
-    /// It has done the step with this number, the first of which is 1, and waits for [`Order::Go`].
+    Progress(WorkerProgress),
+    /// It has done the step with this number, the first of which is 1, and waits for [`WorkerCommand::Proceed`].
     Reached(u32),
     /// The end, and what came of it.
-    Done(Box<Outcome>),
+    Done(Box<WorkerOutcome>),
     /// The end, and why.
     Failed(String),
 }
 
 /// How far a process is: for people to watch.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Progress {
+pub(crate) struct WorkerProgress {
     pub(crate) connections: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
@@ -66,26 +66,26 @@ pub(crate) struct Progress {
 
 /// What a process is told.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
+pub(crate) enum WorkerCommand {
     /// Go on; where that has a meaning, at this time of `CLOCK_MONOTONIC`.
-    Go(u64),
+    Proceed(u64),
 }
 
 /// What a process is started with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Assignment {
-    pub(crate) target: Target,
+    pub(crate) target: LoadTarget,
     pub(crate) cpu: Option<usize>,
-    pub(crate) job: Job,
+    pub(crate) job: WorkerJob,
 }
 
-struct Worker {
+struct RunningWorker {
     process: Child,
     orders: ChildStdin,
     ready: bool,
     reached: u32,
-    progress: Progress,
-    outcome: Option<Outcome>,
+    progress: WorkerProgress,
+    outcome: Option<WorkerOutcome>,
 }
 
 /// `total` things, divided among so many processes.
@@ -95,35 +95,35 @@ pub(crate) fn divide(total: u32, processes: u32) -> impl Iterator<Item = Range<u
 }
 
 /// The processes of a scenario. They end with this value.
-pub(crate) struct Crew {
-    setup: Setup,
-    workers: Vec<Worker>,
-    line: Sender<(usize, Message)>,
-    messages: Receiver<(usize, Message)>,
+pub(crate) struct WorkerGroup {
+    config: RunConfig,
+    workers: Vec<RunningWorker>,
+    line: Sender<(usize, WorkerMessage)>,
+    messages: Receiver<(usize, WorkerMessage)>,
     started: u64,
     reported: u64,
 }
 
-impl Crew {
+impl WorkerGroup {
     /// Starts a process for each job.
-    pub(crate) fn start(setup: &Setup, jobs: Vec<Job>) -> Result<Self> {
-        affinity::pin(&setup.cpus)?;
+    pub(crate) fn start(config: &RunConfig, jobs: Vec<WorkerJob>) -> Result<Self> {
+        affinity::pin(&config.cpus)?;
         let (line, messages) = mpsc::channel();
         let started = clock::now();
-        let mut crew =
-            Self { setup: setup.clone(), workers: Vec::new(), line, messages, started, reported: started };
-        crew.hire(jobs)?;
-        Ok(crew)
+        let mut workers =
+            Self { config: config.clone(), workers: Vec::new(), line, messages, started, reported: started };
+        workers.spawn(jobs)?;
+        Ok(workers)
     }
 
     /// Starts a process for each of some more jobs.
-    pub(crate) fn hire(&mut self, jobs: Vec<Job>) -> Result<()> {
-        let setup = &self.setup;
+    pub(crate) fn spawn(&mut self, jobs: Vec<WorkerJob>) -> Result<()> {
+        let config = &self.config;
         for job in jobs {
             let index = self.workers.len();
-            let cpu = (!setup.cpus.is_empty()).then(|| setup.cpus[index % setup.cpus.len()]);
-            let assignment = Assignment { target: setup.target.clone(), cpu, job };
-            self.workers.push(start_worker(setup, index, &assignment, self.line.clone())?);
+            let cpu = (!config.cpus.is_empty()).then(|| config.cpus[index % config.cpus.len()]);
+            let assignment = Assignment { target: config.target.clone(), cpu, job };
+            self.workers.push(start_worker(config, index, &assignment, self.line.clone())?);
         }
         Ok(())
     }
@@ -155,13 +155,13 @@ impl Crew {
     /// Has every process begin when it is ready, and waits until the measured time is over: what the relay used in it.
     pub(crate) fn measure(
         &mut self,
-        server: Option<Server>,
+        server: Option<ServerProcess>,
         warm_up: Duration,
         duration: Duration,
     ) -> Result<Option<ServerUsage>> {
         self.wait_ready()?;
         let timeline = Timeline::new(clock::now() + RUN_UP, warm_up, duration);
-        self.tell(Order::Go(timeline.begin))?;
+        self.tell(WorkerCommand::Proceed(timeline.begin))?;
         self.wait_until(timeline.measure)?;
         let before = server.map(|server| server.sample()).transpose()?;
         self.wait_until(timeline.end)?;
@@ -169,16 +169,16 @@ impl Crew {
     }
 
     /// Waits for the outcome of every process, in the order of the jobs.
-    pub(crate) fn outcomes(mut self) -> Result<Vec<Outcome>> {
+    pub(crate) fn outcomes(mut self) -> Result<Vec<WorkerOutcome>> {
         while !self.workers.iter().all(|worker| worker.outcome.is_some()) {
             self.listen(u64::MAX)?;
         }
-        self.tell(Order::Go(0))?;
+        self.tell(WorkerCommand::Proceed(0))?;
         Ok(self.workers.iter_mut().filter_map(|worker| worker.outcome.take()).collect())
     }
 
     /// Tells every process.
-    pub(crate) fn tell(&mut self, order: Order) -> Result<()> {
+    pub(crate) fn tell(&mut self, order: WorkerCommand) -> Result<()> {
         for worker in &mut self.workers {
             let mut line = serde_json::to_vec(&order)?;
             line.push(b'\n');
@@ -194,11 +194,11 @@ impl Crew {
             Ok((index, message)) => {
                 let worker = &mut self.workers[index];
                 match message {
-                    Message::Ready => worker.ready = true,
-                    Message::Progress(progress) => worker.progress = progress,
-                    Message::Reached(step) => worker.reached = step,
-                    Message::Done(outcome) => worker.outcome = Some(*outcome),
-                    Message::Failed(reason) => bail!("{reason}"),
+                    WorkerMessage::Ready => worker.ready = true,
+                    WorkerMessage::Progress(progress) => worker.progress = progress,
+                    WorkerMessage::Reached(step) => worker.reached = step,
+                    WorkerMessage::Done(outcome) => worker.outcome = Some(*outcome),
+                    WorkerMessage::Failed(reason) => bail!("{reason}"),
                 }
             }
             // A process that ends without a word has its end reported by whoever reads its output.
@@ -212,7 +212,7 @@ impl Crew {
     }
 
     fn report_progress(&self) {
-        let sum = |field: fn(&Progress) -> u64| {
+        let sum = |field: fn(&WorkerProgress) -> u64| {
             self.workers.iter().map(|worker| field(&worker.progress)).sum::<u64>()
         };
         let seconds = (self.reported - self.started) / SECOND;
@@ -228,7 +228,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for WorkerGroup {
     fn drop(&mut self) {
         for worker in &mut self.workers {
             // Where it has ended by itself there is nothing to kill.
@@ -239,17 +239,17 @@ impl Drop for Crew {
 }
 
 fn start_worker(
-    setup: &Setup,
+    config: &RunConfig,
     index: usize,
     assignment: &Assignment,
-    messages: Sender<(usize, Message)>,
-) -> Result<Worker> {
-    let mut process = Command::new(&setup.program)
+    messages: Sender<(usize, WorkerMessage)>,
+) -> Result<RunningWorker> {
+    let mut process = Command::new(&config.program)
         .arg("worker")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("starting {}", setup.program.display()))?;
+        .with_context(|| format!("starting {}", config.program.display()))?;
     let mut orders = process.stdin.take().ok_or_else(|| anyhow!("no standard input"))?;
     let output = process.stdout.take().ok_or_else(|| anyhow!("no standard output"))?;
     let mut line = serde_json::to_vec(assignment)?;
@@ -262,18 +262,26 @@ fn start_worker(
                 .map_err(anyhow::Error::from)
                 .and_then(|line| Ok(serde_json::from_str(&line)?))
                 .unwrap_or_else(|error| {
-                    Message::Failed(format!("a process of the load says nonsense: {error}"))
+                    WorkerMessage::Failed(format!("a process of the load says nonsense: {error}"))
                 });
-            ended |= matches!(message, Message::Done(_) | Message::Failed(_));
+            ended |= matches!(message, WorkerMessage::Done(_) | WorkerMessage::Failed(_));
             if messages.send((index, message)).is_err() {
                 return;
             }
         }
         if !ended {
-            let _ = messages.send((index, Message::Failed("a process of the load has died".to_owned())));
+            let _ =
+                messages.send((index, WorkerMessage::Failed("a process of the load has died".to_owned())));
         }
     });
-    Ok(Worker { process, orders, ready: false, reached: 0, progress: Progress::default(), outcome: None })
+    Ok(RunningWorker {
+        process,
+        orders,
+        ready: false,
+        reached: 0,
+        progress: WorkerProgress::default(),
+        outcome: None,
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod support;
 
 use std::process::{Child, Stdio};
 
-use support::{Relay, assert_success};
+use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::scenario::idle::IdleReport;
 
 /// TLS state, entry in the registry, connection; the kernel's share is not in it.
@@ -16,9 +16,9 @@ const BUDGET: f64 = 4.0 * 1024.0;
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a budget of the release build")]
 fn a_connection_at_rest_costs_at_most_four_kib() {
-    let relays = [(Relay::start(), 1000), (Relay::start(), 4000)];
+    let relays = [(RelayUnderTest::start(), 1000), (RelayUnderTest::start(), 4000)];
     // Both rest at the same time.
-    let loads = relays.each_ref().map(|(relay, connections): &(Relay, u32)| -> Child {
+    let loads = relays.each_ref().map(|(relay, connections): &(RelayUnderTest, u32)| -> Child {
         relay
             .load("idle", "idle")
             .args(["--steps", &connections.to_string(), "--rest", "60s"])

@@ -4,22 +4,22 @@
 
 mod support;
 
-use support::{Relay, assert_success};
+use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::scenario::fan_in::FanInReport;
 use towpath_loadtest::scenario::latency::LatencyReport;
 use towpath_loadtest::scenario::own_flood::OwnFloodReport;
-use towpath_loadtest::scenario::pairs::{Damage, PairsReport};
+use towpath_loadtest::scenario::pairs::{PacketDamage, PairsReport};
 use towpath_loadtest::scenario::stun::StunReport;
 
 const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];
 
 #[test]
 fn every_round_trip_is_completed() {
-    let relay = Relay::start();
+    let relay = RelayUnderTest::start();
     let load = relay.load("latency", "ping").args(["--probes", "200"]).args(SHORT).output().unwrap();
     assert_success(&load);
     let ping: LatencyReport = relay.report("ping");
-    assert_eq!((ping.offered, ping.completed, ping.damage), (200, 200, Damage::default()));
+    assert_eq!((ping.offered, ping.completed, ping.damage), (200, 200, PacketDamage::default()));
     assert!(ping.round_trip.count == 200 && ping.round_trip.p50 > 1000, "{:?}", ping.round_trip);
 
     let load = relay
@@ -30,7 +30,7 @@ fn every_round_trip_is_completed() {
         .unwrap();
     assert_success(&load);
     let peer: LatencyReport = relay.report("peer");
-    assert_eq!((peer.offered, peer.completed, peer.damage), (200, 200, Damage::default()));
+    assert_eq!((peer.offered, peer.completed, peer.damage), (200, 200, PacketDamage::default()));
     // Twice through the relay.
     assert!(peer.round_trip.p50 > ping.round_trip.p50, "{:?} {:?}", peer.round_trip, ping.round_trip);
     let background = peer.background.unwrap();
@@ -39,7 +39,7 @@ fn every_round_trip_is_completed() {
 
 #[test]
 fn a_flood_is_told_from_what_strangers_send() {
-    let relay = Relay::start();
+    let relay = RelayUnderTest::start();
     let load = relay
         .load("own-flood", "flood")
         .args(["--strangers", "2", "--rate", "400", "--size", "300"])
@@ -48,7 +48,10 @@ fn a_flood_is_told_from_what_strangers_send() {
         .unwrap();
     assert_success(&load);
     let OwnFloodReport { rest, flood, .. } = relay.report("flood");
-    assert_eq!((rest.flood, rest.damage, flood.damage), (0, Damage::default(), Damage::default()));
+    assert_eq!(
+        (rest.flood, rest.damage, flood.damage),
+        (0, PacketDamage::default(), PacketDamage::default())
+    );
     assert!(flood.flood > 1000, "{}", flood.flood);
     for delivery in [&rest.flooder, &rest.listener, &flood.flooder, &flood.listener] {
         assert_eq!(delivery.offered, 200);
@@ -59,7 +62,7 @@ fn a_flood_is_told_from_what_strangers_send() {
 
 #[test]
 fn what_a_deaf_receiver_costs_is_told_by_reason() {
-    let relay = Relay::start();
+    let relay = RelayUnderTest::start();
     let load = relay
         .load("fan-in", "fan-in")
         .args(["--senders", "6", "--receivers", "3", "--size", "1400", "--metrics", &relay.metrics()])
@@ -68,7 +71,7 @@ fn what_a_deaf_receiver_costs_is_told_by_reason() {
         .unwrap();
     assert_success(&load);
     let report: FanInReport = relay.report("fan-in");
-    assert_eq!(report.damage, Damage::default());
+    assert_eq!(report.damage, PacketDamage::default());
     assert_eq!(report.delivered_to.keys().copied().collect::<Vec<_>>(), [1, 2]);
     assert!(report.delivered_to.values().all(|packets| *packets > 100), "{:?}", report.delivered_to);
     // What waits for the deaf one is bounded, so some of it was dropped; each reason is a sample of its own.
@@ -78,7 +81,7 @@ fn what_a_deaf_receiver_costs_is_told_by_reason() {
 
 #[test]
 fn stun_answers_are_counted() {
-    let relay = Relay::start();
+    let relay = RelayUnderTest::start();
     let load =
         relay.load_stun("stun").args(["--sockets", "10", "--window", "2"]).args(SHORT).output().unwrap();
     assert_success(&load);
@@ -91,7 +94,7 @@ fn stun_answers_are_counted() {
 #[test]
 fn a_closed_loop_loses_nothing_wherever_its_pairs_are() {
     for placement in ["within", "across"] {
-        let relay = Relay::start();
+        let relay = RelayUnderTest::start();
         let load = relay
             .load("pairs", "pairs")
             .args(["--pairs", "4", "--batch", "4", "--window", "8", "--placement", placement])
@@ -101,6 +104,6 @@ fn a_closed_loop_loses_nothing_wherever_its_pairs_are() {
         assert_success(&load);
         let report: PairsReport = relay.report("pairs");
         assert!(report.closed && report.delivered > 100, "{report:?}");
-        assert_eq!((report.lost(), report.damage), (0, Damage::default()));
+        assert_eq!((report.lost(), report.damage), (0, PacketDamage::default()));
     }
 }

@@ -7,15 +7,15 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use support::{Relay, assert_success};
-use towpath_loadtest::scenario::pairs::{Damage, PairsReport};
+use support::{RelayUnderTest, assert_success};
+use towpath_loadtest::scenario::pairs::{PacketDamage, PairsReport};
 use towpath_loadtest::scenario::storm::StormReport;
 
 /// 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a budget of the release build")]
 fn no_packet_is_lost_in_a_storm_of_connects() {
-    let relay = Relay::start();
+    let relay = RelayUnderTest::start();
     let mut pairs = relay
         .load("pairs", "pairs")
         .args(["--pairs", "10", "--rate", "20000", "--batch", "8", "--size", "300"])
@@ -41,5 +41,5 @@ fn no_packet_is_lost_in_a_storm_of_connects() {
     let pairs: PairsReport = relay.report("pairs");
     assert_eq!(pairs.offered, 400_000);
     assert_eq!((pairs.sent, pairs.lost(), pairs.peers_gone), (400_000, 0, 0));
-    assert_eq!(pairs.damage, Damage::default());
+    assert_eq!(pairs.damage, PacketDamage::default());
 }

@@ -15,16 +15,16 @@ use serde::Serialize;
 use towpath_relay_client::certificate_pin;
 use towpath_wire::pin::CertificatePin;
 
-use crate::protocol::Protocol;
+use crate::protocol::RelayProtocol;
 use crate::report::html;
-use crate::report::{File, Report};
+use crate::report::{ReportFile, ScenarioReport};
 use crate::scenario::pairs;
-use crate::target::{Security, Target, TrustIn};
-use crate::workers::Setup;
+use crate::target::{LoadTarget, TargetSecurity, TargetTrust};
+use crate::workers::RunConfig;
 
 /// What is to be loaded, and how it is reached.
 #[derive(Debug, Args)]
-pub(super) struct CommonArgs {
+pub(super) struct RelayArgs {
     /// Where the relay listens
     #[arg(long, value_name = "ADDRESS:PORT")]
     connect: SocketAddr,
@@ -33,7 +33,7 @@ pub(super) struct CommonArgs {
     server_name: String,
     /// What the relay speaks
     #[arg(long, value_enum, default_value_t)]
-    protocol: Protocol,
+    protocol: RelayProtocol,
     #[command(flatten)]
     trust: TrustArgs,
     /// Offer TLS 1.2 only
@@ -92,13 +92,13 @@ pub(super) struct TimeArgs {
 #[derive(Debug, Args)]
 pub(super) struct PairsArgs {
     #[command(flatten)]
-    pub(super) common: CommonArgs,
+    pub(super) common: RelayArgs,
     /// Pairs of a sender and a receiver
     #[arg(long, default_value_t = 10)]
     pairs: u32,
     /// Bytes of a packet, 28 to 65536; or a mix with weights, such as 64:7,576:4,1400:1
     #[arg(long, default_value = "1400", value_parser = parse_sizes)]
-    size: pairs::Sizes,
+    size: pairs::PacketSizes,
     /// Packets that are due, sealed and written together
     #[arg(long, default_value_t = 8)]
     batch: u32,
@@ -127,13 +127,13 @@ pub(super) struct PairsArgs {
 
 impl PairsArgs {
     /// The load.
-    pub(super) fn plan(&self) -> pairs::Plan {
+    pub(super) fn plan(&self) -> pairs::PairsPlan {
         let pace = match (self.rate, self.window) {
             (Some(rate), _) => pairs::Pace::Rate(rate),
             (None, Some(window)) => pairs::Pace::Window(window),
             (None, None) => pairs::Pace::FlatOut,
         };
-        pairs::Plan {
+        pairs::PairsPlan {
             pairs: self.pairs,
             sizes: self.size.clone(),
             batch: self.batch,
@@ -148,41 +148,41 @@ impl PairsArgs {
     }
 }
 
-impl CommonArgs {
+impl RelayArgs {
     /// What all scenarios need to know.
-    pub(super) fn setup(&self) -> Result<Setup> {
+    pub(super) fn config(&self) -> Result<RunConfig> {
         let security = self.security()?;
         let name = self.server_name.clone();
-        self.run.setup(Target { address: self.connect, name, security, protocol: self.protocol })
+        self.run.config(LoadTarget { address: self.connect, name, security, protocol: self.protocol })
     }
 
     /// Says what came of it.
-    pub(super) fn finish(&self, report: impl Report + Serialize) -> Result<ExitCode> {
+    pub(super) fn finish(&self, report: impl ScenarioReport + Serialize) -> Result<ExitCode> {
         self.run.finish(report)
     }
 
-    fn security(&self) -> Result<Security> {
+    fn security(&self) -> Result<TargetSecurity> {
         let trust = match &self.trust {
-            TrustArgs { plain: true, .. } => return Ok(Security::Plain),
-            TrustArgs { certificate: Some(path), .. } => TrustIn::Pin(pin_of(path)?),
-            TrustArgs { pin: Some(pin), .. } => TrustIn::Pin(*pin),
-            TrustArgs { .. } => TrustIn::Anyone,
+            TrustArgs { plain: true, .. } => return Ok(TargetSecurity::Plain),
+            TrustArgs { certificate: Some(path), .. } => TargetTrust::Pin(pin_of(path)?),
+            TrustArgs { pin: Some(pin), .. } => TargetTrust::Pin(*pin),
+            TrustArgs { .. } => TargetTrust::Anyone,
         };
-        Ok(if self.tls12 { Security::Tls12(trust) } else { Security::Tls(trust) })
+        Ok(if self.tls12 { TargetSecurity::Tls12(trust) } else { TargetSecurity::Tls(trust) })
     }
 }
 
 impl RunArgs {
     /// What all scenarios need to know.
-    pub(super) fn setup(&self, target: Target) -> Result<Setup> {
+    pub(super) fn config(&self, target: LoadTarget) -> Result<RunConfig> {
         let program = std::env::current_exe().context("finding this program")?;
-        Ok(Setup { target, server_pid: self.server_pid, cpus: self.cpus.clone(), program })
+        Ok(RunConfig { target, server_pid: self.server_pid, cpus: self.cpus.clone(), program })
     }
 
     /// Says what came of it.
-    pub(super) fn finish(&self, report: impl Report + Serialize) -> Result<ExitCode> {
+    pub(super) fn finish(&self, report: impl ScenarioReport + Serialize) -> Result<ExitCode> {
         let status = if report.is_damaged() { ExitCode::from(3) } else { ExitCode::SUCCESS };
-        let file = File::new(report);
+        let file = ReportFile::new(report);
         let write = |path: &Path, text: &[u8]| {
             fs::write(path, text).with_context(|| format!("writing {}", path.display()))
         };
@@ -208,20 +208,20 @@ fn pin_of(path: &Path) -> Result<CertificatePin> {
     Ok(certificate_pin(&certificate))
 }
 
-/// A pin, with or without its prefix.
+/// Parses a pin, with or without its prefix.
 fn parse_pin(text: &str) -> Result<CertificatePin> {
     let digits = text.strip_prefix(CertificatePin::PREFIX).unwrap_or(text);
     CertificatePin::from_hex(digits).ok_or_else(|| anyhow!("expected 64 hexadecimal digits"))
 }
 
 /// A length, or a mix with weights.
-pub(super) fn parse_sizes(text: &str) -> Result<pairs::Sizes> {
+pub(super) fn parse_sizes(text: &str) -> Result<pairs::PacketSizes> {
     let mut mix = Vec::new();
     for part in text.split(',') {
         let (len, weight) = part.split_once(':').unwrap_or((part, "1"));
         mix.push((len.parse().context("a length")?, weight.parse().context("a weight")?));
     }
-    pairs::Sizes::new(&mix)
+    pairs::PacketSizes::new(&mix)
 }
 
 /// A whole number and a unit.
@@ -247,8 +247,11 @@ mod tests {
         assert!(
             parse_duration("2").is_err() && parse_duration("s").is_err() && parse_duration("2h").is_err()
         );
-        assert_eq!(parse_sizes("1400").unwrap(), pairs::Sizes::new(&[(1400, 1)]).unwrap());
-        assert_eq!(parse_sizes("64:7,1400:3").unwrap(), pairs::Sizes::new(&[(64, 7), (1400, 3)]).unwrap());
+        assert_eq!(parse_sizes("1400").unwrap(), pairs::PacketSizes::new(&[(1400, 1)]).unwrap());
+        assert_eq!(
+            parse_sizes("64:7,1400:3").unwrap(),
+            pairs::PacketSizes::new(&[(64, 7), (1400, 3)]).unwrap()
+        );
         assert!(parse_sizes("64:").is_err() && parse_sizes("").is_err());
         let pin = CertificatePin::from_sha256([0xab; 32]);
         assert_eq!(parse_pin(&pin.to_string()).unwrap(), pin);

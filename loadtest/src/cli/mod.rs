@@ -10,27 +10,27 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
-use crate::protocol::Protocol;
+use crate::protocol::RelayProtocol;
 use crate::report::summary::summarize;
 use crate::scenario::{fan_in, idle, latency, own_flood, pairs, ramp, storm, stun};
-use crate::target::{Security, Target};
+use crate::target::{LoadTarget, TargetSecurity};
 use crate::worker;
 
 mod args;
 mod reports;
 
-use args::{CommonArgs, PairsArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
+use args::{PairsArgs, RelayArgs, RunArgs, TimeArgs, parse_duration, parse_sizes, print};
 
 /// Puts load on a relay and says what it costs.
 #[derive(Debug, Parser)]
 #[command(name = "towpath-loadtest", version)]
-struct Cli {
+struct LoadtestCli {
     #[command(subcommand)]
-    command: Command,
+    command: LoadtestCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum LoadtestCommand {
     /// Of each two clients one sends to the other
     Pairs(PairsArgs),
     /// The highest paced rate of pairs at which next to nothing is lost and latency stays low
@@ -96,7 +96,7 @@ struct LatencyArgs {
 #[derive(Debug, Args)]
 struct OwnFloodArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    common: RelayArgs,
     /// Strangers that send to the flooder, and as many that send to one that only listens
     #[arg(long, default_value_t = 10)]
     strangers: u32,
@@ -105,7 +105,7 @@ struct OwnFloodArgs {
     rate: u64,
     /// Bytes of a packet, or a mix with weights
     #[arg(long, default_value = "1000", value_parser = parse_sizes)]
-    size: pairs::Sizes,
+    size: pairs::PacketSizes,
     #[command(flatten)]
     time: TimeArgs,
     /// Say so when 1 % of the strangers' packets could not be sent within this of being due
@@ -116,7 +116,7 @@ struct OwnFloodArgs {
 #[derive(Debug, Args)]
 struct FanInArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    common: RelayArgs,
     /// Clients that send, to the receivers in turn
     #[arg(long, default_value_t = 50)]
     senders: u32,
@@ -125,7 +125,7 @@ struct FanInArgs {
     receivers: u32,
     /// Bytes of a packet, or a mix with weights
     #[arg(long, default_value = "1400", value_parser = parse_sizes)]
-    size: pairs::Sizes,
+    size: pairs::PacketSizes,
     /// Packets that are sealed and written together
     #[arg(long, default_value_t = 8)]
     batch: u32,
@@ -162,7 +162,7 @@ struct StunArgs {
 #[derive(Debug, Args)]
 struct IdleArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    common: RelayArgs,
     /// How many connections there are, step by step
     #[arg(long, value_delimiter = ',', default_value = "1000,4000")]
     steps: Vec<u32>,
@@ -174,7 +174,7 @@ struct IdleArgs {
 #[derive(Debug, Args)]
 struct StormArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    common: RelayArgs,
     /// Connections in total
     #[arg(long, default_value_t = 10_000)]
     connections: u32,
@@ -192,21 +192,21 @@ struct StormArgs {
 /// or misrouted packets.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Worker => return worker::main(),
-        Command::Summary { files } => {
+    let done = match LoadtestCli::parse().command {
+        LoadtestCommand::Worker => return worker::main(),
+        LoadtestCommand::Summary { files } => {
             summarize(&files).and_then(|text| print(&text)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Compare(args) => reports::print_row(args).map(|()| ExitCode::SUCCESS),
-        Command::Plot(args) => reports::write_plot(args).map(|()| ExitCode::SUCCESS),
-        Command::Pairs(args) => pairs(&args),
-        Command::Ramp(args) => ramp(&args),
-        Command::Latency(args) => latency(&args),
-        Command::OwnFlood(args) => own_flood(&args),
-        Command::FanIn(args) => fan_in(&args),
-        Command::Stun(args) => stun(&args),
-        Command::Idle(args) => idle(&args),
-        Command::Storm(args) => storm(&args),
+        LoadtestCommand::Compare(args) => reports::print_row(args).map(|()| ExitCode::SUCCESS),
+        LoadtestCommand::Plot(args) => reports::write_plot(args).map(|()| ExitCode::SUCCESS),
+        LoadtestCommand::Pairs(args) => pairs(&args),
+        LoadtestCommand::Ramp(args) => ramp(&args),
+        LoadtestCommand::Latency(args) => latency(&args),
+        LoadtestCommand::OwnFlood(args) => own_flood(&args),
+        LoadtestCommand::FanIn(args) => fan_in(&args),
+        LoadtestCommand::Stun(args) => stun(&args),
+        LoadtestCommand::Idle(args) => idle(&args),
+        LoadtestCommand::Storm(args) => storm(&args),
     };
     done.unwrap_or_else(|error| {
         // Whoever has closed the stream does not want to know.
@@ -216,35 +216,35 @@ pub fn main() -> ExitCode {
 }
 
 fn pairs(args: &PairsArgs) -> Result<ExitCode> {
-    args.common.finish(pairs::run(&args.common.setup()?, &args.plan())?)
+    args.common.finish(pairs::run(&args.common.config()?, &args.plan())?)
 }
 
 fn ramp(args: &RampArgs) -> Result<ExitCode> {
-    let plan = ramp::Plan {
+    let plan = ramp::RampPlan {
         step: args.pairs.plan(),
         from: args.from,
         to: args.to,
         max_loss: args.max_loss / 100.0,
         max_latency: clock::nanos(args.max_latency),
     };
-    args.pairs.common.finish(ramp::run(&args.pairs.common.setup()?, &plan)?)
+    args.pairs.common.finish(ramp::run(&args.pairs.common.config()?, &plan)?)
 }
 
 fn latency(args: &LatencyArgs) -> Result<ExitCode> {
     let pairs = args.pairs.plan();
-    let plan = latency::Plan {
-        via: args.peer.map_or(latency::Via::Ping, latency::Via::Peer),
+    let plan = latency::LatencyPlan {
+        via: args.peer.map_or(latency::RoundTripKind::Ping, latency::RoundTripKind::Peer),
         rate: args.probes,
         warm_up: pairs.warm_up,
         duration: pairs.duration,
         max_late: pairs.max_late,
         background: matches!(pairs.pace, pairs::Pace::Rate(_)).then_some(pairs),
     };
-    args.pairs.common.finish(latency::run(&args.pairs.common.setup()?, &plan)?)
+    args.pairs.common.finish(latency::run(&args.pairs.common.config()?, &plan)?)
 }
 
 fn own_flood(args: &OwnFloodArgs) -> Result<ExitCode> {
-    let plan = own_flood::Plan {
+    let plan = own_flood::OwnFloodPlan {
         strangers: args.strangers,
         rate: args.rate,
         sizes: args.size.clone(),
@@ -252,11 +252,11 @@ fn own_flood(args: &OwnFloodArgs) -> Result<ExitCode> {
         duration: args.time.duration,
         max_late: args.max_late,
     };
-    args.common.finish(own_flood::run(&args.common.setup()?, &plan)?)
+    args.common.finish(own_flood::run(&args.common.config()?, &plan)?)
 }
 
 fn fan_in(args: &FanInArgs) -> Result<ExitCode> {
-    let plan = fan_in::Plan {
+    let plan = fan_in::FanInPlan {
         senders: args.senders,
         receivers: args.receivers,
         sizes: args.size.clone(),
@@ -266,38 +266,38 @@ fn fan_in(args: &FanInArgs) -> Result<ExitCode> {
         duration: args.time.duration,
         metrics: args.metrics.clone(),
     };
-    args.common.finish(fan_in::run(&args.common.setup()?, &plan)?)
+    args.common.finish(fan_in::run(&args.common.config()?, &plan)?)
 }
 
 fn stun(args: &StunArgs) -> Result<ExitCode> {
-    let plan = stun::Plan {
+    let plan = stun::StunPlan {
         sockets: args.sockets,
         window: args.window,
         processes: args.processes,
         warm_up: args.time.warm_up,
         duration: args.time.duration,
     };
-    let target = Target {
+    let target = LoadTarget {
         address: args.connect,
         name: String::new(),
-        security: Security::Plain,
-        protocol: Protocol::Derp,
+        security: TargetSecurity::Plain,
+        protocol: RelayProtocol::Derp,
     };
-    args.run.finish(stun::run(&args.run.setup(target)?, &plan)?)
+    args.run.finish(stun::run(&args.run.config(target)?, &plan)?)
 }
 
 fn idle(args: &IdleArgs) -> Result<ExitCode> {
-    let plan = idle::Plan { steps: args.steps.clone(), rest: args.rest };
-    args.common.finish(idle::run(&args.common.setup()?, &plan)?)
+    let plan = idle::IdlePlan { steps: args.steps.clone(), rest: args.rest };
+    args.common.finish(idle::run(&args.common.config()?, &plan)?)
 }
 
 fn storm(args: &StormArgs) -> Result<ExitCode> {
-    let plan = storm::Plan {
+    let plan = storm::StormPlan {
         connections: args.connections,
         concurrency: args.concurrency,
         processes: args.processes,
     };
-    args.common.finish(storm::run(&args.common.setup()?, &plan)?)
+    args.common.finish(storm::run(&args.common.config()?, &plan)?)
 }
 
 #[cfg(test)]
@@ -307,14 +307,14 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        LoadtestCli::command().debug_assert();
     }
 
     #[test]
     fn one_way_of_trust_is_asked_for() {
         let parse = |args: &str| {
             let line = format!("towpath-loadtest storm --connect 127.0.0.1:1 {args}");
-            Cli::try_parse_from(line.split_whitespace()).is_ok()
+            LoadtestCli::try_parse_from(line.split_whitespace()).is_ok()
         };
         assert!(parse("--plain") && parse("--trust-anyone --tls12"));
         assert!(!parse("") && !parse("--plain --trust-anyone") && !parse("--plain --tls12"));

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 
 use super::args::print;
-use crate::report::compare::{Question, compare};
-use crate::report::plots::{Subject, plot};
-use crate::report::runs::Folder;
+use crate::report::compare::{Comparison, compare};
+use crate::report::plots::{PlotSubject, plot};
+use crate::report::runs::ReportFolder;
 
 /// Which reports.
 #[derive(Debug, Args)]
@@ -50,11 +50,11 @@ pub(super) struct PlotArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(subcommand)]
-    subject: SubjectArgs,
+    subject: PlotSubjectArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum SubjectArgs {
+enum PlotSubjectArgs {
     /// 99 % latency over the rates of a ramp
     RampLatency {
         /// Which load
@@ -89,20 +89,21 @@ enum SubjectArgs {
 pub(super) fn print_row(args: CompareArgs) -> Result<()> {
     let CompareArgs { reports, load, figure, share_of, besides } = args;
     let FolderArgs { folder, servers } = reports;
-    let row = compare(&Question { folder: Folder(folder), load, figure, servers, share_of, besides })?;
+    let row =
+        compare(&Comparison { folder: ReportFolder(folder), load, figure, servers, share_of, besides })?;
     print(&format!("{row}\n"))
 }
 
 /// Writes a plot.
 pub(super) fn write_plot(args: PlotArgs) -> Result<()> {
     let subject = match args.subject {
-        SubjectArgs::RampLatency { load } => Subject::RampLatency { load },
-        SubjectArgs::RampLoss { load } => Subject::RampLoss { load },
-        SubjectArgs::Bars { figure, loads } => Subject::Bars { figure, loads },
-        SubjectArgs::Quantiles { load } => Subject::Quantiles { load },
-        SubjectArgs::Memory { load } => Subject::Memory { load },
+        PlotSubjectArgs::RampLatency { load } => PlotSubject::RampLatency { load },
+        PlotSubjectArgs::RampLoss { load } => PlotSubject::RampLoss { load },
+        PlotSubjectArgs::Bars { figure, loads } => PlotSubject::Bars { figure, loads },
+        PlotSubjectArgs::Quantiles { load } => PlotSubject::Quantiles { load },
+        PlotSubjectArgs::Memory { load } => PlotSubject::Memory { load },
     };
-    let plot = plot(&Folder(args.reports.folder), &args.reports.servers, &subject, &args.title)?;
+    let plot = plot(&ReportFolder(args.reports.folder), &args.reports.servers, &subject, &args.title)?;
     fs::write(&args.out, plot.file()).with_context(|| format!("writing {}", args.out.display()))
 }
 

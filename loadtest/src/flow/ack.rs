@@ -14,30 +14,30 @@ use mio::{Interest, Registry, Token};
 /// Flow, and one more than the highest number that has come.
 const LEN: usize = 12;
 /// As many as a sender takes at once.
-const MAX_LETTER: usize = 1024 * LEN;
+const MAX_DATAGRAM: usize = 1024 * LEN;
 
 /// Where the acknowledgements of a sending process come.
 #[derive(Debug)]
-pub(crate) struct Mailbox(UnixDatagram);
+pub(crate) struct AckReceiver(UnixDatagram);
 
-impl Mailbox {
+impl AckReceiver {
     pub(crate) fn open(path: &Path, registry: &Registry, token: Token) -> Result<Self> {
-        let mailbox = UnixDatagram::bind(path).with_context(|| format!("binding {}", path.display()))?;
-        mailbox.set_nonblocking(true)?;
-        SourceFd(&mailbox.as_raw_fd()).register(registry, token, Interest::READABLE)?;
-        Ok(Self(mailbox))
+        let ack_socket = UnixDatagram::bind(path).with_context(|| format!("binding {}", path.display()))?;
+        ack_socket.set_nonblocking(true)?;
+        SourceFd(&ack_socket.as_raw_fd()).register(registry, token, Interest::READABLE)?;
+        Ok(Self(ack_socket))
     }
 
     /// Takes all that has come: flow by flow, one more than the highest number.
     pub(crate) fn take(&self, mut tell: impl FnMut(u32, u64)) -> Result<()> {
-        let mut letter = [0; MAX_LETTER];
+        let mut datagram = [0; MAX_DATAGRAM];
         loop {
-            let len = match self.0.recv(&mut letter) {
+            let len = match self.0.recv(&mut datagram) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            for &[a, b, c, d, ref next @ ..] in letter[..len].as_chunks::<LEN>().0 {
+            for &[a, b, c, d, ref next @ ..] in datagram[..len].as_chunks::<LEN>().0 {
                 tell(u32::from_be_bytes([a, b, c, d]), u64::from_be_bytes(*next));
             }
         }
@@ -46,37 +46,37 @@ impl Mailbox {
 
 /// Acknowledgements on their way to the mailboxes.
 #[derive(Debug)]
-pub(crate) struct Post {
+pub(crate) struct AckSender {
     socket: UnixDatagram,
     /// That of flow `f` is at place `f` modulo their number.
-    mailboxes: Vec<PathBuf>,
-    letters: HashMap<usize, Vec<u8>>,
+    ack_sockets: Vec<PathBuf>,
+    datagrams: HashMap<usize, Vec<u8>>,
 }
 
-impl Post {
-    pub(crate) fn new(mailboxes: Vec<PathBuf>) -> io::Result<Self> {
+impl AckSender {
+    pub(crate) fn new(ack_sockets: Vec<PathBuf>) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, mailboxes, letters: HashMap::new() })
+        Ok(Self { socket, ack_sockets, datagrams: HashMap::new() })
     }
 
     pub(crate) fn note(&mut self, flow: u32, next: u64) {
-        let place = flow as usize % self.mailboxes.len();
-        let letter = self.letters.entry(place).or_default();
-        if letter.len() == MAX_LETTER {
-            let _ = self.socket.send_to(letter, &self.mailboxes[place]);
-            letter.clear();
+        let place = flow as usize % self.ack_sockets.len();
+        let datagram = self.datagrams.entry(place).or_default();
+        if datagram.len() == MAX_DATAGRAM {
+            let _ = self.socket.send_to(datagram, &self.ack_sockets[place]);
+            datagram.clear();
         }
-        letter.extend_from_slice(&flow.to_be_bytes());
-        letter.extend_from_slice(&next.to_be_bytes());
+        datagram.extend_from_slice(&flow.to_be_bytes());
+        datagram.extend_from_slice(&next.to_be_bytes());
     }
 
     pub(crate) fn send(&mut self) {
-        for (mailbox, letter) in &mut self.letters {
-            if !letter.is_empty() {
+        for (ack_socket, datagram) in &mut self.datagrams {
+            if !datagram.is_empty() {
                 // A letter that finds a mailbox full is made good by the next; one that is the last, by the sender.
-                let _ = self.socket.send_to(letter, &self.mailboxes[*mailbox]);
-                letter.clear();
+                let _ = self.socket.send_to(datagram, &self.ack_sockets[*ack_socket]);
+                datagram.clear();
             }
         }
     }

@@ -5,4 +5,4 @@ pub(crate) mod packet;
 pub(crate) mod receiver;
 pub(crate) mod schedule;
 pub(crate) mod sender;
-pub(crate) mod tally;
+pub(crate) mod sequence;

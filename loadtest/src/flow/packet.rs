@@ -21,7 +21,7 @@ pub(crate) const MIN_LEN: usize = 28;
 
 /// What a packet says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Label {
+pub(crate) struct PacketHeader {
     pub(crate) flow: u32,
     pub(crate) number: u64,
     /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -30,12 +30,12 @@ pub(crate) struct Label {
 
 /// Writes packets.
 #[derive(Debug)]
-pub(crate) struct Composer {
+pub(crate) struct PacketBuilder {
     filler: Vec<u8>,
     packet: Vec<u8>,
 }
 
-impl Composer {
+impl PacketBuilder {
     pub(crate) fn new() -> Self {
         // Xorshift (Marsaglia 2003): anything without a period that a relay could have, too.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -50,15 +50,15 @@ impl Composer {
     }
 
     /// The packet of `len` bytes, [`MIN_LEN`] to 65,536, with this label.
-    pub(crate) fn compose(&mut self, label: &Label, len: usize) -> &[u8] {
-        let start = (label.number as usize).wrapping_mul(61) % MAX_PACKET;
+    pub(crate) fn build(&mut self, header: &PacketHeader, len: usize) -> &[u8] {
+        let start = (header.number as usize).wrapping_mul(61) % MAX_PACKET;
         let packet = &mut self.packet;
         packet.clear();
         packet.extend_from_slice(&MAGIC);
         packet.extend_from_slice(&[0; 4]);
-        packet.extend_from_slice(&label.flow.to_be_bytes());
-        packet.extend_from_slice(&label.number.to_be_bytes());
-        packet.extend_from_slice(&label.due.to_be_bytes());
+        packet.extend_from_slice(&header.flow.to_be_bytes());
+        packet.extend_from_slice(&header.number.to_be_bytes());
+        packet.extend_from_slice(&header.due.to_be_bytes());
         packet.extend_from_slice(&self.filler[start..start + (len - MIN_LEN)]);
         let checksum = crc32fast::hash(&packet[8..]);
         packet[4..8].copy_from_slice(&checksum.to_be_bytes());
@@ -67,7 +67,7 @@ impl Composer {
 }
 
 /// Reads a packet; `None` when it is not as it was sent.
-pub(crate) fn read(packet: &[u8]) -> Option<Label> {
+pub(crate) fn read(packet: &[u8]) -> Option<PacketHeader> {
     let rest = packet.strip_prefix(&MAGIC)?;
     let (checksum, rest) = rest.split_first_chunk()?;
     if crc32fast::hash(rest) != u32::from_be_bytes(*checksum) {
@@ -76,7 +76,7 @@ pub(crate) fn read(packet: &[u8]) -> Option<Label> {
     let (flow, rest) = rest.split_first_chunk()?;
     let (number, rest) = rest.split_first_chunk()?;
     let (due, _filler) = rest.split_first_chunk()?;
-    Some(Label {
+    Some(PacketHeader {
         flow: u32::from_be_bytes(*flow),
         number: u64::from_be_bytes(*number),
         due: u64::from_be_bytes(*due),
@@ -85,11 +85,11 @@ pub(crate) fn read(packet: &[u8]) -> Option<Label> {
 
 /// How long packets are: a length and a weight each. Lengths follow each other in a fixed order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sizes {
+pub struct PacketSizes {
     cycle: Vec<usize>,
 }
 
-impl Sizes {
+impl PacketSizes {
     /// The most packets after which a mix repeats itself.
     const MAX_CYCLE: u32 = 10_000;
 
@@ -138,23 +138,23 @@ impl Sizes {
 mod tests {
     use super::*;
 
-    const LABEL: Label = Label { flow: 7, number: 1_000_003, due: u64::MAX - 1 };
+    const HEADER: PacketHeader = PacketHeader { flow: 7, number: 1_000_003, due: u64::MAX - 1 };
 
     #[test]
     fn a_packet_is_read_as_it_was_written() {
-        let mut composer = Composer::new();
+        let mut builder = PacketBuilder::new();
         for len in [MIN_LEN, MIN_LEN + 1, 1400, MAX_PACKET] {
-            for number in [0, 1, LABEL.number, u64::MAX] {
-                let label = Label { number, ..LABEL };
-                let packet = composer.compose(&label, len);
-                assert_eq!((packet.len(), read(packet)), (len, Some(label)));
+            for number in [0, 1, HEADER.number, u64::MAX] {
+                let header = PacketHeader { number, ..HEADER };
+                let packet = builder.build(&header, len);
+                assert_eq!((packet.len(), read(packet)), (len, Some(header)));
             }
         }
     }
 
     #[test]
     fn a_changed_or_cut_packet_is_seen() {
-        let packet = Composer::new().compose(&LABEL, 200).to_vec();
+        let packet = PacketBuilder::new().build(&HEADER, 200).to_vec();
         for len in 0..packet.len() {
             assert_eq!(read(&packet[..len]), None);
         }
@@ -167,22 +167,22 @@ mod tests {
 
     #[test]
     fn packets_that_follow_each_other_differ() {
-        let mut composer = Composer::new();
-        let first = composer.compose(&LABEL, 1400).to_vec();
-        let second = composer.compose(&Label { number: LABEL.number + 1, ..LABEL }, 1400);
+        let mut builder = PacketBuilder::new();
+        let first = builder.build(&HEADER, 1400).to_vec();
+        let second = builder.build(&PacketHeader { number: HEADER.number + 1, ..HEADER }, 1400);
         let same = first[MIN_LEN..].iter().zip(&second[MIN_LEN..]).filter(|(a, b)| a == b).count();
         assert!(same < 50, "{same} bytes are the same");
     }
 
     #[test]
     fn a_mix_has_its_weights() {
-        let sizes = Sizes::new(&[(64, 7), (576, 4), (1400, 1)]).unwrap();
+        let sizes = PacketSizes::new(&[(64, 7), (576, 4), (1400, 1)]).unwrap();
         let of = |len| (0..1200).filter(|number| sizes.of(*number) == len).count();
         assert_eq!((of(64), of(576), of(1400)), (700, 400, 100));
         assert_eq!((sizes.of(0), sizes.of(1)), (64, 576));
         assert!((sizes.mean() - 346.0).abs() < 0.01, "{}", sizes.mean());
         for mix in [&[(27, 1)][..], &[(65_537, 1)], &[(64, 0)], &[(64, u32::MAX), (64, u32::MAX)], &[]] {
-            assert!(Sizes::new(mix).is_err(), "{mix:?}");
+            assert!(PacketSizes::new(mix).is_err(), "{mix:?}");
         }
     }
 }

@@ -31,14 +31,14 @@ impl Timeline {
 
 /// Which way flows go: each has a sender of its own, and the receivers in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Routes {
+pub(crate) struct FlowRoutes {
     /// All flows of the run, whichever process they belong to.
     pub(crate) flows: u32,
     /// All receivers of the run, not more than flows.
     pub(crate) receivers: u32,
 }
 
-impl Routes {
+impl FlowRoutes {
     /// Each flow to a receiver of its own.
     pub(crate) const fn pairs(flows: u32) -> Self {
         Self { flows, receivers: flows }
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_flow_has_one_place_at_one_receiver() {
-        let routes = Routes { flows: 53, receivers: 10 };
+        let routes = FlowRoutes { flows: 53, receivers: 10 };
         let mut seen = Vec::new();
         for receiver in 0..10 {
             for (place, flow) in routes.to(receiver).enumerate() {

@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-use super::ack::Mailbox;
-use super::packet::{Composer, Label, Sizes};
-use super::schedule::{Routes, Schedule, Timeline};
+use super::ack::AckReceiver;
+use super::packet::{PacketBuilder, PacketHeader, PacketSizes};
+use super::schedule::{FlowRoutes, Schedule, Timeline};
 use crate::clock;
-use crate::histogram::Durations;
+use crate::histogram::DurationHistogram;
 use crate::host::open_files;
-use crate::host::usage::{Stopwatch, Usage};
-use crate::net::connect::{self, Logins, Seed};
-use crate::net::link::{Link, ReadOutcome, Scratch};
-use crate::target::Target;
-use crate::worker::Desk;
-use crate::workers::{Message, Progress};
+use crate::host::usage::{ThreadUsage, UsageMeter};
+use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::link::{LinkBuffers, LinkRead, RelayLink};
+use crate::target::LoadTarget;
+use crate::worker::Parent;
+use crate::workers::{WorkerMessage, WorkerProgress};
 
 /// Roles that keys are made for.
 pub(crate) const SENDER: &str = "sender";
@@ -54,23 +54,23 @@ pub enum Pace {
 /// What a sending process shall do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SendJob {
-    pub(crate) seed: Seed,
+    pub(crate) seed: KeySeed,
     /// The flows of this process, in order.
     pub(crate) flows: Vec<u32>,
-    pub(crate) routes: Routes,
-    pub(crate) sizes: Sizes,
+    pub(crate) routes: FlowRoutes,
+    pub(crate) sizes: PacketSizes,
     pub(crate) batch: u32,
     pub(crate) pace: Pace,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
-    pub(crate) logins: Logins,
+    pub(crate) logins: LoginOrder,
     /// Where acknowledgements come.
-    pub(crate) mailbox: Option<PathBuf>,
+    pub(crate) ack_socket: Option<PathBuf>,
 }
 
 /// What it did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Sendings {
+pub(crate) struct SendOutcome {
     /// Packets that were due in the measured time.
     pub(crate) offered: u64,
     /// Those of them that were written to a socket.
@@ -80,14 +80,14 @@ pub(crate) struct Sendings {
     /// PeerGone frames.
     pub(crate) peers_gone: u64,
     /// How much later than due packets were written though their socket was free.
-    pub(crate) late: Durations,
-    pub(crate) usage: Usage,
+    pub(crate) late: DurationHistogram,
+    pub(crate) usage: ThreadUsage,
 }
 
-struct Flow {
+struct OutgoingFlow {
     id: u32,
     to: NodePublic,
-    link: Link,
+    link: RelayLink,
     /// The next packet.
     number: u64,
     /// The next batch by the schedule.
@@ -100,12 +100,12 @@ struct Flow {
 
 /// Whose turn it is: the flows of a process have one batch each in a round.
 #[derive(Clone, Copy, Default)]
-struct Cursor {
+struct FlowCursor {
     round: u64,
     turn: usize,
 }
 
-impl Cursor {
+impl FlowCursor {
     const fn advance(&mut self, flows: usize) {
         self.turn += 1;
         if self.turn == flows {
@@ -114,23 +114,23 @@ impl Cursor {
     }
 }
 
-struct Sender<'a> {
+struct FlowSender<'a> {
     job: &'a SendJob,
     timeline: Timeline,
-    flows: Vec<Flow>,
-    mailbox: Option<Mailbox>,
-    scratch: Scratch,
-    composer: Composer,
+    flows: Vec<OutgoingFlow>,
+    ack_socket: Option<AckReceiver>,
+    buffers: LinkBuffers,
+    builder: PacketBuilder,
     all_sent: u64,
-    did: Sendings,
+    did: SendOutcome,
 }
 
 /// Does `job`.
-pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Sendings> {
+pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Result<SendOutcome> {
     open_files::allow_connections(job.flows.len() as u64)?;
     let mut poll = Poll::new()?;
-    let mailbox = match &job.mailbox {
-        Some(path) => Some(Mailbox::open(path, poll.registry(), ACKNOWLEDGEMENTS)?),
+    let ack_socket = match &job.ack_socket {
+        Some(path) => Some(AckReceiver::open(path, poll.registry(), ACKNOWLEDGEMENTS)?),
         None => None,
     };
     let keys = job.flows.iter().map(|flow| job.seed.key(SENDER, *flow)).collect();
@@ -138,7 +138,7 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
     for (mut link, &id) in connect::connect_all(target, keys, job.logins)?.into_iter().zip(&job.flows) {
         link.register(poll.registry(), Token(flows.len()))?;
         let to = job.seed.key(RECEIVER, job.routes.receiver_of(id)).public();
-        flows.push(Flow {
+        flows.push(OutgoingFlow {
             id,
             to,
             link,
@@ -149,53 +149,53 @@ pub(crate) fn run(target: &Target, job: SendJob, desk: &mut Desk) -> Result<Send
             acknowledged_at: 0,
         });
     }
-    desk.say(&Message::Ready)?;
-    let begin = desk.wait_for_go()?;
+    parent.send(&WorkerMessage::Ready)?;
+    let begin = parent.wait_to_proceed()?;
     let timeline = Timeline::new(begin, job.warm_up, job.duration);
     for flow in &mut flows {
         flow.acknowledged_at = begin;
     }
-    let mut sender = Sender {
+    let mut sender = FlowSender {
         job: &job,
         timeline,
         flows,
-        mailbox,
-        scratch: Scratch::new(),
-        composer: Composer::new(),
+        ack_socket,
+        buffers: LinkBuffers::new(),
+        builder: PacketBuilder::new(),
         all_sent: 0,
-        did: Sendings::default(),
+        did: SendOutcome::default(),
     };
     clock::sleep_until(begin);
     match job.pace {
-        Pace::Rate(rate) => sender.run_by_schedule(rate, &mut poll, desk)?,
-        Pace::FlatOut => sender.run_as_it_fits(u64::MAX, &mut poll, desk)?,
-        Pace::Window(window) => sender.run_as_it_fits(window.into(), &mut poll, desk)?,
+        Pace::Rate(rate) => sender.run_by_schedule(rate, &mut poll, parent)?,
+        Pace::FlatOut => sender.run_as_it_fits(u64::MAX, &mut poll, parent)?,
+        Pace::Window(window) => sender.run_as_it_fits(window.into(), &mut poll, parent)?,
     }
     Ok(sender.did)
 }
 
-impl Sender<'_> {
-    fn run_by_schedule(&mut self, rate: u64, poll: &mut Poll, desk: &mut Desk) -> Result<()> {
+impl FlowSender<'_> {
+    fn run_by_schedule(&mut self, rate: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
         let schedule = Schedule {
             begin: self.timeline.begin,
             rate,
             batch: self.job.batch,
             flows: self.job.routes.flows,
         };
-        let mut stopwatch = Stopwatch::new(self.timeline.measure, self.timeline.end);
+        let mut meter = UsageMeter::new(self.timeline.measure, self.timeline.end);
         let mut events = Events::with_capacity(1024);
-        let mut cursor = Cursor::default();
+        let mut cursor = FlowCursor::default();
         let mut poll_at = 0;
         loop {
             let now = clock::now();
-            stopwatch.pass(now)?;
+            meter.pass(now)?;
             let due = schedule.due(self.flows[cursor.turn].id, cursor.round);
             if now >= self.timeline.end && (due >= self.timeline.end || now >= self.timeline.end + GRACE) {
                 break;
             }
             if now >= poll_at {
                 self.poll(poll, &mut events, Duration::ZERO, Some(&schedule))?;
-                self.report(now, desk)?;
+                self.report(now, parent)?;
                 poll_at = now + if self.any_blocked() { POLL_BLOCKED } else { POLL_EVERY };
             }
             if due > now {
@@ -209,7 +209,7 @@ impl Sender<'_> {
             cursor.advance(self.flows.len());
         }
         self.count_missed(cursor, &schedule);
-        self.did.usage = stopwatch.usage();
+        self.did.usage = meter.usage();
         let give_up = self.timeline.end + LAST_WORDS;
         while clock::now() < give_up && self.any_blocked() {
             self.poll(poll, &mut events, Duration::from_millis(10), Some(&schedule))?;
@@ -218,7 +218,7 @@ impl Sender<'_> {
     }
 
     /// What was due and had no turn, because this process is too slow.
-    fn count_missed(&mut self, mut cursor: Cursor, schedule: &Schedule) {
+    fn count_missed(&mut self, mut cursor: FlowCursor, schedule: &Schedule) {
         loop {
             let due = schedule.due(self.flows[cursor.turn].id, cursor.round);
             if due >= self.timeline.end {
@@ -260,24 +260,24 @@ impl Sender<'_> {
                 return Ok(());
             }
             while self.flows[turn].next_batch < self.flows[turn].batches_due
-                && self.scratch.frames.len() < RUN_LEN
+                && self.buffers.frames.len() < RUN_LEN
             {
                 let flow = &mut self.flows[turn];
                 let due = schedule.due(flow.id, flow.next_batch);
                 flow.next_batch += 1;
-                self.compose_batch(turn, due, self.job.batch.into());
+                self.build_batch(turn, due, self.job.batch.into());
             }
-            self.flows[turn].link.send(&mut self.scratch)?;
+            self.flows[turn].link.send(&mut self.buffers)?;
         }
     }
 
     /// Sends batches to each flow in turn, as long as its socket takes them and its window has room.
-    fn run_as_it_fits(&mut self, window: u64, poll: &mut Poll, desk: &mut Desk) -> Result<()> {
-        let mut stopwatch = Stopwatch::new(self.timeline.measure, self.timeline.end);
+    fn run_as_it_fits(&mut self, window: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
+        let mut meter = UsageMeter::new(self.timeline.measure, self.timeline.end);
         let mut events = Events::with_capacity(1024);
         loop {
             let now = clock::now();
-            stopwatch.pass(now)?;
+            meter.pass(now)?;
             if now >= self.timeline.end {
                 break;
             }
@@ -297,15 +297,15 @@ impl Sender<'_> {
                 if self.timeline.measures(now) {
                     self.did.offered += packets;
                 }
-                self.compose_batch(turn, now, packets);
-                self.flows[turn].link.send(&mut self.scratch)?;
+                self.build_batch(turn, now, packets);
+                self.flows[turn].link.send(&mut self.buffers)?;
                 sent = true;
             }
             let patience = if sent { Duration::ZERO } else { Duration::from_millis(10) };
             self.poll(poll, &mut events, patience, None)?;
-            self.report(now, desk)?;
+            self.report(now, parent)?;
         }
-        self.did.usage = stopwatch.usage();
+        self.did.usage = meter.usage();
         let give_up = self.timeline.end + LAST_WORDS;
         while clock::now() < give_up && self.any_blocked() {
             self.poll(poll, &mut events, Duration::from_millis(10), None)?;
@@ -313,13 +313,13 @@ impl Sender<'_> {
         Ok(())
     }
 
-    fn compose_batch(&mut self, turn: usize, due: u64, packets: u64) {
+    fn build_batch(&mut self, turn: usize, due: u64, packets: u64) {
         let flow = &mut self.flows[turn];
         for number in flow.number..flow.number + packets {
-            let label = Label { flow: flow.id, number, due };
-            let packet = self.composer.compose(&label, self.job.sizes.of(number));
+            let header = PacketHeader { flow: flow.id, number, due };
+            let packet = self.builder.build(&header, self.job.sizes.of(number));
             let frame = ClientFrame::SendPacket { to: flow.to, packet };
-            flow.link.protocol().encode(&frame, &mut self.scratch.frames);
+            flow.link.protocol().encode(&frame, &mut self.buffers.frames);
         }
         flow.number += packets;
         self.all_sent += packets;
@@ -363,13 +363,13 @@ impl Sender<'_> {
         let flow = &mut self.flows[turn];
         let gone = &mut self.did.peers_gone;
         loop {
-            let outcome = flow.link.read(&mut self.scratch, |frame| {
+            let outcome = flow.link.read(&mut self.buffers, |frame| {
                 *gone += u64::from(matches!(frame, ServerFrame::PeerGone { .. }));
             });
             match outcome.with_context(|| format!("the sender of flow {}", flow.id))? {
-                ReadOutcome::More => {}
-                ReadOutcome::Drained => return Ok(()),
-                ReadOutcome::Closed => {
+                LinkRead::More => {}
+                LinkRead::Drained => return Ok(()),
+                LinkRead::Closed => {
                     anyhow::bail!("the relay has closed on the sender of flow {}", flow.id)
                 }
             }
@@ -377,9 +377,9 @@ impl Sender<'_> {
     }
 
     fn take_acknowledgements(&mut self) -> Result<()> {
-        let (Some(mailbox), now) = (&self.mailbox, clock::now()) else { return Ok(()) };
+        let (Some(ack_socket), now) = (&self.ack_socket, clock::now()) else { return Ok(()) };
         let flows = &mut self.flows;
-        mailbox.take(|id, next| {
+        ack_socket.take(|id, next| {
             if let Ok(turn) = flows.binary_search_by_key(&id, |flow| flow.id) {
                 flows[turn].acknowledged = flows[turn].acknowledged.max(next);
                 flows[turn].acknowledged_at = now;
@@ -387,8 +387,8 @@ impl Sender<'_> {
         })
     }
 
-    fn report(&self, now: u64, desk: &mut Desk) -> Result<()> {
+    fn report(&self, now: u64, parent: &mut Parent) -> Result<()> {
         let connections = self.flows.len() as u64;
-        desk.report(now, || Progress { connections, sent: self.all_sent, ..Default::default() })
+        parent.report(now, || WorkerProgress { connections, sent: self.all_sent, ..Default::default() })
     }
 }

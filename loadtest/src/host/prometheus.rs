@@ -12,10 +12,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_LEN: u64 = 16 << 20;
 
 /// Samples, each by its name with its labels.
-pub(crate) type Samples = BTreeMap<String, f64>;
+pub(crate) type MetricSamples = BTreeMap<String, f64>;
 
 /// Asks for the samples at `url`, which is `http://HOST:PORT/PATH`.
-pub(crate) fn fetch(url: &str) -> Result<Samples> {
+pub(crate) fn fetch(url: &str) -> Result<MetricSamples> {
     let rest = url.strip_prefix("http://").context("metrics are fetched by http:// only")?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
@@ -33,14 +33,14 @@ pub(crate) fn fetch(url: &str) -> Result<Samples> {
 }
 
 /// The drops that were counted between two fetches, where there were any; not their bytes.
-pub(crate) fn drops(before: &Samples, after: &Samples) -> Samples {
+pub(crate) fn drops(before: &MetricSamples, after: &MetricSamples) -> MetricSamples {
     let new = after.iter().map(|(name, value)| (name, value - before.get(name).copied().unwrap_or(0.0)));
     new.filter(|(name, count)| name.contains("drop") && !name.contains("bytes") && *count > 0.0)
         .map(|(name, count)| (name.clone(), count))
         .collect()
 }
 
-fn parse(text: &str) -> Samples {
+fn parse(text: &str) -> MetricSamples {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     // Labels may hold spaces; the value does not, and a time stamp is not expected.
     lines

@@ -10,13 +10,13 @@ use crate::clock;
 
 /// The process of the relay under load.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Server {
+pub(crate) struct ServerProcess {
     pid: u32,
 }
 
 /// CPU time of each of its threads, in nanoseconds, at a point in time.
 #[derive(Clone, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct CpuSample {
     at: u64,
     threads: BTreeMap<u32, u64>,
 }
@@ -36,7 +36,7 @@ pub struct ServerUsage {
     pub peak: u64,
 }
 
-impl Server {
+impl ServerProcess {
     /// The process `pid`, which must be there.
     pub(crate) fn new(pid: u32) -> Result<Self> {
         let server = Self { pid };
@@ -44,7 +44,7 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn sample(&self) -> Result<Sample> {
+    pub(crate) fn sample(&self) -> Result<CpuSample> {
         let at = clock::now();
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
@@ -57,11 +57,11 @@ impl Server {
                 threads.insert(id, cpu);
             }
         }
-        Ok(Sample { at, threads })
+        Ok(CpuSample { at, threads })
     }
 
     /// What was used since `since`. Threads that ended in the meantime are not seen.
-    pub(crate) fn usage_since(&self, since: &Sample) -> Result<ServerUsage> {
+    pub(crate) fn usage_since(&self, since: &CpuSample) -> Result<ServerUsage> {
         let now = self.sample()?;
         let used =
             now.threads.iter().map(|(id, cpu)| cpu - since.threads.get(id).copied().unwrap_or_default());
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn own_usage_is_seen() {
-        let own = Server::new(std::process::id()).unwrap();
+        let own = ServerProcess::new(std::process::id()).unwrap();
         let before = own.sample().unwrap();
         // Long enough for the scheduler to account for it.
         let until = clock::now() + clock::SECOND / 20;

@@ -9,7 +9,7 @@ use crate::clock;
 
 /// What the calling thread used of a CPU in a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Usage {
+pub struct ThreadUsage {
     /// Nanoseconds on a CPU.
     pub cpu: u64,
     /// Nanoseconds ready to run while others ran.
@@ -18,7 +18,7 @@ pub struct Usage {
     pub wall: u64,
 }
 
-impl Usage {
+impl ThreadUsage {
     /// The share of the time in which the thread did not sleep, 0 to 1. Near 1 it has no reserve left.
     #[must_use]
     pub fn occupancy(&self) -> f64 {
@@ -42,16 +42,16 @@ impl Usage {
     }
 }
 
-/// Takes the [`Usage`] of the calling thread over a span of time that it is told of in passing.
+/// Takes the [`ThreadUsage`] of the calling thread over a span of time that it is told of in passing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stopwatch {
+pub(crate) struct UsageMeter {
     from: u64,
     to: u64,
-    begun: Option<Usage>,
-    used: Option<Usage>,
+    begun: Option<ThreadUsage>,
+    used: Option<ThreadUsage>,
 }
 
-impl Stopwatch {
+impl UsageMeter {
     pub(crate) const fn new(from: u64, to: u64) -> Self {
         Self { from, to, begun: None, used: None }
     }
@@ -59,7 +59,7 @@ impl Stopwatch {
     /// To be called often.
     pub(crate) fn pass(&mut self, now: u64) -> Result<()> {
         if now >= self.from && self.begun.is_none() {
-            self.begun = Some(Usage::of_thread()?);
+            self.begun = Some(ThreadUsage::of_thread()?);
         }
         if let Some(begun) = &self.begun
             && now >= self.to
@@ -71,7 +71,7 @@ impl Stopwatch {
     }
 
     /// What was used; nothing when the span is not over.
-    pub(crate) fn usage(&self) -> Usage {
+    pub(crate) fn usage(&self) -> ThreadUsage {
         self.used.unwrap_or_default()
     }
 }

@@ -9,42 +9,42 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::net::dial::Connector;
-use crate::net::link::Link;
-use crate::protocol::{Key, Protocol};
-use crate::target::Target;
+use crate::net::link::RelayLink;
+use crate::protocol::{ClientKey, RelayProtocol};
+use crate::target::LoadTarget;
 
 /// Logins at a time: enough to keep a relay busy, too few to run into each other's deadline.
 const CONCURRENCY: usize = 32;
 
 /// What all keys of a run are made from, so that each process knows the others' keys without being told.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Seed {
+pub(crate) struct KeySeed {
     pub(crate) secret: [u8; 16],
-    protocol: Protocol,
+    protocol: RelayProtocol,
 }
 
-impl Seed {
+impl KeySeed {
     /// A fresh one: no two runs meet under one key.
-    pub(crate) fn new(target: &Target) -> Result<Self> {
+    pub(crate) fn new(target: &LoadTarget) -> Result<Self> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).context("the system gives no randomness")?;
         Ok(Self { secret, protocol: target.protocol })
     }
 
     /// The key of the client `index` in `role`.
-    pub(crate) fn key(&self, role: &str, index: u32) -> Key {
+    pub(crate) fn key(&self, role: &str, index: u32) -> ClientKey {
         let hash = Sha256::new()
             .chain_update(self.secret)
             .chain_update(index.to_be_bytes())
             .chain_update(role)
             .finalize();
-        Key::from_random(self.protocol, hash.into())
+        ClientKey::from_random(self.protocol, hash.into())
     }
 }
 
 /// In which order clients log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Logins {
+pub(crate) enum LoginOrder {
     /// Many at a time.
     Together,
     /// One after the other, from the one at this place to the last, and then those before it.
@@ -52,17 +52,21 @@ pub(crate) enum Logins {
 }
 
 /// Logs all `keys` in. The links come in their order.
-pub(crate) fn connect_all(target: &Target, keys: Vec<Key>, logins: Logins) -> Result<Vec<Link>> {
+pub(crate) fn connect_all(
+    target: &LoadTarget,
+    keys: Vec<ClientKey>,
+    logins: LoginOrder,
+) -> Result<Vec<RelayLink>> {
     let connector = Connector::new(target)?;
     runtime()?.block_on(async {
         match logins {
-            Logins::Together => connect_together(connector, keys).await,
-            Logins::InTurn(first) => connect_in_turn(&connector, keys, first).await,
+            LoginOrder::Together => connect_together(connector, keys).await,
+            LoginOrder::InTurn(first) => connect_in_turn(&connector, keys, first).await,
         }
     })
 }
 
-async fn connect_together(connector: Connector, keys: Vec<Key>) -> Result<Vec<Link>> {
+async fn connect_together(connector: Connector, keys: Vec<ClientKey>) -> Result<Vec<RelayLink>> {
     let connector = Arc::new(connector);
     let slots = Arc::new(Semaphore::new(CONCURRENCY));
     let mut logins = JoinSet::new();
@@ -82,7 +86,11 @@ async fn connect_together(connector: Connector, keys: Vec<Key>) -> Result<Vec<Li
     Ok(links.into_iter().map(|(_, link)| link).collect())
 }
 
-async fn connect_in_turn(connector: &Connector, mut keys: Vec<Key>, first: usize) -> Result<Vec<Link>> {
+async fn connect_in_turn(
+    connector: &Connector,
+    mut keys: Vec<ClientKey>,
+    first: usize,
+) -> Result<Vec<RelayLink>> {
     let first = first.min(keys.len());
     keys.rotate_left(first);
     let mut links = Vec::with_capacity(keys.len());

@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 use towpath_relay_client::{CONNECT_TIMEOUT, DialStep, Dialer, Raw, TlsVersions, Trust, client_config};
 use towpath_tls::{Parts, RecordLayer};
 
-use crate::net::link::Link;
-use crate::protocol::{Key, Protocol, Session, iroh};
-use crate::target::{Security, Target, TrustIn};
+use crate::net::link::RelayLink;
+use crate::protocol::{ClientKey, RelayProtocol, RelaySession, iroh};
+use crate::target::{LoadTarget, TargetSecurity, TargetTrust};
 
 /// A relay to connect to, any number of times.
 #[derive(Debug)]
@@ -23,36 +23,38 @@ pub(crate) enum Connector {
 
 /// A connection that was not made.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct ConnectError {
     /// The step that failed.
     pub(crate) step: DialStep,
     pub(crate) error: Error,
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<ConnectError> for Error {
+    fn from(failure: ConnectError) -> Self {
         failure.error.context(format!("the step `{}`", failure.step.label()))
     }
 }
 
 impl Connector {
-    pub(crate) fn new(target: &Target) -> Result<Self> {
-        let Target { address, name, .. } = target;
+    pub(crate) fn new(target: &LoadTarget) -> Result<Self> {
+        let LoadTarget { address, name, .. } = target;
         let (trust, versions) = match &target.security {
-            Security::Plain if target.protocol == Protocol::Iroh => {
+            TargetSecurity::Plain if target.protocol == RelayProtocol::Iroh => {
                 bail!("iroh-relay is measured over TLS only")
             }
-            Security::Plain => return Ok(Self::Derp(Dialer::plain(name, address.port()).at(*address))),
-            Security::Tls(trust) => (trust, TlsVersions::Both),
-            Security::Tls12(trust) => (trust, TlsVersions::Only12),
+            TargetSecurity::Plain => return Ok(Self::Derp(Dialer::plain(name, address.port()).at(*address))),
+            TargetSecurity::Tls(trust) => (trust, TlsVersions::Both),
+            TargetSecurity::Tls12(trust) => (trust, TlsVersions::Only12),
         };
         let trust = match trust {
-            TrustIn::Pin(pin) => Trust::Pin(*pin),
-            TrustIn::Anyone => Trust::Anyone,
+            TargetTrust::Pin(pin) => Trust::Pin(*pin),
+            TargetTrust::Anyone => Trust::Anyone,
         };
         Ok(match target.protocol {
-            Protocol::Derp => Self::Derp(Dialer::tls(name, address.port(), &trust, versions)?.at(*address)),
-            Protocol::Iroh => {
+            RelayProtocol::Derp => {
+                Self::Derp(Dialer::tls(name, address.port(), &trust, versions)?.at(*address))
+            }
+            RelayProtocol::Iroh => {
                 let config = client_config(&trust, versions)?;
                 Self::Iroh { address: *address, name: name.clone(), config }
             }
@@ -60,25 +62,26 @@ impl Connector {
     }
 
     /// Connects and logs `key` in. Returns when the relay has confirmed the login.
-    pub(crate) async fn connect(&self, key: &Key) -> Result<Link, Failure> {
+    pub(crate) async fn connect(&self, key: &ClientKey) -> Result<RelayLink, ConnectError> {
         match (self, key) {
-            (Self::Derp(dialer), Key::Derp(key)) => {
+            (Self::Derp(dialer), ClientKey::Derp(key)) => {
                 let client = dialer.connect(key).await;
-                let client = client.map_err(|error| Failure { step: error.step(), error: error.into() })?;
+                let client =
+                    client.map_err(|error| ConnectError { step: error.step(), error: error.into() })?;
                 let raw = client
                     .into_raw()
-                    .map_err(|error| Failure { step: DialStep::Login, error: error.into() })?;
+                    .map_err(|error| ConnectError { step: DialStep::Login, error: error.into() })?;
                 let Raw { socket, tls, session, incoming, plaintext } = raw;
-                Ok(Link::new(socket, tls, Session::Derp(session), incoming, plaintext))
+                Ok(RelayLink::new(socket, tls, RelaySession::Derp(session), incoming, plaintext))
             }
-            (Self::Iroh { address, name, config }, Key::Iroh(key)) => {
+            (Self::Iroh { address, name, config }, ClientKey::Iroh(key)) => {
                 let mut step = DialStep::Tcp;
                 let steps = connect_iroh(*address, name, config, key, &mut step);
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
                 let connected = connected.unwrap_or_else(|_elapsed| Err(anyhow!("the deadline has passed")));
-                connected.map_err(|error| Failure { step, error })
+                connected.map_err(|error| ConnectError { step, error })
             }
-            _ => Err(Failure { step: DialStep::Login, error: anyhow!("a key of another protocol") }),
+            _ => Err(ConnectError { step: DialStep::Login, error: anyhow!("a key of another protocol") }),
         }
     }
 }
@@ -89,7 +92,7 @@ async fn connect_iroh(
     config: &Arc<ClientConfig>,
     key: &aws_lc_rs::signature::Ed25519KeyPair,
     step: &mut DialStep,
-) -> Result<Link> {
+) -> Result<RelayLink> {
     let socket = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     socket.set_nodelay(true)?;
     *step = DialStep::Tls;
@@ -99,5 +102,5 @@ async fn connect_iroh(
     let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
     let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;
     let early = [rest, plaintext].concat();
-    Ok(Link::new(io.into_std()?, Some((reader, writer)), Session::Iroh(session), incoming, early))
+    Ok(RelayLink::new(io.into_std()?, Some((reader, writer)), RelaySession::Iroh(session), incoming, early))
 }

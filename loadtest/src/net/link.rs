@@ -11,22 +11,22 @@ use towpath_tls::{MAX_RECORD, Reader, SealBuffer, Writer};
 use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
 use towpath_wire::pool::BufferPool;
 
-use crate::protocol::{Protocol, Session};
+use crate::protocol::{RelayProtocol, RelaySession};
 
 /// How much is read at once.
 const READ_SIZE: usize = 64 * 1024;
 
 /// The buffers of a thread.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct LinkBuffers {
     incoming: Box<[u8]>,
     sealed: SealBuffer,
-    /// Frames to be sent by the next [`Link::send`].
+    /// Frames to be sent by the next [`RelayLink::send`].
     pub(crate) frames: Vec<u8>,
     pool: BufferPool,
 }
 
-impl Scratch {
+impl LinkBuffers {
     pub(crate) fn new() -> Self {
         Self {
             incoming: vec![0; READ_SIZE + MAX_RECORD].into(),
@@ -39,7 +39,7 @@ impl Scratch {
 
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReadOutcome {
+pub(crate) enum LinkRead {
     /// There may be more.
     More,
     /// There is no more for now; the poll will tell.
@@ -49,14 +49,14 @@ pub(crate) enum ReadOutcome {
 }
 
 /// The two halves of TLS.
-type Tls = (Reader<towpath_tls::Client>, Writer<towpath_tls::Client>);
+type TlsHalves = (Reader<towpath_tls::Client>, Writer<towpath_tls::Client>);
 
 /// A logged-in connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct RelayLink {
     socket: mio::net::TcpStream,
-    tls: Option<Tls>,
-    session: Session,
+    tls: Option<TlsHalves>,
+    session: RelaySession,
     /// What was read and not opened.
     tail: Vec<u8>,
     /// What was opened and not used, from the login.
@@ -66,13 +66,13 @@ pub(crate) struct Link {
     sent: usize,
 }
 
-impl Link {
+impl RelayLink {
     /// Takes over a connection: `socket`, which must be non-blocking, what was read and not opened, and what was opened
     /// and not used.
     pub(crate) fn new(
         socket: TcpStream,
-        tls: Option<Tls>,
-        session: Session,
+        tls: Option<TlsHalves>,
+        session: RelaySession,
         tail: Vec<u8>,
         early: Vec<u8>,
     ) -> Self {
@@ -91,25 +91,25 @@ impl Link {
     }
 
     /// What the relay speaks, and thus what [`send`](Self::send) must be given.
-    pub(crate) const fn protocol(&self) -> Protocol {
+    pub(crate) const fn protocol(&self) -> RelayProtocol {
         self.session.protocol()
     }
 
     /// Seals the frames in `scratch` into one run of records and writes them at once. Only when not blocked; may leave
     /// the link blocked.
-    pub(crate) fn send(&mut self, scratch: &mut Scratch) -> Result<()> {
+    pub(crate) fn send(&mut self, buffers: &mut LinkBuffers) -> Result<()> {
         debug_assert!(!self.is_blocked(), "one write at a time");
         let bytes = match &mut self.tls {
             Some((_, writer)) => {
-                scratch.sealed.clear();
-                writer.seal(&scratch.frames, &mut scratch.sealed)?;
-                scratch.sealed.as_slice()
+                buffers.sealed.clear();
+                writer.seal(&buffers.frames, &mut buffers.sealed)?;
+                buffers.sealed.as_slice()
             }
-            None => &scratch.frames,
+            None => &buffers.frames,
         };
         let written = write_some(&mut self.socket, bytes)?;
         self.unsent.extend_from_slice(&bytes[written..]);
-        scratch.frames.clear();
+        buffers.frames.clear();
         Ok(())
     }
 
@@ -126,24 +126,24 @@ impl Link {
     /// Reads once and hands on the frames that are whole. Answers pings.
     pub(crate) fn read(
         &mut self,
-        scratch: &mut Scratch,
+        buffers: &mut LinkBuffers,
         mut on_frame: impl FnMut(ServerFrame<'_>),
-    ) -> Result<ReadOutcome> {
+    ) -> Result<LinkRead> {
         let held = self.tail.len();
-        scratch.incoming[..held].copy_from_slice(&self.tail);
-        let (read, outcome) = match self.socket.read(&mut scratch.incoming[held..]) {
-            Ok(0) => (0, ReadOutcome::Closed),
-            Ok(read) if held + read < scratch.incoming.len() => (read, ReadOutcome::Drained),
-            Ok(read) => (read, ReadOutcome::More),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, ReadOutcome::Drained),
-            Err(error) if error.kind() == ErrorKind::Interrupted => (0, ReadOutcome::More),
+        buffers.incoming[..held].copy_from_slice(&self.tail);
+        let (read, outcome) = match self.socket.read(&mut buffers.incoming[held..]) {
+            Ok(0) => (0, LinkRead::Closed),
+            Ok(read) if held + read < buffers.incoming.len() => (read, LinkRead::Drained),
+            Ok(read) => (read, LinkRead::More),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, LinkRead::Drained),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (0, LinkRead::More),
             Err(error) => return Err(error.into()),
         };
-        let mut frames = Frames { session: &mut self.session, pool: &mut scratch.pool, ping: None };
+        let mut frames = FrameSplitter { session: &mut self.session, pool: &mut buffers.pool, ping: None };
         if !self.early.is_empty() {
             frames.cut(&std::mem::take(&mut self.early), &mut on_frame)?;
         }
-        let incoming = &mut scratch.incoming[..held + read];
+        let incoming = &mut buffers.incoming[..held + read];
         let closed = match &mut self.tls {
             None => {
                 frames.cut(incoming, &mut on_frame)?;
@@ -171,21 +171,21 @@ impl Link {
         if let Some(data) = frames.ping
             && !self.is_blocked()
         {
-            self.protocol().encode(&ClientFrame::Pong(data), &mut scratch.frames);
-            self.send(scratch)?;
+            self.protocol().encode(&ClientFrame::Pong(data), &mut buffers.frames);
+            self.send(buffers)?;
         }
-        Ok(if closed { ReadOutcome::Closed } else { outcome })
+        Ok(if closed { LinkRead::Closed } else { outcome })
     }
 }
 
 /// Cuts plaintext into frames.
-struct Frames<'a> {
-    session: &'a mut Session,
+struct FrameSplitter<'a> {
+    session: &'a mut RelaySession,
     pool: &'a mut BufferPool,
     ping: Option<PingData>,
 }
 
-impl Frames<'_> {
+impl FrameSplitter<'_> {
     fn cut(&mut self, mut plaintext: &[u8], on_frame: &mut impl FnMut(ServerFrame<'_>)) -> Result<()> {
         while let Some(frame) = self.session.next(&mut plaintext, self.pool)? {
             match frame {

@@ -89,14 +89,14 @@ fn measure(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
 
 /// The place in a stream of messages.
 #[derive(Debug, Default)]
-pub(crate) struct Session {
+pub(crate) struct IrohSession {
     /// A message that was cut.
     held: Vec<u8>,
     /// Whether that is whole and was handed on.
     done: bool,
 }
 
-impl Session {
+impl IrohSession {
     /// The next frame; `None` when `input` is used up.
     pub(crate) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<ServerFrame<'s>>> {
         Ok(match self.message(input)? {
@@ -165,7 +165,7 @@ pub(crate) async fn log_in(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     host: &str,
     key: &Ed25519KeyPair,
-) -> Result<(Session, Vec<u8>)> {
+) -> Result<(IrohSession, Vec<u8>)> {
     // Nobody looks at the key but to answer it.
     let request = format!(
         "GET /relay HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -198,7 +198,7 @@ pub(crate) async fn log_in(
         bail!("no challenge");
     }
     match read_message(stream, &mut received).await?.split_first() {
-        Some((&SERVER_CONFIRMS_AUTH, _)) => Ok((Session::default(), received)),
+        Some((&SERVER_CONFIRMS_AUTH, _)) => Ok((IrohSession::default(), received)),
         Some((&SERVER_DENIES_AUTH, reason)) => bail!("refused: {}", String::from_utf8_lossy(reason)),
         _ => bail!("neither confirmed nor refused"),
     }
@@ -274,7 +274,7 @@ mod tests {
         ]
         .concat();
         for piece in [1, 2, 3, 7, 1000, stream.len()] {
-            let mut session = Session::default();
+            let mut session = IrohSession::default();
             let mut seen = Vec::new();
             for mut input in stream.chunks(piece) {
                 while let Some(frame) = session.next(&mut input).unwrap() {
@@ -294,11 +294,11 @@ mod tests {
     #[test]
     fn what_is_no_message_is_an_error() {
         for bytes in [&[0x82, 0x80 | 3][..], &[0x02, 3], &[0x88, 0], &[0x82, 0], &[0x82, 2, 6, 0]] {
-            let mut session = Session::default();
+            let mut session = IrohSession::default();
             assert!(session.next(&mut &*bytes).is_err(), "{bytes:?}");
         }
         let huge = [&[0x82, 127][..], &u64::MAX.to_be_bytes()].concat();
-        assert!(Session::default().next(&mut &*huge).is_err());
+        assert!(IrohSession::default().next(&mut &*huge).is_err());
     }
 
     #[test]

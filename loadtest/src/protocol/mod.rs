@@ -14,7 +14,7 @@ pub(crate) mod iroh;
 
 /// A protocol of relays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-pub enum Protocol {
+pub enum RelayProtocol {
     /// Tailscale's.
     #[default]
     Derp,
@@ -22,7 +22,7 @@ pub enum Protocol {
     Iroh,
 }
 
-impl Protocol {
+impl RelayProtocol {
     /// Appends what says `frame` to a relay.
     pub(crate) fn encode(self, frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
         match self {
@@ -34,17 +34,17 @@ impl Protocol {
 
 /// A client's own key.
 #[derive(Debug)]
-pub(crate) enum Key {
+pub(crate) enum ClientKey {
     Derp(NodePrivate),
     Iroh(Ed25519KeyPair),
 }
 
-impl Key {
+impl ClientKey {
     /// A key from 32 random bytes.
-    pub(crate) fn from_random(protocol: Protocol, bytes: [u8; 32]) -> Self {
+    pub(crate) fn from_random(protocol: RelayProtocol, bytes: [u8; 32]) -> Self {
         match protocol {
-            Protocol::Derp => Self::Derp(NodePrivate::from_random(bytes)),
-            Protocol::Iroh => Self::Iroh(
+            RelayProtocol::Derp => Self::Derp(NodePrivate::from_random(bytes)),
+            RelayProtocol::Iroh => Self::Iroh(
                 Ed25519KeyPair::from_seed_unchecked(&bytes).expect("any 32 bytes are a seed of Ed25519"),
             ),
         }
@@ -64,12 +64,12 @@ impl Key {
 
 /// The place of a connection in what its relay says.
 #[derive(Debug)]
-pub(crate) enum Session {
+pub(crate) enum RelaySession {
     Derp(ClientSession),
-    Iroh(iroh::Session),
+    Iroh(iroh::IrohSession),
 }
 
-impl Session {
+impl RelaySession {
     /// The next frame from the relay; `None` when `input` is used up.
     pub(crate) fn next<'s, 'i: 's>(
         &'s mut self,
@@ -82,10 +82,10 @@ impl Session {
         })
     }
 
-    pub(crate) const fn protocol(&self) -> Protocol {
+    pub(crate) const fn protocol(&self) -> RelayProtocol {
         match self {
-            Self::Derp(_) => Protocol::Derp,
-            Self::Iroh(_) => Protocol::Iroh,
+            Self::Derp(_) => RelayProtocol::Derp,
+            Self::Iroh(_) => RelayProtocol::Iroh,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, bail};
 
-use crate::report::runs::{Folder, Series};
+use crate::report::runs::{FigureSeries, ReportFolder};
 use crate::report::spread::{show_spread, spread};
 use crate::report::unit::Unit;
 
 /// What a row shows.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
-    pub(crate) folder: Folder,
+pub(crate) struct Comparison {
+    pub(crate) folder: ReportFolder,
     pub(crate) load: String,
     /// The figure's name, as reports have it.
     pub(crate) figure: String,
@@ -27,15 +27,15 @@ pub(crate) struct Question {
 /// # Errors
 ///
 /// If the folder or a report in it cannot be read.
-pub(crate) fn compare(question: &Question) -> Result<String> {
-    if question.servers.is_empty() {
+pub(crate) fn compare(comparison: &Comparison) -> Result<String> {
+    if comparison.servers.is_empty() {
         bail!("which servers?");
     }
     let series =
-        question.servers.iter().map(|server| series(question, server)).collect::<Result<Vec<_>>>()?;
+        comparison.servers.iter().map(|server| series(comparison, server)).collect::<Result<Vec<_>>>()?;
     let mut cells = Vec::new();
-    for (series, server) in series.iter().zip(&question.servers) {
-        cells.push(cell(question, series, server)?);
+    for (series, server) in series.iter().zip(&comparison.servers) {
+        cells.push(cell(comparison, series, server)?);
     }
     let first = &series[0];
     for other in &series[1..] {
@@ -67,10 +67,10 @@ fn show_ratio(ratio: f64) -> String {
     }
 }
 
-fn series(question: &Question, server: &str) -> Result<Series> {
-    let mut series = question.folder.series(&question.load, server, &question.figure)?;
-    if let Some((load, figure)) = &question.share_of {
-        let whole = question.folder.series(load, server, figure)?;
+fn series(comparison: &Comparison, server: &str) -> Result<FigureSeries> {
+    let mut series = comparison.folder.series(&comparison.load, server, &comparison.figure)?;
+    if let Some((load, figure)) = &comparison.share_of {
+        let whole = comparison.folder.series(load, server, figure)?;
         series.values = std::mem::take(&mut series.values)
             .into_iter()
             .filter_map(|(number, value)| Some((number, value / whole.values.get(&number)? * 100.0)))
@@ -82,14 +82,14 @@ fn series(question: &Question, server: &str) -> Result<Series> {
     Ok(series)
 }
 
-fn cell(question: &Question, series: &Series, server: &str) -> Result<String> {
+fn cell(comparison: &Comparison, series: &FigureSeries, server: &str) -> Result<String> {
     let Some((values, unit)) = spread(series.values.values().copied()).zip(series.unit) else {
         return Ok(if series.limited > 0 { "load generator too slow" } else { "–" }.to_owned());
     };
     let bound = if series.at_least { "≥ " } else { "" };
     let mut cell = format!("{bound}{}", show_spread(unit, values));
-    if let Some(besides) = &question.besides {
-        let besides_values = question.folder.series(&question.load, server, besides)?.values;
+    if let Some(besides) = &comparison.besides {
+        let besides_values = comparison.folder.series(&comparison.load, server, besides)?.values;
         if let Some([_, median, _]) =
             spread(besides_values.into_values()).filter(|[_, median, _]| *median > 0.0)
         {
@@ -119,9 +119,9 @@ mod tests {
         fs::write(folder.join(name), file.to_string()).unwrap();
     }
 
-    fn question(folder: &Path, servers: &[&str]) -> Question {
-        Question {
-            folder: Folder(folder.into()),
+    fn comparison(folder: &Path, servers: &[&str]) -> Comparison {
+        Comparison {
+            folder: ReportFolder(folder.into()),
             load: "bulk".to_owned(),
             figure: "cost".to_owned(),
             servers: servers.iter().map(|server| (*server).to_owned()).collect(),
@@ -137,7 +137,7 @@ mod tests {
             write(folder.path(), &format!("bulk.ours.{number}.json"), Some(ours), 0.0, false);
             write(folder.path(), &format!("bulk.theirs.{number}.json"), Some(theirs), 1200.0, false);
         }
-        let row = compare(&question(folder.path(), &["ours", "theirs", "nobody"])).unwrap();
+        let row = compare(&comparison(folder.path(), &["ours", "theirs", "nobody"])).unwrap();
         let ours = "3.00 µs (1.00 – 4.00)";
         let theirs = "4.00 µs (2.00 – 4.00), 1,200 packets lost";
         assert_eq!(row, format!("{ours} | {theirs} | – | 0.75 (0.50 – 1.00) | –"));
@@ -154,13 +154,13 @@ mod tests {
         write(folder.path(), "bulk.ours.1.json", None, 0.0, false);
         write(folder.path(), "bulk.theirs.1.json", Some(2e3), 0.0, false);
         write(folder.path(), "bulk.third.1.json", Some(1e3), 0.0, true);
-        let row = compare(&question(folder.path(), &["ours", "theirs"])).unwrap();
+        let row = compare(&comparison(folder.path(), &["ours", "theirs"])).unwrap();
         assert_eq!(row, "load generator too slow | 2.00 µs | –");
         write(folder.path(), "bulk.ours.2.json", Some(1e3), 0.0, false);
         write(folder.path(), "bulk.theirs.2.json", Some(4e3), 0.0, false);
-        let row = compare(&question(folder.path(), &["ours", "theirs"])).unwrap();
+        let row = compare(&comparison(folder.path(), &["ours", "theirs"])).unwrap();
         assert_eq!(row, "1.00 µs, in 1 runs the load generator was too slow | 3.00 µs (2.00 – 4.00) | 0.25");
-        let row = compare(&question(folder.path(), &["third", "theirs"])).unwrap();
+        let row = compare(&comparison(folder.path(), &["third", "theirs"])).unwrap();
         assert_eq!(row, "≥ 1.00 µs | 3.00 µs (2.00 – 4.00) | ≥ 0.50");
     }
 
@@ -170,7 +170,7 @@ mod tests {
         write(folder.path(), "bulk.ours.1.json", Some(3.0), 0.0, false);
         write(folder.path(), "peak.ours.1.json", Some(4.0), 0.0, true);
         let share_of = Some(("peak".to_owned(), "cost".to_owned()));
-        let row = compare(&Question { share_of, ..question(folder.path(), &["ours"]) }).unwrap();
+        let row = compare(&Comparison { share_of, ..comparison(folder.path(), &["ours"]) }).unwrap();
         assert_eq!(row, "75.0 %");
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt::{self, Display, Write};
 
 /// Text, shown as it stands in HTML.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+pub(crate) struct HtmlEscaped<'a>(pub(crate) &'a str);
 
-impl Display for Escaped<'_> {
+impl Display for HtmlEscaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| match c {
             '&' => f.write_str("&amp;"),

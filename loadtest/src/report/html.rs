@@ -4,21 +4,21 @@ use std::fmt::{self, Write};
 
 use serde::Serialize;
 
-use crate::report::escape::Escaped;
+use crate::report::escape::HtmlEscaped;
 use crate::report::svg;
-use crate::report::{File, Report};
+use crate::report::{ReportFile, ScenarioReport};
 
 const STYLE: &str = include_str!("html.css");
 
 /// The page of a report.
-pub(crate) fn page<R: Report + Serialize>(file: &File<R>) -> String {
+pub(crate) fn page<R: ScenarioReport + Serialize>(file: &ReportFile<R>) -> String {
     let mut page = String::new();
     write(&mut page, file).expect("a string takes whatever is written to it");
     page
 }
 
-fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result {
-    let scenario = Escaped(&file.scenario);
+fn write<R: ScenarioReport + Serialize>(out: &mut String, file: &ReportFile<R>) -> fmt::Result {
+    let scenario = HtmlEscaped(&file.scenario);
     writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
     writeln!(out, r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#)?;
     writeln!(out, r#"<meta name="color-scheme" content="light dark">"#)?;
@@ -29,15 +29,15 @@ fn write<R: Report + Serialize>(out: &mut String, file: &File<R>) -> fmt::Result
     )?;
     writeln!(out, "<h1>{scenario}</h1>")?;
     for remark in &file.remarks {
-        writeln!(out, "<p class=\"remark\">{}</p>", Escaped(remark))?;
+        writeln!(out, "<p class=\"remark\">{}</p>", HtmlEscaped(remark))?;
     }
     for plot in file.detail.plots() {
-        writeln!(out, "<figure>\n<figcaption>{}</figcaption>", Escaped(&plot.title))?;
+        writeln!(out, "<figure>\n<figcaption>{}</figcaption>", HtmlEscaped(&plot.title))?;
         writeln!(out, "{}</figure>", plot.svg())?;
     }
     writeln!(out, "<table>\n<thead><tr><th>Figure</th><th>Value</th></tr></thead>\n<tbody>")?;
     for row in &file.rows {
-        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", Escaped(&row.name), Escaped(&row.show()))?;
+        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", HtmlEscaped(&row.name), HtmlEscaped(&row.show()))?;
     }
     writeln!(out, "</tbody>\n</table>\n</body>\n</html>")
 }
@@ -50,9 +50,9 @@ mod tests {
     use crate::report::unit::Unit;
 
     #[derive(Serialize)]
-    struct Nasty;
+    struct HostileReport;
 
-    impl Report for Nasty {
+    impl ScenarioReport for HostileReport {
         fn scenario(&self) -> &'static str {
             "nasty"
         }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_page_holds_all_and_nothing_breaks_out() {
-        let page = page(&File::new(Nasty));
+        let page = page(&ReportFile::new(HostileReport));
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert!(page.contains("<td>dropped{reason=&quot;&lt;script&gt;&quot;}</td><td>3</td>"), "{page}");
         assert!(page.contains("<td>x</td><td>–</td>"), "{page}");

@@ -22,7 +22,7 @@ use svg::Plot;
 use unit::Unit;
 
 /// What the report of a scenario can say.
-pub trait Report {
+pub trait ScenarioReport {
     /// The scenario's name.
     fn scenario(&self) -> &'static str;
 
@@ -80,7 +80,7 @@ impl Row {
 
 /// A report as it stands in a JSON file: the rows, and behind them what they were made from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct File<R> {
+pub struct ReportFile<R> {
     /// The scenario's name.
     pub scenario: String,
     /// The figures.
@@ -94,7 +94,7 @@ pub struct File<R> {
     pub detail: R,
 }
 
-impl<R: Report + Serialize> File<R> {
+impl<R: ScenarioReport + Serialize> ReportFile<R> {
     /// The file of a report.
     pub fn new(detail: R) -> Self {
         Self {
@@ -107,7 +107,7 @@ impl<R: Report + Serialize> File<R> {
     }
 }
 
-impl<R> fmt::Display for File<R> {
+impl<R> fmt::Display for ReportFile<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.scenario)?;
         for row in &self.rows {
@@ -118,7 +118,7 @@ impl<R> fmt::Display for File<R> {
 }
 
 /// The report in a file.
-pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<File<R>> {
+pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<ReportFile<R>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
 }
@@ -130,8 +130,13 @@ mod tests {
     #[test]
     fn a_table_shows_what_is_missing() {
         let rows = vec![Row::new("cost", Unit::Time, None), Row::new("lost", Unit::Count, Some(3.0))];
-        let file =
-            File { scenario: "fixed".to_owned(), rows, remarks: Vec::new(), limited: false, detail: () };
+        let file = ReportFile {
+            scenario: "fixed".to_owned(),
+            rows,
+            remarks: Vec::new(),
+            limited: false,
+            detail: (),
+        };
         let table = file.to_string();
         assert!(table.starts_with("fixed\n  cost "), "{table}");
         assert_eq!(table.matches('–').count(), 1, "{table}");

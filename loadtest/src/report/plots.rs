@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use crate::report::runs::Folder;
+use crate::report::runs::ReportFolder;
 use crate::report::spread::spread;
 use crate::report::svg::{Axis, Plot, Scale};
 use crate::report::unit::Unit;
 use crate::scenario::idle::IdleReport;
 use crate::scenario::pairs::PairsReport;
-use crate::scenario::ramp::{RampReport, Step};
+use crate::scenario::ramp::{RampReport, RampStep};
 
 /// What a plot shows.
 #[derive(Clone, Debug)]
-pub(crate) enum Subject {
+pub(crate) enum PlotSubject {
     /// Of the steps of ramps, over the offered rate: what 99 % of the packets needed.
     RampLatency { load: String },
     /// The same: what was lost.
@@ -33,7 +33,12 @@ pub(crate) enum Subject {
 /// # Errors
 ///
 /// If the folder or a report in it cannot be read, or there is nothing to show.
-pub(crate) fn plot(folder: &Folder, servers: &[String], subject: &Subject, title: &str) -> Result<Plot> {
+pub(crate) fn plot(
+    folder: &ReportFolder,
+    servers: &[String],
+    subject: &PlotSubject,
+    title: &str,
+) -> Result<Plot> {
     let (x, y, limit) = axes(folder, servers, subject)?;
     let mut lines = Vec::new();
     for server in servers {
@@ -48,7 +53,11 @@ pub(crate) fn plot(folder: &Folder, servers: &[String], subject: &Subject, title
     Ok(Plot { title: title.to_owned(), x, y, lines, limit })
 }
 
-fn axes(folder: &Folder, servers: &[String], subject: &Subject) -> Result<(Axis, Axis, Option<f64>)> {
+fn axes(
+    folder: &ReportFolder,
+    servers: &[String],
+    subject: &PlotSubject,
+) -> Result<(Axis, Axis, Option<f64>)> {
     let rate = || Axis::new("offered, packets/s", Unit::PacketsPerSecond, Scale::Linear);
     let ramp = |load: &str| -> Result<Option<RampReport>> {
         for server in servers {
@@ -59,15 +68,15 @@ fn axes(folder: &Folder, servers: &[String], subject: &Subject) -> Result<(Axis,
         Ok(None)
     };
     Ok(match subject {
-        Subject::RampLatency { load } => {
+        PlotSubject::RampLatency { load } => {
             let limit = ramp(load)?.map(|ramp| ramp.max_latency as f64);
             (rate(), Axis::new("p99 one way", Unit::Time, Scale::Log), limit)
         }
-        Subject::RampLoss { load } => {
+        PlotSubject::RampLoss { load } => {
             let limit = ramp(load)?.map(|ramp| ramp.max_loss * 100.0);
             (rate(), Axis::new("packets lost", Unit::Percent, Scale::Linear), limit)
         }
-        Subject::Bars { figure, loads } => {
+        PlotSubject::Bars { figure, loads } => {
             let mut unit = Unit::Time;
             for (load, _) in loads {
                 unit = folder.series(load, &servers[0], figure)?.unit.unwrap_or(unit);
@@ -75,12 +84,12 @@ fn axes(folder: &Folder, servers: &[String], subject: &Subject) -> Result<(Axis,
             let labels = loads.iter().map(|(_, label)| label.clone()).collect();
             (Axis::new("", Unit::Count, Scale::Groups(labels)), Axis::new(figure, unit, Scale::Linear), None)
         }
-        Subject::Quantiles { .. } => {
+        PlotSubject::Quantiles { .. } => {
             let labels = ["50 %", "90 %", "99 %", "99.9 %", "longest"].map(str::to_owned).to_vec();
             let x = Axis::new("share of the packets", Unit::Count, Scale::Labels(labels));
             (x, Axis::new("one way", Unit::Time, Scale::Log), None)
         }
-        Subject::Memory { .. } => (
+        PlotSubject::Memory { .. } => (
             Axis::new("idle connections", Unit::Count, Scale::Linear),
             Axis::new("memory above that without connections", Unit::Bytes, Scale::Linear),
             None,
@@ -88,11 +97,11 @@ fn axes(folder: &Folder, servers: &[String], subject: &Subject) -> Result<(Axis,
     })
 }
 
-fn points(folder: &Folder, server: &str, subject: &Subject) -> Result<Vec<(f64, f64)>> {
+fn points(folder: &ReportFolder, server: &str, subject: &PlotSubject) -> Result<Vec<(f64, f64)>> {
     Ok(match subject {
-        Subject::RampLatency { load } => steps(folder, load, server, |step| step.latency as f64)?,
-        Subject::RampLoss { load } => steps(folder, load, server, |step| step.loss * 100.0)?,
-        Subject::Bars { figure, loads } => {
+        PlotSubject::RampLatency { load } => steps(folder, load, server, |step| step.latency as f64)?,
+        PlotSubject::RampLoss { load } => steps(folder, load, server, |step| step.loss * 100.0)?,
+        PlotSubject::Bars { figure, loads } => {
             let mut bars = Vec::new();
             for (place, (load, _)) in loads.iter().enumerate() {
                 let values = folder.series(load, server, figure)?.values;
@@ -100,7 +109,7 @@ fn points(folder: &Folder, server: &str, subject: &Subject) -> Result<Vec<(f64, 
             }
             bars
         }
-        Subject::Quantiles { load } => {
+        PlotSubject::Quantiles { load } => {
             let runs = details::<PairsReport>(folder, load, server)?;
             medians(runs.iter().flat_map(|run| {
                 let latency = run.latency;
@@ -108,7 +117,7 @@ fn points(folder: &Folder, server: &str, subject: &Subject) -> Result<Vec<(f64, 
                 (0..).zip(values.map(|nanos| nanos as f64))
             }))
         }
-        Subject::Memory { load } => {
+        PlotSubject::Memory { load } => {
             let runs = details::<IdleReport>(folder, load, server)?;
             medians(runs.iter().flat_map(|run| {
                 let base = run.weighed.first().map_or(0, |(_, bytes)| *bytes);
@@ -119,14 +128,19 @@ fn points(folder: &Folder, server: &str, subject: &Subject) -> Result<Vec<(f64, 
 }
 
 /// What came of each step whose figures mean something, at each rate the median of all runs.
-fn steps(folder: &Folder, load: &str, server: &str, value: fn(&Step) -> f64) -> Result<Vec<(f64, f64)>> {
+fn steps(
+    folder: &ReportFolder,
+    load: &str,
+    server: &str,
+    value: fn(&RampStep) -> f64,
+) -> Result<Vec<(f64, f64)>> {
     let runs = details::<RampReport>(folder, load, server)?;
     let steps = runs.iter().flat_map(|run| &run.steps).filter(|step| step.good.is_some());
     Ok(medians(steps.map(|step| (step.rate, value(step)))))
 }
 
 /// The reports of the runs in which the load generator was not the limit.
-fn details<R: DeserializeOwned>(folder: &Folder, load: &str, server: &str) -> Result<Vec<R>> {
+fn details<R: DeserializeOwned>(folder: &ReportFolder, load: &str, server: &str) -> Result<Vec<R>> {
     let reports = folder.reports(load, server)?.into_values();
     Ok(reports.filter(|file| !file.limited).map(|file| file.detail).collect())
 }
@@ -144,11 +158,11 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::report::File;
+    use crate::report::ReportFile;
 
     fn ramp(steps: &[(u64, u64, Option<bool>)]) -> RampReport {
         let steps =
-            steps.iter().map(|&(rate, latency, good)| Step { rate, loss: 0.5, latency, cpu: None, good });
+            steps.iter().map(|&(rate, latency, good)| RampStep { rate, loss: 0.5, latency, cpu: None, good });
         RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: steps.collect(), damaged: false }
     }
 
@@ -156,18 +170,18 @@ mod tests {
     fn ramps_of_several_runs_make_one_curve() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, report: RampReport| {
-            fs::write(dir.path().join(name), serde_json::to_vec(&File::new(report)).unwrap()).unwrap();
+            fs::write(dir.path().join(name), serde_json::to_vec(&ReportFile::new(report)).unwrap()).unwrap();
         };
         write("ramp.ours.1.json", ramp(&[(30, 100, Some(true)), (60, 900, Some(false)), (90, 1, None)]));
         write("ramp.ours.2.json", ramp(&[(30, 300, Some(true)), (45, 500, Some(true))]));
-        let (folder, servers) = (Folder(dir.path().into()), ["ours".to_owned(), "theirs".to_owned()]);
-        let subject = Subject::RampLatency { load: "ramp".to_owned() };
+        let (folder, servers) = (ReportFolder(dir.path().into()), ["ours".to_owned(), "theirs".to_owned()]);
+        let subject = PlotSubject::RampLatency { load: "ramp".to_owned() };
         let latency = plot(&folder, &servers, &subject, "x").unwrap();
         assert_eq!(latency.lines, [("ours".to_owned(), vec![(30.0, 200.0), (45.0, 500.0), (60.0, 900.0)])]);
         assert_eq!(latency.limit, Some(5e6));
-        let subject = Subject::RampLoss { load: "ramp".to_owned() };
+        let subject = PlotSubject::RampLoss { load: "ramp".to_owned() };
         assert_eq!(plot(&folder, &servers, &subject, "x").unwrap().lines[0].1[0], (30.0, 50.0));
-        let nothing = Subject::RampLoss { load: "none".to_owned() };
+        let nothing = PlotSubject::RampLoss { load: "none".to_owned() };
         assert!(plot(&folder, &servers, &nothing, "x").is_err());
     }
 }

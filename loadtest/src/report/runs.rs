@@ -9,15 +9,15 @@ use anyhow::{Context, Result};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::report::unit::Unit;
-use crate::report::{File, Row, read};
+use crate::report::{ReportFile, Row, read};
 
 /// A folder of reports.
 #[derive(Clone, Debug)]
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct ReportFolder(pub(crate) PathBuf);
 
 /// One figure of a load on a server, run by run.
 #[derive(Debug, Default)]
-pub(crate) struct Series {
+pub(crate) struct FigureSeries {
     /// Of the runs that have it.
     pub(crate) values: BTreeMap<u32, f64>,
     pub(crate) unit: Option<Unit>,
@@ -27,13 +27,13 @@ pub(crate) struct Series {
     pub(crate) limited: usize,
 }
 
-impl Folder {
+impl ReportFolder {
     /// All reports of a load on a server, by the numbers of their runs.
     pub(crate) fn reports<R: DeserializeOwned>(
         &self,
         load: &str,
         server: &str,
-    ) -> Result<BTreeMap<u32, File<R>>> {
+    ) -> Result<BTreeMap<u32, ReportFile<R>>> {
         let mut reports = BTreeMap::new();
         let entries = fs::read_dir(&self.0).with_context(|| format!("reading {}", self.0.display()))?;
         for entry in entries {
@@ -46,8 +46,8 @@ impl Folder {
     }
 
     /// The figure `name` of a load on a server.
-    pub(crate) fn series(&self, load: &str, server: &str, name: &str) -> Result<Series> {
-        let mut series = Series::default();
+    pub(crate) fn series(&self, load: &str, server: &str, name: &str) -> Result<FigureSeries> {
+        let mut series = FigureSeries::default();
         for (number, file) in self.reports::<IgnoredAny>(load, server)? {
             let row = file.rows.into_iter().find(|row| row.name == name);
             series.limited += usize::from(file.limited);

@@ -54,15 +54,20 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::report::File;
+    use crate::report::ReportFile;
 
     fn summary_of(values: &[Option<f64>]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (0..values.len()).map(|index| dir.path().join(index.to_string())).collect();
         for (path, value) in paths.iter().zip(values) {
             let rows = vec![Row::new("cost", Unit::Time, *value), Row::new("lost", Unit::Count, Some(3.0))];
-            let file =
-                File { scenario: "fixed".to_owned(), rows, remarks: Vec::new(), limited: false, detail: () };
+            let file = ReportFile {
+                scenario: "fixed".to_owned(),
+                rows,
+                remarks: Vec::new(),
+                limited: false,
+                detail: (),
+            };
             fs::write(path, serde_json::to_vec(&file).unwrap()).unwrap();
         }
         summarize(&paths).unwrap()

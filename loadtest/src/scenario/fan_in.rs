@@ -9,35 +9,35 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::flow::receiver::{Receipts, ReceiveJob};
-use crate::flow::schedule::{Routes, Timeline};
-use crate::flow::sender::{RECEIVER, SendJob, Sendings};
+use crate::flow::receiver::{ReceiveJob, ReceiveOutcome};
+use crate::flow::schedule::{FlowRoutes, Timeline};
+use crate::flow::sender::{RECEIVER, SendJob, SendOutcome};
 use crate::histogram::Quantiles;
-use crate::host::prometheus::{self, Samples};
+use crate::host::prometheus::{self, MetricSamples};
 use crate::host::server::ServerUsage;
-use crate::host::usage::Usage;
-use crate::net::connect::{self, Logins, Seed};
-use crate::net::link::{ReadOutcome, Scratch};
+use crate::host::usage::ThreadUsage;
+use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::link::{LinkBuffers, LinkRead};
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
-use crate::target::Target;
-use crate::worker::{self, Desk, Outcome};
-use crate::workers::{Crew, Message, Setup};
+use crate::report::{Row, ScenarioReport};
+use crate::scenario::pairs::{MAX_OCCUPANCY, Pace, PacketDamage, PacketSizes};
+use crate::target::LoadTarget;
+use crate::worker::{self, Parent, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerGroup, WorkerMessage};
 
 /// The receiver that never reads.
 const DEAF: u32 = 0;
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct FanInPlan {
     /// Clients that send, to the receivers in turn.
     pub senders: u32,
     /// Clients that are sent to, the deaf one included; 2 or more.
     pub receivers: u32,
     /// How long packets are.
-    pub sizes: Sizes,
+    pub sizes: PacketSizes,
     /// Packets that are due, sealed and written together.
     pub batch: u32,
     /// Packets a second of all senders together; without it, as many as the relay takes.
@@ -64,13 +64,13 @@ pub struct FanInReport {
     /// Their bytes.
     pub delivered_bytes: u64,
     /// Over the whole run.
-    pub damage: Damage,
+    pub damage: PacketDamage,
     /// Whether the relay has closed on the one that never reads.
     pub cut_off: bool,
     /// From when a packet was due until it came.
     pub latency: Quantiles,
     /// Of the processes: that which sends, and that which receives.
-    pub usage: Vec<Usage>,
+    pub usage: Vec<ThreadUsage>,
     /// Of the relay.
     pub server: Option<ServerUsage>,
     /// What the server says it dropped over the whole run.
@@ -78,8 +78,8 @@ pub struct FanInReport {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    seed: Seed,
+pub(crate) struct UnreadJob {
+    seed: KeySeed,
     warm_up: Duration,
     duration: Duration,
 }
@@ -89,16 +89,16 @@ pub(crate) struct Job {
 /// # Errors
 ///
 /// If a connection cannot be made or breaks, a process cannot be started, or the counters cannot be had.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
+pub fn run(config: &RunConfig, plan: &FanInPlan) -> Result<FanInReport> {
     if plan.receivers < 2 || plan.senders < plan.receivers {
         bail!("there must be two receivers, and a sender for each");
     }
     if plan.batch == 0 || plan.rate == Some(0) || plan.duration.is_zero() {
         bail!("batch, rate and duration must not be zero");
     }
-    let seed = Seed::new(&setup.target)?;
-    let routes = Routes { flows: plan.senders, receivers: plan.receivers };
-    let Plan { warm_up, duration, .. } = *plan;
+    let seed = KeySeed::new(&config.target)?;
+    let routes = FlowRoutes { flows: plan.senders, receivers: plan.receivers };
+    let FanInPlan { warm_up, duration, .. } = *plan;
     let send = SendJob {
         seed,
         flows: (0..plan.senders).collect(),
@@ -108,29 +108,29 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
         pace: plan.rate.map_or(Pace::FlatOut, Pace::Rate),
         warm_up,
         duration,
-        logins: Logins::Together,
-        mailbox: None,
+        logins: LoginOrder::Together,
+        ack_socket: None,
     };
     let receivers = (0..plan.receivers).filter(|receiver| *receiver != DEAF).collect();
-    let (logins, mailboxes) = (Logins::Together, Vec::new());
-    let receive = ReceiveJob { seed, receivers, routes, warm_up, duration, logins, mailboxes };
+    let (logins, ack_sockets) = (LoginOrder::Together, Vec::new());
+    let receive = ReceiveJob { seed, receivers, routes, warm_up, duration, logins, ack_sockets };
     let jobs = vec![
-        worker::Job::Send(send),
-        worker::Job::Receive(receive),
-        worker::Job::Deaf(Job { seed, warm_up, duration }),
+        worker::WorkerJob::Send(send),
+        worker::WorkerJob::Receive(receive),
+        worker::WorkerJob::Deaf(UnreadJob { seed, warm_up, duration }),
     ];
     let fetch = || plan.metrics.as_deref().map(prometheus::fetch).transpose();
-    let mut crew = Crew::start(setup, jobs)?;
-    crew.wait_ready()?;
+    let mut workers = WorkerGroup::start(config, jobs)?;
+    workers.wait_ready()?;
     let before = fetch()?;
-    let server = crew.measure(setup.server()?, warm_up, duration)?;
+    let server = workers.measure(config.server()?, warm_up, duration)?;
     let after = fetch()?;
-    let (mut sent, mut received, mut cut_off) = (Sendings::default(), Receipts::default(), false);
-    for outcome in crew.outcomes()? {
+    let (mut sent, mut received, mut cut_off) = (SendOutcome::default(), ReceiveOutcome::default(), false);
+    for outcome in workers.outcomes()? {
         match outcome {
-            Outcome::Sent(sendings) => sent = sendings,
-            Outcome::Received(receipts) => received = receipts,
-            Outcome::Deaf(closed) => cut_off = closed,
+            WorkerOutcome::Sent(sendings) => sent = sendings,
+            WorkerOutcome::Received(receipts) => received = receipts,
+            WorkerOutcome::Deaf(closed) => cut_off = closed,
             _ => {}
         }
     }
@@ -145,26 +145,28 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<FanInReport> {
         latency: received.latency.quantiles(),
         usage: vec![sent.usage, received.usage],
         server,
-        drops: before.zip(after).map(|(before, after): (Samples, _)| prometheus::drops(&before, &after)),
+        drops: before
+            .zip(after)
+            .map(|(before, after): (MetricSamples, _)| prometheus::drops(&before, &after)),
     })
 }
 
 /// The part of the one that never reads; whether the relay has closed on it.
-pub(crate) fn be_deaf(target: &Target, job: &Job, desk: &mut Desk) -> Result<bool> {
-    let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, DEAF)], Logins::Together)?;
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
+pub(crate) fn be_deaf(target: &LoadTarget, job: &UnreadJob, parent: &mut Parent) -> Result<bool> {
+    let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, DEAF)], LoginOrder::Together)?;
+    parent.send(&WorkerMessage::Ready)?;
+    let timeline = Timeline::new(parent.wait_to_proceed()?, job.warm_up, job.duration);
     while clock::now() < timeline.end {
         clock::sleep_until(timeline.end);
     }
     // Only now, to see how it ends: behind what the kernel holds, which is little.
-    let mut scratch = Scratch::new();
+    let mut buffers = LinkBuffers::new();
     let give_up = clock::now() + SECOND;
     while clock::now() < give_up {
-        match links[0].read(&mut scratch, |_| {}) {
-            Ok(ReadOutcome::More) => {}
-            Ok(ReadOutcome::Drained) => clock::sleep_until(clock::now() + SECOND / 100),
-            Ok(ReadOutcome::Closed) | Err(_) => return Ok(true),
+        match links[0].read(&mut buffers, |_| {}) {
+            Ok(LinkRead::More) => {}
+            Ok(LinkRead::Drained) => clock::sleep_until(clock::now() + SECOND / 100),
+            Ok(LinkRead::Closed) | Err(_) => return Ok(true),
         }
     }
     Ok(false)
@@ -176,7 +178,7 @@ impl FanInReport {
     }
 }
 
-impl Report for FanInReport {
+impl ScenarioReport for FanInReport {
     fn scenario(&self) -> &'static str {
         "fan-in"
     }

@@ -10,16 +10,16 @@ use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
 use crate::clock::{self, SECOND};
-use crate::flow::packet::{self, Composer, Label};
-use crate::flow::tally::{Damage, Place, Sequence};
+use crate::flow::packet::{self, PacketBuilder, PacketHeader};
+use crate::flow::sequence::{PacketDamage, PacketOrder, PacketSequence};
 use crate::host::open_files;
-use crate::net::connect::{self, Logins, Seed};
-use crate::net::link::{Link, ReadOutcome, Scratch};
+use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::link::{LinkBuffers, LinkRead, RelayLink};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::target::Target;
-use crate::worker::{self, Desk, Outcome};
-use crate::workers::{Crew, Message, Order, Progress, Setup};
+use crate::report::{Row, ScenarioReport};
+use crate::target::LoadTarget;
+use crate::worker::{self, Parent, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerCommand, WorkerGroup, WorkerMessage, WorkerProgress};
 
 /// What each client sends to its partner before they rest.
 const PACKETS: u64 = 4;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct IdlePlan {
     /// How many connections there are, step by step; each even and more than the one before.
     pub steps: Vec<u32>,
     /// How long they rest before the relay's memory is weighed.
@@ -49,7 +49,7 @@ pub struct IdleReport {
     /// Packets that came, of all that were sent.
     pub received: u64,
     /// What was wrong with them.
-    pub damage: Damage,
+    pub damage: PacketDamage,
 }
 
 impl IdleReport {
@@ -64,17 +64,17 @@ impl IdleReport {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    seed: Seed,
+pub(crate) struct IdleJob {
+    seed: KeySeed,
     steps: Vec<u32>,
     rest: Duration,
 }
 
 /// What the process did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Idled {
+pub(crate) struct IdleOutcome {
     received: u64,
-    damage: Damage,
+    damage: PacketDamage,
 }
 
 /// Makes the load and says what came of it.
@@ -82,25 +82,25 @@ pub(crate) struct Idled {
 /// # Errors
 ///
 /// If the relay's process is not known, a connection cannot be made or breaks, or a packet is lost.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<IdleReport> {
+pub fn run(config: &RunConfig, plan: &IdlePlan) -> Result<IdleReport> {
     let in_order = plan.steps.is_sorted_by(|a, b| a < b);
     if plan.steps.is_empty() || !in_order || plan.steps.iter().any(|step| step % 2 != 0 || *step == 0) {
         bail!("the steps must be even numbers of connections, each more than the one before");
     }
-    let Some(server) = setup.server()? else { bail!("the memory of which process? (--server-pid)") };
-    let job = Job { seed: Seed::new(&setup.target)?, steps: plan.steps.clone(), rest: plan.rest };
-    let mut crew = Crew::start(setup, vec![worker::Job::Idle(job)])?;
-    crew.wait_ready()?;
+    let Some(server) = config.server()? else { bail!("the memory of which process? (--server-pid)") };
+    let job = IdleJob { seed: KeySeed::new(&config.target)?, steps: plan.steps.clone(), rest: plan.rest };
+    let mut workers = WorkerGroup::start(config, vec![worker::WorkerJob::Idle(job)])?;
+    workers.wait_ready()?;
     let mut weighed = vec![(0, server.resident()?)];
-    crew.tell(Order::Go(0))?;
+    workers.tell(WorkerCommand::Proceed(0))?;
     for (step, &connections) in (1..).zip(&plan.steps) {
-        crew.wait_reached(step)?;
+        workers.wait_reached(step)?;
         weighed.push((connections, server.resident()?));
-        crew.tell(Order::Go(0))?;
+        workers.tell(WorkerCommand::Proceed(0))?;
     }
-    let mut all = Idled::default();
-    for outcome in crew.outcomes()? {
-        let Outcome::Idled(did) = outcome else { continue };
+    let mut all = IdleOutcome::default();
+    for outcome in workers.outcomes()? {
+        let WorkerOutcome::Idled(did) = outcome else { continue };
         all.received += did.received;
         all.damage.add(&did.damage);
     }
@@ -108,47 +108,47 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<IdleReport> {
 }
 
 /// A connection whose partner is its neighbour: 0 and 1, 2 and 3, …
-struct Client {
-    link: Link,
+struct IdleClient {
+    link: RelayLink,
     partner: NodePublic,
-    sequence: Sequence,
+    sequence: PacketSequence,
     received: u64,
 }
 
-struct Clients<'a> {
+struct IdleClients<'a> {
     poll: Poll,
     events: Events,
-    scratch: Scratch,
-    clients: Vec<Client>,
-    did: Idled,
-    desk: &'a mut Desk,
+    buffers: LinkBuffers,
+    clients: Vec<IdleClient>,
+    did: IdleOutcome,
+    parent: &'a mut Parent,
 }
 
 /// The part of the process.
-pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Idled> {
+pub(crate) fn work(target: &LoadTarget, job: &IdleJob, parent: &mut Parent) -> Result<IdleOutcome> {
     open_files::allow_connections(job.steps.last().copied().unwrap_or_default().into())?;
-    desk.say(&Message::Ready)?;
-    desk.wait_for_go()?;
-    let mut clients = Clients {
+    parent.send(&WorkerMessage::Ready)?;
+    parent.wait_to_proceed()?;
+    let mut clients = IdleClients {
         poll: Poll::new()?,
         events: Events::with_capacity(1024),
-        scratch: Scratch::new(),
+        buffers: LinkBuffers::new(),
         clients: Vec::new(),
-        did: Idled::default(),
-        desk,
+        did: IdleOutcome::default(),
+        parent,
     };
     for (step, &connections) in (1..).zip(&job.steps) {
         clients.grow(target, &job.seed, connections)?;
         clients.rest(job.rest)?;
-        clients.desk.say(&Message::Reached(step))?;
-        clients.desk.wait_for_go()?;
+        clients.parent.send(&WorkerMessage::Reached(step))?;
+        clients.parent.wait_to_proceed()?;
     }
     Ok(clients.did)
 }
 
-impl Clients<'_> {
+impl IdleClients<'_> {
     /// Connects until there are so many, lot by lot.
-    fn grow(&mut self, target: &Target, seed: &Seed, connections: u32) -> Result<()> {
+    fn grow(&mut self, target: &LoadTarget, seed: &KeySeed, connections: u32) -> Result<()> {
         let mut there = u32::try_from(self.clients.len())?;
         while there < connections {
             let all = connections.min(there + LOT);
@@ -159,24 +159,26 @@ impl Clients<'_> {
     }
 
     /// Connects new ones, which follow those that are there, and has them exchange packets.
-    fn add(&mut self, target: &Target, seed: &Seed, new: Range<u32>) -> Result<()> {
+    fn add(&mut self, target: &LoadTarget, seed: &KeySeed, new: Range<u32>) -> Result<()> {
         const ROLE: &str = "idle";
         let first = self.clients.len();
         let keys = new.clone().map(|index| seed.key(ROLE, index)).collect();
-        for (mut link, index) in connect::connect_all(target, keys, Logins::Together)?.into_iter().zip(new) {
+        for (mut link, index) in
+            connect::connect_all(target, keys, LoginOrder::Together)?.into_iter().zip(new)
+        {
             link.register(self.poll.registry(), Token(self.clients.len()))?;
             let partner = seed.key(ROLE, index ^ 1).public();
-            self.clients.push(Client { link, partner, sequence: Sequence::default(), received: 0 });
+            self.clients.push(IdleClient { link, partner, sequence: PacketSequence::default(), received: 0 });
         }
-        let mut composer = Composer::new();
+        let mut builder = PacketBuilder::new();
         for (client, index) in self.clients[first..].iter_mut().zip(first..) {
             for number in 0..PACKETS {
-                let label = Label { flow: u32::try_from(index)?, number, due: clock::now() };
-                let packet = composer.compose(&label, PACKET_LEN);
+                let header = PacketHeader { flow: u32::try_from(index)?, number, due: clock::now() };
+                let packet = builder.build(&header, PACKET_LEN);
                 let frame = ClientFrame::SendPacket { to: client.partner, packet };
-                client.link.protocol().encode(&frame, &mut self.scratch.frames);
+                client.link.protocol().encode(&frame, &mut self.buffers.frames);
             }
-            client.link.send(&mut self.scratch)?;
+            client.link.send(&mut self.buffers)?;
         }
         let give_up = clock::now() + TRAFFIC_TIMEOUT;
         while self.clients[first..].iter().any(|client| client.received < PACKETS) {
@@ -213,34 +215,34 @@ impl Clients<'_> {
                 client.link.flush()?;
             }
             loop {
-                let Client { link, partner, sequence, received } = client;
+                let IdleClient { link, partner, sequence, received } = client;
                 let damage = &mut self.did.damage;
-                let outcome = link.read(&mut self.scratch, |frame| {
+                let outcome = link.read(&mut self.buffers, |frame| {
                     let ServerFrame::RecvPacket { from, packet } = frame else { return };
                     *received += 1;
                     match packet::read(packet) {
                         None => damage.corrupted += 1,
-                        Some(label) if from != *partner || label.flow as usize != index ^ 1 => {
+                        Some(header) if from != *partner || header.flow as usize != index ^ 1 => {
                             damage.misrouted += 1;
                         }
-                        Some(label) => match sequence.note(label.number) {
-                            Place::Next => {}
-                            Place::Reordered => damage.reordered += 1,
-                            Place::Duplicate => damage.duplicated += 1,
+                        Some(header) => match sequence.note(header.number) {
+                            PacketOrder::Next => {}
+                            PacketOrder::Reordered => damage.reordered += 1,
+                            PacketOrder::Duplicate => damage.duplicated += 1,
                         },
                     }
                 });
                 match outcome.with_context(|| format!("the connection {index}"))? {
-                    ReadOutcome::More => {}
-                    ReadOutcome::Drained => break,
-                    ReadOutcome::Closed => bail!("the relay has closed the connection {index}"),
+                    LinkRead::More => {}
+                    LinkRead::Drained => break,
+                    LinkRead::Closed => bail!("the relay has closed the connection {index}"),
                 }
             }
         }
         self.did.received = self.clients.iter().map(|client| client.received).sum();
         let (connections, received) = (self.clients.len() as u64, self.did.received);
         let damaged = self.did.damage.total();
-        self.desk.report(clock::now(), || Progress {
+        self.parent.report(clock::now(), || WorkerProgress {
             connections,
             sent: connections * PACKETS,
             received,
@@ -249,7 +251,7 @@ impl Clients<'_> {
     }
 }
 
-impl Report for IdleReport {
+impl ScenarioReport for IdleReport {
     fn scenario(&self) -> &'static str {
         "idle"
     }

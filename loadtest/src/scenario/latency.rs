@@ -12,23 +12,23 @@ use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
 use crate::clock::{self, SECOND};
-use crate::flow::packet::{self, Composer, Label};
+use crate::flow::packet::{self, PacketBuilder, PacketHeader};
 use crate::flow::schedule::{Schedule, Timeline};
-use crate::flow::tally::{Place, Sequence};
-use crate::histogram::{Durations, Quantiles};
+use crate::flow::sequence::{PacketOrder, PacketSequence};
+use crate::histogram::{DurationHistogram, Quantiles};
 use crate::host::server::ServerUsage;
-use crate::host::usage::{Stopwatch, Usage};
+use crate::host::usage::{ThreadUsage, UsageMeter};
 use crate::net::alarm::Alarm;
-use crate::net::connect::{self, Logins, Seed};
-use crate::net::link::{Link, ReadOutcome, Scratch};
-use crate::protocol::Key;
+use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::link::{LinkBuffers, LinkRead, RelayLink};
+use crate::protocol::ClientKey;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::scenario::pairs::{self, Damage, MAX_OCCUPANCY, PairsReport};
-use crate::target::Target;
-use crate::worker::{self, Desk, Outcome};
-use crate::workers::{Crew, Message, Progress, Setup};
+use crate::report::{Row, ScenarioReport};
+use crate::scenario::pairs::{self, MAX_OCCUPANCY, PacketDamage, PairsReport};
+use crate::target::LoadTarget;
+use crate::worker::{self, Parent, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerGroup, WorkerMessage, WorkerProgress};
 
 const ROLE: &str = "probe";
 const PROBER: usize = 0;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How a round trip is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Via {
+pub enum RoundTripKind {
     /// A ping, and the relay's pong.
     Ping,
     /// A packet of so many bytes to a peer that sends it back.
@@ -50,13 +50,13 @@ pub enum Via {
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LatencyPlan {
     /// How a round trip is made.
-    pub via: Via,
+    pub via: RoundTripKind,
     /// Round trips a second.
     pub rate: u64,
     /// What else the relay has to do; for as long.
-    pub background: Option<pairs::Plan>,
+    pub background: Option<pairs::PairsPlan>,
     /// Before figures count.
     pub warm_up: Duration,
     /// While figures count.
@@ -73,13 +73,13 @@ pub struct LatencyReport {
     /// Round trips that were completed, at whatever time.
     pub completed: u64,
     /// Over the whole run.
-    pub damage: Damage,
+    pub damage: PacketDamage,
     /// From when a round trip was due until it was completed.
     pub round_trip: Quantiles,
     /// From when a round trip was due until it began.
     pub late: Quantiles,
     /// Of the process that makes round trips.
-    pub usage: Usage,
+    pub usage: ThreadUsage,
     /// Of the relay.
     pub server: Option<ServerUsage>,
     /// What came of the load in the background.
@@ -89,9 +89,9 @@ pub struct LatencyReport {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    seed: Seed,
-    via: Via,
+pub(crate) struct ProbeJob {
+    seed: KeySeed,
+    via: RoundTripKind,
     rate: u64,
     warm_up: Duration,
     duration: Duration,
@@ -99,13 +99,13 @@ pub(crate) struct Job {
 
 /// What the process did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Probed {
+pub(crate) struct ProbeOutcome {
     offered: u64,
     completed: u64,
-    damage: Damage,
-    round_trip: Durations,
-    late: Durations,
-    usage: Usage,
+    damage: PacketDamage,
+    round_trip: DurationHistogram,
+    late: DurationHistogram,
+    usage: ThreadUsage,
 }
 
 /// Makes the load and says what came of it.
@@ -113,26 +113,31 @@ pub(crate) struct Probed {
 /// # Errors
 ///
 /// If a connection cannot be made or breaks, or a process cannot be started.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<LatencyReport> {
+pub fn run(config: &RunConfig, plan: &LatencyPlan) -> Result<LatencyReport> {
     if plan.rate == 0 || plan.duration.is_zero() {
         bail!("rate and duration must not be zero");
     }
-    if let Via::Peer(len) = plan.via {
-        pairs::Sizes::new(&[(len, 1)])?;
+    if let RoundTripKind::Peer(len) = plan.via {
+        pairs::PacketSizes::new(&[(len, 1)])?;
     }
-    let Plan { via, rate, warm_up, duration, .. } = *plan;
-    let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
-    let mut jobs =
-        vec![worker::Job::Probe(Job { seed: Seed::new(&setup.target)?, via, rate, warm_up, duration })];
+    let LatencyPlan { via, rate, warm_up, duration, .. } = *plan;
+    let ack_sockets = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
+    let mut jobs = vec![worker::WorkerJob::Probe(ProbeJob {
+        seed: KeySeed::new(&config.target)?,
+        via,
+        rate,
+        warm_up,
+        duration,
+    })];
     if let Some(background) = &plan.background {
         pairs::check(background)?;
-        jobs.extend(pairs::jobs(setup, background, mailboxes.path().into())?);
+        jobs.extend(pairs::jobs(config, background, ack_sockets.path().into())?);
     }
-    let server = setup.server()?;
-    let mut crew = Crew::start(setup, jobs)?;
-    let usage = crew.measure(server, warm_up, duration)?;
-    let mut outcomes = crew.outcomes()?;
-    let Outcome::Probed(did) = outcomes.remove(0) else { bail!("round trips have no outcome") };
+    let server = config.server()?;
+    let mut workers = WorkerGroup::start(config, jobs)?;
+    let usage = workers.measure(server, warm_up, duration)?;
+    let mut outcomes = workers.outcomes()?;
+    let WorkerOutcome::Probed(did) = outcomes.remove(0) else { bail!("round trips have no outcome") };
     let background = plan.background.as_ref().map(|plan| pairs::report(plan, outcomes, usage));
     let late = Duration::from_nanos(did.late.quantiles().p99);
     let too_slow = if did.usage.occupancy() > MAX_OCCUPANCY {
@@ -153,59 +158,60 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<LatencyReport> {
     })
 }
 
-struct Probe<'a> {
-    via: Via,
+struct Prober<'a> {
+    via: RoundTripKind,
     schedule: Schedule,
     timeline: Timeline,
     /// The one that makes round trips, and its peer where there is one.
-    links: Vec<Link>,
+    links: Vec<RelayLink>,
     peers: [NodePublic; 2],
     /// Frames that the peer sends back.
     answers: Vec<u8>,
-    scratch: Scratch,
-    composer: Composer,
+    buffers: LinkBuffers,
+    builder: PacketBuilder,
     /// The next round trip.
     next: u64,
-    sequence: Sequence,
-    did: Probed,
-    desk: &'a mut Desk,
+    sequence: PacketSequence,
+    did: ProbeOutcome,
+    parent: &'a mut Parent,
 }
 
 /// The part of the process.
-pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Probed> {
+pub(crate) fn work(target: &LoadTarget, job: &ProbeJob, parent: &mut Parent) -> Result<ProbeOutcome> {
     let keys = [0, 1].map(|index| job.seed.key(ROLE, index));
-    let peers = keys.each_ref().map(Key::public);
-    let count = if job.via == Via::Ping { 1 } else { 2 };
+    let peers = keys.each_ref().map(ClientKey::public);
+    let count = if job.via == RoundTripKind::Ping { 1 } else { 2 };
     let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, keys.into_iter().take(count).collect(), Logins::Together)?;
+    let mut links =
+        connect::connect_all(target, keys.into_iter().take(count).collect(), LoginOrder::Together)?;
     for (index, link) in links.iter_mut().enumerate() {
         link.register(poll.registry(), Token(index))?;
     }
     let alarm = Alarm::new(poll.registry(), ALARM)?;
-    desk.say(&Message::Ready)?;
-    let begin = desk.wait_for_go()?;
-    let mut probe = Probe {
+    parent.send(&WorkerMessage::Ready)?;
+    let begin = parent.wait_to_proceed()?;
+    let mut probe = Prober {
         via: job.via,
         schedule: Schedule { begin, rate: job.rate, batch: 1, flows: 1 },
         timeline: Timeline::new(begin, job.warm_up, job.duration),
         links,
         peers,
         answers: Vec::new(),
-        scratch: Scratch::new(),
-        composer: Composer::new(),
+        buffers: LinkBuffers::new(),
+        builder: PacketBuilder::new(),
         next: 0,
-        sequence: Sequence::default(),
-        did: Probed::default(),
-        desk,
+        sequence: PacketSequence::default(),
+        did: ProbeOutcome::default(),
+        parent,
     };
     probe.run(&mut poll, &alarm)?;
     Ok(probe.did)
 }
 
-impl Probe<'_> {
+impl Prober<'_> {
     fn run(&mut self, poll: &mut Poll, alarm: &Alarm) -> Result<()> {
         let mut events = Events::with_capacity(64);
-        let mut stopwatch = Stopwatch::new(self.timeline.measure, self.timeline.end);
+        let mut meter = UsageMeter::new(self.timeline.measure, self.timeline.end);
         alarm.set(self.timeline.begin)?;
         loop {
             match poll.poll(&mut events, Some(PATIENCE)) {
@@ -221,18 +227,20 @@ impl Probe<'_> {
             }
             self.answer()?;
             let now = clock::now();
-            stopwatch.pass(now)?;
+            meter.pass(now)?;
             let due = self.send_due(now)?;
             if due < self.timeline.end {
                 alarm.set(due)?;
             } else if self.did.completed == self.did.offered && now >= self.timeline.end
                 || now >= self.timeline.end + LAST_ANSWERS
             {
-                self.did.usage = stopwatch.usage();
+                self.did.usage = meter.usage();
                 return Ok(());
             }
-            let progress = Progress { sent: self.next, received: self.sequence.next(), ..Default::default() };
-            self.desk.report(now, || Progress { connections: self.links.len() as u64, ..progress })?;
+            let progress =
+                WorkerProgress { sent: self.next, received: self.sequence.next(), ..Default::default() };
+            self.parent
+                .report(now, || WorkerProgress { connections: self.links.len() as u64, ..progress })?;
         }
     }
 
@@ -248,14 +256,14 @@ impl Probe<'_> {
                 return Ok(now + clock::nanos(PATIENCE));
             }
             let frame = match self.via {
-                Via::Ping => ClientFrame::Ping(self.next.to_be_bytes()),
-                Via::Peer(len) => {
-                    let packet = self.composer.compose(&Label { flow: 0, number: self.next, due }, len);
+                RoundTripKind::Ping => ClientFrame::Ping(self.next.to_be_bytes()),
+                RoundTripKind::Peer(len) => {
+                    let packet = self.builder.build(&PacketHeader { flow: 0, number: self.next, due }, len);
                     ClientFrame::SendPacket { to: self.peers[PEER], packet }
                 }
             };
-            self.links[PROBER].protocol().encode(&frame, &mut self.scratch.frames);
-            self.links[PROBER].send(&mut self.scratch)?;
+            self.links[PROBER].protocol().encode(&frame, &mut self.buffers.frames);
+            self.links[PROBER].send(&mut self.buffers)?;
             self.next += 1;
             if self.timeline.measures(due) {
                 self.did.offered += 1;
@@ -265,28 +273,32 @@ impl Probe<'_> {
     }
 
     fn read(&mut self, index: usize) -> Result<()> {
-        let Self { links, scratch, answers, peers, via, schedule, timeline, next, sequence, did, .. } = self;
+        let Self { links, buffers, answers, peers, via, schedule, timeline, next, sequence, did, .. } = self;
         let protocol = links[index].protocol();
         loop {
-            let outcome = links[index].read(scratch, |frame| {
+            let outcome = links[index].read(buffers, |frame| {
                 let number = match frame {
                     ServerFrame::RecvPacket { from, packet } if index == PEER => {
                         protocol.encode(&ClientFrame::SendPacket { to: from, packet }, answers);
                         return;
                     }
-                    ServerFrame::Pong(number) if *via == Via::Ping => Some(u64::from_be_bytes(number)),
+                    ServerFrame::Pong(number) if *via == RoundTripKind::Ping => {
+                        Some(u64::from_be_bytes(number))
+                    }
                     ServerFrame::RecvPacket { from, .. } if from != peers[PEER] => {
                         did.damage.misrouted += 1;
                         return;
                     }
-                    ServerFrame::RecvPacket { packet, .. } => packet::read(packet).map(|label| label.number),
+                    ServerFrame::RecvPacket { packet, .. } => {
+                        packet::read(packet).map(|header| header.number)
+                    }
                     _ => return,
                 };
                 match number.filter(|number| number < next).map(|number| (number, sequence.note(number))) {
                     None => did.damage.corrupted += 1,
-                    Some((_, Place::Duplicate)) => did.damage.duplicated += 1,
+                    Some((_, PacketOrder::Duplicate)) => did.damage.duplicated += 1,
                     Some((number, place)) => {
-                        did.damage.reordered += u64::from(place == Place::Reordered);
+                        did.damage.reordered += u64::from(place == PacketOrder::Reordered);
                         let due = schedule.due(0, number);
                         if timeline.measures(due) {
                             did.completed += 1;
@@ -296,9 +308,9 @@ impl Probe<'_> {
                 }
             });
             match outcome.context("round trips")? {
-                ReadOutcome::More => {}
-                ReadOutcome::Drained => return Ok(()),
-                ReadOutcome::Closed => bail!("the relay has closed on the one that makes round trips"),
+                LinkRead::More => {}
+                LinkRead::Drained => return Ok(()),
+                LinkRead::Closed => bail!("the relay has closed on the one that makes round trips"),
             }
         }
     }
@@ -307,15 +319,15 @@ impl Probe<'_> {
     fn answer(&mut self) -> Result<()> {
         match self.links.get_mut(PEER) {
             Some(peer) if !self.answers.is_empty() && !peer.is_blocked() => {
-                self.scratch.frames.append(&mut self.answers);
-                peer.send(&mut self.scratch)
+                self.buffers.frames.append(&mut self.answers);
+                peer.send(&mut self.buffers)
             }
             _ => Ok(()),
         }
     }
 }
 
-impl Report for LatencyReport {
+impl ScenarioReport for LatencyReport {
     fn scenario(&self) -> &'static str {
         "latency"
     }

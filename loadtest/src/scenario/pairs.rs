@@ -8,33 +8,33 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::flow::receiver::{Receipts, ReceiveJob};
-use crate::flow::schedule::Routes;
-use crate::flow::sender::{SendJob, Sendings};
-use crate::histogram::{Durations, Quantiles};
+use crate::flow::receiver::{ReceiveJob, ReceiveOutcome};
+use crate::flow::schedule::FlowRoutes;
+use crate::flow::sender::{SendJob, SendOutcome};
+use crate::histogram::{DurationHistogram, Quantiles};
 use crate::host::server::ServerUsage;
-use crate::host::usage::Usage;
-use crate::net::connect::{Logins, Seed};
+use crate::host::usage::ThreadUsage;
+use crate::net::connect::{KeySeed, LoginOrder};
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::worker::{Job, Outcome};
-use crate::workers::{Crew, Setup};
+use crate::report::{Row, ScenarioReport};
+use crate::worker::{WorkerJob, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerGroup};
 
-pub use crate::flow::packet::Sizes;
+pub use crate::flow::packet::PacketSizes;
 pub use crate::flow::sender::Pace;
-pub use crate::flow::tally::Damage;
+pub use crate::flow::sequence::PacketDamage;
 
 /// A process that sleeps less than this share of the time has no reserve left.
 pub(super) const MAX_OCCUPANCY: f64 = 0.97;
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct PairsPlan {
     /// Pairs of a sender and a receiver.
     pub pairs: u32,
     /// How long packets are.
-    pub sizes: Sizes,
+    pub sizes: PacketSizes,
     /// Packets that are due, sealed and written together.
     pub batch: u32,
     /// How fast.
@@ -64,8 +64,8 @@ pub enum Placement {
 
 impl Placement {
     /// How receivers log in, after the senders have done so in turn.
-    const fn receivers(self) -> Logins {
-        Logins::InTurn(match self {
+    const fn receivers(self) -> LoginOrder {
+        LoginOrder::InTurn(match self {
             Self::Within => 0,
             Self::Across => 1,
         })
@@ -90,7 +90,7 @@ pub struct PairsReport {
     /// Their bytes.
     pub delivered_bytes: u64,
     /// Over the whole run.
-    pub damage: Damage,
+    pub damage: PacketDamage,
     /// PeerGone frames over the whole run.
     pub peers_gone: u64,
     /// Windows that had to be started anew because packets in them were lost.
@@ -100,9 +100,9 @@ pub struct PairsReport {
     /// From when a packet was due until it was written, where its socket was free.
     pub late: Quantiles,
     /// Of each sending process.
-    pub sender_usage: Vec<Usage>,
+    pub sender_usage: Vec<ThreadUsage>,
     /// Of each receiving process.
-    pub receiver_usage: Vec<Usage>,
+    pub receiver_usage: Vec<ThreadUsage>,
     /// Of the relay.
     pub server: Option<ServerUsage>,
     /// Whether packets were sent as they were taken, and not by a schedule.
@@ -131,20 +131,20 @@ impl PairsReport {
 /// # Errors
 ///
 /// If a connection cannot be made or breaks, or a process cannot be started.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<PairsReport> {
+pub fn run(config: &RunConfig, plan: &PairsPlan) -> Result<PairsReport> {
     check(plan)?;
-    let server = setup.server()?;
-    let mailboxes = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
-    let mut jobs = jobs(setup, plan, mailboxes.path().into())?;
+    let server = config.server()?;
+    let ack_sockets = tempfile::Builder::new().prefix("towpath-loadtest-").tempdir()?;
+    let mut jobs = jobs(config, plan, ack_sockets.path().into())?;
     let late = if plan.placement.is_some() { jobs.split_off(plan.senders as usize) } else { Vec::new() };
-    let mut crew = Crew::start(setup, jobs)?;
-    crew.wait_ready()?;
-    crew.hire(late)?;
-    let usage = crew.measure(server, plan.warm_up, plan.duration)?;
-    Ok(report(plan, crew.outcomes()?, usage))
+    let mut workers = WorkerGroup::start(config, jobs)?;
+    workers.wait_ready()?;
+    workers.spawn(late)?;
+    let usage = workers.measure(server, plan.warm_up, plan.duration)?;
+    Ok(report(plan, workers.outcomes()?, usage))
 }
 
-pub(super) fn check(plan: &Plan) -> Result<()> {
+pub(super) fn check(plan: &PairsPlan) -> Result<()> {
     if [plan.pairs, plan.batch, plan.senders, plan.receivers].contains(&0) || plan.duration.is_zero() {
         bail!("pairs, batch, processes and duration must not be zero");
     }
@@ -161,47 +161,51 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
     }
 }
 
-pub(super) fn jobs(setup: &Setup, plan: &Plan, mailboxes: PathBuf) -> Result<Vec<Job>> {
-    let seed = Seed::new(&setup.target)?;
+pub(super) fn jobs(config: &RunConfig, plan: &PairsPlan, ack_sockets: PathBuf) -> Result<Vec<WorkerJob>> {
+    let seed = KeySeed::new(&config.target)?;
     let of = |process, processes| (process..plan.pairs).step_by(processes as usize).collect::<Vec<_>>();
-    let mailboxes: Vec<_> = match plan.pace {
-        Pace::Window(_) => (0..plan.senders).map(|sender| mailboxes.join(sender.to_string())).collect(),
+    let ack_sockets: Vec<_> = match plan.pace {
+        Pace::Window(_) => (0..plan.senders).map(|sender| ack_sockets.join(sender.to_string())).collect(),
         Pace::Rate(_) | Pace::FlatOut => Vec::new(),
     };
     let senders = (0..plan.senders).map(|process| {
-        Job::Send(SendJob {
+        WorkerJob::Send(SendJob {
             seed,
             flows: of(process, plan.senders),
-            routes: Routes::pairs(plan.pairs),
+            routes: FlowRoutes::pairs(plan.pairs),
             sizes: plan.sizes.clone(),
             batch: plan.batch,
             pace: plan.pace,
             warm_up: plan.warm_up,
             duration: plan.duration,
-            logins: plan.placement.map_or(Logins::Together, |_| Logins::InTurn(0)),
-            mailbox: mailboxes.get(process as usize).cloned(),
+            logins: plan.placement.map_or(LoginOrder::Together, |_| LoginOrder::InTurn(0)),
+            ack_socket: ack_sockets.get(process as usize).cloned(),
         })
     });
     let receivers = (0..plan.receivers).map(|process| {
-        Job::Receive(ReceiveJob {
+        WorkerJob::Receive(ReceiveJob {
             seed,
             receivers: of(process, plan.receivers),
-            routes: Routes::pairs(plan.pairs),
+            routes: FlowRoutes::pairs(plan.pairs),
             warm_up: plan.warm_up,
             duration: plan.duration,
-            logins: plan.placement.map_or(Logins::Together, Placement::receivers),
-            mailboxes: mailboxes.clone(),
+            logins: plan.placement.map_or(LoginOrder::Together, Placement::receivers),
+            ack_sockets: ack_sockets.clone(),
         })
     });
     Ok(senders.chain(receivers).collect())
 }
 
-pub(super) fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerUsage>) -> PairsReport {
-    let (mut sendings, mut receipts) = (Sendings::default(), Receipts::default());
+pub(super) fn report(
+    plan: &PairsPlan,
+    outcomes: Vec<WorkerOutcome>,
+    server: Option<ServerUsage>,
+) -> PairsReport {
+    let (mut sendings, mut receipts) = (SendOutcome::default(), ReceiveOutcome::default());
     let (mut sender_usage, mut receiver_usage) = (Vec::new(), Vec::new());
     for outcome in outcomes {
         match outcome {
-            Outcome::Sent(sent) => {
+            WorkerOutcome::Sent(sent) => {
                 sendings.offered += sent.offered;
                 sendings.sent += sent.sent;
                 sendings.stalls += sent.stalls;
@@ -209,7 +213,7 @@ pub(super) fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerU
                 sendings.late.add(&sent.late);
                 sender_usage.push(sent.usage);
             }
-            Outcome::Received(received) => {
+            WorkerOutcome::Received(received) => {
                 receipts.received += received.received;
                 receipts.delivered += received.delivered;
                 receipts.delivered_bytes += received.delivered_bytes;
@@ -243,8 +247,13 @@ pub(super) fn report(plan: &Plan, outcomes: Vec<Outcome>, server: Option<ServerU
 }
 
 /// Why the load generator was the limit, if it was.
-fn too_slow(plan: &Plan, late: &Durations, senders: &[Usage], receivers: &[Usage]) -> Option<String> {
-    let busiest = |usage: &[Usage]| usage.iter().map(Usage::occupancy).fold(0.0, f64::max);
+fn too_slow(
+    plan: &PairsPlan,
+    late: &DurationHistogram,
+    senders: &[ThreadUsage],
+    receivers: &[ThreadUsage],
+) -> Option<String> {
+    let busiest = |usage: &[ThreadUsage]| usage.iter().map(ThreadUsage::occupancy).fold(0.0, f64::max);
     let (sender, receiver) = (busiest(senders), busiest(receivers));
     let late = Duration::from_nanos(late.quantiles().p99);
     if receiver > MAX_OCCUPANCY {
@@ -262,7 +271,7 @@ fn too_slow(plan: &Plan, late: &Durations, senders: &[Usage], receivers: &[Usage
     None
 }
 
-impl Report for PairsReport {
+impl ScenarioReport for PairsReport {
     fn scenario(&self) -> &'static str {
         "pairs"
     }
@@ -271,7 +280,8 @@ impl Report for PairsReport {
         let seconds = self.measured as f64 / SECOND as f64;
         let figure = |value: f64| self.figure(value);
         let bound = self.closed && self.too_slow.is_some();
-        let busiest = |usage: &[Usage]| usage.iter().map(Usage::occupancy).fold(0.0, f64::max) * 100.0;
+        let busiest =
+            |usage: &[ThreadUsage]| usage.iter().map(ThreadUsage::occupancy).fold(0.0, f64::max) * 100.0;
         let server = |value: fn(&ServerUsage) -> f64| self.server.as_ref().map(value);
         let latency = |name, nanos: u64| Row::new(name, Unit::Time, figure(nanos as f64));
         let count = |name, count: u64| Row::new(name, Unit::Count, Some(count as f64));

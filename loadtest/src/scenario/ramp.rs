@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::svg::{Axis, Plot, Scale};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
+use crate::report::{Row, ScenarioReport};
 use crate::scenario::pairs::{self, Pace, PairsReport};
-use crate::workers::Setup;
+use crate::workers::RunConfig;
 
 /// Where to look for the knee.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RampPlan {
     /// Each step, but for its rate.
-    pub step: pairs::Plan,
+    pub step: pairs::PairsPlan,
     /// The first rate, in packets a second.
     pub from: u64,
     /// No rate above this.
@@ -36,7 +36,7 @@ const PRECISION: f64 = 1.04;
 
 /// A rate that was tried.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Step {
+pub struct RampStep {
     /// Packets a second.
     pub rate: u64,
     /// The share that was lost or not taken.
@@ -57,7 +57,7 @@ pub struct RampReport {
     /// What 99 % of the packets may need, in nanoseconds.
     pub max_latency: u64,
     /// In the order in which they were tried.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RampStep>,
     /// Whether a packet was duplicated, reordered, changed or misrouted.
     pub damaged: bool,
 }
@@ -67,7 +67,7 @@ pub struct RampReport {
 /// # Errors
 ///
 /// As [`pairs::run`].
-pub fn run(setup: &Setup, plan: &Plan) -> Result<RampReport> {
+pub fn run(config: &RunConfig, plan: &RampPlan) -> Result<RampReport> {
     if plan.from == 0 || plan.to < plan.from {
         bail!("a ramp goes from a rate above zero to one that is not lower");
     }
@@ -80,7 +80,8 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<RampReport> {
     let mut next = Some(plan.from);
     while let Some(rate) = next {
         for _ in 0..TRIES {
-            let pairs = pairs::run(setup, &pairs::Plan { pace: Pace::Rate(rate), ..plan.step.clone() })?;
+            let pairs =
+                pairs::run(config, &pairs::PairsPlan { pace: Pace::Rate(rate), ..plan.step.clone() })?;
             report.damaged |= pairs.damage.any();
             report.steps.push(step(rate, &pairs, plan));
             if report.steps.last().is_some_and(|step| step.good == Some(true)) {
@@ -92,18 +93,18 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<RampReport> {
     Ok(report)
 }
 
-fn step(rate: u64, pairs: &PairsReport, plan: &Plan) -> Step {
+fn step(rate: u64, pairs: &PairsReport, plan: &RampPlan) -> RampStep {
     let missing = pairs.offered.saturating_sub(pairs.received);
     let loss = missing as f64 / pairs.offered.max(1) as f64;
     let good = loss < plan.max_loss && pairs.latency.p99 < plan.max_latency;
     let cpu = pairs.server.as_ref().map(|server| server.cpu as f64 / pairs.delivered.max(1) as f64);
     // A generator that has nothing left and still has its packets delivered in time has shown that the relay can.
     let good = if pairs.too_slow.is_some() && !good { None } else { Some(good) };
-    Step { rate, loss, latency: pairs.latency.p99, cpu, good }
+    RampStep { rate, loss, latency: pairs.latency.p99, cpu, good }
 }
 
 /// The rate to try next; `None` when the knee is found, or cannot be.
-fn next_rate(steps: &[Step], to: u64) -> Option<u64> {
+fn next_rate(steps: &[RampStep], to: u64) -> Option<u64> {
     let good = steps.iter().filter(|step| step.good == Some(true)).map(|step| step.rate).max();
     // A rate that failed and then was good is good.
     let bad = steps.iter().filter(|step| step.good != Some(true) && Some(step.rate) > good);
@@ -129,7 +130,7 @@ impl RampReport {
     }
 }
 
-impl Report for RampReport {
+impl ScenarioReport for RampReport {
     fn scenario(&self) -> &'static str {
         "ramp"
     }
@@ -160,7 +161,7 @@ impl Report for RampReport {
     fn plots(&self) -> Vec<Plot> {
         let mut steps: Vec<_> = self.steps.iter().filter(|step| step.good.is_some()).collect();
         steps.sort_by_key(|step| step.rate);
-        let plot = |name: &str, unit, scale, limit, value: &dyn Fn(&Step) -> f64| Plot {
+        let plot = |name: &str, unit, scale, limit, value: &dyn Fn(&RampStep) -> f64| Plot {
             title: format!("{name} over rate"),
             x: Axis::new("packets/s", Unit::PacketsPerSecond, Scale::Linear),
             y: Axis::new(name, unit, scale),
@@ -192,7 +193,7 @@ mod tests {
         let mut next = Some(from);
         while let Some(rate) = next {
             let good = if rate > limit { None } else { Some(rate <= knee) };
-            report.steps.push(Step { rate, loss: 0.0, latency: 0, cpu: None, good });
+            report.steps.push(RampStep { rate, loss: 0.0, latency: 0, cpu: None, good });
             assert!(report.steps.len() < 50, "the search ends");
             next = next_rate(&report.steps, 10_000_000);
         }

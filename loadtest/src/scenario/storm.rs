@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::clock::{self, SECOND};
-use crate::histogram::{Durations, Quantiles};
+use crate::histogram::{DurationHistogram, Quantiles};
 use crate::host::open_files;
 use crate::host::server::ServerUsage;
-use crate::host::usage::Usage;
-use crate::net::connect::{self, Seed};
+use crate::host::usage::ThreadUsage;
+use crate::net::connect::{self, KeySeed};
 use crate::net::dial::Connector;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::target::Target;
-use crate::worker::{self, Desk, Outcome};
-use crate::workers::{Crew, Message, Order, Progress, Setup, divide};
+use crate::report::{Row, ScenarioReport};
+use crate::target::LoadTarget;
+use crate::worker::{self, Parent, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerCommand, WorkerGroup, WorkerMessage, WorkerProgress, divide};
 
 /// A process that sleeps less than this share of the time could not have made more connections.
 const MAX_OCCUPANCY: f64 = 0.97;
@@ -29,7 +29,7 @@ const ROLE: &str = "storm";
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct StormPlan {
     /// Connections in total.
     pub connections: u32,
     /// Connections that are being made at a time, in each process.
@@ -52,26 +52,26 @@ pub struct StormReport {
     /// Of each connection, from the connect until the relay has confirmed the login.
     pub latency: Quantiles,
     /// Of each process.
-    pub usage: Vec<Usage>,
+    pub usage: Vec<ThreadUsage>,
     /// Of the relay.
     pub server: Option<ServerUsage>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    seed: Seed,
+pub(crate) struct StormJob {
+    seed: KeySeed,
     clients: Range<u32>,
     concurrency: u32,
 }
 
 /// What a process did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Stormed {
+pub(crate) struct StormOutcome {
     connected: u64,
     failed: BTreeMap<String, u64>,
     failure: Option<String>,
-    latency: Durations,
-    usage: Usage,
+    latency: DurationHistogram,
+    usage: ThreadUsage,
 }
 
 /// Makes the load and says what came of it.
@@ -79,33 +79,33 @@ pub(crate) struct Stormed {
 /// # Errors
 ///
 /// If a process cannot be started. Connections that fail are part of the report.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<StormReport> {
+pub fn run(config: &RunConfig, plan: &StormPlan) -> Result<StormReport> {
     if [plan.connections, plan.concurrency, plan.processes].contains(&0) {
         bail!("connections, concurrency and processes must not be zero");
     }
-    let server = setup.server()?;
-    let seed = Seed::new(&setup.target)?;
+    let server = config.server()?;
+    let seed = KeySeed::new(&config.target)?;
     let jobs = divide(plan.connections, plan.processes)
-        .map(|clients| worker::Job::Storm(Job { seed, clients, concurrency: plan.concurrency }));
-    let mut crew = Crew::start(setup, jobs.collect())?;
-    crew.wait_ready()?;
+        .map(|clients| worker::WorkerJob::Storm(StormJob { seed, clients, concurrency: plan.concurrency }));
+    let mut workers = WorkerGroup::start(config, jobs.collect())?;
+    workers.wait_ready()?;
     let before = server.map(|server| server.sample()).transpose()?;
     let begin = clock::now();
-    crew.tell(Order::Go(begin))?;
-    let outcomes = crew.outcomes()?;
+    workers.tell(WorkerCommand::Proceed(begin))?;
+    let outcomes = workers.outcomes()?;
     let took = clock::now() - begin;
     let usage = server.zip(before.as_ref()).map(|(server, before)| server.usage_since(before)).transpose()?;
     Ok(report(outcomes, took, usage))
 }
 
 /// The part of one process.
-pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Stormed> {
+pub(crate) fn work(target: &LoadTarget, job: &StormJob, parent: &mut Parent) -> Result<StormOutcome> {
     open_files::allow_connections(job.concurrency.into())?;
     let dialer = Arc::new(Connector::new(target)?);
-    desk.say(&Message::Ready)?;
-    desk.wait_for_go()?;
-    let stopwatch = Usage::of_thread()?;
-    let mut did = Stormed::default();
+    parent.send(&WorkerMessage::Ready)?;
+    parent.wait_to_proceed()?;
+    let meter = ThreadUsage::of_thread()?;
+    let mut did = StormOutcome::default();
     connect::runtime()?.block_on(async {
         let (mut logins, mut clients) = (JoinSet::new(), job.clients.clone());
         loop {
@@ -131,18 +131,18 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Storme
                 }
             }
             let now = clock::now();
-            desk.report(now, || Progress { connections: did.connected, ..Default::default() })?;
+            parent.report(now, || WorkerProgress { connections: did.connected, ..Default::default() })?;
         }
     })?;
-    did.usage = stopwatch.until_now()?;
+    did.usage = meter.until_now()?;
     Ok(did)
 }
 
-fn report(outcomes: Vec<Outcome>, took: u64, server: Option<ServerUsage>) -> StormReport {
-    let mut all = Stormed::default();
+fn report(outcomes: Vec<WorkerOutcome>, took: u64, server: Option<ServerUsage>) -> StormReport {
+    let mut all = StormOutcome::default();
     let mut usage = Vec::new();
     for outcome in outcomes {
-        let Outcome::Stormed(did) = outcome else { continue };
+        let WorkerOutcome::Stormed(did) = outcome else { continue };
         all.connected += did.connected;
         all.latency.add(&did.latency);
         all.failure = all.failure.or(did.failure);
@@ -151,13 +151,13 @@ fn report(outcomes: Vec<Outcome>, took: u64, server: Option<ServerUsage>) -> Sto
         }
         usage.push(did.usage);
     }
-    let Stormed { connected, failed, failure, latency, .. } = all;
+    let StormOutcome { connected, failed, failure, latency, .. } = all;
     StormReport { connected, failed, failure, took, latency: latency.quantiles(), usage, server }
 }
 
 impl StormReport {
     fn occupancy(&self) -> f64 {
-        self.usage.iter().map(Usage::occupancy).fold(0.0, f64::max)
+        self.usage.iter().map(ThreadUsage::occupancy).fold(0.0, f64::max)
     }
 
     fn is_too_slow(&self) -> bool {
@@ -165,7 +165,7 @@ impl StormReport {
     }
 }
 
-impl Report for StormReport {
+impl ScenarioReport for StormReport {
     fn scenario(&self) -> &'static str {
         "storm"
     }

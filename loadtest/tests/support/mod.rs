@@ -17,7 +17,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A relay on loopback, which ends with this value.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub(crate) struct RelayUnderTest {
     process: Child,
     address: SocketAddr,
     stun: SocketAddr,
@@ -25,7 +25,7 @@ pub(crate) struct Relay {
     files: TempDir,
 }
 
-impl Relay {
+impl RelayUnderTest {
     /// Starts the relay and returns when it serves.
     pub(crate) fn start() -> Self {
         let files = TempDir::new().expect("a temporary directory");
@@ -89,12 +89,12 @@ impl Relay {
     /// What came of such a command.
     pub(crate) fn report<R: DeserializeOwned>(&self, name: &str) -> R {
         let text = fs::read(self.files.path().join(name)).expect("a report");
-        let file: towpath_loadtest::report::File<R> = serde_json::from_slice(&text).expect("a report");
+        let file: towpath_loadtest::report::ReportFile<R> = serde_json::from_slice(&text).expect("a report");
         file.detail
     }
 }
 
-impl Drop for Relay {
+impl Drop for RelayUnderTest {
     #[expect(clippy::print_stderr, reason = "a failed test shows the relay's side")]
     fn drop(&mut self) {
         let _ = self.process.kill();

@@ -3,12 +3,12 @@
 use std::fmt::{self, Write};
 
 use crate::histogram::Quantiles;
-use crate::report::escape::Escaped;
+use crate::report::escape::HtmlEscaped;
 use crate::report::unit::Unit;
 
 mod ticks;
 
-use ticks::Ruler;
+use ticks::AxisTicks;
 
 /// One value over another.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl Plot {
 
     /// The plot as a file of its own, with its title in it.
     pub(crate) fn file(&self) -> String {
-        let (title, plot, height) = (Escaped(&self.title), self.svg(), HEIGHT + CAPTION);
+        let (title, plot, height) = (HtmlEscaped(&self.title), self.svg(), HEIGHT + CAPTION);
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 -{CAPTION} {WIDTH} {height}\" \
              width=\"{WIDTH}\" height=\"{height}\">\n<style>\n{STYLE}</style>\n\
@@ -113,9 +113,9 @@ impl Plot {
 
     fn write(&self, out: &mut String) -> fmt::Result {
         let points = || self.lines.iter().flat_map(|(_, points)| points);
-        let x = Ruler::new(&self.x, &points().map(|point| point.0).collect::<Vec<_>>());
-        let y = Ruler::new(&self.y, &points().map(|point| point.1).chain(self.limit).collect::<Vec<_>>());
-        let title = Escaped(&self.title);
+        let x = AxisTicks::new(&self.x, &points().map(|point| point.0).collect::<Vec<_>>());
+        let y = AxisTicks::new(&self.y, &points().map(|point| point.1).chain(self.limit).collect::<Vec<_>>());
+        let title = HtmlEscaped(&self.title);
         writeln!(
             out,
             r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img"><title>{title}</title>"#
@@ -130,7 +130,7 @@ impl Plot {
                         let offset = index as f64 - self.lines.len() as f64 / 2.0;
                         let (left, top) = (across(&x, group) + offset * width, up(&y, value));
                         let (height, value) = (BOTTOM_EDGE - top, self.y.unit.show(value));
-                        let value = Escaped(&value);
+                        let value = HtmlEscaped(&value);
                         writeln!(
                             out,
                             r#"<rect class="dot c{colour}" x="{left:.1}" y="{top:.1}" width="{:.1}" height="{height:.1}"><title>{value}</title></rect>"#,
@@ -144,11 +144,11 @@ impl Plot {
         writeln!(out, "</svg>")
     }
 
-    fn write_frame(&self, x: &Ruler<'_>, y: &Ruler<'_>, out: &mut String) -> fmt::Result {
+    fn write_frame(&self, x: &AxisTicks<'_>, y: &AxisTicks<'_>, out: &mut String) -> fmt::Result {
         for &tick in &y.ticks {
             let (at, label) = (up(y, tick), y.label(tick));
             writeln!(out, r#"<path class="grid" d="M{LEFT} {at:.1}H{RIGHT_EDGE}"/>"#)?;
-            let (at, label) = (at + 4.0, Escaped(&label));
+            let (at, label) = (at + 4.0, HtmlEscaped(&label));
             writeln!(out, r#"<text class="tick end" x="{}" y="{at:.1}">{label}</text>"#, LEFT - 8.0)?;
         }
         for &tick in &x.ticks {
@@ -156,14 +156,14 @@ impl Plot {
             if !matches!(self.x.scale, Scale::Groups(_)) {
                 writeln!(out, r#"<path class="grid" d="M{at:.1} {TOP}V{BOTTOM_EDGE}"/>"#)?;
             }
-            let label = Escaped(&label);
+            let label = HtmlEscaped(&label);
             let below = BOTTOM_EDGE + 18.0;
             writeln!(out, r#"<text class="tick mid" x="{at:.1}" y="{below}">{label}</text>"#)?;
         }
-        let name = Escaped(&self.x.name);
+        let name = HtmlEscaped(&self.x.name);
         let middle = f64::midpoint(LEFT, RIGHT_EDGE);
         writeln!(out, r#"<text class="name mid" x="{middle}" y="{}">{name}</text>"#, HEIGHT - 8.0)?;
-        let name = Escaped(&self.y.name);
+        let name = HtmlEscaped(&self.y.name);
         writeln!(out, r#"<text class="name" x="16" y="{}">{name}</text>"#, TOP - 16.0)?;
         if let Some(limit) = self.limit {
             writeln!(out, r#"<path class="limit" d="M{LEFT} {:.1}H{RIGHT_EDGE}"/>"#, up(y, limit))?;
@@ -174,7 +174,7 @@ impl Plot {
         for (index, (name, _)) in self.lines.iter().enumerate() {
             let (colour, centre, name_at) = (index % COLOURS, TOP - 20.0, TOP - 16.0);
             writeln!(out, r#"<circle class="dot c{colour}" cx="{:.1}" cy="{centre}" r="4"/>"#, at + 8.0)?;
-            let text = Escaped(name);
+            let text = HtmlEscaped(name);
             writeln!(out, r#"<text class="name" x="{:.1}" y="{name_at}">{text}</text>"#, at + 16.0)?;
             at += width(name);
         }
@@ -184,8 +184,8 @@ impl Plot {
     fn write_line(
         &self,
         colour: usize,
-        x: &Ruler<'_>,
-        y: &Ruler<'_>,
+        x: &AxisTicks<'_>,
+        y: &AxisTicks<'_>,
         points: &[(f64, f64)],
         out: &mut String,
     ) -> fmt::Result {
@@ -194,7 +194,7 @@ impl Plot {
         writeln!(out, r#"<polyline class="line c{colour}" points="{}"/>"#, line.join(" "))?;
         for ((x, y), point) in places.iter().zip(points) {
             let value = self.y.unit.show(point.1);
-            let value = Escaped(&value);
+            let value = HtmlEscaped(&value);
             writeln!(
                 out,
                 r#"<circle class="dot c{colour}" cx="{x:.1}" cy="{y:.1}" r="3.5"><title>{value}</title></circle>"#
@@ -204,11 +204,11 @@ impl Plot {
     }
 }
 
-fn across(x: &Ruler<'_>, value: f64) -> f64 {
+fn across(x: &AxisTicks<'_>, value: f64) -> f64 {
     LEFT + x.place(value) * (RIGHT_EDGE - LEFT)
 }
 
-fn up(y: &Ruler<'_>, value: f64) -> f64 {
+fn up(y: &AxisTicks<'_>, value: f64) -> f64 {
     BOTTOM_EDGE - y.place(value) * (BOTTOM_EDGE - TOP)
 }
 

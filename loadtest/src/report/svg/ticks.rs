@@ -7,14 +7,14 @@ use crate::report::unit::Unit;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// An axis whose ends and ticks are known.
-pub(super) struct Ruler<'a> {
+pub(super) struct AxisTicks<'a> {
     axis: &'a Axis,
     low: f64,
     high: f64,
     pub(super) ticks: Vec<f64>,
 }
 
-impl<'a> Ruler<'a> {
+impl<'a> AxisTicks<'a> {
     pub(super) fn new(axis: &'a Axis, values: &[f64]) -> Self {
         let high = values.iter().copied().fold(0.0, f64::max);
         let (low, high, ticks) = match &axis.scale {
@@ -81,18 +81,18 @@ mod tests {
     #[test]
     fn values_stand_where_they_belong() {
         let axis = Axis::new("", Unit::Time, Scale::Log);
-        let ruler = Ruler::new(&axis, &[2e5, 3e7, 0.0]);
-        assert_eq!((ruler.low.round(), ruler.high.round()), (1e5, 1e8));
-        assert_eq!(ruler.ticks.len(), 4);
-        let place = |value| (ruler.place(value) * 1000.0).round();
+        let ticks = AxisTicks::new(&axis, &[2e5, 3e7, 0.0]);
+        assert_eq!((ticks.low.round(), ticks.high.round()), (1e5, 1e8));
+        assert_eq!(ticks.ticks.len(), 4);
+        let place = |value| (ticks.place(value) * 1000.0).round();
         assert_eq!([0.0, 1e5, 1e6, 1e8, 1e9].map(place), [0.0, 0.0, 333.0, 1000.0, 1000.0]);
 
         let axis = Axis::new("", Unit::Percent, Scale::Linear);
-        let ruler = Ruler::new(&axis, &[0.0, 23.0]);
-        assert_eq!(ruler.ticks, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
-        assert!((ruler.place(10.0) - 0.4).abs() < 1e-9);
+        let ticks = AxisTicks::new(&axis, &[0.0, 23.0]);
+        assert_eq!(ticks.ticks, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
+        assert!((ticks.place(10.0) - 0.4).abs() < 1e-9);
 
         let axis = Axis::new("", Unit::Bytes, Scale::Linear);
-        assert_eq!(Ruler::new(&axis, &[90.0 * MIB]).ticks[1], 20.0 * MIB);
+        assert_eq!(AxisTicks::new(&axis, &[90.0 * MIB]).ticks[1], 20.0 * MIB);
     }
 }

@@ -9,18 +9,18 @@ use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 
 use super::FLOODER;
 use crate::clock;
-use crate::flow::packet::{self, Composer, Label};
-use crate::flow::receiver::{Inbox, Ledger, QUIET, Receipts};
-use crate::flow::schedule::{Routes, Timeline};
+use crate::flow::packet::{self, PacketBuilder, PacketHeader};
+use crate::flow::receiver::{QUIET, ReceiveOutcome, ReceiveRecorder, ReceivingClient};
+use crate::flow::schedule::{FlowRoutes, Timeline};
 use crate::flow::sender::RECEIVER;
-use crate::flow::tally::{Place, Sequence};
-use crate::host::usage::Stopwatch;
-use crate::net::connect::{self, Logins, Seed};
-use crate::net::link::{ReadOutcome, Scratch};
-use crate::scenario::pairs::Sizes;
-use crate::target::Target;
-use crate::worker::Desk;
-use crate::workers::{Message, Progress};
+use crate::flow::sequence::{PacketOrder, PacketSequence};
+use crate::host::usage::UsageMeter;
+use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::link::{LinkBuffers, LinkRead};
+use crate::scenario::pairs::PacketSizes;
+use crate::target::LoadTarget;
+use crate::worker::Parent;
+use crate::workers::{WorkerMessage, WorkerProgress};
 
 /// The role of whoever gets the flood.
 const SINK: &str = "sink";
@@ -30,98 +30,99 @@ const RUN_LEN: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    pub(super) seed: Seed,
-    pub(super) routes: Routes,
-    pub(super) sizes: Sizes,
+pub(crate) struct FloodJob {
+    pub(super) seed: KeySeed,
+    pub(super) routes: FlowRoutes,
+    pub(super) sizes: PacketSizes,
     pub(super) flood: bool,
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
 }
 
 /// The part of the client that floods.
-pub(crate) fn flood(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
+pub(crate) fn flood(target: &LoadTarget, job: &FloodJob, parent: &mut Parent) -> Result<ReceiveOutcome> {
     let mut poll = Poll::new()?;
-    let mut inboxes = Inbox::connect(target, &job.seed, job.routes, &[FLOODER], Logins::Together)?;
-    for inbox in &mut inboxes {
-        inbox.link.register(poll.registry(), Token(0))?;
+    let mut clients =
+        ReceivingClient::connect(target, &job.seed, job.routes, &[FLOODER], LoginOrder::Together)?;
+    for client in &mut clients {
+        client.link.register(poll.registry(), Token(0))?;
     }
     let to = job.seed.key(SINK, 0).public();
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let (mut scratch, mut composer) = (Scratch::new(), Composer::new());
-    let mut ledger = Ledger::new(timeline);
+    parent.send(&WorkerMessage::Ready)?;
+    let timeline = Timeline::new(parent.wait_to_proceed()?, job.warm_up, job.duration);
+    let mut meter = UsageMeter::new(timeline.measure, timeline.end);
+    let (mut buffers, mut builder) = (LinkBuffers::new(), PacketBuilder::new());
+    let mut recorder = ReceiveRecorder::new(timeline);
     let mut events = Events::with_capacity(8);
     let (mut number, mut last_came) = (0, 0);
     clock::sleep_until(timeline.begin);
     loop {
         let now = clock::now();
-        stopwatch.pass(now)?;
-        let flooding = job.flood && now < timeline.end && !inboxes[0].link.is_blocked();
+        meter.pass(now)?;
+        let flooding = job.flood && now < timeline.end && !clients[0].link.is_blocked();
         match poll.poll(&mut events, Some(if flooding { Duration::ZERO } else { PATIENCE })) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        let before = ledger.all_received;
+        let before = recorder.all_received;
         for event in &events {
-            if event.is_writable() && inboxes[0].link.is_blocked() {
-                inboxes[0].link.flush()?;
+            if event.is_writable() && clients[0].link.is_blocked() {
+                clients[0].link.flush()?;
             }
-            inboxes[0].drain(&mut scratch, &mut ledger)?;
+            clients[0].drain(&mut buffers, &mut recorder)?;
         }
-        if ledger.all_received > before {
+        if recorder.all_received > before {
             last_came = now;
         }
-        if flooding && !inboxes[0].link.is_blocked() {
-            while scratch.frames.len() < RUN_LEN {
+        if flooding && !clients[0].link.is_blocked() {
+            while buffers.frames.len() < RUN_LEN {
                 let packet =
-                    composer.compose(&Label { flow: FLOODER, number, due: now }, job.sizes.of(number));
+                    builder.build(&PacketHeader { flow: FLOODER, number, due: now }, job.sizes.of(number));
                 let frame = ClientFrame::SendPacket { to, packet };
-                inboxes[0].link.protocol().encode(&frame, &mut scratch.frames);
+                clients[0].link.protocol().encode(&frame, &mut buffers.frames);
                 number += 1;
             }
-            inboxes[0].link.send(&mut scratch)?;
+            clients[0].link.send(&mut buffers)?;
         }
-        desk.report(now, || Progress { sent: number, ..ledger.progress(1) })?;
+        parent.report(now, || WorkerProgress { sent: number, ..recorder.progress(1) })?;
         if now >= timeline.end + QUIET && now >= last_came + QUIET {
-            return Ok(ledger.close(&inboxes, stopwatch.usage()));
+            return Ok(recorder.close(&clients, meter.usage()));
         }
     }
 }
 
 /// The part of the client that gets the flood.
-pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receipts> {
+pub(crate) fn sink(target: &LoadTarget, job: &FloodJob, parent: &mut Parent) -> Result<ReceiveOutcome> {
     let mut poll = Poll::new()?;
-    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)], Logins::Together)?;
+    let mut links = connect::connect_all(target, vec![job.seed.key(SINK, 0)], LoginOrder::Together)?;
     for link in &mut links {
         link.register(poll.registry(), Token(0))?;
     }
     let flooder = job.seed.key(RECEIVER, FLOODER).public();
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
-    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
-    let mut scratch = Scratch::new();
+    parent.send(&WorkerMessage::Ready)?;
+    let timeline = Timeline::new(parent.wait_to_proceed()?, job.warm_up, job.duration);
+    let mut meter = UsageMeter::new(timeline.measure, timeline.end);
+    let mut buffers = LinkBuffers::new();
     let mut events = Events::with_capacity(8);
-    let (mut receipts, mut sequence) = (Receipts::default(), Sequence::default());
+    let (mut receipts, mut sequence) = (ReceiveOutcome::default(), PacketSequence::default());
     while clock::now() < timeline.end + QUIET {
         match poll.poll(&mut events, Some(PATIENCE)) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        stopwatch.pass(clock::now())?;
+        meter.pass(clock::now())?;
         while !events.is_empty() {
             let in_time = timeline.measures(clock::now());
-            let outcome = links[0].read(&mut scratch, |frame| {
+            let outcome = links[0].read(&mut buffers, |frame| {
                 let ServerFrame::RecvPacket { from, packet } = frame else { return };
                 let damage = &mut receipts.damage;
                 match packet::read(packet) {
                     None => damage.corrupted += 1,
                     Some(_) if from != flooder => damage.misrouted += 1,
-                    Some(label) => match sequence.note(label.number) {
-                        Place::Next => {}
-                        Place::Reordered => damage.reordered += 1,
-                        Place::Duplicate => damage.duplicated += 1,
+                    Some(header) => match sequence.note(header.number) {
+                        PacketOrder::Next => {}
+                        PacketOrder::Reordered => damage.reordered += 1,
+                        PacketOrder::Duplicate => damage.duplicated += 1,
                     },
                 }
                 if in_time {
@@ -130,18 +131,18 @@ pub(crate) fn sink(target: &Target, job: &Job, desk: &mut Desk) -> Result<Receip
                 }
             });
             match outcome.context("the sink")? {
-                ReadOutcome::More => {}
-                ReadOutcome::Drained => break,
-                ReadOutcome::Closed => bail!("the relay has closed on the sink"),
+                LinkRead::More => {}
+                LinkRead::Drained => break,
+                LinkRead::Closed => bail!("the relay has closed on the sink"),
             }
         }
-        desk.report(clock::now(), || Progress {
+        parent.report(clock::now(), || WorkerProgress {
             connections: 1,
             received: sequence.next(),
             damaged: receipts.damage.total(),
             ..Default::default()
         })?;
     }
-    receipts.usage = stopwatch.usage();
+    receipts.usage = meter.usage();
     Ok(receipts)
 }

@@ -10,23 +10,23 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
-use crate::flow::receiver::{Receipts, ReceiveJob};
-use crate::flow::schedule::Routes;
-use crate::flow::sender::{SendJob, Sendings};
+use crate::flow::receiver::{ReceiveJob, ReceiveOutcome};
+use crate::flow::schedule::FlowRoutes;
+use crate::flow::sender::{SendJob, SendOutcome};
 use crate::histogram::Quantiles;
 use crate::host::server::ServerUsage;
-use crate::host::usage::Usage;
-use crate::net::connect::{Logins, Seed};
+use crate::host::usage::ThreadUsage;
+use crate::net::connect::{KeySeed, LoginOrder};
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
-use crate::scenario::pairs::{Damage, MAX_OCCUPANCY, Pace, Sizes};
-use crate::worker::{self, Outcome};
-use crate::workers::{Crew, Setup};
+use crate::report::{Row, ScenarioReport};
+use crate::scenario::pairs::{MAX_OCCUPANCY, Pace, PacketDamage, PacketSizes};
+use crate::worker::{self, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerGroup};
 
 mod clients;
 
-pub(crate) use clients::{Job, flood, sink};
+pub(crate) use clients::{FloodJob, flood, sink};
 
 /// The two receivers of the strangers' packets.
 const FLOODER: u32 = 0;
@@ -34,13 +34,13 @@ const LISTENER: u32 = 1;
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct OwnFloodPlan {
     /// Strangers that send to each of the two clients.
     pub strangers: u32,
     /// Packets a second of all strangers together.
     pub rate: u64,
     /// How long packets are, those of the flood, too.
-    pub sizes: Sizes,
+    pub sizes: PacketSizes,
     /// Before figures count.
     pub warm_up: Duration,
     /// While figures count.
@@ -63,7 +63,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    fn new(sent: &Sendings, receipts: &Receipts) -> Self {
+    fn new(sent: &SendOutcome, receipts: &ReceiveOutcome) -> Self {
         Self {
             offered: sent.offered,
             received: receipts.received,
@@ -84,7 +84,7 @@ impl Delivery {
 
 /// One of the two halves of the run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Half {
+pub struct FloodPhase {
     /// What came to the client that floods in the second half.
     pub flooder: Delivery,
     /// What came to the one that only listens.
@@ -94,9 +94,9 @@ pub struct Half {
     /// Their bytes.
     pub flood_bytes: u64,
     /// Over the whole half.
-    pub damage: Damage,
+    pub damage: PacketDamage,
     /// Of the processes: those that send, the flooder, the listener, the sink.
-    pub usage: Vec<Usage>,
+    pub usage: Vec<ThreadUsage>,
     /// Of the relay.
     pub server: Option<ServerUsage>,
 }
@@ -107,9 +107,9 @@ pub struct OwnFloodReport {
     /// The length of the measured time of each half in nanoseconds.
     pub measured: u64,
     /// Without the flood.
-    pub rest: Half,
+    pub rest: FloodPhase,
     /// With it.
-    pub flood: Half,
+    pub flood: FloodPhase,
     /// Why the load generator was the limit, and the figures mean little.
     pub too_slow: Option<String>,
 }
@@ -119,12 +119,12 @@ pub struct OwnFloodReport {
 /// # Errors
 ///
 /// If a connection cannot be made or breaks, or a process cannot be started.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<OwnFloodReport> {
+pub fn run(config: &RunConfig, plan: &OwnFloodPlan) -> Result<OwnFloodReport> {
     if plan.strangers == 0 || plan.rate == 0 || plan.duration.is_zero() {
         bail!("strangers, rate and duration must not be zero");
     }
-    let rest = half(setup, plan, false)?;
-    let flood = half(setup, plan, true)?;
+    let rest = half(config, plan, false)?;
+    let flood = half(config, plan, true)?;
     let late = rest.late().max(flood.late());
     // The flooder and its sink are busy by design.
     let busiest = rest.occupancy().max(flood.occupancy());
@@ -139,12 +139,12 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<OwnFloodReport> {
     Ok(OwnFloodReport { measured: clock::nanos(plan.duration), rest, flood, too_slow })
 }
 
-fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
-    let seed = Seed::new(&setup.target)?;
-    let routes = Routes { flows: 2 * plan.strangers, receivers: 2 };
-    let Plan { warm_up, duration, .. } = *plan;
+fn half(config: &RunConfig, plan: &OwnFloodPlan, flood: bool) -> Result<FloodPhase> {
+    let seed = KeySeed::new(&config.target)?;
+    let routes = FlowRoutes { flows: 2 * plan.strangers, receivers: 2 };
+    let OwnFloodPlan { warm_up, duration, .. } = *plan;
     let send = |receiver| {
-        worker::Job::Send(SendJob {
+        worker::WorkerJob::Send(SendJob {
             seed,
             flows: routes.to(receiver).collect(),
             routes,
@@ -153,41 +153,46 @@ fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
             pace: Pace::Rate(plan.rate),
             warm_up,
             duration,
-            logins: Logins::Together,
-            mailbox: None,
+            logins: LoginOrder::Together,
+            ack_socket: None,
         })
     };
-    let job = Job { seed, routes, sizes: plan.sizes.clone(), flood, warm_up, duration };
-    let listen = worker::Job::Receive(ReceiveJob {
+    let job = FloodJob { seed, routes, sizes: plan.sizes.clone(), flood, warm_up, duration };
+    let listen = worker::WorkerJob::Receive(ReceiveJob {
         seed,
         receivers: vec![LISTENER],
         routes,
         warm_up,
         duration,
-        logins: Logins::Together,
-        mailboxes: Vec::new(),
+        logins: LoginOrder::Together,
+        ack_sockets: Vec::new(),
     });
-    let jobs =
-        vec![send(FLOODER), send(LISTENER), worker::Job::Flood(job.clone()), listen, worker::Job::Sink(job)];
-    let mut crew = Crew::start(setup, jobs)?;
-    let server = crew.measure(setup.server()?, warm_up, duration)?;
-    let outcomes: [Outcome; 5] = crew
+    let jobs = vec![
+        send(FLOODER),
+        send(LISTENER),
+        worker::WorkerJob::Flood(job.clone()),
+        listen,
+        worker::WorkerJob::Sink(job),
+    ];
+    let mut workers = WorkerGroup::start(config, jobs)?;
+    let server = workers.measure(config.server()?, warm_up, duration)?;
+    let outcomes: [WorkerOutcome; 5] = workers
         .outcomes()?
         .try_into()
         .map_err(|outcomes: Vec<_>| anyhow::anyhow!("{} outcomes of five jobs", outcomes.len()))?;
     let [
-        Outcome::Sent(to_flooder),
-        Outcome::Sent(to_listener),
-        Outcome::Received(flooder),
-        Outcome::Received(listener),
-        Outcome::Received(sink),
+        WorkerOutcome::Sent(to_flooder),
+        WorkerOutcome::Sent(to_listener),
+        WorkerOutcome::Received(flooder),
+        WorkerOutcome::Received(listener),
+        WorkerOutcome::Received(sink),
     ] = outcomes
     else {
         bail!("outcomes of other jobs");
     };
-    let mut damage = Damage::default();
+    let mut damage = PacketDamage::default();
     [&flooder, &listener, &sink].into_iter().for_each(|receipts| damage.add(&receipts.damage));
-    Ok(Half {
+    Ok(FloodPhase {
         flooder: Delivery::new(&to_flooder, &flooder),
         listener: Delivery::new(&to_listener, &listener),
         flood: sink.delivered,
@@ -198,18 +203,22 @@ fn half(setup: &Setup, plan: &Plan, flood: bool) -> Result<Half> {
     })
 }
 
-impl Half {
+impl FloodPhase {
     fn late(&self) -> Duration {
         Duration::from_nanos(self.flooder.late.p99.max(self.listener.late.p99))
     }
 
     /// Of the busiest process that neither makes nor takes the flood.
     fn occupancy(&self) -> f64 {
-        [0, 1, 3].into_iter().filter_map(|job| self.usage.get(job)).map(Usage::occupancy).fold(0.0, f64::max)
+        [0, 1, 3]
+            .into_iter()
+            .filter_map(|job| self.usage.get(job))
+            .map(ThreadUsage::occupancy)
+            .fold(0.0, f64::max)
     }
 }
 
-impl Report for OwnFloodReport {
+impl ScenarioReport for OwnFloodReport {
     fn scenario(&self) -> &'static str {
         "own-flood"
     }

@@ -17,13 +17,13 @@ use towpath_udp::{BatchSocket, DatagramBatch, LocalAddr};
 
 use crate::clock::{self, SECOND};
 use crate::flow::schedule::Timeline;
-use crate::histogram::Durations;
+use crate::histogram::DurationHistogram;
 use crate::host::open_files;
-use crate::host::usage::{Stopwatch, Usage};
-use crate::net::connect::Seed;
-use crate::target::Target;
-use crate::worker::Desk;
-use crate::workers::{Message, Progress};
+use crate::host::usage::{ThreadUsage, UsageMeter};
+use crate::net::connect::KeySeed;
+use crate::target::LoadTarget;
+use crate::worker::Parent;
+use crate::workers::{WorkerMessage, WorkerProgress};
 
 /// A request without an answer for so long is lost.
 const PATIENCE: u64 = SECOND / 2;
@@ -33,8 +33,8 @@ const SWEEP: u64 = SECOND / 20;
 const LOOPBACK_ADDRESSES: u32 = 250;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Job {
-    pub(super) seed: Seed,
+pub(crate) struct StunJob {
+    pub(super) seed: KeySeed,
     /// The numbers of its sockets.
     pub(super) sockets: Range<u32>,
     pub(super) window: u32,
@@ -44,18 +44,18 @@ pub(crate) struct Job {
 
 /// What a process did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct StunOutcome {
     pub(super) answers: u64,
     pub(super) wrong: u64,
     pub(super) stale: u64,
     pub(super) lost: u64,
-    pub(super) latency: Durations,
-    pub(super) usage: Usage,
+    pub(super) latency: DurationHistogram,
+    pub(super) usage: ThreadUsage,
 }
 
 /// What a datagram is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum StunVerdict {
     /// The answer to a request that waits, made then.
     Right(u64),
     /// To one that was answered before, or given up.
@@ -65,7 +65,7 @@ enum Answer {
 }
 
 /// A socket, and its requests that wait.
-struct Asker {
+struct StunSocket {
     socket: BatchSocket,
     /// Of each place in the window, the number of the request and when it was made.
     waiting: Vec<Option<(u64, u64)>>,
@@ -74,7 +74,7 @@ struct Asker {
 }
 
 /// The part of one process.
-pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked> {
+pub(crate) fn work(target: &LoadTarget, job: &StunJob, parent: &mut Parent) -> Result<StunOutcome> {
     open_files::allow_connections(job.sockets.len() as u64)?;
     let local = local_address(target.address)?;
     let mut askers = Vec::with_capacity(job.sockets.len());
@@ -82,35 +82,35 @@ pub(crate) fn work(target: &Target, job: &Job, desk: &mut Desk) -> Result<Asked>
         let address = SocketAddr::new(spread(local, number), 0);
         let socket =
             BatchSocket::new(towpath_udp::bind(address).with_context(|| format!("binding {address}"))?)?;
-        askers.push(Asker { socket, waiting: vec![None; job.window as usize], number: 0 });
+        askers.push(StunSocket { socket, waiting: vec![None; job.window as usize], number: 0 });
     }
-    desk.say(&Message::Ready)?;
-    let timeline = Timeline::new(desk.wait_for_go()?, job.warm_up, job.duration);
+    parent.send(&WorkerMessage::Ready)?;
+    let timeline = Timeline::new(parent.wait_to_proceed()?, job.warm_up, job.duration);
     let [a, b, c, d, ..] = job.seed.secret;
-    let questions = Questions {
+    let questions = StunRequests {
         server: target.address,
         prefix: [a, b, c, d],
         batch: DatagramBatch::with_capacity(towpath_udp::BATCH_MAX),
     };
     clock::sleep_until(timeline.begin);
-    ask(askers, questions, timeline, desk)
+    ask(askers, questions, timeline, parent)
 }
 
 fn ask(
-    mut askers: Vec<Asker>,
-    mut questions: Questions,
+    mut askers: Vec<StunSocket>,
+    mut questions: StunRequests,
     timeline: Timeline,
-    desk: &mut Desk,
-) -> Result<Asked> {
-    let mut did = Asked::default();
-    let mut stopwatch = Stopwatch::new(timeline.measure, timeline.end);
+    parent: &mut Parent,
+) -> Result<StunOutcome> {
+    let mut did = StunOutcome::default();
+    let mut meter = UsageMeter::new(timeline.measure, timeline.end);
     let mut incoming = DatagramBatch::with_capacity(towpath_udp::BATCH_MAX);
     let (mut sweep_at, mut all_answers) = (0, 0);
     loop {
         let now = clock::now();
-        stopwatch.pass(now)?;
+        meter.pass(now)?;
         if now >= timeline.end {
-            did.usage = stopwatch.usage();
+            did.usage = meter.usage();
             return Ok(did);
         }
         if now >= sweep_at {
@@ -133,17 +133,17 @@ fn ask(
             for datagram in incoming.iter() {
                 let answer = match datagram.peer == questions.server {
                     true => asker.judge(&questions, datagram.payload),
-                    false => Answer::Wrong,
+                    false => StunVerdict::Wrong,
                 };
-                all_answers += u64::from(matches!(answer, Answer::Right(_)));
+                all_answers += u64::from(matches!(answer, StunVerdict::Right(_)));
                 match answer {
                     _ if !counts => {}
-                    Answer::Right(asked) => {
+                    StunVerdict::Right(asked) => {
                         did.answers += 1;
                         did.latency.record(now - asked);
                     }
-                    Answer::Stale => did.stale += 1,
-                    Answer::Wrong => did.wrong += 1,
+                    StunVerdict::Stale => did.stale += 1,
+                    StunVerdict::Wrong => did.wrong += 1,
                 }
             }
             asker.fill(&mut questions)?;
@@ -152,12 +152,12 @@ fn ask(
             wait(&askers)?;
         }
         let connections = askers.len() as u64;
-        desk.report(now, || Progress { connections, received: all_answers, ..Default::default() })?;
+        parent.report(now, || WorkerProgress { connections, received: all_answers, ..Default::default() })?;
     }
 }
 
 /// Waits until a socket has something, or lost requests are to be looked for.
-fn wait(askers: &[Asker]) -> Result<()> {
+fn wait(askers: &[StunSocket]) -> Result<()> {
     let mut fds: Vec<_> = askers.iter().map(|asker| PollFd::new(&asker.socket, PollFlags::IN)).collect();
     let at_most = Timespec { tv_sec: 0, tv_nsec: SWEEP as i64 };
     match poll(&mut fds, Some(&at_most)) {
@@ -167,14 +167,14 @@ fn wait(askers: &[Asker]) -> Result<()> {
 }
 
 /// What requests have in common.
-struct Questions {
+struct StunRequests {
     server: SocketAddr,
     /// The first bytes of every transaction id; the rest is the request's number.
     prefix: [u8; 4],
     batch: DatagramBatch,
 }
 
-impl Questions {
+impl StunRequests {
     fn transaction(&self, number: u64) -> TransactionId {
         let mut id = [0; 12];
         id[..4].copy_from_slice(&self.prefix);
@@ -188,7 +188,7 @@ impl Questions {
     }
 }
 
-impl Asker {
+impl StunSocket {
     /// Takes what has come, up to a batch; how many datagrams.
     fn receive(&self, batch: &mut DatagramBatch) -> Result<usize> {
         match self.socket.recv(batch) {
@@ -199,17 +199,17 @@ impl Asker {
     }
 
     /// What a datagram of the server is. The request that it answers waits no longer.
-    fn judge(&mut self, questions: &Questions, payload: &[u8]) -> Answer {
-        let Ok(response) = Response::parse(payload) else { return Answer::Wrong };
+    fn judge(&mut self, questions: &StunRequests, payload: &[u8]) -> StunVerdict {
+        let Ok(response) = Response::parse(payload) else { return StunVerdict::Wrong };
         let number = questions.number(response.transaction).filter(|number| *number < self.number);
-        let Some(number) = number else { return Answer::Wrong };
+        let Some(number) = number else { return StunVerdict::Wrong };
         let window = self.waiting.len() as u64;
         let place = &mut self.waiting[(number % window) as usize];
         let asked = place.take_if(|(waiting, _)| *waiting == number);
         match asked {
-            _ if response.mapped != self.socket.local_addr() => Answer::Wrong,
-            Some((_, at)) => Answer::Right(at),
-            None => Answer::Stale,
+            _ if response.mapped != self.socket.local_addr() => StunVerdict::Wrong,
+            Some((_, at)) => StunVerdict::Right(at),
+            None => StunVerdict::Stale,
         }
     }
 
@@ -226,7 +226,7 @@ impl Asker {
     }
 
     /// Asks until the window is full.
-    fn fill(&mut self, questions: &mut Questions) -> Result<()> {
+    fn fill(&mut self, questions: &mut StunRequests) -> Result<()> {
         let now = clock::now();
         let window = self.waiting.len() as u64;
         let mut request = [0; REQUEST_LEN];
@@ -277,14 +277,14 @@ mod tests {
     use super::*;
     use towpath_stun_proto::{RESPONSE_MAX_LEN, write_response};
 
-    fn asker(window: usize) -> Asker {
+    fn asker(window: usize) -> StunSocket {
         let socket = BatchSocket::new(towpath_udp::bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
-        Asker { socket, waiting: vec![None; window], number: 0 }
+        StunSocket { socket, waiting: vec![None; window], number: 0 }
     }
 
-    fn questions() -> (UdpSocket, Questions) {
+    fn questions() -> (UdpSocket, StunRequests) {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let questions = Questions {
+        let questions = StunRequests {
             server: server.local_addr().unwrap(),
             prefix: *b"seed",
             batch: DatagramBatch::with_capacity(64),
@@ -306,13 +306,13 @@ mod tests {
         assert_eq!(asker.number, 3);
         let own = asker.socket.local_addr();
         let right = response(questions.transaction(1), own);
-        assert!(matches!(asker.judge(&questions, &right), Answer::Right(_)));
-        assert_eq!(asker.judge(&questions, &right), Answer::Stale);
+        assert!(matches!(asker.judge(&questions, &right), StunVerdict::Right(_)));
+        assert_eq!(asker.judge(&questions, &right), StunVerdict::Stale);
         let foreign = SocketAddr::new(own.ip(), own.port() ^ 1);
-        assert_eq!(asker.judge(&questions, &response(questions.transaction(0), foreign)), Answer::Wrong);
-        assert_eq!(asker.judge(&questions, &response(questions.transaction(5), own)), Answer::Wrong);
-        assert_eq!(asker.judge(&questions, &response(TransactionId([9; 12]), own)), Answer::Wrong);
-        assert_eq!(asker.judge(&questions, b"nonsense"), Answer::Wrong);
+        assert_eq!(asker.judge(&questions, &response(questions.transaction(0), foreign)), StunVerdict::Wrong);
+        assert_eq!(asker.judge(&questions, &response(questions.transaction(5), own)), StunVerdict::Wrong);
+        assert_eq!(asker.judge(&questions, &response(TransactionId([9; 12]), own)), StunVerdict::Wrong);
+        assert_eq!(asker.judge(&questions, b"nonsense"), StunVerdict::Wrong);
         // Two places are free: that of 1, and that of 0 which was answered wrongly.
         asker.fill(&mut questions).unwrap();
         let numbers: Vec<_> = asker.waiting.iter().map(|place| place.unwrap().0).collect();

@@ -11,22 +11,22 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{self, SECOND};
 use crate::histogram::Quantiles;
 use crate::host::server::ServerUsage;
-use crate::host::usage::Usage;
-use crate::net::connect::Seed;
+use crate::host::usage::ThreadUsage;
+use crate::net::connect::KeySeed;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Report, Row};
+use crate::report::{Row, ScenarioReport};
 use crate::scenario::pairs::MAX_OCCUPANCY;
-use crate::worker::{self, Outcome};
-use crate::workers::{Crew, Setup, divide};
+use crate::worker::{self, WorkerOutcome};
+use crate::workers::{RunConfig, WorkerGroup, divide};
 
 mod client;
 
-pub(crate) use client::{Asked, Job, work};
+pub(crate) use client::{StunJob, StunOutcome, work};
 
 /// What load to make.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct StunPlan {
     /// Sockets that ask.
     pub sockets: u32,
     /// Requests of each on their way at a time, 1 to 64.
@@ -55,7 +55,7 @@ pub struct StunReport {
     /// From request to answer.
     pub latency: Quantiles,
     /// Of each process.
-    pub usage: Vec<Usage>,
+    pub usage: Vec<ThreadUsage>,
     /// Of the server.
     pub server: Option<ServerUsage>,
 }
@@ -65,23 +65,23 @@ pub struct StunReport {
 /// # Errors
 ///
 /// If a process cannot be started or a socket not be bound.
-pub fn run(setup: &Setup, plan: &Plan) -> Result<StunReport> {
+pub fn run(config: &RunConfig, plan: &StunPlan) -> Result<StunReport> {
     if plan.processes == 0 || plan.sockets < plan.processes || plan.duration.is_zero() {
         bail!("there must be a process, a socket for each, and a duration");
     }
     if !(1..=towpath_udp::BATCH_MAX as u32).contains(&plan.window) {
         bail!("a window is of 1 to {} requests", towpath_udp::BATCH_MAX);
     }
-    let seed = Seed::new(&setup.target)?;
+    let seed = KeySeed::new(&config.target)?;
     let jobs = divide(plan.sockets, plan.processes).map(|sockets| {
-        let Plan { window, warm_up, duration, .. } = *plan;
-        worker::Job::Stun(Job { seed, sockets, window, warm_up, duration })
+        let StunPlan { window, warm_up, duration, .. } = *plan;
+        worker::WorkerJob::Stun(StunJob { seed, sockets, window, warm_up, duration })
     });
-    let mut crew = Crew::start(setup, jobs.collect())?;
-    let server = crew.measure(setup.server()?, plan.warm_up, plan.duration)?;
-    let (mut all, mut usage) = (Asked::default(), Vec::new());
-    for outcome in crew.outcomes()? {
-        let Outcome::Asked(did) = outcome else { continue };
+    let mut workers = WorkerGroup::start(config, jobs.collect())?;
+    let server = workers.measure(config.server()?, plan.warm_up, plan.duration)?;
+    let (mut all, mut usage) = (StunOutcome::default(), Vec::new());
+    for outcome in workers.outcomes()? {
+        let WorkerOutcome::Asked(did) = outcome else { continue };
         all.answers += did.answers;
         all.wrong += did.wrong;
         all.stale += did.stale;
@@ -89,12 +89,12 @@ pub fn run(setup: &Setup, plan: &Plan) -> Result<StunReport> {
         all.latency.add(&did.latency);
         usage.push(did.usage);
     }
-    let Asked { answers, wrong, stale, lost, latency, .. } = all;
+    let StunOutcome { answers, wrong, stale, lost, latency, .. } = all;
     let measured = clock::nanos(plan.duration);
     Ok(StunReport { measured, answers, wrong, stale, lost, latency: latency.quantiles(), usage, server })
 }
 
-impl Report for StunReport {
+impl ScenarioReport for StunReport {
     fn scenario(&self) -> &'static str {
         "stun"
     }
@@ -147,7 +147,7 @@ impl Report for StunReport {
 
 impl StunReport {
     fn occupancy(&self) -> f64 {
-        self.usage.iter().map(Usage::occupancy).fold(0.0, f64::max)
+        self.usage.iter().map(ThreadUsage::occupancy).fold(0.0, f64::max)
     }
 
     fn is_too_slow(&self) -> bool {

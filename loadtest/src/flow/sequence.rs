@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a packet stands to those before it in its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PacketOrder {
     /// Behind all others.
     Next,
     /// Before one that was there earlier.
@@ -15,20 +15,20 @@ pub(crate) enum Place {
 
 /// The numbers of one flow that have come.
 #[derive(Clone, Debug)]
-pub(crate) struct Sequence {
+pub(crate) struct PacketSequence {
     /// One more than the highest number.
     next: u64,
     /// Of the last [`WINDOW`](Self::WINDOW) numbers, which have come; a ring.
     seen: Box<[u64; Self::WORDS]>,
 }
 
-impl Default for Sequence {
+impl Default for PacketSequence {
     fn default() -> Self {
         Self { next: 0, seen: Box::new([0; Self::WORDS]) }
     }
 }
 
-impl Sequence {
+impl PacketSequence {
     /// A packet that is later than so many others counts as reordered without being known to be no duplicate.
     const WINDOW: u64 = 4096;
     const WORDS: usize = Self::WINDOW as usize / 64;
@@ -38,7 +38,7 @@ impl Sequence {
         self.next
     }
 
-    pub(crate) fn note(&mut self, number: u64) -> Place {
+    pub(crate) fn note(&mut self, number: u64) -> PacketOrder {
         if number >= self.next {
             // What was skipped is forgotten from the round before.
             for skipped in self.next.max(number.saturating_sub(Self::WINDOW - 1))..number {
@@ -48,17 +48,17 @@ impl Sequence {
             self.next = number + 1;
             let (word, bit) = Self::at(number);
             self.seen[word] |= bit;
-            return Place::Next;
+            return PacketOrder::Next;
         }
         if self.next - number > Self::WINDOW {
-            return Place::Reordered;
+            return PacketOrder::Reordered;
         }
         let (word, bit) = Self::at(number);
         if self.seen[word] & bit != 0 {
-            return Place::Duplicate;
+            return PacketOrder::Duplicate;
         }
         self.seen[word] |= bit;
-        Place::Reordered
+        PacketOrder::Reordered
     }
 
     const fn at(number: u64) -> (usize, u64) {
@@ -69,7 +69,7 @@ impl Sequence {
 
 /// Damage that a relay must never do, whatever the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damage {
+pub struct PacketDamage {
     /// Packets that came twice.
     pub duplicated: u64,
     /// Packets that came behind a later one of their flow.
@@ -80,7 +80,7 @@ pub struct Damage {
     pub misrouted: u64,
 }
 
-impl Damage {
+impl PacketDamage {
     /// Whether there is any.
     #[must_use]
     pub const fn any(&self) -> bool {
@@ -102,11 +102,11 @@ impl Damage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Place::{Duplicate, Next, Reordered};
+    use PacketOrder::{Duplicate, Next, Reordered};
 
     #[test]
     fn order_and_repetition_are_told_apart() {
-        let mut sequence = Sequence::default();
+        let mut sequence = PacketSequence::default();
         for (number, place) in [
             (0, Next),
             (0, Duplicate),
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_long_flow_in_order_is_only_that() {
-        let mut sequence = Sequence::default();
+        let mut sequence = PacketSequence::default();
         assert!((0..100_000).filter(|number| number % 7 != 0).all(|number| sequence.note(number) == Next));
         assert!(
             (99_000..100_000)
