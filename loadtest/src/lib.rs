@@ -1,17 +1,18 @@
-//! Load on a relay, measured honestly.
+//! A load generator for relays, which measures their CPU time, memory, latency and loss.
 //!
-//! The rules that make a figure worth printing:
+//! The rules that make its figures comparable:
 //!
 //! - The loop is open: packets are due by a schedule that does not wait for the relay, and latency counts from when a
 //!   packet was due, not from when it could be sent.
 //! - Every packet carries flow, number, time and a checksum: loss, duplication, reordering, corruption and misrouting are
-//!   counted apart.
-//! - Senders and receivers are processes of their own, which can be pinned to other cores than the relay.
+//!   counted separately.
+//! - Senders and receivers are processes of their own, which can run on other CPUs than the relay.
 //! - The main figure is the relay's CPU time for each *delivered* packet, from the scheduler's accounts.
-//! - Where the load generator was the limit it says so instead of printing a figure.
+//! - If the load generator was the limit, the report says so instead of showing a figure.
 //!
-//! [`scenario`] has a file for each kind of load. The program starts itself again for every process of a scenario
-//! ([`worker`]); [`flow`] is what such a process does with packets, [`net`] its connections.
+//! [`scenario`] has a file or a folder for each kind of load. The program starts itself again for every process of a
+//! scenario: [`workers`] is the side of the parent and [`process`] that of the worker. [`flow`] is what most workers do,
+//! [`net`] their connections, [`report`] what becomes of their outcomes.
 
 #![forbid(unsafe_code)]
 
@@ -21,13 +22,11 @@ mod flow;
 mod histogram;
 mod host;
 mod net;
+mod process;
 mod protocol;
 pub mod report;
 pub mod scenario;
 mod target;
-mod worker;
 mod workers;
 
-pub use protocol::RelayProtocol;
-pub use target::{LoadTarget, TargetSecurity, TargetTrust};
-pub use workers::RunConfig;
+pub use flow::sequence::PacketDamage;

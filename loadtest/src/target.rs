@@ -1,4 +1,4 @@
-//! The relay under load, in a form that processes can tell each other.
+//! The server under load, in a form that processes can send each other.
 
 use std::net::SocketAddr;
 
@@ -7,35 +7,35 @@ use towpath_wire::pin::CertificatePin;
 
 use crate::protocol::RelayProtocol;
 
-/// A relay to put load on.
+/// The server to put load on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LoadTarget {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// What it is called, in TLS and HTTP.
-    pub name: String,
-    /// How the connection is secured.
-    pub security: TargetSecurity,
-    /// What it speaks.
-    pub protocol: RelayProtocol,
+pub(crate) struct LoadTarget {
+    /// The address that the server listens on.
+    pub(crate) address: SocketAddr,
+    /// The server's name in TLS and HTTP.
+    pub(crate) name: String,
+    /// How connections to it are secured.
+    pub(crate) security: TargetSecurity,
+    /// The protocol that the server speaks.
+    pub(crate) protocol: RelayProtocol,
 }
 
-/// How a connection is secured.
+/// How connections to the server are secured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum TargetSecurity {
+pub(crate) enum TargetSecurity {
     /// Plain TCP.
     Plain,
-    /// TLS in any version that both sides have.
+    /// TLS in any version that both sides support.
     Tls(TargetTrust),
     /// TLS 1.2.
     Tls12(TargetTrust),
 }
 
-/// Whom TLS believes to be the relay.
+/// The certificates that TLS accepts from the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum TargetTrust {
+pub(crate) enum TargetTrust {
     /// The certificate that this pin names.
     Pin(CertificatePin),
-    /// Anyone who answers.
+    /// Any certificate.
     Anyone,
 }

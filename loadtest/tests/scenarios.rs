@@ -5,10 +5,11 @@
 mod support;
 
 use support::{RelayUnderTest, assert_success};
+use towpath_loadtest::PacketDamage;
 use towpath_loadtest::scenario::fan_in::FanInReport;
 use towpath_loadtest::scenario::latency::LatencyReport;
 use towpath_loadtest::scenario::own_flood::OwnFloodReport;
-use towpath_loadtest::scenario::pairs::{PacketDamage, PairsReport};
+use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::stun::StunReport;
 
 const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];

@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use support::{RelayUnderTest, assert_success};
-use towpath_loadtest::scenario::pairs::{PacketDamage, PairsReport};
+use towpath_loadtest::PacketDamage;
+use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::storm::StormReport;
 
 /// 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.

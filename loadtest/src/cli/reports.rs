@@ -1,23 +1,40 @@
-//! Commands that look at a folder of reports.
+//! The subcommands that read reports.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 
-use super::args::print;
 use crate::report::compare::{Comparison, compare};
 use crate::report::plots::{PlotSubject, plot};
 use crate::report::runs::ReportFolder;
+use crate::report::summary::summarize;
 
-/// Which reports.
+/// A subcommand that reads reports.
+#[derive(Debug, Subcommand)]
+pub(super) enum ReportCommand {
+    /// Prints the median of each figure in several JSON reports of one scenario
+    Summary {
+        /// The reports
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Prints one figure of several servers as cells of a table: medians, and medians of the ratios run by run
+    Compare(CompareArgs),
+    /// Draws an SVG plot of several servers
+    Plot(PlotArgs),
+}
+
+/// The options that choose reports.
 #[derive(Debug, Args)]
 struct FolderArgs {
-    /// Reports as LOAD.SERVER.N.json
+    /// A folder with reports named LOAD.SERVER.N.json
     #[arg(long)]
     folder: PathBuf,
-    /// Servers, the one that others are compared with first
+    /// The servers; the others are compared with the first
     #[arg(long, value_delimiter = ',', required = true)]
     servers: Vec<String>,
 }
@@ -26,16 +43,16 @@ struct FolderArgs {
 pub(super) struct CompareArgs {
     #[command(flatten)]
     reports: FolderArgs,
-    /// Which load
+    /// The load
     #[arg(long)]
     load: String,
-    /// The figure's name, as reports have it
+    /// The figure's name in the reports
     #[arg(long)]
     figure: String,
     /// Show the figure as a share of another load's figure
     #[arg(long, value_name = "LOAD=FIGURE", value_parser = parse_pair)]
     share_of: Option<(String, String)>,
-    /// Mention this figure, too, where it is not zero
+    /// Also show this figure where it is not zero
     #[arg(long, value_name = "FIGURE")]
     besides: Option<String>,
 }
@@ -44,6 +61,7 @@ pub(super) struct CompareArgs {
 pub(super) struct PlotArgs {
     #[command(flatten)]
     reports: FolderArgs,
+    /// The title in the plot
     #[arg(long)]
     title: String,
     /// The SVG file to write
@@ -55,47 +73,57 @@ pub(super) struct PlotArgs {
 
 #[derive(Debug, Subcommand)]
 enum PlotSubjectArgs {
-    /// 99 % latency over the rates of a ramp
+    /// 99th percentile of latency over the rates of a ramp
     RampLatency {
-        /// Which load
+        /// The load
         load: String,
     },
     /// Loss over the rates of a ramp
     RampLoss {
-        /// Which load
+        /// The load
         load: String,
     },
     /// One figure of several loads
     Bars {
-        /// The figure's name, as reports have it
+        /// The figure's name in the reports
         figure: String,
         /// The loads, each with a label
         #[arg(value_name = "LOAD=LABEL", value_parser = parse_pair, required = true)]
         loads: Vec<(String, String)>,
     },
-    /// Latency of pairs
+    /// Percentiles of the latency of pairs
     Quantiles {
-        /// Which load
+        /// The load
         load: String,
     },
-    /// Memory over idle connections
+    /// Memory over the number of idle connections
     Memory {
-        /// Which load
+        /// The load
         load: String,
     },
 }
 
-/// Prints the cells of a row.
-pub(super) fn print_row(args: CompareArgs) -> Result<()> {
+impl ReportCommand {
+    /// Runs the subcommand.
+    pub(super) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Summary { files } => io::stdout().write_all(summarize(&files)?.as_bytes())?,
+            Self::Compare(args) => print_row(args)?,
+            Self::Plot(args) => write_plot(args)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_row(args: CompareArgs) -> Result<()> {
     let CompareArgs { reports, load, figure, share_of, besides } = args;
     let FolderArgs { folder, servers } = reports;
     let row =
         compare(&Comparison { folder: ReportFolder(folder), load, figure, servers, share_of, besides })?;
-    print(&format!("{row}\n"))
+    Ok(writeln!(io::stdout(), "{row}")?)
 }
 
-/// Writes a plot.
-pub(super) fn write_plot(args: PlotArgs) -> Result<()> {
+fn write_plot(args: PlotArgs) -> Result<()> {
     let subject = match args.subject {
         PlotSubjectArgs::RampLatency { load } => PlotSubject::RampLatency { load },
         PlotSubjectArgs::RampLoss { load } => PlotSubject::RampLoss { load },
@@ -108,6 +136,6 @@ pub(super) fn write_plot(args: PlotArgs) -> Result<()> {
 }
 
 fn parse_pair(text: &str) -> Result<(String, String)> {
-    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("two parts with a = between them"))?;
+    let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("expected two parts with = between"))?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -1,6 +1,7 @@
-//! Packets from one client to another: what is in them, when they are due, how they are sent, and what became of them.
+//! Packets from one client to another: their content, when they are due, how they are sent, and what arrived.
 
 pub(crate) mod ack;
+pub(crate) mod job;
 pub(crate) mod packet;
 pub(crate) mod receiver;
 pub(crate) mod schedule;

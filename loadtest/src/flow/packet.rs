@@ -1,12 +1,12 @@
-//! The packets of the load.
+//! The packets of the load: their layout and their lengths.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 0..4 | `TPLT`, which looks like neither disco nor WireGuard |
-//! | 4..8 | CRC-32 of all that follows |
+//! | 4..8 | CRC-32 of the bytes that follow |
 //! | 8..12 | flow |
-//! | 12..20 | number within the flow, from 0 |
-//! | 20..28 | when the packet was due, nanoseconds of `CLOCK_MONOTONIC` |
+//! | 12..20 | number in the flow, from 0 |
+//! | 20..28 | when the packet was due, in nanoseconds of `CLOCK_MONOTONIC` |
 //! | 28.. | filler, which differs from packet to packet |
 //!
 //! Integers are big endian.
@@ -16,19 +16,19 @@ use serde::{Deserialize, Serialize};
 use towpath_wire::derp::MAX_PACKET;
 
 const MAGIC: [u8; 4] = *b"TPLT";
-/// The shortest packet.
+/// The length of the shortest packet: a header without filler.
 pub(crate) const MIN_LEN: usize = 28;
 
-/// What a packet says of itself.
+/// The header of a packet, without magic and checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PacketHeader {
     pub(crate) flow: u32,
     pub(crate) number: u64,
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// When the packet was due, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) due: u64,
 }
 
-/// Writes packets.
+/// Builds packets, in a buffer that it reuses.
 #[derive(Debug)]
 pub(crate) struct PacketBuilder {
     filler: Vec<u8>,
@@ -37,7 +37,7 @@ pub(crate) struct PacketBuilder {
 
 impl PacketBuilder {
     pub(crate) fn new() -> Self {
-        // Xorshift (Marsaglia 2003): anything without a period that a relay could have, too.
+        // Xorshift (Marsaglia 2003). Its period is none that a relay could have.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = || {
             state ^= state << 13;
@@ -49,7 +49,7 @@ impl PacketBuilder {
         Self { filler, packet: Vec::with_capacity(MAX_PACKET) }
     }
 
-    /// The packet of `len` bytes, [`MIN_LEN`] to 65,536, with this label.
+    /// Builds a packet of `len` bytes, [`MIN_LEN`] to 65,536, with this header.
     pub(crate) fn build(&mut self, header: &PacketHeader, len: usize) -> &[u8] {
         let start = (header.number as usize).wrapping_mul(61) % MAX_PACKET;
         let packet = &mut self.packet;
@@ -66,7 +66,7 @@ impl PacketBuilder {
     }
 }
 
-/// Reads a packet; `None` when it is not as it was sent.
+/// Reads the header of a packet; `None` if the packet is not as it was sent.
 pub(crate) fn read(packet: &[u8]) -> Option<PacketHeader> {
     let rest = packet.strip_prefix(&MAGIC)?;
     let (checksum, rest) = rest.split_first_chunk()?;
@@ -83,30 +83,30 @@ pub(crate) fn read(packet: &[u8]) -> Option<PacketHeader> {
     })
 }
 
-/// How long packets are: a length and a weight each. Lengths follow each other in a fixed order.
+/// The lengths of packets: one length, or a mix with weights in a fixed order that repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PacketSizes {
+pub(crate) struct PacketSizes {
     cycle: Vec<usize>,
 }
 
 impl PacketSizes {
-    /// The most packets after which a mix repeats itself.
+    /// The most packets after which a mix may repeat.
     const MAX_CYCLE: u32 = 10_000;
 
-    /// A mix of lengths in bytes, each with its weight.
+    /// Makes a mix of lengths in bytes, each with its weight.
     ///
     /// # Errors
     ///
-    /// For lengths that a packet of the load cannot have, and for weights that make nothing or too much.
-    pub fn new(mix: &[(usize, u32)]) -> Result<Self> {
+    /// If a packet cannot have one of the lengths, or the sum of the weights is zero or too large.
+    pub(crate) fn new(mix: &[(usize, u32)]) -> Result<Self> {
         if let Some((len, _)) = mix.iter().find(|(len, _)| !(MIN_LEN..=MAX_PACKET).contains(len)) {
-            bail!("packets of {len} bytes: the load needs {MIN_LEN} to {MAX_PACKET}");
+            bail!("a packet cannot have {len} bytes: use {MIN_LEN} to {MAX_PACKET}");
         }
         let total = mix.iter().fold(0u32, |sum, (_, weight)| sum.saturating_add(*weight));
         if !(1..=Self::MAX_CYCLE).contains(&total) {
-            bail!("the weights of a mix add up to {total} instead of 1 to {}", Self::MAX_CYCLE);
+            bail!("the sum of the weights is {total}: it must be 1 to {}", Self::MAX_CYCLE);
         }
-        // Each length as evenly over the cycle as it goes: whoever is most behind its share is next.
+        // Lengths alternate as evenly as possible: the next one is the one furthest behind its share.
         let mut sent = vec![0u64; mix.len()];
         let cycle = (1..=u64::from(total))
             .map(|turn| {
@@ -114,7 +114,7 @@ impl PacketSizes {
                     (turn * u64::from(mix[*index].1)).cast_signed()
                         - (sent[*index] * u64::from(total)).cast_signed()
                 };
-                let next = (0..mix.len()).rev().max_by_key(behind).expect("weights are of something");
+                let next = (0..mix.len()).rev().max_by_key(behind).expect("a sum above zero has a weight");
                 sent[next] += 1;
                 mix[next].0
             })
@@ -126,12 +126,6 @@ impl PacketSizes {
     pub(crate) fn of(&self, number: u64) -> usize {
         self.cycle[(number % self.cycle.len() as u64) as usize]
     }
-
-    /// The mean length in bytes.
-    #[must_use]
-    pub fn mean(&self) -> f64 {
-        self.cycle.iter().sum::<usize>() as f64 / self.cycle.len() as f64
-    }
 }
 
 #[cfg(test)]
@@ -141,7 +135,7 @@ mod tests {
     const HEADER: PacketHeader = PacketHeader { flow: 7, number: 1_000_003, due: u64::MAX - 1 };
 
     #[test]
-    fn a_packet_is_read_as_it_was_written() {
+    fn a_packet_reads_as_it_was_built() {
         let mut builder = PacketBuilder::new();
         for len in [MIN_LEN, MIN_LEN + 1, 1400, MAX_PACKET] {
             for number in [0, 1, HEADER.number, u64::MAX] {
@@ -153,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_cut_packet_is_seen() {
+    fn a_changed_or_truncated_packet_is_detected() {
         let packet = PacketBuilder::new().build(&HEADER, 200).to_vec();
         for len in 0..packet.len() {
             assert_eq!(read(&packet[..len]), None);
@@ -166,21 +160,20 @@ mod tests {
     }
 
     #[test]
-    fn packets_that_follow_each_other_differ() {
+    fn consecutive_packets_differ() {
         let mut builder = PacketBuilder::new();
         let first = builder.build(&HEADER, 1400).to_vec();
         let second = builder.build(&PacketHeader { number: HEADER.number + 1, ..HEADER }, 1400);
         let same = first[MIN_LEN..].iter().zip(&second[MIN_LEN..]).filter(|(a, b)| a == b).count();
-        assert!(same < 50, "{same} bytes are the same");
+        assert!(same < 50, "{same} bytes are equal");
     }
 
     #[test]
-    fn a_mix_has_its_weights() {
+    fn a_mix_follows_its_weights() {
         let sizes = PacketSizes::new(&[(64, 7), (576, 4), (1400, 1)]).unwrap();
         let of = |len| (0..1200).filter(|number| sizes.of(*number) == len).count();
         assert_eq!((of(64), of(576), of(1400)), (700, 400, 100));
         assert_eq!((sizes.of(0), sizes.of(1)), (64, 576));
-        assert!((sizes.mean() - 346.0).abs() < 0.01, "{}", sizes.mean());
         for mix in [&[(27, 1)][..], &[(65_537, 1)], &[(64, 0)], &[(64, u32::MAX), (64, u32::MAX)], &[]] {
             assert!(PacketSizes::new(mix).is_err(), "{mix:?}");
         }

@@ -1,4 +1,6 @@
-//! What is due when, and to whom: the same total rate whatever the number of flows, batch by batch from flow to flow.
+//! When the batches of each flow are due, and which receiver each flow has.
+//!
+//! The total rate does not depend on the number of flows: batches are due one after the other, from flow to flow.
 
 use std::time::Duration;
 
@@ -6,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
 
-/// The times of a run, in nanoseconds of `CLOCK_MONOTONIC`.
+/// The phases of a run, in nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Timeline {
-    /// The first packet is due.
+    /// When the first packet is due.
     pub(crate) begin: u64,
-    /// Everything has warmed up: figures count from here.
+    /// When the warm-up ends and the measured time begins.
     pub(crate) measure: u64,
-    /// Nothing more is due.
+    /// When the measured time ends. No packet is due from then on.
     pub(crate) end: u64,
 }
 
@@ -23,23 +25,23 @@ impl Timeline {
         Self { begin, measure, end: measure + clock::nanos(duration) }
     }
 
-    /// Whether figures count at `at`.
+    /// Whether `at` is in the measured time.
     pub(crate) fn measures(&self, at: u64) -> bool {
         (self.measure..self.end).contains(&at)
     }
 }
 
-/// Which way flows go: each has a sender of its own, and the receivers in turn.
+/// The receiver of each flow. Every flow has its own sender; receivers are assigned in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FlowRoutes {
-    /// All flows of the run, whichever process they belong to.
+    /// The number of flows of the run, in all processes.
     pub(crate) flows: u32,
-    /// All receivers of the run, not more than flows.
+    /// The number of receivers of the run, at most that of flows.
     pub(crate) receivers: u32,
 }
 
 impl FlowRoutes {
-    /// Each flow to a receiver of its own.
+    /// Routes that give each flow its own receiver.
     pub(crate) const fn pairs(flows: u32) -> Self {
         Self { flows, receivers: flows }
     }
@@ -48,26 +50,26 @@ impl FlowRoutes {
         flow % self.receivers
     }
 
-    /// The flows to a receiver.
-    pub(crate) fn to(&self, receiver: u32) -> impl Iterator<Item = u32> + use<> {
+    /// The flows of a receiver.
+    pub(crate) fn flows_to(&self, receiver: u32) -> impl Iterator<Item = u32> + use<> {
         (receiver..self.flows).step_by(self.receivers as usize)
     }
 
-    /// Which one of the flows to its receiver this is, from 0.
-    pub(crate) const fn place(&self, flow: u32) -> usize {
+    /// The index of `flow` among the flows of its receiver.
+    pub(crate) const fn index(&self, flow: u32) -> usize {
         (flow / self.receivers) as usize
     }
 }
 
-/// The order in which batches of packets are due.
+/// The times at which batches of packets are due: evenly spaced over all flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Schedule {
     pub(crate) begin: u64,
-    /// Packets a second of all flows together.
+    /// Packets a second, of all flows together.
     pub(crate) rate: u64,
     /// Packets in a batch.
     pub(crate) batch: u32,
-    /// All flows of the run, whichever process they belong to.
+    /// The number of flows of the run, in all processes.
     pub(crate) flows: u32,
 }
 
@@ -85,25 +87,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_are_spread_evenly_over_flows_and_time() {
+    fn batches_are_evenly_spaced_over_flows_and_time() {
         let schedule = Schedule { begin: 5, rate: 30_000, batch: 3, flows: 100 };
         let mut due: Vec<_> =
             (0..100).flat_map(|flow| (0..20).map(move |number| schedule.due(flow, number))).collect();
         due.sort_unstable();
         let expected: Vec<_> = (0..2000).map(|batch| 5 + batch * 100_000).collect();
         assert_eq!(due, expected);
-        // A week at a rate that is no divisor of a second does not drift.
+        // A rate that does not divide a second does not drift over a week.
         let odd = Schedule { begin: 0, rate: 7, batch: 1, flows: 1 };
         assert_eq!(odd.due(0, 7 * 604_800), 604_800 * SECOND);
     }
 
     #[test]
-    fn every_flow_has_one_place_at_one_receiver() {
+    fn every_flow_has_one_index_at_one_receiver() {
         let routes = FlowRoutes { flows: 53, receivers: 10 };
         let mut seen = Vec::new();
         for receiver in 0..10 {
-            for (place, flow) in routes.to(receiver).enumerate() {
-                assert_eq!((routes.receiver_of(flow), routes.place(flow)), (receiver, place));
+            for (index, flow) in routes.flows_to(receiver).enumerate() {
+                assert_eq!((routes.receiver_of(flow), routes.index(flow)), (receiver, index));
                 seen.push(flow);
             }
         }

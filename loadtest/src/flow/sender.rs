@@ -1,115 +1,128 @@
-//! The process that sends: an open loop by a schedule, as much as the relay takes, or within a window.
+//! The worker process that sends flows: at a rate in an open loop, as fast as the relay takes packets, or within a window.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mio::{Events, Poll, Token};
 use serde::{Deserialize, Serialize};
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-use super::ack::AckReceiver;
-use super::packet::{PacketBuilder, PacketHeader, PacketSizes};
-use super::schedule::{FlowRoutes, Schedule, Timeline};
 use crate::clock;
+use crate::flow::ack::AckReceiver;
+use crate::flow::packet::{PacketBuilder, PacketHeader, PacketSizes};
+use crate::flow::schedule::{FlowRoutes, Schedule, Timeline};
 use crate::histogram::DurationHistogram;
 use crate::host::open_files;
 use crate::host::usage::{ThreadUsage, UsageMeter};
-use crate::net::connect::{self, KeySeed, LoginOrder};
+use crate::net::connect::{self, KeySeed, LoginOrder, RECEIVER, SENDER};
 use crate::net::link::{LinkBuffers, LinkRead, RelayLink};
+use crate::net::poll;
+use crate::process::{Parent, WorkerProgress};
 use crate::target::LoadTarget;
-use crate::worker::Parent;
-use crate::workers::{WorkerMessage, WorkerProgress};
 
-/// Roles that keys are made for.
-pub(crate) const SENDER: &str = "sender";
-pub(crate) const RECEIVER: &str = "receiver";
-
-/// What is sealed and written together at most.
+/// The bytes of frames that are sealed and written together at most.
 const RUN_LEN: usize = 64 * 1024;
-/// How often the poll is asked while packets are due, and how soon it is asked when a socket is full.
-const POLL_EVERY: u64 = 1_000_000;
-const POLL_BLOCKED: u64 = 100_000;
-/// How late what was due just before the end is still sent. It would look as if the relay had not taken it.
+/// How often sockets are polled while packets are due …
+const POLL_INTERVAL: u64 = 1_000_000;
+/// … and while a socket is full.
+const POLL_INTERVAL_BLOCKED: u64 = 100_000;
+/// How long after the measured time its last packets are still sent. Dropping them would look as if the relay had not taken
+/// them.
 const GRACE: u64 = 2_000_000;
-/// How long a process goes on trying to send what was due when nothing more is.
-const LAST_WORDS: u64 = clock::SECOND;
-/// A window that stays full for so long has lost packets in it; it starts anew.
+/// How long after the measured time a full socket is still written to.
+const MAX_FLUSH: u64 = clock::SECOND;
+/// A window that stays full for this long has lost packets, and is reset.
 const WINDOW_STALL: u64 = clock::SECOND / 5;
+/// How long a sender without a schedule waits for room.
+const POLL_TIMEOUT: Duration = Duration::from_millis(10);
 
 const ACKNOWLEDGEMENTS: Token = Token(usize::MAX);
 
 /// How fast packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pace {
-    /// So many a second of all flows together, whatever the relay does.
+pub(crate) enum Pace {
+    /// This many packets a second, of all flows together, whatever the relay does.
     Rate(u64),
-    /// As many as the sockets take.
+    /// As many packets as the sockets take.
     FlatOut,
-    /// So many of each flow on their way at a time.
+    /// At most this many unacknowledged packets of each flow.
     Window(u32),
 }
 
-/// What a sending process shall do.
+/// The job of a sending process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SendJob {
     pub(crate) seed: KeySeed,
-    /// The flows of this process, in order.
+    /// The flows of this process, in ascending order.
     pub(crate) flows: Vec<u32>,
     pub(crate) routes: FlowRoutes,
     pub(crate) sizes: PacketSizes,
+    /// Packets that are due, sealed and written together.
     pub(crate) batch: u32,
     pub(crate) pace: Pace,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     pub(crate) logins: LoginOrder,
-    /// Where acknowledgements come.
+    /// The path of this process's acknowledgement socket, if it needs acknowledgements.
     pub(crate) ack_socket: Option<PathBuf>,
 }
 
-/// What it did.
+/// The outcome of a [`SendJob`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct SendOutcome {
+pub(crate) struct SenderOutcome {
     /// Packets that were due in the measured time.
     pub(crate) offered: u64,
-    /// Those of them that were written to a socket.
+    /// Packets of `offered` that were written to a socket.
     pub(crate) sent: u64,
-    /// Windows that had to be started anew.
+    /// Windows that were reset.
     pub(crate) stalls: u64,
     /// PeerGone frames.
     pub(crate) peers_gone: u64,
-    /// How much later than due packets were written though their socket was free.
+    /// The time from when packets were due until they were written, of those whose socket had room.
     pub(crate) late: DurationHistogram,
     pub(crate) usage: ThreadUsage,
+}
+
+impl SenderOutcome {
+    /// Adds the counts of another process, without its usage.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.sent += other.sent;
+        self.stalls += other.stalls;
+        self.peers_gone += other.peers_gone;
+        self.late.add(&other.late);
+    }
 }
 
 struct OutgoingFlow {
     id: u32,
     to: NodePublic,
     link: RelayLink,
-    /// The next packet.
+    /// The number of the next packet.
     number: u64,
-    /// The next batch by the schedule.
+    /// The number of the next batch to send, in an open loop.
     next_batch: u64,
-    /// Batches that have become due.
+    /// How many batches have become due, in an open loop.
     batches_due: u64,
+    /// How many packets the receiver has acknowledged, and when.
     acknowledged: u64,
     acknowledged_at: u64,
 }
 
-/// Whose turn it is: the flows of a process have one batch each in a round.
+/// The flow whose batch is due next: in each round, every flow of the process has one batch.
 #[derive(Clone, Copy, Default)]
 struct FlowCursor {
     round: u64,
-    turn: usize,
+    index: usize,
 }
 
 impl FlowCursor {
     const fn advance(&mut self, flows: usize) {
-        self.turn += 1;
-        if self.turn == flows {
-            (self.round, self.turn) = (self.round + 1, 0);
+        self.index += 1;
+        if self.index == flows {
+            (self.round, self.index) = (self.round + 1, 0);
         }
     }
 }
@@ -121,18 +134,46 @@ struct FlowSender<'a> {
     ack_socket: Option<AckReceiver>,
     buffers: LinkBuffers,
     builder: PacketBuilder,
+    /// All packets of the run.
     all_sent: u64,
-    did: SendOutcome,
+    outcome: SenderOutcome,
 }
 
-/// Does `job`.
-pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Result<SendOutcome> {
+/// Does a [`SendJob`].
+pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Result<SenderOutcome> {
     open_files::allow_connections(job.flows.len() as u64)?;
     let mut poll = Poll::new()?;
     let ack_socket = match &job.ack_socket {
-        Some(path) => Some(AckReceiver::open(path, poll.registry(), ACKNOWLEDGEMENTS)?),
+        Some(path) => Some(AckReceiver::bind(path, poll.registry(), ACKNOWLEDGEMENTS)?),
         None => None,
     };
+    let mut flows = connect(target, &job, &poll)?;
+    parent.ready()?;
+    let begin = parent.wait_to_proceed()?;
+    for flow in &mut flows {
+        flow.acknowledged_at = begin;
+    }
+    let mut sender = FlowSender {
+        job: &job,
+        timeline: Timeline::new(begin, job.warm_up, job.duration),
+        flows,
+        ack_socket,
+        buffers: LinkBuffers::new(),
+        builder: PacketBuilder::new(),
+        all_sent: 0,
+        outcome: SenderOutcome::default(),
+    };
+    clock::sleep_until(begin);
+    match job.pace {
+        Pace::Rate(rate) => sender.run_open_loop(rate, &mut poll, parent)?,
+        Pace::FlatOut => sender.run_closed_loop(u64::MAX, &mut poll, parent)?,
+        Pace::Window(window) => sender.run_closed_loop(window.into(), &mut poll, parent)?,
+    }
+    Ok(sender.outcome)
+}
+
+/// Logs in the senders of the job's flows.
+fn connect(target: &LoadTarget, job: &SendJob, poll: &Poll) -> Result<Vec<OutgoingFlow>> {
     let keys = job.flows.iter().map(|flow| job.seed.key(SENDER, *flow)).collect();
     let mut flows = Vec::with_capacity(job.flows.len());
     for (mut link, &id) in connect::connect_all(target, keys, job.logins)?.into_iter().zip(&job.flows) {
@@ -149,33 +190,11 @@ pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Res
             acknowledged_at: 0,
         });
     }
-    parent.send(&WorkerMessage::Ready)?;
-    let begin = parent.wait_to_proceed()?;
-    let timeline = Timeline::new(begin, job.warm_up, job.duration);
-    for flow in &mut flows {
-        flow.acknowledged_at = begin;
-    }
-    let mut sender = FlowSender {
-        job: &job,
-        timeline,
-        flows,
-        ack_socket,
-        buffers: LinkBuffers::new(),
-        builder: PacketBuilder::new(),
-        all_sent: 0,
-        did: SendOutcome::default(),
-    };
-    clock::sleep_until(begin);
-    match job.pace {
-        Pace::Rate(rate) => sender.run_by_schedule(rate, &mut poll, parent)?,
-        Pace::FlatOut => sender.run_as_it_fits(u64::MAX, &mut poll, parent)?,
-        Pace::Window(window) => sender.run_as_it_fits(window.into(), &mut poll, parent)?,
-    }
-    Ok(sender.did)
+    Ok(flows)
 }
 
 impl FlowSender<'_> {
-    fn run_by_schedule(&mut self, rate: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
+    fn run_open_loop(&mut self, rate: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
         let schedule = Schedule {
             begin: self.timeline.begin,
             rate,
@@ -188,133 +207,126 @@ impl FlowSender<'_> {
         let mut poll_at = 0;
         loop {
             let now = clock::now();
-            meter.pass(now)?;
-            let due = schedule.due(self.flows[cursor.turn].id, cursor.round);
+            meter.update(now)?;
+            let due = schedule.due(self.flows[cursor.index].id, cursor.round);
             if now >= self.timeline.end && (due >= self.timeline.end || now >= self.timeline.end + GRACE) {
                 break;
             }
             if now >= poll_at {
                 self.poll(poll, &mut events, Duration::ZERO, Some(&schedule))?;
                 self.report(now, parent)?;
-                poll_at = now + if self.any_blocked() { POLL_BLOCKED } else { POLL_EVERY };
+                poll_at = now + if self.any_blocked() { POLL_INTERVAL_BLOCKED } else { POLL_INTERVAL };
             }
             if due > now {
                 clock::sleep_until(due.min(poll_at).min(self.timeline.end));
                 continue;
             }
-            self.take_turn(cursor.turn, due, &schedule)?;
-            if self.flows[cursor.turn].link.is_blocked() {
-                poll_at = poll_at.min(now + POLL_BLOCKED);
+            self.offer_batch(cursor.index, due, &schedule)?;
+            if self.flows[cursor.index].link.is_blocked() {
+                poll_at = poll_at.min(now + POLL_INTERVAL_BLOCKED);
             }
             cursor.advance(self.flows.len());
         }
         self.count_missed(cursor, &schedule);
-        self.did.usage = meter.usage();
-        let give_up = self.timeline.end + LAST_WORDS;
-        while clock::now() < give_up && self.any_blocked() {
-            self.poll(poll, &mut events, Duration::from_millis(10), Some(&schedule))?;
-        }
-        Ok(())
+        self.outcome.usage = meter.usage();
+        self.flush(poll, &mut events, Some(&schedule))
     }
 
-    /// What was due and had no turn, because this process is too slow.
+    /// Counts the batches that were due and had no turn because this process is too slow.
     fn count_missed(&mut self, mut cursor: FlowCursor, schedule: &Schedule) {
         loop {
-            let due = schedule.due(self.flows[cursor.turn].id, cursor.round);
+            let due = schedule.due(self.flows[cursor.index].id, cursor.round);
             if due >= self.timeline.end {
                 return;
             }
             if self.timeline.measures(due) {
-                self.did.offered += u64::from(self.job.batch);
-                self.did.late.record(self.timeline.end - due);
+                self.outcome.offered += u64::from(self.job.batch);
+                self.outcome.late.record(self.timeline.end - due);
             }
             cursor.advance(self.flows.len());
         }
     }
 
-    fn any_blocked(&self) -> bool {
-        self.flows.iter().any(|flow| flow.link.is_blocked())
-    }
-
-    /// A batch of this flow has become due.
-    fn take_turn(&mut self, turn: usize, due: u64, schedule: &Schedule) -> Result<()> {
-        let flow = &mut self.flows[turn];
+    /// Offers the batch of a flow that has become due, and sends it if the socket has room.
+    fn offer_batch(&mut self, index: usize, due: u64, schedule: &Schedule) -> Result<()> {
+        let flow = &mut self.flows[index];
         flow.batches_due += 1;
         if self.timeline.measures(due) {
-            self.did.offered += u64::from(self.job.batch);
+            self.outcome.offered += u64::from(self.job.batch);
         }
         if flow.link.is_blocked() {
             return Ok(());
         }
         if self.timeline.measures(due) {
-            self.did.late.record(clock::now().saturating_sub(due));
+            self.outcome.late.record(clock::now().saturating_sub(due));
         }
-        self.catch_up(turn, schedule)
+        self.send_due(index, schedule)
     }
 
-    /// Sends what is due of a flow, as far as its socket takes it.
-    fn catch_up(&mut self, turn: usize, schedule: &Schedule) -> Result<()> {
+    /// Sends the batches of a flow that are due, as far as its socket has room.
+    fn send_due(&mut self, index: usize, schedule: &Schedule) -> Result<()> {
         loop {
-            let flow = &self.flows[turn];
+            let flow = &self.flows[index];
             if flow.link.is_blocked() || flow.next_batch == flow.batches_due {
                 return Ok(());
             }
-            while self.flows[turn].next_batch < self.flows[turn].batches_due
+            while self.flows[index].next_batch < self.flows[index].batches_due
                 && self.buffers.frames.len() < RUN_LEN
             {
-                let flow = &mut self.flows[turn];
+                let flow = &mut self.flows[index];
                 let due = schedule.due(flow.id, flow.next_batch);
                 flow.next_batch += 1;
-                self.build_batch(turn, due, self.job.batch.into());
+                self.build_batch(index, due, self.job.batch.into());
             }
-            self.flows[turn].link.send(&mut self.buffers)?;
+            self.flows[index].link.send(&mut self.buffers)?;
         }
     }
 
-    /// Sends batches to each flow in turn, as long as its socket takes them and its window has room.
-    fn run_as_it_fits(&mut self, window: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
+    /// Sends batches of each flow in turn, as long as its socket and its window have room.
+    fn run_closed_loop(&mut self, window: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
         let mut meter = UsageMeter::new(self.timeline.measure, self.timeline.end);
         let mut events = Events::with_capacity(1024);
         loop {
             let now = clock::now();
-            meter.pass(now)?;
+            meter.update(now)?;
             if now >= self.timeline.end {
                 break;
             }
             let mut sent = false;
-            for turn in 0..self.flows.len() {
-                let flow = &mut self.flows[turn];
-                if flow.number - flow.acknowledged >= window && now >= flow.acknowledged_at + WINDOW_STALL {
-                    self.did.stalls += 1;
-                    (flow.acknowledged, flow.acknowledged_at) = (flow.number, now);
-                }
-                let room = window - (flow.number - flow.acknowledged).min(window);
-                let packets = room.min(self.job.batch.into());
-                if packets == 0 || flow.link.is_blocked() {
-                    continue;
-                }
-                let now = clock::now();
-                if self.timeline.measures(now) {
-                    self.did.offered += packets;
-                }
-                self.build_batch(turn, now, packets);
-                self.flows[turn].link.send(&mut self.buffers)?;
-                sent = true;
+            for index in 0..self.flows.len() {
+                sent |= self.send_within(window, index, now)?;
             }
-            let patience = if sent { Duration::ZERO } else { Duration::from_millis(10) };
-            self.poll(poll, &mut events, patience, None)?;
+            let timeout = if sent { Duration::ZERO } else { POLL_TIMEOUT };
+            self.poll(poll, &mut events, timeout, None)?;
             self.report(now, parent)?;
         }
-        self.did.usage = meter.usage();
-        let give_up = self.timeline.end + LAST_WORDS;
-        while clock::now() < give_up && self.any_blocked() {
-            self.poll(poll, &mut events, Duration::from_millis(10), None)?;
-        }
-        Ok(())
+        self.outcome.usage = meter.usage();
+        self.flush(poll, &mut events, None)
     }
 
-    fn build_batch(&mut self, turn: usize, due: u64, packets: u64) {
-        let flow = &mut self.flows[turn];
+    /// Sends a batch of a flow, or as much of it as the window has room for. Returns whether it sent anything.
+    fn send_within(&mut self, window: u64, index: usize, now: u64) -> Result<bool> {
+        let flow = &mut self.flows[index];
+        if flow.number - flow.acknowledged >= window && now >= flow.acknowledged_at + WINDOW_STALL {
+            self.outcome.stalls += 1;
+            (flow.acknowledged, flow.acknowledged_at) = (flow.number, now);
+        }
+        let room = window - (flow.number - flow.acknowledged).min(window);
+        let packets = room.min(self.job.batch.into());
+        if packets == 0 || flow.link.is_blocked() {
+            return Ok(false);
+        }
+        let now = clock::now();
+        if self.timeline.measures(now) {
+            self.outcome.offered += packets;
+        }
+        self.build_batch(index, now, packets);
+        self.flows[index].link.send(&mut self.buffers)?;
+        Ok(true)
+    }
+
+    fn build_batch(&mut self, index: usize, due: u64, packets: u64) {
+        let flow = &mut self.flows[index];
         for number in flow.number..flow.number + packets {
             let header = PacketHeader { flow: flow.id, number, due };
             let packet = self.builder.build(&header, self.job.sizes.of(number));
@@ -324,65 +336,76 @@ impl FlowSender<'_> {
         flow.number += packets;
         self.all_sent += packets;
         if self.timeline.measures(due) {
-            self.did.sent += packets;
+            self.outcome.sent += packets;
         }
     }
 
+    /// After the measured time, writes what full sockets have not taken.
+    fn flush(&mut self, poll: &mut Poll, events: &mut Events, schedule: Option<&Schedule>) -> Result<()> {
+        let give_up = self.timeline.end + MAX_FLUSH;
+        while clock::now() < give_up && self.any_blocked() {
+            self.poll(poll, events, POLL_TIMEOUT, schedule)?;
+        }
+        Ok(())
+    }
+
+    fn any_blocked(&self) -> bool {
+        self.flows.iter().any(|flow| flow.link.is_blocked())
+    }
+
+    /// Waits for the sockets, and reads and writes those that are ready. With a schedule, sends what is due.
     fn poll(
         &mut self,
         poll: &mut Poll,
         events: &mut Events,
-        patience: Duration,
+        timeout: Duration,
         schedule: Option<&Schedule>,
     ) -> Result<()> {
-        match poll.poll(events, Some(patience)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.into()),
-            _ => {}
-        }
+        poll::wait(poll, events, timeout)?;
         for event in events.iter() {
             if event.token() == ACKNOWLEDGEMENTS {
-                self.take_acknowledgements()?;
+                self.read_acknowledgements()?;
                 continue;
             }
-            let turn = event.token().0;
+            let index = event.token().0;
             if event.is_readable() {
-                self.read(turn)?;
+                self.read(index)?;
             }
-            if event.is_writable() && self.flows[turn].link.is_blocked() {
-                self.flows[turn].link.flush()?;
+            if event.is_writable() && self.flows[index].link.is_blocked() {
+                self.flows[index].link.flush()?;
                 if let Some(schedule) = schedule {
-                    self.catch_up(turn, schedule)?;
+                    self.send_due(index, schedule)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Nothing is sent to senders but what the relay says itself.
-    fn read(&mut self, turn: usize) -> Result<()> {
-        let flow = &mut self.flows[turn];
-        let gone = &mut self.did.peers_gone;
+    /// Reads the frames of the relay itself. No client sends packets to a sender.
+    fn read(&mut self, index: usize) -> Result<()> {
+        let flow = &mut self.flows[index];
+        let gone = &mut self.outcome.peers_gone;
         loop {
-            let outcome = flow.link.read(&mut self.buffers, |frame| {
+            let read = flow.link.read(&mut self.buffers, |frame| {
                 *gone += u64::from(matches!(frame, ServerFrame::PeerGone { .. }));
             });
-            match outcome.with_context(|| format!("the sender of flow {}", flow.id))? {
+            match read.with_context(|| format!("sender of flow {}", flow.id))? {
                 LinkRead::More => {}
                 LinkRead::Drained => return Ok(()),
                 LinkRead::Closed => {
-                    anyhow::bail!("the relay has closed on the sender of flow {}", flow.id)
+                    bail!("the relay closed the connection of the sender of flow {}", flow.id)
                 }
             }
         }
     }
 
-    fn take_acknowledgements(&mut self) -> Result<()> {
+    fn read_acknowledgements(&mut self) -> Result<()> {
         let (Some(ack_socket), now) = (&self.ack_socket, clock::now()) else { return Ok(()) };
         let flows = &mut self.flows;
-        ack_socket.take(|id, next| {
-            if let Ok(turn) = flows.binary_search_by_key(&id, |flow| flow.id) {
-                flows[turn].acknowledged = flows[turn].acknowledged.max(next);
-                flows[turn].acknowledged_at = now;
+        ack_socket.drain(|id, next| {
+            if let Ok(index) = flows.binary_search_by_key(&id, |flow| flow.id) {
+                flows[index].acknowledged = flows[index].acknowledged.max(next);
+                flows[index].acknowledged_at = now;
             }
         })
     }

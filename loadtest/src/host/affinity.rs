@@ -1,4 +1,4 @@
-//! Which CPUs a process of the load runs on, at which priority, and how exactly its timers wake it.
+//! Scheduling of the calling process: its CPUs, its priority, and the precision of its timers.
 
 use std::num::NonZeroU64;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Signal, nice, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
-/// Runs the calling process on these CPUs only; on any where none is given.
+/// Restricts the calling process to these CPUs; an empty list leaves it where it is.
 pub(crate) fn pin(cpus: &[usize]) -> Result<()> {
     if cpus.is_empty() {
         return Ok(());
@@ -14,23 +14,24 @@ pub(crate) fn pin(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
         if cpu >= CpuSet::MAX_CPU {
-            bail!("there is no CPU {cpu}");
+            bail!("CPU {cpu} does not exist (--cpus)");
         }
         set.set(cpu);
     }
-    sched_setaffinity(None, &set).with_context(|| format!("running on CPU {cpus:?}"))
+    sched_setaffinity(None, &set)
+        .with_context(|| format!("restricting a load process to the CPUs {cpus:?} (--cpus)"))
 }
 
-/// Ends with the process that started this one, and wakes from sleeps when they are over.
+/// Makes the calling process end with its parent, and its sleeps end on time.
 pub(crate) fn become_worker() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The default is 50 µs, in which a relay forwards a dozen packets.
+    // The default slack is 50 µs, in which a relay forwards a dozen packets.
     set_current_timer_slack(NonZeroU64::new(1))?;
     Ok(())
 }
 
-/// Leaves the CPU to the other processes of the load whenever they want it.
-pub(crate) fn step_back() -> Result<()> {
-    nice(10).context("lowering the priority")?;
+/// Lowers the priority of the calling process, so that other processes of the load run first.
+pub(crate) fn lower_priority() -> Result<()> {
+    nice(10).context("lowering the priority of a load process")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The machine that the load and the server run on: CPUs, limits, and what the kernel and the server itself count.
+//! The machine: scheduling and limits of the load's processes, and the usage of load and server.
 
 pub(crate) mod affinity;
 pub(crate) mod open_files;

@@ -1,12 +1,12 @@
-//! The limit on the open files of a process, which bounds its connections.
+//! The limit on open files, which bounds the connections of a process.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that a process needs besides its connections.
+/// The descriptors that a process needs besides its connections.
 const SPARE_FILES: u64 = 64;
 
-/// Raises the limit on open files to what the machine allows, and makes sure that `connections` fit.
+/// Raises the limit on open files to the hard limit, and checks that `connections` fit.
 pub(crate) fn allow_connections(connections: u64) -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

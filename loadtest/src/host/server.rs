@@ -1,4 +1,4 @@
-//! What the relay's process uses, as the kernel accounts for it.
+//! CPU time and memory of the server's process, from the kernel's accounts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,39 +8,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 
-/// The process of the relay under load.
+/// The process of the server under load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerProcess {
     pid: u32,
 }
 
-/// CPU time of each of its threads, in nanoseconds, at a point in time.
+/// The CPU time of each thread of the server in nanoseconds, at a point in time.
 #[derive(Clone, Debug)]
 pub(crate) struct CpuSample {
     at: u64,
     threads: BTreeMap<u32, u64>,
 }
 
-/// What it used between two samples.
+/// The server's CPU time and memory over a span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerUsage {
-    /// CPU time of all threads, in nanoseconds.
+    /// The CPU time of all threads in nanoseconds.
     pub cpu: u64,
-    /// CPU time of its busiest thread, in nanoseconds.
+    /// The CPU time of the busiest thread in nanoseconds.
     pub busiest: u64,
-    /// Time between the samples, in nanoseconds.
+    /// The length of the span in nanoseconds.
     pub wall: u64,
-    /// Resident memory at the end, in bytes.
+    /// Resident memory at the end of the span, in bytes.
     pub resident: u64,
-    /// The most resident memory since the process began, in bytes.
+    /// The highest resident memory since the process began, in bytes.
     pub peak: u64,
 }
 
+impl ServerUsage {
+    /// The CPU time of all threads, in percent of one CPU.
+    pub(crate) fn cpu_percent(&self) -> f64 {
+        self.cpu as f64 / self.wall.max(1) as f64 * 100.0
+    }
+
+    /// The CPU time of the busiest thread, in percent of one CPU.
+    pub(crate) fn busiest_percent(&self) -> f64 {
+        self.busiest as f64 / self.wall.max(1) as f64 * 100.0
+    }
+}
+
 impl ServerProcess {
-    /// The process `pid`, which must be there.
+    /// Finds the process `pid`.
     pub(crate) fn new(pid: u32) -> Result<Self> {
         let server = Self { pid };
-        server.sample().with_context(|| format!("there is no relay with the process id {pid}"))?;
+        server
+            .sample()
+            .with_context(|| format!("reading the CPU time of the process {pid} (--server-pid)"))?;
         Ok(server)
     }
 
@@ -60,7 +74,7 @@ impl ServerProcess {
         Ok(CpuSample { at, threads })
     }
 
-    /// What was used since `since`. Threads that ended in the meantime are not seen.
+    /// The usage since `since`, without threads that have ended.
     pub(crate) fn usage_since(&self, since: &CpuSample) -> Result<ServerUsage> {
         let now = self.sample()?;
         let used =
@@ -74,7 +88,7 @@ impl ServerProcess {
         })
     }
 
-    /// Resident memory in bytes.
+    /// The server's resident memory in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         self.status("VmRSS:")
     }
@@ -86,7 +100,7 @@ impl ServerProcess {
     }
 }
 
-/// A field of bytes, as the kernel shows it in KiB.
+/// Reads a field that the kernel shows in KiB; returns bytes.
 fn memory(status: &str, field: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
@@ -98,10 +112,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_usage_is_seen() {
+    fn the_usage_of_a_process_is_measured() {
         let own = ServerProcess::new(std::process::id()).unwrap();
         let before = own.sample().unwrap();
-        // Long enough for the scheduler to account for it.
+        // The scheduler accounts for CPU time at ticks, a few milliseconds apart.
         let until = clock::now() + clock::SECOND / 20;
         while clock::now() < until {}
         let usage = own.usage_since(&before).unwrap();
@@ -110,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_found() {
+    fn memory_is_read_from_the_status() {
         let status = "Name:\tx\nVmHWM:\t  99 kB\nVmRSS:\t    1234 kB\nRssAnon:\t1 kB\n";
         assert_eq!(memory(status, "VmRSS:"), Some(1234 * 1024));
         assert_eq!(memory(status, "VmHWM:"), Some(99 * 1024));

@@ -1,4 +1,4 @@
-//! Many connections at once.
+//! Logins of many clients, with keys that every process of a run can derive.
 
 use std::sync::Arc;
 
@@ -13,10 +13,15 @@ use crate::net::link::RelayLink;
 use crate::protocol::{ClientKey, RelayProtocol};
 use crate::target::LoadTarget;
 
-/// Logins at a time: enough to keep a relay busy, too few to run into each other's deadline.
+/// How many logins run at a time: enough to keep a relay busy, and few enough that each meets its deadline.
 const CONCURRENCY: usize = 32;
 
-/// What all keys of a run are made from, so that each process knows the others' keys without being told.
+/// The role of the clients that send flows.
+pub(crate) const SENDER: &str = "sender";
+/// The role of the clients that receive flows.
+pub(crate) const RECEIVER: &str = "receiver";
+
+/// The secret that all keys of a run are derived from, so that each process knows the keys of the others.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct KeySeed {
     pub(crate) secret: [u8; 16],
@@ -24,14 +29,14 @@ pub(crate) struct KeySeed {
 }
 
 impl KeySeed {
-    /// A fresh one: no two runs meet under one key.
+    /// Makes a random seed, so that no two runs use the same keys.
     pub(crate) fn new(target: &LoadTarget) -> Result<Self> {
         let mut secret = [0; 16];
-        getrandom::fill(&mut secret).context("the system gives no randomness")?;
+        getrandom::fill(&mut secret).context("getting random bytes from the system")?;
         Ok(Self { secret, protocol: target.protocol })
     }
 
-    /// The key of the client `index` in `role`.
+    /// Derives the key of the client `index` in `role`.
     pub(crate) fn key(&self, role: &str, index: u32) -> ClientKey {
         let hash = Sha256::new()
             .chain_update(self.secret)
@@ -42,16 +47,16 @@ impl KeySeed {
     }
 }
 
-/// In which order clients log in.
+/// The order in which the clients of a process log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LoginOrder {
-    /// Many at a time.
+    /// Many clients at a time, in any order.
     Together,
-    /// One after the other, from the one at this place to the last, and then those before it.
+    /// One client after the other, from the one at this index to the last, then the ones before it.
     InTurn(usize),
 }
 
-/// Logs all `keys` in. The links come in their order.
+/// Logs in a client for each key. Returns the links in the order of the keys.
 pub(crate) fn connect_all(
     target: &LoadTarget,
     keys: Vec<ClientKey>,
@@ -80,7 +85,7 @@ async fn connect_together(connector: Connector, keys: Vec<ClientKey>) -> Result<
     let mut links = Vec::with_capacity(logins.len());
     while let Some(login) = logins.join_next().await {
         let count = links.len();
-        links.push(login?.with_context(|| format!("connecting, after {count} that succeeded"))?);
+        links.push(login?.with_context(|| format!("connecting, after {count} successful logins"))?);
     }
     links.sort_unstable_by_key(|(index, _)| *index);
     Ok(links.into_iter().map(|(_, link)| link).collect())
@@ -101,7 +106,7 @@ async fn connect_in_turn(
     Ok(links)
 }
 
-/// A runtime on the calling thread.
+/// Builds a runtime for the calling thread.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }

@@ -1,4 +1,4 @@
-//! One connection, from its address to a login, in the target's protocol.
+//! One connection: dialled and logged in, in the protocol of the target.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,30 +8,30 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use towpath_relay_client::{CONNECT_TIMEOUT, DialStep, Dialer, Raw, TlsVersions, Trust, client_config};
-use towpath_tls::{Parts, RecordLayer};
+use towpath_tls::{Parts, RecordLayer, Stream};
 
 use crate::net::link::RelayLink;
 use crate::protocol::{ClientKey, RelayProtocol, RelaySession, iroh};
 use crate::target::{LoadTarget, TargetSecurity, TargetTrust};
 
-/// A relay to connect to, any number of times.
+/// The dialler for a relay, which any number of connections can share.
 #[derive(Debug)]
 pub(crate) enum Connector {
     Derp(Dialer),
     Iroh { address: SocketAddr, name: String, config: Arc<ClientConfig> },
 }
 
-/// A connection that was not made.
+/// The reason why a connection could not be made.
 #[derive(Debug)]
 pub(crate) struct ConnectError {
-    /// The step that failed.
+    /// The step of the connection that failed.
     pub(crate) step: DialStep,
     pub(crate) error: Error,
 }
 
 impl From<ConnectError> for Error {
     fn from(failure: ConnectError) -> Self {
-        failure.error.context(format!("the step `{}`", failure.step.label()))
+        failure.error.context(format!("connecting failed at the step `{}`", failure.step.label()))
     }
 }
 
@@ -40,7 +40,7 @@ impl Connector {
         let LoadTarget { address, name, .. } = target;
         let (trust, versions) = match &target.security {
             TargetSecurity::Plain if target.protocol == RelayProtocol::Iroh => {
-                bail!("iroh-relay is measured over TLS only")
+                bail!("--plain does not work with --protocol iroh: iroh-relay needs TLS")
             }
             TargetSecurity::Plain => return Ok(Self::Derp(Dialer::plain(name, address.port()).at(*address))),
             TargetSecurity::Tls(trust) => (trust, TlsVersions::Both),
@@ -61,7 +61,7 @@ impl Connector {
         })
     }
 
-    /// Connects and logs `key` in. Returns when the relay has confirmed the login.
+    /// Connects and logs in with `key`. Returns when the relay has confirmed the login.
     pub(crate) async fn connect(&self, key: &ClientKey) -> Result<RelayLink, ConnectError> {
         match (self, key) {
             (Self::Derp(dialer), ClientKey::Derp(key)) => {
@@ -78,10 +78,15 @@ impl Connector {
                 let mut step = DialStep::Tcp;
                 let steps = connect_iroh(*address, name, config, key, &mut step);
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, steps).await;
-                let connected = connected.unwrap_or_else(|_elapsed| Err(anyhow!("the deadline has passed")));
+                let connected = connected.unwrap_or_else(|_elapsed| {
+                    Err(anyhow!("no login within {} s", CONNECT_TIMEOUT.as_secs()))
+                });
                 connected.map_err(|error| ConnectError { step, error })
             }
-            _ => Err(ConnectError { step: DialStep::Login, error: anyhow!("a key of another protocol") }),
+            _ => Err(ConnectError {
+                step: DialStep::Login,
+                error: anyhow!("the key is for another protocol than the target"),
+            }),
         }
     }
 }
@@ -97,7 +102,7 @@ async fn connect_iroh(
     socket.set_nodelay(true)?;
     *step = DialStep::Tls;
     let server_name = ServerName::try_from(name.to_owned())?;
-    let mut stream = towpath_tls::Stream::connect(socket, config.clone(), server_name).await?;
+    let mut stream = Stream::connect(socket, config.clone(), server_name).await?;
     *step = DialStep::Login;
     let (session, rest) = iroh::log_in(&mut stream, name, key).await?;
     let Parts { io, reader, writer, incoming, plaintext } = stream.into_parts(RecordLayer::Own)?;

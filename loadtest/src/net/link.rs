@@ -1,4 +1,4 @@
-//! One connection to the relay, for a thread that serves many: non-blocking, with the thread's buffers.
+//! A logged-in connection to the relay, non-blocking, for a thread that serves many and lends its buffers to each.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -7,21 +7,21 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use towpath_tls::{MAX_RECORD, Reader, SealBuffer, Writer};
+use towpath_tls::{Client, MAX_RECORD, Reader, SealBuffer, Writer};
 use towpath_wire::derp::frame::{ClientFrame, PingData, ServerFrame};
 use towpath_wire::pool::BufferPool;
 
 use crate::protocol::{RelayProtocol, RelaySession};
 
-/// How much is read at once.
+/// The bytes that one read takes at most.
 const READ_SIZE: usize = 64 * 1024;
 
-/// The buffers of a thread.
+/// The buffers of a thread, which all its links use.
 #[derive(Debug)]
 pub(crate) struct LinkBuffers {
     incoming: Box<[u8]>,
     sealed: SealBuffer,
-    /// Frames to be sent by the next [`RelayLink::send`].
+    /// The frames that the next [`RelayLink::send`] sends.
     pub(crate) frames: Vec<u8>,
     pool: BufferPool,
 }
@@ -37,38 +37,38 @@ impl LinkBuffers {
     }
 }
 
-/// What a read came to.
+/// The state of a link after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkRead {
-    /// There may be more.
+    /// There may be more to read.
     More,
-    /// There is no more for now; the poll will tell.
+    /// The socket is empty. The poll reports when there is more.
     Drained,
-    /// The relay has closed.
+    /// The relay has closed the connection.
     Closed,
 }
 
-/// The two halves of TLS.
-type TlsHalves = (Reader<towpath_tls::Client>, Writer<towpath_tls::Client>);
+/// The two halves of a TLS connection.
+type TlsHalves = (Reader<Client>, Writer<Client>);
 
-/// A logged-in connection.
+/// A logged-in connection to the relay.
 #[derive(Debug)]
 pub(crate) struct RelayLink {
     socket: mio::net::TcpStream,
     tls: Option<TlsHalves>,
     session: RelaySession,
-    /// What was read and not opened.
+    /// Bytes that were read and not yet decrypted: the beginning of a record.
     tail: Vec<u8>,
-    /// What was opened and not used, from the login.
+    /// Plaintext that arrived behind the login.
     early: Vec<u8>,
-    /// What the socket did not take; `sent` of it has since been written.
+    /// Bytes that the socket had no room for; the first `sent` of them are written by now.
     unsent: Vec<u8>,
     sent: usize,
 }
 
 impl RelayLink {
-    /// Takes over a connection: `socket`, which must be non-blocking, what was read and not opened, and what was opened
-    /// and not used.
+    /// Takes over a connection after its login: the socket, which must be non-blocking, the bytes that were read and not yet
+    /// decrypted (`tail`), and the plaintext that was not yet used (`early`).
     pub(crate) fn new(
         socket: TcpStream,
         tls: Option<TlsHalves>,
@@ -80,25 +80,24 @@ impl RelayLink {
         Self { socket, tls, session, tail, early, unsent: Vec::new(), sent: 0 }
     }
 
-    /// Has the poll tell, once for each change, when there is something to read or room to write.
+    /// Registers the link for edge-triggered events: something to read, and room to write.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Whether the socket has not taken all that was sent.
+    /// Whether bytes that were sent still wait for room in the socket.
     pub(crate) const fn is_blocked(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// What the relay speaks, and thus what [`send`](Self::send) must be given.
+    /// The relay's protocol, in which the frames for [`send`](Self::send) must be encoded.
     pub(crate) const fn protocol(&self) -> RelayProtocol {
         self.session.protocol()
     }
 
-    /// Seals the frames in `scratch` into one run of records and writes them at once. Only when not blocked; may leave
-    /// the link blocked.
+    /// Encrypts the frames in `buffers` and writes them at once. The link must not be blocked, and may be blocked after.
     pub(crate) fn send(&mut self, buffers: &mut LinkBuffers) -> Result<()> {
-        debug_assert!(!self.is_blocked(), "one write at a time");
+        debug_assert!(!self.is_blocked(), "a blocked link must be flushed before it sends");
         let bytes = match &mut self.tls {
             Some((_, writer)) => {
                 buffers.sealed.clear();
@@ -113,7 +112,7 @@ impl RelayLink {
         Ok(())
     }
 
-    /// Writes on, where the link is blocked.
+    /// Writes what a blocked link still has to write, as far as the socket has room.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.sent += write_some(&mut self.socket, &self.unsent[self.sent..])?;
         if self.sent == self.unsent.len() {
@@ -123,7 +122,7 @@ impl RelayLink {
         Ok(())
     }
 
-    /// Reads once and hands on the frames that are whole. Answers pings.
+    /// Reads once, and calls `on_frame` with each whole frame. Answers pings itself.
     pub(crate) fn read(
         &mut self,
         buffers: &mut LinkBuffers,
@@ -141,32 +140,18 @@ impl RelayLink {
         };
         let mut frames = FrameSplitter { session: &mut self.session, pool: &mut buffers.pool, ping: None };
         if !self.early.is_empty() {
-            frames.cut(&std::mem::take(&mut self.early), &mut on_frame)?;
+            frames.split(&std::mem::take(&mut self.early), &mut on_frame)?;
         }
         let incoming = &mut buffers.incoming[..held + read];
         let closed = match &mut self.tls {
             None => {
-                frames.cut(incoming, &mut on_frame)?;
+                frames.split(incoming, &mut on_frame)?;
                 self.tail.clear();
                 false
             }
-            Some((reader, _)) => {
-                let mut broken = None;
-                let opened =
-                    reader.open(incoming, |plaintext| match frames.cut(plaintext, &mut on_frame) {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(error) => {
-                            broken = Some(error);
-                            ControlFlow::Break(())
-                        }
-                    })?;
-                if let Some(error) = broken {
-                    return Err(error);
-                }
-                self.tail.clear();
-                self.tail.extend_from_slice(&incoming[opened.consumed..]);
-                opened.closed
-            }
+            Some((reader, _)) => open_records(reader, incoming, &mut self.tail, |plaintext| {
+                frames.split(plaintext, &mut on_frame)
+            })?,
         };
         if let Some(data) = frames.ping
             && !self.is_blocked()
@@ -178,7 +163,7 @@ impl RelayLink {
     }
 }
 
-/// Cuts plaintext into frames.
+/// Splits plaintext into frames.
 struct FrameSplitter<'a> {
     session: &'a mut RelaySession,
     pool: &'a mut BufferPool,
@@ -186,7 +171,7 @@ struct FrameSplitter<'a> {
 }
 
 impl FrameSplitter<'_> {
-    fn cut(&mut self, mut plaintext: &[u8], on_frame: &mut impl FnMut(ServerFrame<'_>)) -> Result<()> {
+    fn split(&mut self, mut plaintext: &[u8], on_frame: &mut impl FnMut(ServerFrame<'_>)) -> Result<()> {
         while let Some(frame) = self.session.next(&mut plaintext, self.pool)? {
             match frame {
                 ServerFrame::Ping(data) => self.ping = Some(data),
@@ -197,7 +182,31 @@ impl FrameSplitter<'_> {
     }
 }
 
-/// Writes what the socket takes.
+/// Decrypts the records in `incoming`, calls `on_plaintext` for each, and keeps the beginning of the next one in `tail`.
+/// Returns whether the relay has closed the connection.
+fn open_records(
+    reader: &mut Reader<Client>,
+    incoming: &mut [u8],
+    tail: &mut Vec<u8>,
+    mut on_plaintext: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
+    let mut failed = None;
+    let opened = reader.open(incoming, |plaintext| match on_plaintext(plaintext) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    tail.clear();
+    tail.extend_from_slice(&incoming[opened.consumed..]);
+    Ok(opened.closed)
+}
+
+/// Writes as much as the socket has room for.
 fn write_some(socket: &mut mio::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut written = 0;
     while written < bytes.len() {

@@ -4,3 +4,4 @@ pub(crate) mod alarm;
 pub(crate) mod connect;
 pub(crate) mod dial;
 pub(crate) mod link;
+pub(crate) mod poll;

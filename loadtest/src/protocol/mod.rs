@@ -1,5 +1,5 @@
-//! What clients and relays say to each other. Above this module everything is in DERP's terms; a relay with another
-//! protocol is spoken to in its own words, and what it says is translated.
+//! The protocols of relays. Other modules deal in DERP frames only; for a relay with another protocol, frames are
+//! translated here.
 
 use anyhow::Result;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -12,18 +12,18 @@ use towpath_wire::pool::BufferPool;
 
 pub(crate) mod iroh;
 
-/// A protocol of relays.
+/// The protocol that a relay speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-pub enum RelayProtocol {
-    /// Tailscale's.
+pub(crate) enum RelayProtocol {
+    /// Tailscale's DERP.
     #[default]
     Derp,
-    /// That of iroh-relay 1.4, one datagram in a frame.
+    /// The protocol of iroh-relay 1.4, with one datagram in each frame.
     Iroh,
 }
 
 impl RelayProtocol {
-    /// Appends what says `frame` to a relay.
+    /// Appends `frame` to `out`, encoded in this protocol.
     pub(crate) fn encode(self, frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Derp => frame.encode(out),
@@ -32,7 +32,7 @@ impl RelayProtocol {
     }
 }
 
-/// A client's own key.
+/// The private key of a client.
 #[derive(Debug)]
 pub(crate) enum ClientKey {
     Derp(NodePrivate),
@@ -40,17 +40,17 @@ pub(crate) enum ClientKey {
 }
 
 impl ClientKey {
-    /// A key from 32 random bytes.
+    /// Makes a key from 32 random bytes.
     pub(crate) fn from_random(protocol: RelayProtocol, bytes: [u8; 32]) -> Self {
         match protocol {
             RelayProtocol::Derp => Self::Derp(NodePrivate::from_random(bytes)),
             RelayProtocol::Iroh => Self::Iroh(
-                Ed25519KeyPair::from_seed_unchecked(&bytes).expect("any 32 bytes are a seed of Ed25519"),
+                Ed25519KeyPair::from_seed_unchecked(&bytes).expect("any 32 bytes are a seed for Ed25519"),
             ),
         }
     }
 
-    /// What the client is called by others: 32 bytes in either protocol.
+    /// The public key, by which other clients address this one: 32 bytes in either protocol.
     pub(crate) fn public(&self) -> NodePublic {
         match self {
             Self::Derp(key) => key.public(),
@@ -62,7 +62,7 @@ impl ClientKey {
     }
 }
 
-/// The place of a connection in what its relay says.
+/// The state of a connection in its relay's protocol.
 #[derive(Debug)]
 pub(crate) enum RelaySession {
     Derp(ClientSession),
@@ -70,7 +70,7 @@ pub(crate) enum RelaySession {
 }
 
 impl RelaySession {
-    /// The next frame from the relay; `None` when `input` is used up.
+    /// Decodes the next frame from the relay; `None` when `input` is used up.
     pub(crate) fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],

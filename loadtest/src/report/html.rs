@@ -1,8 +1,6 @@
-//! A report as one page of HTML that needs nothing else: table, remarks, plots.
+//! A report as one HTML page without external files: remarks, plots, table.
 
 use std::fmt::{self, Write};
-
-use serde::Serialize;
 
 use crate::report::escape::HtmlEscaped;
 use crate::report::svg;
@@ -10,21 +8,21 @@ use crate::report::{ReportFile, ScenarioReport};
 
 const STYLE: &str = include_str!("html.css");
 
-/// The page of a report.
-pub(crate) fn page<R: ScenarioReport + Serialize>(file: &ReportFile<R>) -> String {
+/// Makes the page of a report.
+pub(crate) fn page<R: ScenarioReport>(file: &ReportFile<R>) -> String {
     let mut page = String::new();
-    write(&mut page, file).expect("a string takes whatever is written to it");
+    write(&mut page, file).expect("writing to a string does not fail");
     page
 }
 
-fn write<R: ScenarioReport + Serialize>(out: &mut String, file: &ReportFile<R>) -> fmt::Result {
+fn write<R: ScenarioReport>(out: &mut String, file: &ReportFile<R>) -> fmt::Result {
     let scenario = HtmlEscaped(&file.scenario);
     writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
     writeln!(out, r#"<meta name="viewport" content="width=device-width, initial-scale=1">"#)?;
     writeln!(out, r#"<meta name="color-scheme" content="light dark">"#)?;
     writeln!(
         out,
-        "<title>Load on a relay: {scenario}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>",
+        "<title>Load test: {scenario}</title>\n<style>\n{}{STYLE}</style>\n</head>\n<body>",
         svg::STYLE
     )?;
     writeln!(out, "<h1>{scenario}</h1>")?;
@@ -49,14 +47,9 @@ mod tests {
     use crate::report::svg::{Axis, Plot, Scale};
     use crate::report::unit::Unit;
 
-    #[derive(Serialize)]
     struct HostileReport;
 
     impl ScenarioReport for HostileReport {
-        fn scenario(&self) -> &'static str {
-            "nasty"
-        }
-
         fn rows(&self) -> Vec<Row> {
             vec![
                 Row::new("dropped{reason=\"<script>\"}", Unit::Count, Some(3.0)),
@@ -84,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_holds_all_and_nothing_breaks_out() {
-        let page = page(&ReportFile::new(HostileReport));
+    fn a_page_shows_all_parts_and_escapes_text() {
+        let page = page(&HostileReport.into_file("hostile"));
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert!(page.contains("<td>dropped{reason=&quot;&lt;script&gt;&quot;}</td><td>3</td>"), "{page}");
         assert!(page.contains("<td>x</td><td>–</td>"), "{page}");

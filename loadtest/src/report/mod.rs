@@ -1,4 +1,4 @@
-//! Reports: a table for people, JSON for programs, a page with plots; and several reports side by side.
+//! Reports: as a table, as JSON and as a page with plots; and several reports side by side.
 
 use std::fmt;
 use std::fs;
@@ -15,24 +15,21 @@ pub(crate) mod plots;
 pub(crate) mod runs;
 pub(crate) mod spread;
 pub(crate) mod summary;
-pub mod svg;
+pub(crate) mod svg;
 pub(crate) mod unit;
 
 use svg::Plot;
 use unit::Unit;
 
-/// What the report of a scenario can say.
-pub trait ScenarioReport {
-    /// The scenario's name.
-    fn scenario(&self) -> &'static str;
-
+/// The result of a run, as it is shown.
+pub(crate) trait ScenarioReport {
     /// The figures, most important first.
     fn rows(&self) -> Vec<Row>;
 
-    /// What must be known about them.
+    /// Sentences that a reader of the figures must know.
     fn remarks(&self) -> Vec<String>;
 
-    /// What a page shows besides the figures.
+    /// The plots on the report's page.
     fn plots(&self) -> Vec<Plot> {
         Vec::new()
     }
@@ -42,20 +39,34 @@ pub trait ScenarioReport {
         false
     }
 
-    /// Whether the relay did what it must never do.
+    /// Whether the server damaged packets.
     fn is_damaged(&self) -> bool;
+
+    /// The report of a run of this scenario.
+    fn into_file(self, scenario: &str) -> ReportFile<Self>
+    where
+        Self: Sized,
+    {
+        ReportFile {
+            scenario: scenario.to_owned(),
+            rows: self.rows(),
+            remarks: self.remarks(),
+            limited: self.is_limited(),
+            detail: self,
+        }
+    }
 }
 
-/// A figure.
+/// A figure of a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// What it is of.
+    /// The figure's name.
     pub name: String,
-    /// Its unit.
+    /// The unit of the value.
     pub unit: Unit,
-    /// `None` where it is not known or means nothing.
+    /// The value; `None` if it is not known or means nothing.
     pub value: Option<f64>,
-    /// Whether the server could have done more than `value`, had the load generator been quicker.
+    /// Whether the value is a lower bound, because the load generator was the limit.
     #[serde(default)]
     pub at_least: bool,
 }
@@ -65,46 +76,38 @@ impl Row {
         Self { name: name.into(), unit, value, at_least: false }
     }
 
-    /// The same as a lower bound, if it is one.
+    /// A number of things.
+    pub(crate) fn count(name: impl Into<String>, count: u64) -> Self {
+        Self::new(name, Unit::Count, Some(count as f64))
+    }
+
+    /// Marks the value as a lower bound, if it is one.
     pub(crate) const fn at_least(mut self, is_bound: bool) -> Self {
         self.at_least = is_bound;
         self
     }
 
-    /// The value for people.
+    /// The value with its unit.
     pub(crate) fn show(&self) -> String {
         let bound = if self.at_least { "≥ " } else { "" };
         self.value.map_or_else(|| "–".to_owned(), |value| format!("{bound}{}", self.unit.show(value)))
     }
 }
 
-/// A report as it stands in a JSON file: the rows, and behind them what they were made from.
+/// A report in a JSON file: its rows, and the result that they were made from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReportFile<R> {
     /// The scenario's name.
     pub scenario: String,
     /// The figures.
     pub rows: Vec<Row>,
-    /// What must be known about them.
+    /// Sentences that a reader of the figures must know.
     pub remarks: Vec<String>,
     /// Whether the load generator was the limit, so that figures are missing or mean little.
     #[serde(default)]
     pub limited: bool,
-    /// What they were made from.
+    /// The result that the rows were made from.
     pub detail: R,
-}
-
-impl<R: ScenarioReport + Serialize> ReportFile<R> {
-    /// The file of a report.
-    pub fn new(detail: R) -> Self {
-        Self {
-            scenario: detail.scenario().to_owned(),
-            rows: detail.rows(),
-            remarks: detail.remarks(),
-            limited: detail.is_limited(),
-            detail,
-        }
-    }
 }
 
 impl<R> fmt::Display for ReportFile<R> {
@@ -117,10 +120,10 @@ impl<R> fmt::Display for ReportFile<R> {
     }
 }
 
-/// The report in a file.
+/// Reads a report from a JSON file.
 pub(crate) fn read<R: DeserializeOwned>(path: &Path) -> Result<ReportFile<R>> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not a report of this load", path.display()))
 }
 
 #[cfg(test)]
@@ -128,16 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_shows_what_is_missing() {
-        let rows = vec![Row::new("cost", Unit::Time, None), Row::new("lost", Unit::Count, Some(3.0))];
-        let file = ReportFile {
-            scenario: "fixed".to_owned(),
-            rows,
-            remarks: Vec::new(),
-            limited: false,
-            detail: (),
-        };
-        let table = file.to_string();
+    fn a_table_shows_a_dash_for_a_missing_value() {
+        let rows = vec![Row::new("cost", Unit::Time, None), Row::count("lost", 3)];
+        let (scenario, remarks) = ("fixed".to_owned(), Vec::new());
+        let table = ReportFile { scenario, rows, remarks, limited: false, detail: () }.to_string();
         assert!(table.starts_with("fixed\n  cost "), "{table}");
         assert_eq!(table.matches('–').count(), 1, "{table}");
     }

@@ -1,4 +1,4 @@
-//! Plots of several servers, from the reports of a folder.
+//! Plots of several servers, from a folder of reports.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,26 @@ use crate::scenario::idle::IdleReport;
 use crate::scenario::pairs::PairsReport;
 use crate::scenario::ramp::{RampReport, RampStep};
 
-/// What a plot shows.
+/// The figures that a plot shows, and their loads.
 #[derive(Clone, Debug)]
 pub(crate) enum PlotSubject {
-    /// Of the steps of ramps, over the offered rate: what 99 % of the packets needed.
+    /// The 99th percentile of latency over the offered rate, of the steps of ramps.
     RampLatency { load: String },
-    /// The same: what was lost.
+    /// Loss over the offered rate, of the steps of ramps.
     RampLoss { load: String },
-    /// A figure of several loads, each with its label.
+    /// A figure of several loads, each with a label.
     Bars { figure: String, loads: Vec<(String, String)> },
-    /// The quantiles of latency of pairs.
+    /// The percentiles of the latency of pairs.
     Quantiles { load: String },
-    /// Memory over idle connections, beyond what the server needs without any.
+    /// The memory over the number of idle connections, above that without connections.
     Memory { load: String },
 }
 
-/// The plot of a subject with a line or bars for each server.
+/// Draws a subject, with a line or bars for each server.
 ///
 /// # Errors
 ///
-/// If the folder or a report in it cannot be read, or there is nothing to show.
+/// If the folder or a report in it cannot be read, or has no values for the plot.
 pub(crate) fn plot(
     folder: &ReportFolder,
     servers: &[String],
@@ -48,7 +48,7 @@ pub(crate) fn plot(
         }
     }
     if lines.is_empty() {
-        bail!("there is nothing to show in {}", folder.0.display());
+        bail!("no report in {} has values for this plot", folder.0.display());
     }
     Ok(Plot { title: title.to_owned(), x, y, lines, limit })
 }
@@ -103,9 +103,9 @@ fn points(folder: &ReportFolder, server: &str, subject: &PlotSubject) -> Result<
         PlotSubject::RampLoss { load } => steps(folder, load, server, |step| step.loss * 100.0)?,
         PlotSubject::Bars { figure, loads } => {
             let mut bars = Vec::new();
-            for (place, (load, _)) in loads.iter().enumerate() {
+            for (index, (load, _)) in loads.iter().enumerate() {
                 let values = folder.series(load, server, figure)?.values;
-                bars.extend(spread(values.into_values()).map(|[_, median, _]| (place as f64, median)));
+                bars.extend(spread(values.into_values()).map(|[_, median, _]| (index as f64, median)));
             }
             bars
         }
@@ -127,7 +127,7 @@ fn points(folder: &ReportFolder, server: &str, subject: &PlotSubject) -> Result<
     })
 }
 
-/// What came of each step whose figures mean something, at each rate the median of all runs.
+/// The median of a value at each rate, over the steps of all ramps that the load generator did not limit.
 fn steps(
     folder: &ReportFolder,
     load: &str,
@@ -139,18 +139,18 @@ fn steps(
     Ok(medians(steps.map(|step| (step.rate, value(step)))))
 }
 
-/// The reports of the runs in which the load generator was not the limit.
+/// The reports of the runs that the load generator did not limit.
 fn details<R: DeserializeOwned>(folder: &ReportFolder, load: &str, server: &str) -> Result<Vec<R>> {
     let reports = folder.reports(load, server)?.into_values();
     Ok(reports.filter(|file| !file.limited).map(|file| file.detail).collect())
 }
 
-/// The median of all values at each place.
+/// The median of the values at each x.
 fn medians(values: impl Iterator<Item = (u64, f64)>) -> Vec<(f64, f64)> {
-    let mut places: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    values.for_each(|(place, value)| places.entry(place).or_default().push(value));
-    let median = |(place, values)| spread(values).map(|[_, median, _]| (place as f64, median));
-    places.into_iter().filter_map(median).collect()
+    let mut by_x: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    values.for_each(|(x, value)| by_x.entry(x).or_default().push(value));
+    let median = |(x, values)| spread(values).map(|[_, median, _]| (x as f64, median));
+    by_x.into_iter().filter_map(median).collect()
 }
 
 #[cfg(test)]
@@ -158,7 +158,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::report::ReportFile;
+    use crate::report::ScenarioReport;
 
     fn ramp(steps: &[(u64, u64, Option<bool>)]) -> RampReport {
         let steps =
@@ -167,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn ramps_of_several_runs_make_one_curve() {
+    fn ramps_of_several_runs_make_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, report: RampReport| {
-            fs::write(dir.path().join(name), serde_json::to_vec(&ReportFile::new(report)).unwrap()).unwrap();
+            fs::write(dir.path().join(name), serde_json::to_vec(&report.into_file("ramp")).unwrap()).unwrap();
         };
         write("ramp.ours.1.json", ramp(&[(30, 100, Some(true)), (60, 900, Some(false)), (90, 1, None)]));
         write("ramp.ours.2.json", ramp(&[(30, 300, Some(true)), (45, 500, Some(true))]));

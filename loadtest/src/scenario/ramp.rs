@@ -1,112 +1,129 @@
-//! Ramp: the highest paced rate at which the relay loses next to nothing and stays quick.
+//! Ramp: the highest rate of paced pairs at which the relay loses almost nothing and latency stays low.
 //!
-//! Rates rise by a factor until one is too much, then the interval between the last good and the first bad one is halved
-//! until it is narrow. Each step is a run of [`pairs`] of its own, with connections of its own.
+//! The rate rises by a factor until one is too high. Then the interval between the highest good rate and the lowest bad one
+//! is halved until it is narrow. Each step is a run of [`pairs`](super::pairs) with new connections.
+
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
+use crate::flow::job::{FlowJob, FlowOutcome};
+use crate::process::Parent;
 use crate::report::svg::{Axis, Plot, Scale};
 use crate::report::unit::Unit;
 use crate::report::{Row, ScenarioReport};
-use crate::scenario::pairs::{self, Pace, PairsReport};
-use crate::workers::RunConfig;
+use crate::scenario::args::{RelayArgs, parse_duration};
+use crate::scenario::config::RunConfig;
+use crate::scenario::interface::Scenario;
+use crate::scenario::pairs::{PairsArgs, PairsReport};
+use crate::target::LoadTarget;
 
-/// Where to look for the knee.
-#[derive(Clone, Debug)]
-pub struct RampPlan {
-    /// Each step, but for its rate.
-    pub step: pairs::PairsPlan,
-    /// The first rate, in packets a second.
-    pub from: u64,
-    /// No rate above this.
-    pub to: u64,
-    /// The share of packets that may be lost or not taken.
-    pub max_loss: f64,
-    /// What 99 % of the packets may need from when they are due, in nanoseconds.
-    pub max_latency: u64,
-}
-
-/// How much a rate is above the one before, while none was too much.
+/// The factor between one rate and the next, while none was too high.
 const RISE: f64 = 1.3;
-/// How often a rate is tried before it counts as too much: a moment in which the machine did something else is no knee.
+/// How often a rate is tried before it counts as too high: the machine may have been busy with something else.
 const TRIES: usize = 2;
-/// How narrow the interval around the knee gets.
+/// The width of the final interval, as a factor.
 const PRECISION: f64 = 1.04;
 
-/// A rate that was tried.
+/// The options of a ramp.
+#[derive(Debug, Args)]
+pub(crate) struct RampArgs {
+    /// The load of each step; its rate is not used
+    #[command(flatten)]
+    pairs: PairsArgs,
+    /// The first rate, in packets a second
+    #[arg(long, default_value_t = 20_000)]
+    from: u64,
+    /// The highest rate to try, in packets a second
+    #[arg(long, default_value_t = 2_000_000)]
+    to: u64,
+    /// The loss at which a rate is too high, in percent of the packets, with those that the relay did not take
+    #[arg(long, default_value_t = 0.1)]
+    max_loss: f64,
+    /// The 99th percentile of latency at which a rate is too high
+    #[arg(long, default_value = "5ms", value_parser = parse_duration)]
+    max_latency: Duration,
+}
+
+/// A run at one rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RampStep {
     /// Packets a second.
     pub rate: u64,
-    /// The share that was lost or not taken.
+    /// The share of the packets that was lost or not taken.
     pub loss: f64,
-    /// What 99 % of the packets needed, in nanoseconds.
+    /// The 99th percentile of latency in nanoseconds.
     pub latency: u64,
-    /// What the relay needed for a delivered packet, in nanoseconds.
+    /// The CPU time of the relay for a delivered packet, in nanoseconds.
     pub cpu: Option<f64>,
-    /// Whether that was good enough; `None` where the load generator was the limit.
+    /// Whether loss and latency were below their limits; `None` if the load generator was the limit.
     pub good: Option<bool>,
 }
 
-/// What came of it.
+/// The report on a ramp.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RampReport {
-    /// The share of packets that may be lost or not taken.
+    /// The share of the packets at which a loss is too high.
     pub max_loss: f64,
-    /// What 99 % of the packets may need, in nanoseconds.
+    /// The 99th percentile of latency that is too high, in nanoseconds.
     pub max_latency: u64,
-    /// In the order in which they were tried.
+    /// The steps, in the order in which they were run.
     pub steps: Vec<RampStep>,
     /// Whether a packet was duplicated, reordered, changed or misrouted.
     pub damaged: bool,
 }
 
-/// Looks for the knee.
-///
-/// # Errors
-///
-/// As [`pairs::run`].
-pub fn run(config: &RunConfig, plan: &RampPlan) -> Result<RampReport> {
-    if plan.from == 0 || plan.to < plan.from {
-        bail!("a ramp goes from a rate above zero to one that is not lower");
-    }
-    let mut report = RampReport {
-        max_loss: plan.max_loss,
-        max_latency: plan.max_latency,
-        steps: Vec::new(),
-        damaged: false,
-    };
-    let mut next = Some(plan.from);
-    while let Some(rate) = next {
-        for _ in 0..TRIES {
-            let pairs =
-                pairs::run(config, &pairs::PairsPlan { pace: Pace::Rate(rate), ..plan.step.clone() })?;
-            report.damaged |= pairs.damage.any();
-            report.steps.push(step(rate, &pairs, plan));
-            if report.steps.last().is_some_and(|step| step.good == Some(true)) {
-                break;
-            }
+/// The scenario `ramp`.
+pub(crate) struct RampScenario;
+
+impl Scenario for RampScenario {
+    const NAME: &'static str = "ramp";
+    const ABOUT: &'static str = "Finds the highest rate of pairs with almost no loss and low latency";
+    type Target = RelayArgs;
+    type Args = RampArgs;
+    type Job = FlowJob;
+    type Outcome = FlowOutcome;
+    type Report = RampReport;
+
+    fn run(args: &RampArgs, config: &RunConfig) -> Result<RampReport> {
+        if args.from == 0 || args.to < args.from {
+            bail!("--from must not be zero, and --to must not be less");
         }
-        next = next_rate(&report.steps, plan.to);
+        let mut report = RampReport {
+            max_loss: args.max_loss / 100.0,
+            max_latency: clock::nanos(args.max_latency),
+            steps: Vec::new(),
+            damaged: false,
+        };
+        let mut next = Some(args.from);
+        while let Some(rate) = next {
+            for _ in 0..TRIES {
+                let pairs = args.pairs.at_rate(rate).run::<Self>(config)?;
+                report.damaged |= pairs.damage.any();
+                let step = report.step(rate, &pairs);
+                let is_good = step.good == Some(true);
+                report.steps.push(step);
+                if is_good {
+                    break;
+                }
+            }
+            next = next_rate(&report.steps, args.to);
+        }
+        Ok(report)
     }
-    Ok(report)
+
+    fn work(target: &LoadTarget, job: FlowJob, parent: &mut Parent) -> Result<FlowOutcome> {
+        job.work(target, parent)
+    }
 }
 
-fn step(rate: u64, pairs: &PairsReport, plan: &RampPlan) -> RampStep {
-    let missing = pairs.offered.saturating_sub(pairs.received);
-    let loss = missing as f64 / pairs.offered.max(1) as f64;
-    let good = loss < plan.max_loss && pairs.latency.p99 < plan.max_latency;
-    let cpu = pairs.server.as_ref().map(|server| server.cpu as f64 / pairs.delivered.max(1) as f64);
-    // A generator that has nothing left and still has its packets delivered in time has shown that the relay can.
-    let good = if pairs.too_slow.is_some() && !good { None } else { Some(good) };
-    RampStep { rate, loss, latency: pairs.latency.p99, cpu, good }
-}
-
-/// The rate to try next; `None` when the knee is found, or cannot be.
+/// The rate to try next; `None` if the interval is narrow, or no rate was good.
 fn next_rate(steps: &[RampStep], to: u64) -> Option<u64> {
     let good = steps.iter().filter(|step| step.good == Some(true)).map(|step| step.rate).max();
-    // A rate that failed and then was good is good.
+    // A rate that failed at first and was good in a later try is below none of these.
     let bad = steps.iter().filter(|step| step.good != Some(true) && Some(step.rate) > good);
     let bad = bad.map(|step| step.rate).min();
     match (good, bad) {
@@ -123,7 +140,18 @@ impl RampReport {
         self.steps.iter().filter(|step| step.good == Some(true)).map(|step| step.rate).max()
     }
 
-    /// Whether the load generator, and not the relay, set the knee.
+    /// Judges a run at `rate`.
+    fn step(&self, rate: u64, pairs: &PairsReport) -> RampStep {
+        let missing = pairs.offered.saturating_sub(pairs.received);
+        let loss = missing as f64 / pairs.offered.max(1) as f64;
+        let good = loss < self.max_loss && pairs.latency.p99 < self.max_latency;
+        let cpu = pairs.server.as_ref().map(|server| server.cpu as f64 / pairs.delivered.max(1) as f64);
+        // A run whose packets arrived in time shows what the relay can do, even if the load generator had no reserve.
+        let good = if pairs.too_slow.is_some() && !good { None } else { Some(good) };
+        RampStep { rate, loss, latency: pairs.latency.p99, cpu, good }
+    }
+
+    /// Whether the load generator, and not the relay, set the highest good rate.
     fn is_bound(&self) -> bool {
         let above = self.steps.iter().filter(|step| Some(step.rate) > self.knee());
         above.min_by_key(|step| step.rate).is_some_and(|step| step.good.is_none())
@@ -131,10 +159,6 @@ impl RampReport {
 }
 
 impl ScenarioReport for RampReport {
-    fn scenario(&self) -> &'static str {
-        "ramp"
-    }
-
     fn rows(&self) -> Vec<Row> {
         let knee = self.knee().map(|rate| rate as f64);
         let mut rows =
@@ -154,7 +178,7 @@ impl ScenarioReport for RampReport {
         let limited = self.is_bound().then(|| {
             "the load generator was the limit above this rate: the relay can do at least as much".to_owned()
         });
-        let none = self.knee().is_none().then(|| "not even the first rate was good".to_owned());
+        let none = self.knee().is_none().then(|| "no rate was good; try a lower --from".to_owned());
         limited.into_iter().chain(none).collect()
     }
 
@@ -186,7 +210,7 @@ impl ScenarioReport for RampReport {
 mod tests {
     use super::*;
 
-    /// The rates that are tried with a relay that can do `knee`, and a load generator that can do `limit`.
+    /// Searches with a relay whose highest good rate is `knee` and a load generator whose highest rate is `limit`.
     fn search(from: u64, knee: u64, limit: u64) -> RampReport {
         let mut report =
             RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: Vec::new(), damaged: false };
@@ -201,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_knee_is_found_to_four_percent() {
+    fn the_highest_good_rate_is_found_to_four_percent() {
         for knee in [20_000, 77_777, 400_001, 2_345_678] {
             let found = search(20_000, knee, u64::MAX).knee().unwrap();
             assert!(found <= knee && found as f64 * PRECISION >= knee as f64, "{found} for {knee}");
@@ -210,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_generator_that_is_the_limit_is_said_to_be() {
+    fn a_load_generator_that_is_the_limit_is_reported() {
         let report = search(20_000, 500_000, 200_000);
         assert!(report.knee().unwrap() <= 200_000);
         assert_eq!(report.remarks().len(), 1);

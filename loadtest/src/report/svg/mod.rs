@@ -1,4 +1,4 @@
-//! Plots as SVG, without scripts and without anything from elsewhere. Colours are classes, for the page to choose.
+//! Plots as SVG, without scripts or external files. Colours are classes, which the style sheet defines.
 
 use std::fmt::{self, Write};
 
@@ -10,38 +10,38 @@ mod ticks;
 
 use ticks::AxisTicks;
 
-/// One value over another.
+/// A plot of lines or bars.
 #[derive(Clone, Debug)]
-pub struct Plot {
-    /// What it shows.
-    pub title: String,
-    /// To the right.
-    pub x: Axis,
-    /// Upwards.
-    pub y: Axis,
-    /// The lines, each with a name.
-    pub lines: Vec<(String, Vec<(f64, f64)>)>,
-    /// A value of `y` that must not be exceeded.
-    pub limit: Option<f64>,
+pub(crate) struct Plot {
+    /// The title above the plot.
+    pub(crate) title: String,
+    /// The horizontal axis.
+    pub(crate) x: Axis,
+    /// The vertical axis.
+    pub(crate) y: Axis,
+    /// The lines, each with a name and its points.
+    pub(crate) lines: Vec<(String, Vec<(f64, f64)>)>,
+    /// A value of `y` to draw a line at: the highest that is good.
+    pub(crate) limit: Option<f64>,
 }
 
-/// What an axis shows, and how.
+/// An axis: its name, its unit, and its scale.
 #[derive(Clone, Debug)]
-pub struct Axis {
-    /// What it is of.
-    pub name: String,
-    /// Its unit.
-    pub unit: Unit,
-    /// How values are spread.
-    pub scale: Scale,
+pub(crate) struct Axis {
+    /// The name beside the axis.
+    pub(crate) name: String,
+    /// The unit of the values at its ticks.
+    pub(crate) unit: Unit,
+    /// The positions of values along the axis.
+    pub(crate) scale: Scale,
 }
 
-/// How values are spread along an axis.
+/// The positions of values along an axis.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Scale {
-    /// Evenly, from zero.
+pub(crate) enum Scale {
+    /// Linear, from zero.
     Linear,
-    /// By their logarithm; values of zero or less stand at the lowest tick.
+    /// Logarithmic; values of zero or less are at the lowest tick.
     Log,
     /// The values 0, 1, 2, … with a label each.
     Labels(Vec<String>),
@@ -55,7 +55,7 @@ impl Axis {
     }
 }
 
-/// The quantiles of some distributions side by side; `None` where there is nothing to show.
+/// Makes a plot of the percentiles of several distributions; `None` if all are empty.
 pub(crate) fn of_quantiles(title: &str, of: &[(&str, Quantiles)]) -> Option<Plot> {
     let known: Vec<_> = of.iter().filter(|(_, quantiles)| quantiles.count > 0).collect();
     let lines = known.iter().map(|(name, quantiles)| {
@@ -76,7 +76,7 @@ pub(crate) fn of_quantiles(title: &str, of: &[(&str, Quantiles)]) -> Option<Plot
     })
 }
 
-/// What plots look like, in light and in dark.
+/// The style sheet of plots, for light and dark pages.
 pub(crate) const STYLE: &str = include_str!("svg.css");
 
 const WIDTH: f64 = 720.0;
@@ -85,22 +85,22 @@ const LEFT: f64 = 72.0;
 const RIGHT_EDGE: f64 = WIDTH - 24.0;
 const TOP: f64 = 36.0;
 const BOTTOM_EDGE: f64 = HEIGHT - 48.0;
-/// The room of the title above a plot that is a file.
+/// The height of the title above a plot in a file.
 const CAPTION: f64 = 32.0;
-/// The share of its place that a group of bars takes.
+/// The share of a group's width that its bars take.
 const BARS: f64 = 0.7;
-/// Lines of different colour; more start anew.
+/// The number of colours, which lines beyond it use again.
 const COLOURS: usize = 4;
 
 impl Plot {
-    /// The plot as an `svg` element of a page that has [`STYLE`] and shows the title.
+    /// The plot as an `svg` element, for a page that includes [`STYLE`] and shows the title.
     pub(crate) fn svg(&self) -> String {
         let mut svg = String::new();
-        self.write(&mut svg).expect("a string takes whatever is written to it");
+        self.write(&mut svg).expect("writing to a string does not fail");
         svg
     }
 
-    /// The plot as a file of its own, with its title in it.
+    /// The plot as an SVG file, with style sheet and title.
     pub(crate) fn file(&self) -> String {
         let (title, plot, height) = (HtmlEscaped(&self.title), self.svg(), HEIGHT + CAPTION);
         format!(
@@ -168,7 +168,7 @@ impl Plot {
         if let Some(limit) = self.limit {
             writeln!(out, r#"<path class="limit" d="M{LEFT} {:.1}H{RIGHT_EDGE}"/>"#, up(y, limit))?;
         }
-        // The legend ends where the plot does.
+        // The legend is aligned with the right edge of the plot.
         let width = |name: &str| 30.0 + 7.0 * name.chars().count() as f64;
         let mut at = RIGHT_EDGE - self.lines.iter().map(|(name, _)| width(name)).sum::<f64>();
         for (index, (name, _)) in self.lines.iter().enumerate() {
@@ -205,11 +205,11 @@ impl Plot {
 }
 
 fn across(x: &AxisTicks<'_>, value: f64) -> f64 {
-    LEFT + x.place(value) * (RIGHT_EDGE - LEFT)
+    LEFT + x.position(value) * (RIGHT_EDGE - LEFT)
 }
 
 fn up(y: &AxisTicks<'_>, value: f64) -> f64 {
-    BOTTOM_EDGE - y.place(value) * (BOTTOM_EDGE - TOP)
+    BOTTOM_EDGE - y.position(value) * (BOTTOM_EDGE - TOP)
 }
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn text_cannot_leave_its_place() {
+    fn text_is_escaped() {
         let svg = plot(Scale::Log, vec![(1.0, 1e6)]).svg();
         assert!(
             svg.contains("a &lt; b &amp; &quot;c&quot;") && svg.contains("it&#39;s &lt;/svg&gt;"),
@@ -250,7 +250,7 @@ mod tests {
         };
         let file = plot.file();
         assert_eq!(file.matches("<rect class=\"dot").count(), 4);
-        // Half as high, side by side with the other.
+        // The bar of "ours" is half as high as that of "theirs", and beside it.
         assert!(file.contains(r#"y="154.0" width="108.2" height="118.0""#), "{file}");
         assert!(file.contains(r#"y="36.0" width="108.2" height="236.0""#), "{file}");
         assert!(
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_of_little_or_nothing_is_drawn() {
+    fn a_plot_with_few_or_no_points_is_drawn() {
         for scale in
             [Scale::Linear, Scale::Log, Scale::Labels(vec!["only".to_owned()]), Scale::Groups(Vec::new())]
         {

@@ -1,12 +1,12 @@
-//! Where values stand along an axis.
+//! The ticks of an axis, and the positions of values along it.
 
 use super::{Axis, Scale};
 use crate::report::unit::Unit;
 
-/// Bytes are counted in these.
+/// The unit that an axis of bytes shows.
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// An axis whose ends and ticks are known.
+/// An axis with its ends and ticks.
 pub(super) struct AxisTicks<'a> {
     axis: &'a Axis,
     low: f64,
@@ -43,15 +43,15 @@ impl<'a> AxisTicks<'a> {
         Self { axis, low, high, ticks }
     }
 
-    /// Where a value stands, 0 to 1.
-    pub(super) fn place(&self, value: f64) -> f64 {
-        let place = match self.axis.scale {
+    /// The position of a value, 0 to 1.
+    pub(super) fn position(&self, value: f64) -> f64 {
+        let position = match self.axis.scale {
             Scale::Linear | Scale::Labels(_) | Scale::Groups(_) => {
                 (value - self.low) / (self.high - self.low)
             }
             Scale::Log => (value.max(self.low) / self.low).log10() / (self.high / self.low).log10(),
         };
-        place.clamp(0.0, 1.0)
+        position.clamp(0.0, 1.0)
     }
 
     pub(super) fn label(&self, tick: f64) -> String {
@@ -64,7 +64,7 @@ impl<'a> AxisTicks<'a> {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least `least`.
+/// The smallest of 1, 2 and 5 times powers of ten that is at least `least`.
 fn nice_step(least: f64) -> f64 {
     if least <= 0.0 {
         return 1.0;
@@ -79,18 +79,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_stand_where_they_belong() {
+    fn values_are_positioned_between_the_ticks() {
         let axis = Axis::new("", Unit::Time, Scale::Log);
         let ticks = AxisTicks::new(&axis, &[2e5, 3e7, 0.0]);
         assert_eq!((ticks.low.round(), ticks.high.round()), (1e5, 1e8));
         assert_eq!(ticks.ticks.len(), 4);
-        let place = |value| (ticks.place(value) * 1000.0).round();
-        assert_eq!([0.0, 1e5, 1e6, 1e8, 1e9].map(place), [0.0, 0.0, 333.0, 1000.0, 1000.0]);
+        let position = |value| (ticks.position(value) * 1000.0).round();
+        assert_eq!([0.0, 1e5, 1e6, 1e8, 1e9].map(position), [0.0, 0.0, 333.0, 1000.0, 1000.0]);
 
         let axis = Axis::new("", Unit::Percent, Scale::Linear);
         let ticks = AxisTicks::new(&axis, &[0.0, 23.0]);
         assert_eq!(ticks.ticks, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]);
-        assert!((ticks.place(10.0) - 0.4).abs() < 1e-9);
+        assert!((ticks.position(10.0) - 0.4).abs() < 1e-9);
 
         let axis = Axis::new("", Unit::Bytes, Scale::Linear);
         assert_eq!(AxisTicks::new(&axis, &[90.0 * MIB]).ticks[1], 20.0 * MIB);

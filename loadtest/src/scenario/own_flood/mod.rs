@@ -1,78 +1,86 @@
-//! Own flood: what comes to a client whose own uplink is full.
+//! Own flood: what a client receives while its own uplink is full.
 //!
-//! Strangers send paced packets to two clients, as many to each. One of them sends to a sink as fast as the relay lets it,
-//! the other only listens. A relay that reads and writes a connection in turn keeps from the first what it gives the
-//! second. The same is measured before without the flood.
+//! Other clients, the strangers, send paced packets to two clients, the same number to each. One of the two sends to a sink
+//! as fast as the relay lets it, the other only listens. A relay that reads and writes a connection in turn withholds
+//! packets from the first. The same is measured before without the flood.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{self, SECOND};
-use crate::flow::receiver::{ReceiveJob, ReceiveOutcome};
+use crate::clock::SECOND;
+use crate::flow::job::{FlowJob, FlowOutcome};
+use crate::flow::packet::PacketSizes;
+use crate::flow::receiver::{ReceiveJob, ReceiverOutcome};
 use crate::flow::schedule::FlowRoutes;
-use crate::flow::sender::{SendJob, SendOutcome};
+use crate::flow::sender::{Pace, SendJob, SenderOutcome};
+use crate::flow::sequence::PacketDamage;
 use crate::histogram::Quantiles;
 use crate::host::server::ServerUsage;
 use crate::host::usage::ThreadUsage;
 use crate::net::connect::{KeySeed, LoginOrder};
+use crate::process::Parent;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
 use crate::report::{Row, ScenarioReport};
-use crate::scenario::pairs::{MAX_OCCUPANCY, Pace, PacketDamage, PacketSizes};
-use crate::worker::{self, WorkerOutcome};
-use crate::workers::{RunConfig, WorkerGroup};
+use crate::scenario::args::{RelayArgs, TimeArgs, parse_duration, parse_sizes};
+use crate::scenario::config::RunConfig;
+use crate::scenario::interface::Scenario;
+use crate::target::LoadTarget;
+use crate::workers::WorkerGroup;
 
 mod clients;
 
-pub(crate) use clients::{FloodJob, flood, sink};
+use clients::{FLOODER, FloodJob};
 
-/// The two receivers of the strangers' packets.
-const FLOODER: u32 = 0;
+/// The receiver that only listens.
 const LISTENER: u32 = 1;
 
-/// What load to make.
-#[derive(Clone, Debug)]
-pub struct OwnFloodPlan {
-    /// Strangers that send to each of the two clients.
-    pub strangers: u32,
-    /// Packets a second of all strangers together.
-    pub rate: u64,
-    /// How long packets are, those of the flood, too.
-    pub sizes: PacketSizes,
-    /// Before figures count.
-    pub warm_up: Duration,
-    /// While figures count.
-    pub duration: Duration,
-    /// The load generator is too slow when 1 % of the strangers' packets are later than this.
-    pub max_late: Duration,
+/// The options of a flood.
+#[derive(Debug, Args)]
+pub(crate) struct OwnFloodArgs {
+    /// Clients that send to the flooder; as many send to the listener
+    #[arg(long, default_value_t = 10)]
+    strangers: u32,
+    /// Packets a second of all strangers together
+    #[arg(long, default_value_t = 4000)]
+    rate: u64,
+    /// Bytes of a packet, or a mix with weights
+    #[arg(long, default_value = "1000", value_parser = parse_sizes)]
+    size: PacketSizes,
+    #[command(flatten)]
+    time: TimeArgs,
+    /// Mark the report if 1 % of the strangers' packets were sent later than this after they were due
+    #[arg(long, default_value = "2ms", value_parser = parse_duration)]
+    max_late: Duration,
 }
 
-/// What came to a client of what strangers sent to it in the measured time.
+/// What a client received of the packets that strangers sent to it in the measured time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Delivery {
     /// Packets that were due.
     pub offered: u64,
-    /// Packets that came, at whatever time.
+    /// Packets that arrived, at any time.
     pub received: u64,
-    /// From when a packet was due until it came.
+    /// The time from when a packet was due until it arrived.
     pub latency: Quantiles,
-    /// From when a packet was due until it was written, where its socket was free.
+    /// The time from when a packet was due until it was written, if its socket had room.
     pub late: Quantiles,
 }
 
 impl Delivery {
-    fn new(sent: &SendOutcome, receipts: &ReceiveOutcome) -> Self {
+    fn new(sent: &SenderOutcome, received: &ReceiverOutcome) -> Self {
         Self {
             offered: sent.offered,
-            received: receipts.received,
-            latency: receipts.latency.quantiles(),
+            received: received.received,
+            latency: received.latency.quantiles(),
             late: sent.late.quantiles(),
         }
     }
 
-    /// A latency; of nothing there is none.
+    /// A percentile of latency; `None` if no packet arrived.
     fn time(&self, nanos: u64) -> Option<f64> {
         (self.latency.count > 0).then_some(nanos as f64)
     }
@@ -82,125 +90,145 @@ impl Delivery {
     }
 }
 
-/// One of the two halves of the run.
+/// One of the two phases of the run: without the flood, and with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FloodPhase {
-    /// What came to the client that floods in the second half.
+    /// What the client received that floods in the second phase.
     pub flooder: Delivery,
-    /// What came to the one that only listens.
+    /// What the client received that only listens.
     pub listener: Delivery,
-    /// Packets of the flood that came in the measured time.
+    /// Packets of the flood that arrived in the measured time.
     pub flood: u64,
-    /// Their bytes.
+    /// The bytes of `flood`.
     pub flood_bytes: u64,
-    /// Over the whole half.
+    /// Damage over the whole phase.
     pub damage: PacketDamage,
-    /// Of the processes: those that send, the flooder, the listener, the sink.
+    /// The usage of the processes: both senders, the flooder, the listener, the sink.
     pub usage: Vec<ThreadUsage>,
-    /// Of the relay.
+    /// The usage of the relay.
     pub server: Option<ServerUsage>,
 }
 
-/// What came of it.
+/// The report on a flood.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OwnFloodReport {
-    /// The length of the measured time of each half in nanoseconds.
+    /// The length of the measured time of each phase in nanoseconds.
     pub measured: u64,
-    /// Without the flood.
+    /// The phase without the flood.
     pub rest: FloodPhase,
-    /// With it.
+    /// The phase with the flood.
     pub flood: FloodPhase,
-    /// Why the load generator was the limit, and the figures mean little.
+    /// Why the load generator was the limit, so that the figures mean little.
     pub too_slow: Option<String>,
 }
 
-/// Makes the load and says what came of it.
-///
-/// # Errors
-///
-/// If a connection cannot be made or breaks, or a process cannot be started.
-pub fn run(config: &RunConfig, plan: &OwnFloodPlan) -> Result<OwnFloodReport> {
-    if plan.strangers == 0 || plan.rate == 0 || plan.duration.is_zero() {
-        bail!("strangers, rate and duration must not be zero");
-    }
-    let rest = half(config, plan, false)?;
-    let flood = half(config, plan, true)?;
-    let late = rest.late().max(flood.late());
-    // The flooder and its sink are busy by design.
-    let busiest = rest.occupancy().max(flood.occupancy());
-    let too_slow = if late > plan.max_late {
-        Some(format!(
-            "1 % of the strangers' packets were sent {late:?} late or more, with their sockets free"
-        ))
-    } else {
-        (busiest > MAX_OCCUPANCY)
-            .then(|| "a process besides the flooder and its sink had no time left".to_owned())
-    };
-    Ok(OwnFloodReport { measured: clock::nanos(plan.duration), rest, flood, too_slow })
+/// The job of one worker process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum OwnFloodJob {
+    Flow(FlowJob),
+    Flood(FloodJob),
+    Sink(FloodJob),
 }
 
-fn half(config: &RunConfig, plan: &OwnFloodPlan, flood: bool) -> Result<FloodPhase> {
-    let seed = KeySeed::new(&config.target)?;
-    let routes = FlowRoutes { flows: 2 * plan.strangers, receivers: 2 };
-    let OwnFloodPlan { warm_up, duration, .. } = *plan;
-    let send = |receiver| {
-        worker::WorkerJob::Send(SendJob {
+/// The scenario `own-flood`.
+pub(crate) struct OwnFloodScenario;
+
+impl Scenario for OwnFloodScenario {
+    const NAME: &'static str = "own-flood";
+    const ABOUT: &'static str = "Measures what a client receives while it floods its own uplink";
+    type Target = RelayArgs;
+    type Args = OwnFloodArgs;
+    type Job = OwnFloodJob;
+    type Outcome = FlowOutcome;
+    type Report = OwnFloodReport;
+
+    fn run(args: &OwnFloodArgs, config: &RunConfig) -> Result<OwnFloodReport> {
+        if args.strangers == 0 || args.rate == 0 || args.time.duration.is_zero() {
+            bail!("--strangers, --rate and --duration must not be zero");
+        }
+        let rest = args.run_phase(config, false)?;
+        let flood = args.run_phase(config, true)?;
+        let late = rest.late().max(flood.late());
+        let too_slow = if late > args.max_late {
+            Some(format!(
+                "1 % of the strangers' packets were sent {late:?} or more after they were due, with room in their \
+                 sockets"
+            ))
+        } else {
+            (rest.is_saturated() || flood.is_saturated())
+                .then(|| "a process other than the flooder and the sink was busy all the time".to_owned())
+        };
+        Ok(OwnFloodReport { measured: args.time.measured(), rest, flood, too_slow })
+    }
+
+    fn work(target: &LoadTarget, job: OwnFloodJob, parent: &mut Parent) -> Result<FlowOutcome> {
+        match job {
+            OwnFloodJob::Flow(job) => job.work(target, parent),
+            OwnFloodJob::Flood(job) => clients::flood(target, &job, parent).map(FlowOutcome::Received),
+            OwnFloodJob::Sink(job) => clients::sink(target, &job, parent).map(FlowOutcome::Received),
+        }
+    }
+}
+
+impl OwnFloodArgs {
+    fn run_phase(&self, config: &RunConfig, flood: bool) -> Result<FloodPhase> {
+        let mut workers =
+            WorkerGroup::<OwnFloodScenario>::start(config, self.jobs(KeySeed::new(&config.target)?, flood))?;
+        let server = workers.measure(self.time.warm_up, self.time.duration)?;
+        let outcomes = workers.outcomes()?;
+        let [
+            FlowOutcome::Sent(to_flooder),
+            FlowOutcome::Sent(to_listener),
+            FlowOutcome::Received(flooder),
+            FlowOutcome::Received(listener),
+            FlowOutcome::Received(sink),
+        ] = &outcomes[..]
+        else {
+            bail!("the worker processes have other outcomes than jobs");
+        };
+        let mut damage = PacketDamage::default();
+        [flooder, listener, sink].into_iter().for_each(|received| damage.add(&received.damage));
+        Ok(FloodPhase {
+            flooder: Delivery::new(to_flooder, flooder),
+            listener: Delivery::new(to_listener, listener),
+            flood: sink.delivered,
+            flood_bytes: sink.delivered_bytes,
+            damage,
+            usage: vec![to_flooder.usage, to_listener.usage, flooder.usage, listener.usage, sink.usage],
+            server,
+        })
+    }
+
+    /// The jobs of a phase: the senders to each of the two clients, the flooder, the listener, the sink.
+    fn jobs(&self, seed: KeySeed, flood: bool) -> Vec<OwnFloodJob> {
+        let routes = FlowRoutes { flows: 2 * self.strangers, receivers: 2 };
+        let TimeArgs { warm_up, duration } = self.time;
+        let send = |receiver| {
+            OwnFloodJob::Flow(FlowJob::Send(SendJob {
+                seed,
+                flows: routes.flows_to(receiver).collect(),
+                routes,
+                sizes: self.size.clone(),
+                batch: 1,
+                pace: Pace::Rate(self.rate),
+                warm_up,
+                duration,
+                logins: LoginOrder::Together,
+                ack_socket: None,
+            }))
+        };
+        let listen = OwnFloodJob::Flow(FlowJob::Receive(ReceiveJob {
             seed,
-            flows: routes.to(receiver).collect(),
+            receivers: vec![LISTENER],
             routes,
-            sizes: plan.sizes.clone(),
-            batch: 1,
-            pace: Pace::Rate(plan.rate),
             warm_up,
             duration,
             logins: LoginOrder::Together,
-            ack_socket: None,
-        })
-    };
-    let job = FloodJob { seed, routes, sizes: plan.sizes.clone(), flood, warm_up, duration };
-    let listen = worker::WorkerJob::Receive(ReceiveJob {
-        seed,
-        receivers: vec![LISTENER],
-        routes,
-        warm_up,
-        duration,
-        logins: LoginOrder::Together,
-        ack_sockets: Vec::new(),
-    });
-    let jobs = vec![
-        send(FLOODER),
-        send(LISTENER),
-        worker::WorkerJob::Flood(job.clone()),
-        listen,
-        worker::WorkerJob::Sink(job),
-    ];
-    let mut workers = WorkerGroup::start(config, jobs)?;
-    let server = workers.measure(config.server()?, warm_up, duration)?;
-    let outcomes: [WorkerOutcome; 5] = workers
-        .outcomes()?
-        .try_into()
-        .map_err(|outcomes: Vec<_>| anyhow::anyhow!("{} outcomes of five jobs", outcomes.len()))?;
-    let [
-        WorkerOutcome::Sent(to_flooder),
-        WorkerOutcome::Sent(to_listener),
-        WorkerOutcome::Received(flooder),
-        WorkerOutcome::Received(listener),
-        WorkerOutcome::Received(sink),
-    ] = outcomes
-    else {
-        bail!("outcomes of other jobs");
-    };
-    let mut damage = PacketDamage::default();
-    [&flooder, &listener, &sink].into_iter().for_each(|receipts| damage.add(&receipts.damage));
-    Ok(FloodPhase {
-        flooder: Delivery::new(&to_flooder, &flooder),
-        listener: Delivery::new(&to_listener, &listener),
-        flood: sink.delivered,
-        flood_bytes: sink.delivered_bytes,
-        damage,
-        usage: vec![to_flooder.usage, to_listener.usage, flooder.usage, listener.usage, sink.usage],
-        server,
-    })
+            ack_sockets: Vec::new(),
+        }));
+        let job = FloodJob { seed, routes, sizes: self.size.clone(), flood, warm_up, duration };
+        vec![send(FLOODER), send(LISTENER), OwnFloodJob::Flood(job.clone()), listen, OwnFloodJob::Sink(job)]
+    }
 }
 
 impl FloodPhase {
@@ -208,57 +236,42 @@ impl FloodPhase {
         Duration::from_nanos(self.flooder.late.p99.max(self.listener.late.p99))
     }
 
-    /// Of the busiest process that neither makes nor takes the flood.
-    fn occupancy(&self) -> f64 {
-        [0, 1, 3]
-            .into_iter()
-            .filter_map(|job| self.usage.get(job))
-            .map(ThreadUsage::occupancy)
-            .fold(0.0, f64::max)
+    /// Whether a process was the limit. The flooder and the sink are busy by design.
+    fn is_saturated(&self) -> bool {
+        [0, 1, 3].into_iter().filter_map(|job| self.usage.get(job)).any(ThreadUsage::is_saturated)
     }
 }
 
-impl ScenarioReport for OwnFloodReport {
-    fn scenario(&self) -> &'static str {
-        "own-flood"
-    }
+/// The rows on what one of the two clients received.
+fn delivery_rows(client: &str, delivery: &Delivery) -> [Row; 3] {
+    let time = |name, nanos| Row::new(format!("{client}: {name}"), Unit::Time, delivery.time(nanos));
+    [
+        Row::new(format!("{client}: lost"), Unit::Percent, Some(delivery.loss() * 100.0)),
+        time("latency p50", delivery.latency.p50),
+        time("latency p99", delivery.latency.p99),
+    ]
+}
 
+impl ScenarioReport for OwnFloodReport {
     fn rows(&self) -> Vec<Row> {
         let seconds = self.measured as f64 / SECOND as f64;
         let mut rows = Vec::new();
-        let mut deliveries = |who, delivery: &Delivery| {
-            let time = |what, nanos| Row::new(format!("{who}: {what}"), Unit::Time, delivery.time(nanos));
-            let loss = Some(delivery.loss() * 100.0);
-            rows.push(Row::new(format!("{who}: lost"), Unit::Percent, loss));
-            rows.push(time("latency p50", delivery.latency.p50));
-            rows.push(time("latency p99", delivery.latency.p99));
-        };
-        deliveries("flooder, flooding", &self.flood.flooder);
-        deliveries("flooder, before", &self.rest.flooder);
-        deliveries("listener, meanwhile", &self.flood.listener);
-        deliveries("listener, before", &self.rest.listener);
+        rows.extend(delivery_rows("flooder, flooding", &self.flood.flooder));
+        rows.extend(delivery_rows("flooder, before", &self.rest.flooder));
+        rows.extend(delivery_rows("listener, meanwhile", &self.flood.listener));
+        rows.extend(delivery_rows("listener, before", &self.rest.listener));
         let [flooding, before] =
             [&self.flood.flooder, &self.rest.flooder].map(|flooder| flooder.time(flooder.latency.p99));
         let added = flooding.zip(before).map(|(flooding, before)| flooding - before);
-        rows.push(Row::new("flooder: added to latency p99", Unit::Time, added));
-        let server = |value: fn(&ServerUsage) -> f64| self.flood.server.as_ref().map(value);
+        let packets = Some(self.flood.flood as f64 / seconds);
+        let bits = Some(self.flood.flood_bytes as f64 * 8.0 / seconds);
+        let busiest = self.flood.server.as_ref().map(ServerUsage::busiest_percent);
         rows.extend([
-            Row::new("flood delivered", Unit::PacketsPerSecond, Some(self.flood.flood as f64 / seconds)),
-            Row::new(
-                "flood delivered",
-                Unit::BitsPerSecond,
-                Some(self.flood.flood_bytes as f64 * 8.0 / seconds),
-            ),
-            Row::new(
-                "packets damaged",
-                Unit::Count,
-                Some((self.rest.damage.total() + self.flood.damage.total()) as f64),
-            ),
-            Row::new(
-                "relay busiest thread",
-                Unit::Percent,
-                server(|server| server.busiest as f64 / server.wall as f64 * 100.0),
-            ),
+            Row::new("flooder: added to latency p99", Unit::Time, added),
+            Row::new("flood delivered", Unit::PacketsPerSecond, packets),
+            Row::new("flood delivered", Unit::BitsPerSecond, bits),
+            Row::count("packets damaged", self.rest.damage.total() + self.flood.damage.total()),
+            Row::new("relay busiest thread", Unit::Percent, busiest),
             Row::new("sent late p99", Unit::Time, Some(self.flood.late().as_nanos() as f64)),
         ]);
         rows
@@ -278,7 +291,7 @@ impl ScenarioReport for OwnFloodReport {
             ("listener, meanwhile", self.flood.listener.latency),
             ("listener, before", self.rest.listener.latency),
         ];
-        svg::of_quantiles("From when a packet was due until it came", &lines).into_iter().collect()
+        svg::of_quantiles("Latency from when a packet was due until it arrived", &lines).into_iter().collect()
     }
 
     fn is_limited(&self) -> bool {

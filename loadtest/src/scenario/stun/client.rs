@@ -1,8 +1,7 @@
-//! The process that asks, and judges the answers.
+//! The worker process that sends STUN requests and checks the responses.
 //!
-//! It looks at its sockets in turn, and waits for them only when none had anything. An epoll would be told of each answer
-//! while the server sends it, in the server's time where both are one machine: that would be 5 to 7 % of what an answer
-//! seems to cost.
+//! It reads its sockets in turn, and waits for them only if none had a datagram. The kernel would tell an epoll about each
+//! response while the server sends it, in the server's CPU time if both run on one machine: 5 to 7 % of the cost of an answer.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -21,28 +20,28 @@ use crate::histogram::DurationHistogram;
 use crate::host::open_files;
 use crate::host::usage::{ThreadUsage, UsageMeter};
 use crate::net::connect::KeySeed;
+use crate::process::{Parent, WorkerProgress};
 use crate::target::LoadTarget;
-use crate::worker::Parent;
-use crate::workers::{WorkerMessage, WorkerProgress};
 
-/// A request without an answer for so long is lost.
-const PATIENCE: u64 = SECOND / 2;
+/// A request without an answer after this time is lost.
+const ANSWER_TIMEOUT: u64 = SECOND / 2;
 /// How often lost requests are looked for, at least.
-const SWEEP: u64 = SECOND / 20;
-/// Addresses of 127.0.0.0/16 that sockets are spread over, where the server is on loopback.
+const SWEEP_INTERVAL: u64 = SECOND / 20;
+/// The number of addresses in 127.0.0.0/8 that sockets are spread over if the server is on loopback.
 const LOOPBACK_ADDRESSES: u32 = 250;
 
+/// The job of one process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StunJob {
     pub(super) seed: KeySeed,
-    /// The numbers of its sockets.
+    /// The numbers of the sockets of this process.
     pub(super) sockets: Range<u32>,
     pub(super) window: u32,
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
 }
 
-/// What a process did.
+/// The outcome of a [`StunJob`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StunOutcome {
     pub(super) answers: u64,
@@ -53,123 +52,137 @@ pub(crate) struct StunOutcome {
     pub(super) usage: ThreadUsage,
 }
 
-/// What a datagram is.
+impl StunOutcome {
+    /// Adds the counts of another process, without its usage.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.answers += other.answers;
+        self.wrong += other.wrong;
+        self.stale += other.stale;
+        self.lost += other.lost;
+        self.latency.add(&other.latency);
+    }
+
+    /// Counts a datagram that arrived in the measured time.
+    fn count(&mut self, verdict: StunVerdict, now: u64) {
+        match verdict {
+            StunVerdict::Right { sent_at } => {
+                self.answers += 1;
+                self.latency.record(now - sent_at);
+            }
+            StunVerdict::Stale => self.stale += 1,
+            StunVerdict::Wrong => self.wrong += 1,
+        }
+    }
+}
+
+/// What a received datagram is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StunVerdict {
-    /// The answer to a request that waits, made then.
-    Right(u64),
-    /// To one that was answered before, or given up.
+    /// The answer to an outstanding request, which was sent at this time.
+    Right { sent_at: u64 },
+    /// The answer to a request that was answered before or given up.
     Stale,
-    /// Anything else.
+    /// Any other datagram.
     Wrong,
 }
 
-/// A socket, and its requests that wait.
+/// A socket and its outstanding requests.
 struct StunSocket {
     socket: BatchSocket,
-    /// Of each place in the window, the number of the request and when it was made.
-    waiting: Vec<Option<(u64, u64)>>,
-    /// The next request.
+    /// For each slot of the window, the number of the outstanding request and when it was sent.
+    outstanding: Vec<Option<(u64, u64)>>,
+    /// The number of the next request.
     number: u64,
 }
 
-/// The part of one process.
-pub(crate) fn work(target: &LoadTarget, job: &StunJob, parent: &mut Parent) -> Result<StunOutcome> {
+/// Does a [`StunJob`].
+pub(super) fn run(target: &LoadTarget, job: &StunJob, parent: &mut Parent) -> Result<StunOutcome> {
     open_files::allow_connections(job.sockets.len() as u64)?;
     let local = local_address(target.address)?;
-    let mut askers = Vec::with_capacity(job.sockets.len());
+    let mut sockets = Vec::with_capacity(job.sockets.len());
     for number in job.sockets.clone() {
         let address = SocketAddr::new(spread(local, number), 0);
         let socket =
             BatchSocket::new(towpath_udp::bind(address).with_context(|| format!("binding {address}"))?)?;
-        askers.push(StunSocket { socket, waiting: vec![None; job.window as usize], number: 0 });
+        sockets.push(StunSocket { socket, outstanding: vec![None; job.window as usize], number: 0 });
     }
-    parent.send(&WorkerMessage::Ready)?;
+    parent.ready()?;
     let timeline = Timeline::new(parent.wait_to_proceed()?, job.warm_up, job.duration);
     let [a, b, c, d, ..] = job.seed.secret;
-    let questions = StunRequests {
+    let requests = StunRequests {
         server: target.address,
         prefix: [a, b, c, d],
         batch: DatagramBatch::with_capacity(towpath_udp::BATCH_MAX),
     };
     clock::sleep_until(timeline.begin);
-    ask(askers, questions, timeline, parent)
+    exchange(sockets, requests, timeline, parent)
 }
 
-fn ask(
-    mut askers: Vec<StunSocket>,
-    mut questions: StunRequests,
+/// Sends requests and receives responses until the measured time is over.
+fn exchange(
+    mut sockets: Vec<StunSocket>,
+    mut requests: StunRequests,
     timeline: Timeline,
     parent: &mut Parent,
 ) -> Result<StunOutcome> {
-    let mut did = StunOutcome::default();
+    let mut outcome = StunOutcome::default();
     let mut meter = UsageMeter::new(timeline.measure, timeline.end);
     let mut incoming = DatagramBatch::with_capacity(towpath_udp::BATCH_MAX);
     let (mut sweep_at, mut all_answers) = (0, 0);
     loop {
         let now = clock::now();
-        meter.pass(now)?;
+        meter.update(now)?;
         if now >= timeline.end {
-            did.usage = meter.usage();
-            return Ok(did);
+            outcome.usage = meter.usage();
+            return Ok(outcome);
         }
         if now >= sweep_at {
-            sweep_at = now + SWEEP;
-            for asker in &mut askers {
-                let lost = asker.forget(now);
-                did.lost += if timeline.measures(now) { lost } else { 0 };
-                asker.fill(&mut questions)?;
+            sweep_at = now + SWEEP_INTERVAL;
+            for socket in &mut sockets {
+                let lost = socket.give_up(now);
+                outcome.lost += if timeline.measures(now) { lost } else { 0 };
+                socket.send_requests(&mut requests)?;
             }
         }
-        let mut found = 0;
-        for asker in &mut askers {
-            let came = asker.receive(&mut incoming)?;
-            if came == 0 {
+        let mut received = 0;
+        for socket in &mut sockets {
+            let datagrams = socket.receive(&mut incoming)?;
+            if datagrams == 0 {
                 continue;
             }
-            found += came;
+            received += datagrams;
             let now = clock::now();
-            let counts = timeline.measures(now);
             for datagram in incoming.iter() {
-                let answer = match datagram.peer == questions.server {
-                    true => asker.judge(&questions, datagram.payload),
-                    false => StunVerdict::Wrong,
-                };
-                all_answers += u64::from(matches!(answer, StunVerdict::Right(_)));
-                match answer {
-                    _ if !counts => {}
-                    StunVerdict::Right(asked) => {
-                        did.answers += 1;
-                        did.latency.record(now - asked);
-                    }
-                    StunVerdict::Stale => did.stale += 1,
-                    StunVerdict::Wrong => did.wrong += 1,
+                let verdict = socket.judge(&requests, datagram.peer, datagram.payload);
+                all_answers += u64::from(matches!(verdict, StunVerdict::Right { .. }));
+                if timeline.measures(now) {
+                    outcome.count(verdict, now);
                 }
             }
-            asker.fill(&mut questions)?;
+            socket.send_requests(&mut requests)?;
         }
-        if found == 0 {
-            wait(&askers)?;
+        if received == 0 {
+            wait(&sockets)?;
         }
-        let connections = askers.len() as u64;
+        let connections = sockets.len() as u64;
         parent.report(now, || WorkerProgress { connections, received: all_answers, ..Default::default() })?;
     }
 }
 
-/// Waits until a socket has something, or lost requests are to be looked for.
-fn wait(askers: &[StunSocket]) -> Result<()> {
-    let mut fds: Vec<_> = askers.iter().map(|asker| PollFd::new(&asker.socket, PollFlags::IN)).collect();
-    let at_most = Timespec { tv_sec: 0, tv_nsec: SWEEP as i64 };
-    match poll(&mut fds, Some(&at_most)) {
+/// Waits until a socket has a datagram, or lost requests are to be looked for.
+fn wait(sockets: &[StunSocket]) -> Result<()> {
+    let mut fds: Vec<_> = sockets.iter().map(|socket| PollFd::new(&socket.socket, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: 0, tv_nsec: SWEEP_INTERVAL as i64 };
+    match poll(&mut fds, Some(&timeout)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error).context("waiting for answers"),
+        Err(error) => Err(error).context("waiting for STUN responses"),
     }
 }
 
-/// What requests have in common.
+/// The parts that requests have in common.
 struct StunRequests {
     server: SocketAddr,
-    /// The first bytes of every transaction id; the rest is the request's number.
+    /// The first bytes of every transaction id. The request's number is the rest.
     prefix: [u8; 4],
     batch: DatagramBatch,
 }
@@ -189,79 +202,82 @@ impl StunRequests {
 }
 
 impl StunSocket {
-    /// Takes what has come, up to a batch; how many datagrams.
+    /// Receives a batch of the datagrams that have arrived, and returns how many there are.
     fn receive(&self, batch: &mut DatagramBatch) -> Result<usize> {
         match self.socket.recv(batch) {
             Ok(()) => Ok(batch.len()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error).context("receiving an answer"),
+            Err(error) => Err(error).context("receiving a STUN response"),
         }
     }
 
-    /// What a datagram of the server is. The request that it answers waits no longer.
-    fn judge(&mut self, questions: &StunRequests, payload: &[u8]) -> StunVerdict {
+    /// Judges a datagram from `peer`. The request that it answers is no longer outstanding.
+    fn judge(&mut self, requests: &StunRequests, peer: SocketAddr, payload: &[u8]) -> StunVerdict {
+        if peer != requests.server {
+            return StunVerdict::Wrong;
+        }
         let Ok(response) = Response::parse(payload) else { return StunVerdict::Wrong };
-        let number = questions.number(response.transaction).filter(|number| *number < self.number);
+        let number = requests.number(response.transaction).filter(|number| *number < self.number);
         let Some(number) = number else { return StunVerdict::Wrong };
-        let window = self.waiting.len() as u64;
-        let place = &mut self.waiting[(number % window) as usize];
-        let asked = place.take_if(|(waiting, _)| *waiting == number);
-        match asked {
+        let window = self.outstanding.len() as u64;
+        let slot = &mut self.outstanding[(number % window) as usize];
+        let request = slot.take_if(|(outstanding, _)| *outstanding == number);
+        match request {
             _ if response.mapped != self.socket.local_addr() => StunVerdict::Wrong,
-            Some((_, at)) => StunVerdict::Right(at),
+            Some((_, sent_at)) => StunVerdict::Right { sent_at },
             None => StunVerdict::Stale,
         }
     }
 
-    /// Gives up on requests that have waited too long; how many.
-    fn forget(&mut self, now: u64) -> u64 {
+    /// Gives up the requests that have waited too long, and returns how many there are.
+    fn give_up(&mut self, now: u64) -> u64 {
         let mut lost = 0;
-        for place in &mut self.waiting {
-            if place.is_some_and(|(_, at)| now >= at + PATIENCE) {
-                *place = None;
+        for slot in &mut self.outstanding {
+            if slot.is_some_and(|(_, sent_at)| now >= sent_at + ANSWER_TIMEOUT) {
+                *slot = None;
                 lost += 1;
             }
         }
         lost
     }
 
-    /// Asks until the window is full.
-    fn fill(&mut self, questions: &mut StunRequests) -> Result<()> {
+    /// Sends requests until the window is full.
+    fn send_requests(&mut self, requests: &mut StunRequests) -> Result<()> {
         let now = clock::now();
-        let window = self.waiting.len() as u64;
+        let window = self.outstanding.len() as u64;
         let mut request = [0; REQUEST_LEN];
-        for place in 0..window {
-            if self.waiting[place as usize].is_some() {
+        for slot in 0..window {
+            if self.outstanding[slot as usize].is_some() {
                 continue;
             }
-            // The next number that belongs to this place.
-            let number = self.number + (place + window - self.number % window) % window;
+            // The next number that belongs in this slot.
+            let number = self.number + (slot + window - self.number % window) % window;
             self.number = number + 1;
-            self.waiting[place as usize] = Some((number, now));
-            write_request(&mut request, questions.transaction(number));
-            questions.batch.push(questions.server, LocalAddr::ANY, &request)?;
+            self.outstanding[slot as usize] = Some((number, now));
+            write_request(&mut request, requests.transaction(number));
+            requests.batch.push(requests.server, LocalAddr::ANY, &request)?;
         }
-        if questions.batch.is_empty() {
+        if requests.batch.is_empty() {
             return Ok(());
         }
-        // What the kernel has no room for is lost like any other request.
-        match self.socket.send(&mut questions.batch).error {
-            Some(error) => Err(error).context("sending a request"),
+        // A request that the kernel has no room for is lost like any other.
+        match self.socket.send(&mut requests.batch).error {
+            Some(error) => Err(error).context("sending a STUN request"),
             None => Ok(()),
         }
     }
 }
 
-/// Our address on the way to the server.
+/// The local address of the route to the server.
 fn local_address(server: SocketAddr) -> Result<IpAddr> {
     let any: SocketAddr =
         if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { "[::]:0".parse()? };
     let probe = UdpSocket::bind(any)?;
-    probe.connect(server).with_context(|| format!("there is no way to {server}"))?;
+    probe.connect(server).with_context(|| format!("no route to {server}"))?;
     Ok(probe.local_addr()?.ip())
 }
 
-/// The address of a socket: all of 127.0.0.0/8 is ours.
+/// The address of the socket `index`: on loopback, one of many, for all of 127.0.0.0/8 is local.
 fn spread(local: IpAddr, index: u32) -> IpAddr {
     match local {
         IpAddr::V4(address) if address.is_loopback() => {
@@ -277,19 +293,19 @@ mod tests {
     use super::*;
     use towpath_stun_proto::{RESPONSE_MAX_LEN, write_response};
 
-    fn asker(window: usize) -> StunSocket {
+    fn socket(window: usize) -> StunSocket {
         let socket = BatchSocket::new(towpath_udp::bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
-        StunSocket { socket, waiting: vec![None; window], number: 0 }
+        StunSocket { socket, outstanding: vec![None; window], number: 0 }
     }
 
-    fn questions() -> (UdpSocket, StunRequests) {
+    fn requests() -> (UdpSocket, StunRequests) {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let questions = StunRequests {
+        let requests = StunRequests {
             server: server.local_addr().unwrap(),
             prefix: *b"seed",
             batch: DatagramBatch::with_capacity(64),
         };
-        (server, questions)
+        (server, requests)
     }
 
     fn response(transaction: TransactionId, client: SocketAddr) -> Vec<u8> {
@@ -299,29 +315,45 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_counts_once_and_only_when_it_is_right() {
-        let (_server, mut questions) = questions();
-        let mut asker = asker(3);
-        asker.fill(&mut questions).unwrap();
-        assert_eq!(asker.number, 3);
-        let own = asker.socket.local_addr();
-        let right = response(questions.transaction(1), own);
-        assert!(matches!(asker.judge(&questions, &right), StunVerdict::Right(_)));
-        assert_eq!(asker.judge(&questions, &right), StunVerdict::Stale);
+    fn a_response_counts_once_and_only_if_it_is_right() {
+        let (_server, mut requests) = requests();
+        let mut socket = socket(3);
+        socket.send_requests(&mut requests).unwrap();
+        assert_eq!(socket.number, 3);
+        let server = requests.server;
+        let own = socket.socket.local_addr();
+        let right = response(requests.transaction(1), own);
+        assert!(matches!(socket.judge(&requests, server, &right), StunVerdict::Right { .. }));
+        assert_eq!(socket.judge(&requests, server, &right), StunVerdict::Stale);
         let foreign = SocketAddr::new(own.ip(), own.port() ^ 1);
-        assert_eq!(asker.judge(&questions, &response(questions.transaction(0), foreign)), StunVerdict::Wrong);
-        assert_eq!(asker.judge(&questions, &response(questions.transaction(5), own)), StunVerdict::Wrong);
-        assert_eq!(asker.judge(&questions, &response(TransactionId([9; 12]), own)), StunVerdict::Wrong);
-        assert_eq!(asker.judge(&questions, b"nonsense"), StunVerdict::Wrong);
-        // Two places are free: that of 1, and that of 0 which was answered wrongly.
-        asker.fill(&mut questions).unwrap();
-        let numbers: Vec<_> = asker.waiting.iter().map(|place| place.unwrap().0).collect();
+        for wrong in [
+            response(requests.transaction(0), foreign),
+            response(requests.transaction(5), own),
+            response(TransactionId([9; 12]), own),
+            b"nonsense".to_vec(),
+        ] {
+            assert_eq!(socket.judge(&requests, server, &wrong), StunVerdict::Wrong);
+        }
+        // Two slots are free: that of request 1, and that of request 0, which was answered wrongly.
+        socket.send_requests(&mut requests).unwrap();
+        let numbers: Vec<_> = socket.outstanding.iter().map(|slot| slot.unwrap().0).collect();
         assert_eq!(numbers, [3, 4, 2]);
-        assert_eq!((asker.forget(clock::now()), asker.forget(clock::now() + PATIENCE)), (0, 3));
+        assert_eq!((socket.give_up(clock::now()), socket.give_up(clock::now() + ANSWER_TIMEOUT)), (0, 3));
     }
 
     #[test]
-    fn sockets_are_spread_over_loopback_only() {
+    fn a_datagram_from_another_peer_is_wrong() {
+        let (_server, mut requests) = requests();
+        let mut socket = socket(1);
+        socket.send_requests(&mut requests).unwrap();
+        let right = response(requests.transaction(0), socket.socket.local_addr());
+        let stranger = SocketAddr::new(requests.server.ip(), requests.server.port() ^ 1);
+        assert_eq!(socket.judge(&requests, stranger, &right), StunVerdict::Wrong);
+        assert!(matches!(socket.judge(&requests, requests.server, &right), StunVerdict::Right { .. }));
+    }
+
+    #[test]
+    fn only_loopback_sockets_are_spread_over_addresses() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(spread(loopback, 250), loopback);
         assert_eq!(spread(loopback, 249), IpAddr::from([127, 0, 0, 250]));
