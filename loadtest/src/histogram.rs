@@ -1,14 +1,14 @@
-//! Histograms of durations that travel between processes.
+//! Histograms of durations, which processes send each other.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Durations of up to an hour in nanoseconds, to three digits. Longer ones count as an hour.
+/// A histogram of durations up to an hour in nanoseconds, to three digits. Longer durations count as an hour.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(from = "HistogramCounts", into = "HistogramCounts")]
 pub(crate) struct DurationHistogram(Histogram<u64>);
 
-/// Each value that occurs, and how often.
+/// The values of a histogram, each with its count.
 #[derive(Serialize, Deserialize)]
 struct HistogramCounts(Vec<(u64, u64)>);
 
@@ -16,7 +16,10 @@ const HOUR: u64 = 3_600_000_000_000;
 
 impl Default for DurationHistogram {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, HOUR, 3).expect("the bounds are in order and the digits few"))
+        Self(
+            Histogram::new_with_bounds(1, HOUR, 3)
+                .expect("the bounds are in order, and at most 5 digits are asked for"),
+        )
     }
 }
 
@@ -63,20 +66,20 @@ impl From<DurationHistogram> for HistogramCounts {
     }
 }
 
-/// A distribution of durations, in nanoseconds.
+/// The percentiles of a distribution of durations, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantiles {
-    /// How many there are.
+    /// The number of durations.
     pub count: u64,
-    /// Half of them are at most this.
+    /// The median.
     pub p50: u64,
-    /// 90 % are at most this.
+    /// The 90th percentile.
     pub p90: u64,
-    /// 99 % are at most this.
+    /// The 99th percentile.
     pub p99: u64,
-    /// 99.9 % are at most this.
+    /// The 99.9th percentile.
     pub p999: u64,
-    /// The longest.
+    /// The longest duration.
     pub max: u64,
 }
 
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_survive_the_journey() {
+    fn quantiles_survive_serialization() {
         let mut durations = DurationHistogram::default();
         for value in 1..=10_000 {
             durations.record(value * 1000);

@@ -1,8 +1,8 @@
 //! The messages between a worker process and its parent.
 //!
 //! The program starts itself again for every process of a load. Each message is a line of JSON: the parent writes an
-//! [`Assignment`] and then [`WorkerCommand`]s to the worker's standard input, the worker writes [`WorkerMessage`]s to its
-//! standard output.
+//! [`Assignment`] and then [`WorkerCommand`]s to the worker's standard input, the worker writes [`WorkerMessage`]s to
+//! its standard output.
 
 use std::io::{self, BufRead, StdinLock, Write};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What a connection at rest costs in memory.
+//! The memory that an idle connection costs the relay.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -9,15 +9,15 @@ use std::process::{Child, Stdio};
 use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::scenario::idle::IdleReport;
 
-/// TLS state, entry in the registry, connection; the kernel's share is not in it.
+/// The bytes of a connection: TLS state, registry entry and the connection itself, without the kernel's share.
 const BUDGET: f64 = 4.0 * 1024.0;
 
-/// Two relays with 1,000 and 4,000 connections, each after traffic both ways and a minute of rest.
+/// Compares two relays with 1,000 and 4,000 connections, after traffic both ways and an idle minute.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a budget of the release build")]
-fn a_connection_at_rest_costs_at_most_four_kib() {
+fn an_idle_connection_costs_at_most_four_kib() {
     let relays = [(RelayUnderTest::start(), 1000), (RelayUnderTest::start(), 4000)];
-    // Both rest at the same time.
+    // Both loads run at the same time.
     let loads = relays.each_ref().map(|(relay, connections): &(RelayUnderTest, u32)| -> Child {
         relay
             .load("idle", "idle")

@@ -1,4 +1,4 @@
-//! Each scenario against the relay: that it ends, and counts what there is to count.
+//! Each scenario against the relay: it ends, and its counts are right.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -32,14 +32,14 @@ fn every_round_trip_is_completed() {
     assert_success(&load);
     let peer: LatencyReport = relay.report("peer");
     assert_eq!((peer.offered, peer.completed, peer.damage), (200, 200, PacketDamage::default()));
-    // Twice through the relay.
+    // These packets go through the relay twice.
     assert!(peer.round_trip.p50 > ping.round_trip.p50, "{:?} {:?}", peer.round_trip, ping.round_trip);
     let background = peer.background.unwrap();
     assert_eq!((background.offered, background.lost()), (1000, 0));
 }
 
 #[test]
-fn a_flood_is_told_from_what_strangers_send() {
+fn packets_of_a_flood_and_of_strangers_are_counted_separately() {
     let relay = RelayUnderTest::start();
     let load = relay
         .load("own-flood", "flood")
@@ -62,7 +62,7 @@ fn a_flood_is_told_from_what_strangers_send() {
 }
 
 #[test]
-fn what_a_deaf_receiver_costs_is_told_by_reason() {
+fn drops_for_a_receiver_that_never_reads_are_listed_by_reason() {
     let relay = RelayUnderTest::start();
     let load = relay
         .load("fan-in", "fan-in")
@@ -75,7 +75,7 @@ fn what_a_deaf_receiver_costs_is_told_by_reason() {
     assert_eq!(report.damage, PacketDamage::default());
     assert_eq!(report.delivered_to.keys().copied().collect::<Vec<_>>(), [1, 2]);
     assert!(report.delivered_to.values().all(|packets| *packets > 100), "{:?}", report.delivered_to);
-    // What waits for the deaf one is bounded, so some of it was dropped; each reason is a sample of its own.
+    // The queue of the receiver that never reads is bounded, so packets were dropped. Each reason has its own metric.
     let drops = report.drops.unwrap();
     assert!(drops.iter().any(|(name, count)| name.contains("reason=") && *count > 0.0), "{drops:?}");
 }
@@ -93,7 +93,7 @@ fn stun_answers_are_counted() {
 }
 
 #[test]
-fn a_closed_loop_loses_nothing_wherever_its_pairs_are() {
+fn a_closed_loop_loses_nothing_within_or_across_workers() {
     for placement in ["within", "across"] {
         let relay = RelayUnderTest::start();
         let load = relay

@@ -1,4 +1,4 @@
-//! A storm of connects takes nothing from those who are connected.
+//! A storm of connects does not disturb established connections.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -12,7 +12,7 @@ use towpath_loadtest::PacketDamage;
 use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::storm::StormReport;
 
-/// 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.
+/// Makes 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.
 #[test]
 #[cfg_attr(debug_assertions, ignore = "a budget of the release build")]
 fn no_packet_is_lost_in_a_storm_of_connects() {
@@ -25,14 +25,14 @@ fn no_packet_is_lost_in_a_storm_of_connects() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The storm starts when packets flow, as the progress says.
+    // The storm starts when the progress line shows received packets.
     let mut progress = BufReader::new(pairs.stderr.take().unwrap()).lines();
     let flowing = |line: &String| !line.contains(" 0 received");
-    assert!(progress.by_ref().map(Result::unwrap).any(|line| flowing(&line)), "no packet ever came");
+    assert!(progress.by_ref().map(Result::unwrap).any(|line| flowing(&line)), "no packet was received");
 
     let storm = relay.load("storm", "storm").args(["--connections", "2000", "--concurrency", "32"]).output();
     assert_success(&storm.unwrap());
-    assert!(pairs.try_wait().unwrap().is_none(), "the storm outlasted the packets");
+    assert!(pairs.try_wait().unwrap().is_none(), "the storm took longer than the packets");
     let rest: Vec<_> = progress.map(Result::unwrap).collect();
     let output = pairs.wait_with_output().unwrap();
     assert!(output.status.success(), "{rest:?}\n{}", String::from_utf8_lossy(&output.stdout));

@@ -41,8 +41,8 @@ pub(crate) struct ReceiveJob {
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     pub(crate) logins: LoginOrder,
-    /// The acknowledgement sockets of the sending processes: flow `f` belongs to the one at `f` modulo their number. Empty
-    /// if the senders need no acknowledgements.
+    /// The acknowledgement sockets of the sending processes: flow `f` belongs to the one at `f` modulo their number.
+    /// Empty if the senders need no acknowledgements.
     pub(crate) ack_sockets: Vec<PathBuf>,
 }
 

@@ -80,7 +80,7 @@ pub(crate) struct SenderOutcome {
     pub(crate) stalls: u64,
     /// PeerGone frames.
     pub(crate) peers_gone: u64,
-    /// The time from when packets were due until they were written, of those whose socket had room.
+    /// The time from when packets were due until they were written, if their socket had room.
     pub(crate) late: DurationHistogram,
     pub(crate) usage: ThreadUsage,
 }
@@ -111,7 +111,7 @@ struct OutgoingFlow {
     acknowledged_at: u64,
 }
 
-/// The flow whose batch is due next: in each round, every flow of the process has one batch.
+/// The flow that has the next batch. In each round, every flow of the process has one.
 #[derive(Clone, Copy, Default)]
 struct FlowCursor {
     round: u64,

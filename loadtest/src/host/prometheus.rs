@@ -1,4 +1,4 @@
-//! A server's own counters, in the text format of Prometheus.
+//! The server's own metrics, in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -8,31 +8,33 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// More than a server without a mesh has to say.
+/// More bytes than the metrics of a server without a mesh have.
 const MAX_LEN: u64 = 16 << 20;
 
-/// Samples, each by its name with its labels.
+/// The values of metrics, by name with labels.
 pub(crate) type MetricSamples = BTreeMap<String, f64>;
 
-/// Asks for the samples at `url`, which is `http://HOST:PORT/PATH`.
+/// Fetches the metrics at `url`, which is `http://HOST:PORT/PATH`.
 pub(crate) fn fetch(url: &str) -> Result<MetricSamples> {
-    let rest = url.strip_prefix("http://").context("metrics are fetched by http:// only")?;
+    let rest =
+        url.strip_prefix("http://").context("the URL of the metrics must begin with http:// (--metrics)")?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() { "/" } else { path };
     let mut stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
-    // In HTTP/1.0 the answer ends with the connection.
+    // In HTTP/1.0 the response ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(MAX_LEN).read_to_string(&mut answer).with_context(|| format!("reading {url}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{url} is not HTTP"))?;
+    let mut response = String::new();
+    stream.take(MAX_LEN).read_to_string(&mut response).with_context(|| format!("reading {url}"))?;
+    let (head, body) =
+        response.split_once("\r\n\r\n").with_context(|| format!("{url} did not answer with HTTP"))?;
     match head.lines().next().and_then(|line| line.split(' ').nth(1)) {
         Some("200") => Ok(parse(body)),
         _ => bail!("{url}: {}", head.lines().next().unwrap_or_default()),
     }
 }
 
-/// The drops that were counted between two fetches, where there were any; not their bytes.
+/// The metrics of dropped packets, not bytes, that rose between two fetches, and by how much.
 pub(crate) fn drops(before: &MetricSamples, after: &MetricSamples) -> MetricSamples {
     let new = after.iter().map(|(name, value)| (name, value - before.get(name).copied().unwrap_or(0.0)));
     new.filter(|(name, count)| name.contains("drop") && !name.contains("bytes") && *count > 0.0)
@@ -42,7 +44,7 @@ pub(crate) fn drops(before: &MetricSamples, after: &MetricSamples) -> MetricSamp
 
 fn parse(text: &str) -> MetricSamples {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    // Labels may hold spaces; the value does not, and a time stamp is not expected.
+    // Labels may contain spaces, the value does not. Timestamps are not supported.
     lines
         .filter_map(|line| line.rsplit_once(' '))
         .filter_map(|(name, value)| Some((name.trim().to_owned(), value.parse().ok()?)))
@@ -61,14 +63,14 @@ mod tests {
     const AFTER: &str = "x_dropped{reason=\"queue full\"} 105\nx_dropped{reason=\"gone\"} 3\nx_dropped 1\nx_sent 9\nx_bytes_dropped 8\n";
 
     #[test]
-    fn new_drops_are_told_by_reason() {
+    fn risen_drop_counters_are_listed_by_reason() {
         let drops = drops(&parse(BEFORE), &parse(AFTER));
         let drops: Vec<_> = drops.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         assert_eq!(drops, [("x_dropped{reason=\"gone\"}", 3.0), ("x_dropped{reason=\"queue full\"}", 100.0)]);
     }
 
     #[test]
-    fn samples_are_fetched() {
+    fn metrics_are_fetched() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap();
         let server = thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! A timer among the sockets of a poll. The poll's own timeout is in milliseconds, in which a relay forwards hundreds of
-//! packets; this one is in nanoseconds.
+//! A timer that a poll reports like a socket, to the nanosecond. The timeout of a poll is in milliseconds, and a relay
+//! forwards hundreds of packets in one.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use rustix::time::{
 
 use crate::clock::SECOND;
 
-/// A timer that the poll tells of.
+/// A timer that a poll reports as readable.
 #[derive(Debug)]
 pub(crate) struct Alarm(OwnedFd);
 
@@ -25,9 +25,10 @@ impl Alarm {
         Ok(Self(timer))
     }
 
-    /// Rings at `at`, in nanoseconds of `CLOCK_MONOTONIC`; at once when that is over. Only the last call counts.
+    /// Sets the time at which the timer expires, in nanoseconds of `CLOCK_MONOTONIC`. It replaces the one set before,
+    /// and a time in the past expires at once.
     pub(crate) fn set(&self, at: u64) -> io::Result<()> {
-        // Zero would disarm it.
+        // Zero would disarm the timer.
         let at = at.max(1);
         let at = Timespec { tv_sec: (at / SECOND).cast_signed(), tv_nsec: (at % SECOND).cast_signed() };
         let once = Itimerspec { it_interval: Timespec::default(), it_value: at };
@@ -46,7 +47,7 @@ mod tests {
     use crate::clock;
 
     #[test]
-    fn it_rings_again_and_again_though_nobody_reads_it() {
+    fn a_timer_expires_each_time_it_is_set_without_being_read() {
         let mut poll = Poll::new().unwrap();
         let alarm = Alarm::new(poll.registry(), Token(7)).unwrap();
         let mut events = Events::with_capacity(8);

@@ -67,8 +67,8 @@ pub(crate) struct RelayLink {
 }
 
 impl RelayLink {
-    /// Takes over a connection after its login: the socket, which must be non-blocking, the bytes that were read and not yet
-    /// decrypted (`tail`), and the plaintext that was not yet used (`early`).
+    /// Takes over a connection after its login: the socket, which must be non-blocking, the bytes that were read and
+    /// not yet decrypted (`tail`), and the plaintext that was not yet used (`early`).
     pub(crate) fn new(
         socket: TcpStream,
         tls: Option<TlsHalves>,
@@ -95,7 +95,8 @@ impl RelayLink {
         self.session.protocol()
     }
 
-    /// Encrypts the frames in `buffers` and writes them at once. The link must not be blocked, and may be blocked after.
+    /// Encrypts the frames in `buffers` and writes them at once. The link must not be blocked, and may be blocked
+    /// after.
     pub(crate) fn send(&mut self, buffers: &mut LinkBuffers) -> Result<()> {
         debug_assert!(!self.is_blocked(), "a blocked link must be flushed before it sends");
         let bytes = match &mut self.tls {
@@ -182,8 +183,8 @@ impl FrameSplitter<'_> {
     }
 }
 
-/// Decrypts the records in `incoming`, calls `on_plaintext` for each, and keeps the beginning of the next one in `tail`.
-/// Returns whether the relay has closed the connection.
+/// Decrypts the records in `incoming`, calls `on_plaintext` for each, and keeps the beginning of the next one in
+/// `tail`. Returns whether the relay has closed the connection.
 fn open_records(
     reader: &mut Reader<Client>,
     incoming: &mut [u8],

@@ -1,9 +1,9 @@
-//! iroh-relay's protocol, as its version 1.4.1 has it (`iroh-relay/src/protos`): WebSocket over TLS, a binary message for
-//! each frame, one byte of type before it.
+//! The protocol of iroh-relay 1.4.1 (`iroh-relay/src/protos`): WebSocket over TLS, with a binary message for each
+//! frame, which begins with a byte for its type.
 //!
-//! A login is the server's challenge, signed. Stock clients may sign what TLS exports instead and save that round trip;
-//! and they may put many datagrams of one size into a frame, which is not done here. Masks are zero, which saves work
-//! here and none at the relay.
+//! A client logs in by signing the server's challenge. Stock clients may sign exported TLS keying material instead,
+//! which saves a round trip, and may put several datagrams of one size into a frame. Neither is done here. Masks are
+//! zero, which saves work here and none at the relay.
 
 use anyhow::{Context, Result, bail};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use towpath_wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-/// What the challenge is hashed under before it is signed.
+/// The context in which the challenge is hashed before it is signed.
 const CHALLENGE_CONTEXT: &str = "iroh-relay handshake v1 challenge signature";
 
 const SERVER_CHALLENGE: u8 = 0;
@@ -24,15 +24,15 @@ const ENDPOINT_GONE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// A binary message that is whole (RFC 6455, section 5.2).
+/// The first byte of a binary message in one fragment (RFC 6455, section 5.2).
 const BINARY: u8 = 0x82;
 const MASKED: u8 = 0x80;
-/// More than a relay has to say at once.
+/// More bytes than any message of a relay has.
 const MAX_MESSAGE: usize = 1 << 20;
-/// More than the header of an HTTP response.
+/// More bytes than the head of an HTTP response has.
 const MAX_HEADER: usize = 16 * 1024;
 
-/// Appends a message with the parts of a frame.
+/// Appends a message with a frame's type and the parts of its payload.
 fn put(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
     let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
     out.push(BINARY);
@@ -50,7 +50,7 @@ fn put(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// Appends what says `frame` to an iroh-relay. What it has no words for is left out.
+/// Appends `frame` in iroh-relay's encoding, or nothing if iroh-relay has no such frame.
 pub(crate) fn encode(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     match frame {
         ClientFrame::SendPacket { to, packet } => {
@@ -63,7 +63,7 @@ pub(crate) fn encode(frame: &ClientFrame<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The length of a message's header and of what is in it; `None` while that is not known.
+/// The lengths of a message's header and payload; `None` if `bytes` end before them.
 fn measure(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
     let Some((&[kind, len], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let (header, len) = match len {
@@ -76,28 +76,28 @@ fn measure(bytes: &[u8]) -> Result<Option<(usize, usize)>> {
             Some(len) => (10, usize::try_from(u64::from_be_bytes(*len)).unwrap_or(usize::MAX)),
             None => return Ok(None),
         },
-        _ => bail!("the relay masks what it sends"),
+        _ => bail!("the relay sent a masked WebSocket message"),
     };
     if kind != BINARY {
-        bail!("a WebSocket message of another kind than a whole binary one: {kind:#04x}");
+        bail!("the relay sent a WebSocket message that is not binary or not in one fragment: {kind:#04x}");
     }
     if len > MAX_MESSAGE {
-        bail!("a WebSocket message of {len} bytes");
+        bail!("the relay sent a WebSocket message of {len} bytes, more than {MAX_MESSAGE}");
     }
     Ok(Some((header, len)))
 }
 
-/// The place in a stream of messages.
+/// The state of a connection: the message that has arrived in part.
 #[derive(Debug, Default)]
 pub(crate) struct IrohSession {
-    /// A message that was cut.
+    /// The beginning of a message, or all of it.
     held: Vec<u8>,
-    /// Whether that is whole and was handed on.
+    /// Whether `held` was returned as a whole message.
     done: bool,
 }
 
 impl IrohSession {
-    /// The next frame; `None` when `input` is used up.
+    /// Decodes the next frame; `None` when `input` is used up.
     pub(crate) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<ServerFrame<'s>>> {
         Ok(match self.message(input)? {
             Some(message) => Some(decode(message)?),
@@ -121,7 +121,7 @@ impl IrohSession {
             return Ok(None);
         }
         loop {
-            // A header comes byte by byte, the rest at once.
+            // The header is completed byte by byte, the payload at once.
             let missing = match measure(&self.held)? {
                 Some((header, len)) if self.held.len() == header + len => {
                     self.done = true;
@@ -141,32 +141,35 @@ impl IrohSession {
 }
 
 fn decode(message: &[u8]) -> Result<ServerFrame<'_>> {
-    let (&kind, payload) = message.split_first().context("an empty message")?;
-    let data = || payload.try_into().context("a ping or pong of other than 8 bytes");
+    let (&kind, payload) = message.split_first().context("the relay sent an empty message")?;
+    let data = || payload.try_into().context("the relay sent a ping or pong that is not 8 bytes long");
     Ok(match kind {
         RELAY_TO_CLIENT_DATAGRAM => {
-            let (from, rest) = NodePublic::split_from(payload).context("a datagram without a sender")?;
-            let (_ecn, packet) = rest.split_first().context("a datagram without ECN")?;
+            let (from, rest) =
+                NodePublic::split_from(payload).context("the relay sent a datagram without a sender")?;
+            let (_ecn, packet) = rest.split_first().context("the relay sent a datagram without ECN")?;
             ServerFrame::RecvPacket { from, packet }
         }
         ENDPOINT_GONE => {
-            let (peer, _) = NodePublic::split_from(payload).context("nobody has gone")?;
+            let (peer, _) =
+                NodePublic::split_from(payload).context("the relay sent EndpointGone without a key")?;
             ServerFrame::PeerGone { peer, reason: GoneReason::Disconnected }
         }
         PING => ServerFrame::Ping(data()?),
         PONG => ServerFrame::Pong(data()?),
-        // How the relay is, and that it is about to restart: nothing that a load reacts to.
+        // Health and restart notices, which a load ignores.
         _ => ServerFrame::KeepAlive,
     })
 }
 
-/// Upgrades a connection and logs `key` in; with the session comes what was read behind the login.
+/// Upgrades a connection to WebSocket and logs in with `key`. Returns the session, and the bytes that arrived after the
+/// login.
 pub(crate) async fn log_in(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     host: &str,
     key: &Ed25519KeyPair,
 ) -> Result<(IrohSession, Vec<u8>)> {
-    // Nobody looks at the key but to answer it.
+    // The server only hashes Sec-WebSocket-Key for its response, so that it may be constant.
     let request = format!(
         "GET /relay HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dG93cGF0aC1sb2FkdGVzdA==\r\n\
@@ -180,12 +183,12 @@ pub(crate) async fn log_in(
             break end + 4;
         }
         if received.len() > MAX_HEADER || stream.read_buf(&mut received).await? == 0 {
-            bail!("no HTTP response");
+            bail!("the relay sent no HTTP response");
         }
     };
     if !received.starts_with(b"HTTP/1.1 101 ") {
         let status = String::from_utf8_lossy(&received);
-        bail!("no upgrade: {}", status.lines().next().unwrap_or_default());
+        bail!("the relay refused the WebSocket upgrade: {}", status.lines().next().unwrap_or_default());
     }
     received.drain(..end);
     let challenge = read_message(stream, &mut received).await?;
@@ -195,22 +198,24 @@ pub(crate) async fn log_in(
         stream.write_all(&answer).await?;
         stream.flush().await?;
     } else {
-        bail!("no challenge");
+        bail!("the relay sent another message than a challenge");
     }
     match read_message(stream, &mut received).await?.split_first() {
         Some((&SERVER_CONFIRMS_AUTH, _)) => Ok((IrohSession::default(), received)),
-        Some((&SERVER_DENIES_AUTH, reason)) => bail!("refused: {}", String::from_utf8_lossy(reason)),
-        _ => bail!("neither confirmed nor refused"),
+        Some((&SERVER_DENIES_AUTH, reason)) => {
+            bail!("the relay refused the login: {}", String::from_utf8_lossy(reason))
+        }
+        _ => bail!("the relay neither confirmed nor refused the login"),
     }
 }
 
-/// Key and signature, in postcard.
+/// The public key and the signature of the challenge, encoded with postcard.
 fn authentication(key: &Ed25519KeyPair, challenge: &[u8]) -> Vec<u8> {
     let signature = key.sign(&blake3::derive_key(CHALLENGE_CONTEXT, challenge));
     [key.public_key().as_ref(), &[signature.as_ref().len() as u8], signature.as_ref()].concat()
 }
 
-/// The message that `received` begins with or will, and takes it out.
+/// Reads until `received` begins with a whole message, and takes its payload out.
 async fn read_message(stream: &mut (impl AsyncRead + Unpin), received: &mut Vec<u8>) -> Result<Vec<u8>> {
     loop {
         if let Some((header, len)) = measure(received)?
@@ -219,7 +224,7 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin), received: &mut Vec<
             return Ok(received.drain(..header + len).skip(header).collect());
         }
         if stream.read_buf(received).await? == 0 {
-            bail!("the relay has closed");
+            bail!("the relay closed the connection during the login");
         }
     }
 }
@@ -228,7 +233,7 @@ async fn read_message(stream: &mut (impl AsyncRead + Unpin), received: &mut Vec<
 mod tests {
     use super::*;
 
-    /// iroh's own snapshots (`test_client_relay_frames_snapshot`, `test_server_client_frames_snapshot`) are of this key.
+    /// The key of iroh's own snapshots (`test_client_relay_frames_snapshot`, `test_server_client_frames_snapshot`).
     fn key() -> NodePublic {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[42; 32]).unwrap();
         let public = NodePublic::from_bytes(pair.public_key().as_ref().try_into().unwrap());
@@ -236,7 +241,7 @@ mod tests {
         public
     }
 
-    /// A message as a server sends it.
+    /// Builds a message as a server sends it, without a mask.
     fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
         let mut masked = Vec::new();
         put(kind, parts, &mut masked);
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_irohs() {
+    fn frames_are_encoded_as_by_iroh() {
         let mut out = Vec::new();
         encode(&ClientFrame::Ping([42; 8]), &mut out);
         assert_eq!(out, [&[0x82, 0x89, 0, 0, 0, 0, 9][..], &[42; 8]].concat());
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_come_whole_however_they_are_cut() {
+    fn frames_are_decoded_from_pieces_of_any_length() {
         let long = vec![7; 70_000];
         let stream = [
             message(RELAY_TO_CLIENT_DATAGRAM, &[key().as_bytes(), &[3], b"Hello World!"]),
@@ -292,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn malformed_messages_are_errors() {
         for bytes in [&[0x82, 0x80 | 3][..], &[0x02, 3], &[0x88, 0], &[0x82, 0], &[0x82, 2, 6, 0]] {
             let mut session = IrohSession::default();
             assert!(session.next(&mut &*bytes).is_err(), "{bytes:?}");
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_a_challenge_verifies() {
+    fn the_signature_of_a_challenge_verifies() {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
         let answer = authentication(&pair, &[9; 16]);
         let (public, signature) = answer.split_at(32);

@@ -1,4 +1,4 @@
-//! The protocols of relays. Other modules deal in DERP frames only; for a relay with another protocol, frames are
+//! The protocols of relays. Other modules deal in DERP frames only. Frames for a relay with another protocol are
 //! translated here.
 
 use anyhow::Result;

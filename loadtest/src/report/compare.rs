@@ -1,4 +1,4 @@
-//! A row of a table: one figure of several servers that were measured in turn.
+//! A row of a comparison table: one figure of several servers.
 
 use anyhow::{Result, bail};
 
@@ -6,30 +6,30 @@ use crate::report::runs::{FigureSeries, ReportFolder};
 use crate::report::spread::{show_spread, spread};
 use crate::report::unit::Unit;
 
-/// What a row shows.
+/// The figure and the servers of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Comparison {
     pub(crate) folder: ReportFolder,
     pub(crate) load: String,
-    /// The figure's name, as reports have it.
+    /// The figure's name in the reports.
     pub(crate) figure: String,
-    /// The first is the one that the others are compared with.
+    /// The servers; the others are compared with the first.
     pub(crate) servers: Vec<String>,
-    /// Another load and its figure; each value is shown as a share of that of the same server and run.
+    /// Another load and its figure: each value is shown as a share of that figure, of the same server and run.
     pub(crate) share_of: Option<(String, String)>,
-    /// A figure that is mentioned where it is not zero.
+    /// Another figure, which is also shown where it is not zero.
     pub(crate) besides: Option<String>,
 }
 
-/// The cells of a row in Markdown: for each server the median and what it varied between, then of the first to each of the
-/// others the same of the ratios, run by run.
+/// Makes the cells of a row in Markdown. For each server there is the median of the figure with its lowest and highest
+/// value, then for each server but the first the median of the ratios of the first to it, run by run.
 ///
 /// # Errors
 ///
 /// If the folder or a report in it cannot be read.
 pub(crate) fn compare(comparison: &Comparison) -> Result<String> {
     if comparison.servers.is_empty() {
-        bail!("which servers?");
+        bail!("--servers must name a server");
     }
     let series =
         comparison.servers.iter().map(|server| series(comparison, server)).collect::<Result<Vec<_>>>()?;
@@ -48,7 +48,7 @@ pub(crate) fn compare(comparison: &Comparison) -> Result<String> {
             Some([_, median, _]) => show_ratio(median),
             None => "–".to_owned(),
         };
-        // Of a lower bound the ratio is one, too; against one it says nothing.
+        // The ratio of a lower bound is a lower bound. The ratio to a lower bound says nothing.
         cells.push(match (first.at_least, other.at_least) {
             (_, true) => "–".to_owned(),
             (true, false) if ratio != "–" => format!("≥ {ratio}"),
@@ -58,7 +58,7 @@ pub(crate) fn compare(comparison: &Comparison) -> Result<String> {
     Ok(cells.join(" | "))
 }
 
-/// To two digits behind the point; more or fewer where these would say nothing or too much.
+/// A ratio with three significant digits, or fewer.
 fn show_ratio(ratio: f64) -> String {
     match ratio {
         ..0.1 => format!("{ratio:.3}"),
@@ -76,7 +76,7 @@ fn series(comparison: &Comparison, server: &str) -> Result<FigureSeries> {
             .filter_map(|(number, value)| Some((number, value / whole.values.get(&number)? * 100.0)))
             .collect();
         series.unit = Some(Unit::Percent);
-        // A share of two bounds is neither.
+        // A ratio of two lower bounds is not a lower bound.
         series.at_least = false;
     }
     Ok(series)
@@ -137,19 +137,19 @@ mod tests {
             write(folder.path(), &format!("bulk.ours.{number}.json"), Some(ours), 0.0, false);
             write(folder.path(), &format!("bulk.theirs.{number}.json"), Some(theirs), 1200.0, false);
         }
-        let row = compare(&comparison(folder.path(), &["ours", "theirs", "nobody"])).unwrap();
+        let row = compare(&comparison(folder.path(), &["ours", "theirs", "none"])).unwrap();
         let ours = "3.00 µs (1.00 – 4.00)";
         let theirs = "4.00 µs (2.00 – 4.00), 1,200 packets lost";
         assert_eq!(row, format!("{ours} | {theirs} | – | 0.75 (0.50 – 1.00) | –"));
     }
 
     #[test]
-    fn ratios_have_the_digits_that_say_something() {
+    fn a_ratio_has_two_or_three_digits() {
         assert_eq!([0.0021, 0.456, 9.876, 281.27].map(show_ratio), ["0.002", "0.46", "9.88", "281"]);
     }
 
     #[test]
-    fn what_the_load_generator_could_not_do_is_marked() {
+    fn runs_that_the_load_generator_limited_are_marked() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "bulk.ours.1.json", None, 0.0, false);
         write(folder.path(), "bulk.theirs.1.json", Some(2e3), 0.0, false);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_of_the_same_server_and_run() {
+    fn a_share_is_that_of_the_same_server_and_run() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "bulk.ours.1.json", Some(3.0), 0.0, false);
         write(folder.path(), "peak.ours.1.json", Some(4.0), 0.0, true);

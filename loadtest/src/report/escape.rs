@@ -1,8 +1,8 @@
-//! Text in HTML and SVG.
+//! Escaping of text in HTML and SVG.
 
 use std::fmt::{self, Display, Write};
 
-/// Text, shown as it stands in HTML.
+/// Text, escaped for HTML and SVG.
 pub(crate) struct HtmlEscaped<'a>(pub(crate) &'a str);
 
 impl Display for HtmlEscaped<'_> {

@@ -1,5 +1,6 @@
-//! Reports of many runs in a folder: `LOAD.SERVER.N.json` is that of the run `N` of a load on a server. Runs of different
-//! servers with the same load and number were made in turn, and are compared with each other.
+//! A folder with the reports of many runs: `LOAD.SERVER.N.json` is the report of run `N` of a load on a server.
+//!
+//! Runs of one load with the same number were made in turn on different servers, and are compared with each other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,20 +16,20 @@ use crate::report::{ReportFile, Row, read};
 #[derive(Clone, Debug)]
 pub(crate) struct ReportFolder(pub(crate) PathBuf);
 
-/// One figure of a load on a server, run by run.
+/// One figure of a load on a server, by run.
 #[derive(Debug, Default)]
 pub(crate) struct FigureSeries {
-    /// Of the runs that have it.
+    /// The values, by the number of the run. Runs that lack the figure are left out.
     pub(crate) values: BTreeMap<u32, f64>,
     pub(crate) unit: Option<Unit>,
-    /// Whether one of them is a lower bound.
+    /// Whether one of the values is a lower bound.
     pub(crate) at_least: bool,
-    /// Runs that have none because the load generator was the limit.
+    /// The number of runs without a value because the load generator was the limit.
     pub(crate) limited: usize,
 }
 
 impl ReportFolder {
-    /// All reports of a load on a server, by the numbers of their runs.
+    /// All reports of a load on a server, by the number of the run.
     pub(crate) fn reports<R: DeserializeOwned>(
         &self,
         load: &str,
@@ -45,7 +46,7 @@ impl ReportFolder {
         Ok(reports)
     }
 
-    /// The figure `name` of a load on a server.
+    /// The figure `name` of a load on a server, in all runs.
     pub(crate) fn series(&self, load: &str, server: &str, name: &str) -> Result<FigureSeries> {
         let mut series = FigureSeries::default();
         for (number, file) in self.reports::<IgnoredAny>(load, server)? {
@@ -63,7 +64,7 @@ impl ReportFolder {
     }
 }
 
-/// The number of the run that the report at `path` is of, if it is of this load and server.
+/// The number of the run whose report is at `path`; `None` if it is a run of another load or server.
 fn number_of(path: &Path, load: &str, server: &str) -> Option<u32> {
     let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
     let rest = name.strip_prefix(load)?.strip_prefix('.')?.strip_prefix(server)?;
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_load_server_and_number() {
+    fn a_file_name_has_load_server_and_number() {
         let number = |name: &str| number_of(Path::new(name), "bulk", "derper");
         assert_eq!(number("/tmp/x.y/bulk.derper.12.json"), Some(12));
         for other in

@@ -1,8 +1,8 @@
-//! The median of several runs, and between what they varied.
+//! The lowest, median and highest value of several runs.
 
 use crate::report::unit::Unit;
 
-/// Lowest, median, highest.
+/// The lowest, median and highest of `values`; `None` if there are none.
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]> {
     let mut values: Vec<_> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -15,7 +15,7 @@ pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Option<[f64; 3]> 
     Some([values[0], median, values[values.len() - 1]])
 }
 
-/// A median, and what it varied between if it did: the unit once, where it is the same for all three.
+/// A median, with the lowest and the highest value if they differ. The unit is shown once if all three have the same.
 pub(crate) fn show_spread(unit: Unit, [low, median, high]: [f64; 3]) -> String {
     let [shown_low, shown, shown_high] = [low, median, high].map(|value| unit.show(value));
     if low >= high {
@@ -34,14 +34,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_has_median_and_extremes() {
+    fn a_spread_is_lowest_median_and_highest() {
         assert_eq!(spread([3.0, 1.0, 2000.0]), Some([1.0, 3.0, 2000.0]));
         assert_eq!(spread([3.0, 1.0]), Some([1.0, 2.0, 3.0]));
         assert_eq!(spread([]), None);
     }
 
     #[test]
-    fn a_unit_is_shown_once_where_it_is_the_same() {
+    fn a_unit_that_all_three_values_have_is_shown_once() {
         assert_eq!(show_spread(Unit::Time, [2.9e3, 3e3, 3.1e3]), "3.00 µs (2.90 – 3.10)");
         assert_eq!(show_spread(Unit::Time, [2.9e5, 3e6, 3.1e6]), "3.00 ms (290.00 µs – 3.10 ms)");
         assert_eq!(show_spread(Unit::PacketsPerSecond, [1e5, 1e5, 1e5]), "100,000 packets/s");

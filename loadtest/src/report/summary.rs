@@ -11,11 +11,11 @@ use crate::report::spread::spread;
 use crate::report::unit::Unit;
 use crate::report::{Row, read};
 
-/// The median of each figure of several report files of one scenario, and between what it varied.
+/// Makes a table of the median, lowest and highest value of each figure in several reports of one scenario.
 ///
 /// # Errors
 ///
-/// If a file cannot be read or is no report.
+/// If a file cannot be read or is not a report.
 pub(crate) fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
     let mut order = Vec::new();
     let mut values: BTreeMap<(String, Unit), Vec<Option<f64>>> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub(crate) fn summarize(files: &[impl AsRef<Path>]) -> Result<String> {
         let (name, unit) = key;
         let known: Vec<f64> = values[key].iter().flatten().copied().collect();
         let shown = match spread(known) {
-            // A figure that some runs could not give is not the median of the others.
+            // A median is not shown if some of the runs lack the figure.
             Some(spread) if values[key].iter().all(Option::is_some) => {
                 let [low, median, high] = spread.map(|value| unit.show(value));
                 format!("{median:>22}   {low} – {high}")
@@ -60,7 +60,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths: Vec<_> = (0..values.len()).map(|index| dir.path().join(index.to_string())).collect();
         for (path, value) in paths.iter().zip(values) {
-            let rows = vec![Row::new("cost", Unit::Time, *value), Row::new("lost", Unit::Count, Some(3.0))];
+            let rows = vec![Row::new("cost", Unit::Time, *value), Row::count("lost", 3)];
             let file = ReportFile {
                 scenario: "fixed".to_owned(),
                 rows,
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_has_median_and_extremes() {
+    fn a_summary_shows_median_lowest_and_highest() {
         let summary = summary_of(&[Some(3_000.0), Some(1_000.0), Some(2_000_000.0)]);
         let cost = summary.lines().next().unwrap();
         assert!(cost.ends_with(" 3.00 µs   1.00 µs – 2.00 ms"), "{cost}");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_that_one_run_lacks_is_none() {
+    fn a_figure_that_one_run_lacks_is_not_shown() {
         let summary = summary_of(&[Some(3_000.0), None]);
         assert!(summary.lines().next().unwrap().ends_with(" –"), "{summary}");
         assert!(summary.lines().nth(1).unwrap().ends_with("3 – 3"), "{summary}");

@@ -1,8 +1,8 @@
-//! Units of figures, and how values are shown in them.
+//! The units of figures, and values with their units.
 
 use serde::{Deserialize, Serialize};
 
-/// The unit of a [`Row`]'s value.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unit {
     /// Nanoseconds.
@@ -17,18 +17,18 @@ pub enum Unit {
     ConnectionsPerSecond,
     /// Answers a second.
     AnswersPerSecond,
-    /// Answers in a second of the server's CPU time.
+    /// Answers for each second of the server's CPU time.
     AnswersPerCpuSecond,
     /// Bytes.
     Bytes,
-    /// Bytes a connection.
+    /// Bytes for each connection.
     BytesPerConnection,
-    /// Hundredths.
+    /// Hundredths of a whole.
     Percent,
 }
 
 impl Unit {
-    /// A value for the tick of an axis: short, and without what its name says already.
+    /// A value at the tick of an axis: short, without the part of the unit that the name of the axis says.
     pub(crate) fn show_short(self, value: f64) -> String {
         match self {
             Self::Time if value >= 1e9 => format!("{} s", value / 1e9),
@@ -43,6 +43,7 @@ impl Unit {
         }
     }
 
+    /// A value in a table.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Self::Time if value.abs() >= 1e9 => format!("{:.2} s", value / 1e9),
@@ -61,7 +62,7 @@ impl Unit {
     }
 }
 
-/// A whole number with commas between thousands.
+/// A whole number with commas between groups of three digits.
 fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = if value <= -0.5 { "-".to_owned() } else { String::new() };

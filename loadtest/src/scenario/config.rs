@@ -1,4 +1,4 @@
-//! What a run of any scenario needs to know.
+//! The configuration of a run, which all scenarios have in common.
 
 use std::path::PathBuf;
 

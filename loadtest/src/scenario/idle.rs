@@ -30,8 +30,8 @@ const ROLE: &str = "idle";
 /// How many packets each client sends to its partner.
 const PACKETS: u64 = 4;
 const PACKET_LEN: usize = 1_000;
-/// How many clients connect between two rounds of answering pings, an even number. iroh-relay closes a connection that does
-/// not answer a ping within 5 s.
+/// How many clients connect between two rounds of answering pings, an even number. iroh-relay closes a connection that
+/// does not answer a ping within 5 s.
 const CONNECT_BATCH: u32 = 500;
 /// How long the packets of a batch of clients may take.
 const TRAFFIC_TIMEOUT: u64 = 60 * SECOND;
@@ -52,7 +52,8 @@ pub(crate) struct IdleArgs {
 /// The report on idle connections.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IdleReport {
-    /// The relay's resident memory in bytes at each number of connections: before the first, and at the end of each step.
+    /// The relay's resident memory in bytes at each number of connections: before the first, and at the end of each
+    /// step.
     pub weighed: Vec<(u32, u64)>,
     /// Packets that arrived. All that are sent must arrive.
     pub received: u64,
@@ -263,8 +264,8 @@ impl IdleClient {
 }
 
 impl IdleReport {
-    /// The relay's memory in bytes for each further connection between the first step and the last; `None` if there is only
-    /// one step.
+    /// The relay's memory in bytes for each further connection between the first step and the last; `None` if there is
+    /// only one step.
     #[must_use]
     pub fn slope(&self) -> Option<f64> {
         match self.weighed.get(1..)? {

@@ -1,4 +1,4 @@
-//! What every scenario implements, and how the command line and the worker processes reach it.
+//! The trait that every scenario implements, and the entry by which the command line and worker processes reach it.
 
 use std::process::ExitCode;
 
@@ -15,8 +15,8 @@ use crate::target::LoadTarget;
 
 /// A kind of load.
 ///
-/// [`run`](Self::run) is called in the process that the user starts. It divides the load into jobs, starts a worker process
-/// for each, and makes a report of their outcomes. [`work`](Self::work) is called in each worker process.
+/// [`run`](Self::run) is called in the process that the user starts. It divides the load into jobs, starts a worker
+/// process for each, and makes a report of their outcomes. [`work`](Self::work) is called in each worker process.
 pub(crate) trait Scenario: Sized + 'static {
     /// The name on the command line and in reports.
     const NAME: &'static str;
@@ -28,7 +28,7 @@ pub(crate) trait Scenario: Sized + 'static {
     type Args: Args;
     /// The part of the load that one worker process makes.
     type Job: Serialize + DeserializeOwned;
-    /// What one worker process counted.
+    /// The counts and measurements of one worker process.
     type Outcome: Serialize + DeserializeOwned + Send + 'static;
     type Report: ScenarioReport + Serialize;
 

@@ -1,4 +1,4 @@
-//! A relay under load, and the load, as the processes that users run.
+//! A relay and load processes, as users run them.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// A relay on loopback, which ends with this value.
+/// A relay on loopback, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct RelayUnderTest {
     process: Child,
@@ -26,7 +26,7 @@ pub(crate) struct RelayUnderTest {
 }
 
 impl RelayUnderTest {
-    /// Starts the relay and returns when it serves.
+    /// Starts a relay and returns when it is ready.
     pub(crate) fn start() -> Self {
         let files = TempDir::new().expect("a temporary directory");
         let (address, admin, stun) = (free_address(), free_address(), free_udp_address());
@@ -40,7 +40,7 @@ impl RelayUnderTest {
         let log = File::create(files.path().join("log")).expect("a log file");
         let binary = binary();
         let mut command = Command::new(&binary);
-        // The relay's settings are in the file alone.
+        // Only the file may configure the relay.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOWPATH_")) {
             command.env_remove(name);
         }
@@ -61,14 +61,15 @@ impl RelayUnderTest {
         relay
     }
 
-    /// A command that puts load on this relay and writes its report to [`report`](Self::report) of `name`.
+    /// A command that loads this relay, and writes the report that [`report`](Self::report) returns for `name`.
     pub(crate) fn load(&self, scenario: &str, name: &str) -> Command {
         let mut command = self.command(scenario, self.address, name);
         command.arg("--certificate").arg(self.files.path().join("self-signed.crt"));
         command
     }
 
-    /// The same for the STUN server in it.
+    /// A command that loads the relay's STUN server, and writes the report that [`report`](Self::report) returns for
+    /// `name`.
     pub(crate) fn load_stun(&self, name: &str) -> Command {
         self.command("stun", self.stun, name)
     }
@@ -81,12 +82,12 @@ impl RelayUnderTest {
         command
     }
 
-    /// Where its counters are.
+    /// The URL of the relay's metrics.
     pub(crate) fn metrics(&self) -> String {
         format!("http://{}/metrics", self.admin)
     }
 
-    /// What came of such a command.
+    /// The report of a command with this `name`.
     pub(crate) fn report<R: DeserializeOwned>(&self, name: &str) -> R {
         let text = fs::read(self.files.path().join(name)).expect("a report");
         let file: towpath_loadtest::report::ReportFile<R> = serde_json::from_slice(&text).expect("a report");
@@ -95,7 +96,7 @@ impl RelayUnderTest {
 }
 
 impl Drop for RelayUnderTest {
-    #[expect(clippy::print_stderr, reason = "a failed test shows the relay's side")]
+    #[expect(clippy::print_stderr, reason = "the log of the relay explains a failed test")]
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -106,7 +107,7 @@ impl Drop for RelayUnderTest {
     }
 }
 
-/// Asserts that a load ended well, and shows what it said if not.
+/// Asserts that a load succeeded, and shows its output if not.
 pub(crate) fn assert_success(output: &Output) {
     assert!(
         output.status.success(),
@@ -117,7 +118,7 @@ pub(crate) fn assert_success(output: &Output) {
     );
 }
 
-/// Whether `/readyz` says 200.
+/// Whether `/readyz` answers with 200.
 fn is_ready(admin: SocketAddr) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect(admin)?;
@@ -129,7 +130,7 @@ fn is_ready(admin: SocketAddr) -> bool {
     ask().is_ok_and(|response: String| response.starts_with("HTTP/1.1 200 "))
 }
 
-/// The relay's binary: `TOWPATH_RELAY`, or the workspace's own of the profile that the test is built in.
+/// The relay's binary: `TOWPATH_RELAY`, or the workspace's own in the profile of the test.
 fn binary() -> PathBuf {
     let binary = env::var_os("TOWPATH_RELAY").map_or_else(
         || Path::new(env!("CARGO_BIN_EXE_towpath-loadtest")).with_file_name("towpath-relay"),
@@ -139,13 +140,13 @@ fn binary() -> PathBuf {
     binary
 }
 
-/// A loopback address whose UDP port was free a moment ago.
+/// A loopback address with a UDP port that was free a moment ago.
 fn free_udp_address() -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("a bound address")
 }
 
-/// A loopback address whose TCP port was free a moment ago.
+/// A loopback address with a TCP port that was free a moment ago.
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("a bound address")

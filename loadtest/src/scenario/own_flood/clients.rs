@@ -25,8 +25,8 @@ use crate::target::LoadTarget;
 pub(super) const FLOODER: u32 = 0;
 /// The role of the client that the flood is sent to.
 const SINK: &str = "sink";
-/// The bytes of frames that the flooder seals and writes together at most, beyond the first packet. It must have time to
-/// read between writes.
+/// The bytes of frames that the flooder seals and writes together at most, beyond the first packet. It must have time
+/// to read between writes.
 const RUN_LEN: usize = 16 * 1024;
 /// How long to wait for events before the time is checked.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);

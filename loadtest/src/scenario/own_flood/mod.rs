@@ -57,7 +57,7 @@ pub(crate) struct OwnFloodArgs {
     max_late: Duration,
 }
 
-/// What a client received of the packets that strangers sent to it in the measured time.
+/// The packets that strangers sent to a client in the measured time, and how many it received.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Delivery {
     /// Packets that were due.
@@ -93,9 +93,9 @@ impl Delivery {
 /// One of the two phases of the run: without the flood, and with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FloodPhase {
-    /// What the client received that floods in the second phase.
+    /// The packets to the client that floods in the second phase.
     pub flooder: Delivery,
-    /// What the client received that only listens.
+    /// The packets to the client that only listens.
     pub listener: Delivery,
     /// Packets of the flood that arrived in the measured time.
     pub flood: u64,

@@ -1,7 +1,8 @@
 //! The worker process that sends STUN requests and checks the responses.
 //!
-//! It reads its sockets in turn, and waits for them only if none had a datagram. The kernel would tell an epoll about each
-//! response while the server sends it, in the server's CPU time if both run on one machine: 5 to 7 % of the cost of an answer.
+//! It reads its sockets in turn, and waits for them only if none had a datagram. The kernel would tell an epoll about
+//! each response while the server sends it, in the server's CPU time if both run on one machine: 5 to 7 % of the cost
+//! of an answer.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -75,7 +76,7 @@ impl StunOutcome {
     }
 }
 
-/// What a received datagram is.
+/// The judgement on a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StunVerdict {
     /// The answer to an outstanding request, which was sent at this time.

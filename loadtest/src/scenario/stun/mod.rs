@@ -1,7 +1,8 @@
 //! STUN: Binding requests from many sockets, each with a limited number of requests outstanding.
 //!
-//! The loop is closed. It measures how many requests a server answers and at what cost, not how the server behaves when more
-//! arrive. A response counts if it answers an outstanding request and names the address that the request came from.
+//! The loop is closed. It measures how many requests a server answers and at what cost, not how the server behaves when
+//! more arrive. A response counts if it answers an outstanding request and names the address that the request came
+//! from.
 
 use anyhow::{Result, bail};
 use clap::Args;
