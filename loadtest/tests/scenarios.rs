@@ -5,12 +5,12 @@
 mod support;
 
 use support::{RelayUnderTest, assert_success};
-use towpath_loadtest::PacketDamage;
 use towpath_loadtest::scenario::fan_in::FanInReport;
 use towpath_loadtest::scenario::latency::LatencyReport;
 use towpath_loadtest::scenario::own_flood::OwnFloodReport;
 use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::stun::StunReport;
+use towpath_loadtest::{Arrivals, PacketDamage};
 
 const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];
 
@@ -107,4 +107,28 @@ fn a_closed_loop_loses_nothing_within_or_across_workers() {
         assert!(report.closed && report.delivered > 100, "{report:?}");
         assert_eq!((report.lost(), report.damage), (0, PacketDamage::default()));
     }
+}
+
+#[test]
+fn a_seed_of_poisson_arrivals_repeats_a_load() {
+    let relay = RelayUnderTest::start();
+    let offered = [7, 7, 8].map(|seed| {
+        let load = relay
+            .load("pairs", "pairs")
+            .args(["--pairs", "4", "--batch", "1", "--rate", "1000", "--senders", "2"])
+            .args(["--arrivals", "poisson", "--seed", &seed.to_string()])
+            .args(SHORT)
+            .output()
+            .unwrap();
+        assert_success(&load);
+        let table = String::from_utf8(load.stdout).unwrap();
+        assert!(table.contains(&format!("Poisson, seed {seed}\n")), "{table}");
+        let report: PairsReport = relay.report("pairs");
+        assert_eq!(report.arrivals, Some(Arrivals::Poisson { seed }));
+        assert_eq!((report.lost(), report.damage), (0, PacketDamage::default()));
+        report.offered
+    });
+    assert!(offered[0] == offered[1] && offered[0] != offered[2], "{offered:?}");
+    // Five standard deviations of a Poisson process of 1,000 packets.
+    assert!(offered.iter().all(|offered| offered.abs_diff(1000) < 158), "{offered:?}");
 }

@@ -1,4 +1,5 @@
-//! The worker process that sends flows: at a rate in an open loop, as fast as the relay takes packets, or within a window.
+//! The worker process that sends flows: at a rate in an open loop, as fast as the relay takes packets, or within a
+//! window.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use towpath_wire::key::NodePublic;
 
 use crate::clock;
 use crate::flow::ack::AckReceiver;
+use crate::flow::arrivals::{Arrivals, DueBatches, FlowArrivals};
 use crate::flow::packet::{PacketBuilder, PacketHeader, PacketSizes};
 use crate::flow::schedule::{FlowRoutes, Schedule, Timeline};
 use crate::histogram::DurationHistogram;
@@ -28,8 +30,8 @@ const RUN_LEN: usize = 64 * 1024;
 const POLL_INTERVAL: u64 = 1_000_000;
 /// … and while a socket is full.
 const POLL_INTERVAL_BLOCKED: u64 = 100_000;
-/// How long after the measured time its last packets are still sent. Dropping them would look as if the relay had not taken
-/// them.
+/// How long after the measured time its last packets are still sent. Dropping them would look as if the relay had not
+/// taken them.
 const GRACE: u64 = 2_000_000;
 /// How long after the measured time a full socket is still written to.
 const MAX_FLUSH: u64 = clock::SECOND;
@@ -44,7 +46,7 @@ const ACKNOWLEDGEMENTS: Token = Token(usize::MAX);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pace {
     /// This many packets a second, of all flows together, whatever the relay does.
-    Rate(u64),
+    Rate { rate: u64, arrivals: Arrivals },
     /// As many packets as the sockets take.
     FlatOut,
     /// At most this many unacknowledged packets of each flow.
@@ -102,35 +104,19 @@ struct OutgoingFlow {
     link: RelayLink,
     /// The number of the next packet.
     number: u64,
-    /// The number of the next batch to send, in an open loop.
-    next_batch: u64,
-    /// How many batches have become due, in an open loop.
+    /// How many batches are due and not sent, in an open loop.
     batches_due: u64,
     /// How many packets the receiver has acknowledged, and when.
     acknowledged: u64,
     acknowledged_at: u64,
 }
 
-/// The flow that has the next batch. In each round, every flow of the process has one.
-#[derive(Clone, Copy, Default)]
-struct FlowCursor {
-    round: u64,
-    index: usize,
-}
-
-impl FlowCursor {
-    const fn advance(&mut self, flows: usize) {
-        self.index += 1;
-        if self.index == flows {
-            (self.round, self.index) = (self.round + 1, 0);
-        }
-    }
-}
-
 struct FlowSender<'a> {
     job: &'a SendJob,
     timeline: Timeline,
     flows: Vec<OutgoingFlow>,
+    /// For each flow, when the batches are due that are not sent. Empty in a closed loop.
+    unsent: Vec<FlowArrivals>,
     ack_socket: Option<AckReceiver>,
     buffers: LinkBuffers,
     builder: PacketBuilder,
@@ -157,6 +143,7 @@ pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Res
         job: &job,
         timeline: Timeline::new(begin, job.warm_up, job.duration),
         flows,
+        unsent: Vec::new(),
         ack_socket,
         buffers: LinkBuffers::new(),
         builder: PacketBuilder::new(),
@@ -165,7 +152,7 @@ pub(crate) fn run(target: &LoadTarget, job: SendJob, parent: &mut Parent) -> Res
     };
     clock::sleep_until(begin);
     match job.pace {
-        Pace::Rate(rate) => sender.run_open_loop(rate, &mut poll, parent)?,
+        Pace::Rate { rate, arrivals } => sender.run_open_loop(rate, arrivals, &mut poll, parent)?,
         Pace::FlatOut => sender.run_closed_loop(u64::MAX, &mut poll, parent)?,
         Pace::Window(window) => sender.run_closed_loop(window.into(), &mut poll, parent)?,
     }
@@ -184,7 +171,6 @@ fn connect(target: &LoadTarget, job: &SendJob, poll: &Poll) -> Result<Vec<Outgoi
             to,
             link,
             number: 0,
-            next_batch: 0,
             batches_due: 0,
             acknowledged: 0,
             acknowledged_at: 0,
@@ -194,26 +180,29 @@ fn connect(target: &LoadTarget, job: &SendJob, poll: &Poll) -> Result<Vec<Outgoi
 }
 
 impl FlowSender<'_> {
-    fn run_open_loop(&mut self, rate: u64, poll: &mut Poll, parent: &mut Parent) -> Result<()> {
-        let schedule = Schedule {
-            begin: self.timeline.begin,
-            rate,
-            batch: self.job.batch,
-            flows: self.job.routes.flows,
-        };
+    fn run_open_loop(
+        &mut self,
+        rate: u64,
+        arrivals: Arrivals,
+        poll: &mut Poll,
+        parent: &mut Parent,
+    ) -> Result<()> {
+        let SendJob { batch, routes, flows, .. } = self.job;
+        let schedule = Schedule { begin: self.timeline.begin, rate, batch: *batch, flows: routes.flows };
+        self.unsent = flows.iter().map(|flow| FlowArrivals::new(arrivals, schedule, *flow)).collect();
+        let mut batches = DueBatches::new(arrivals, schedule, flows);
         let mut meter = UsageMeter::new(self.timeline.measure, self.timeline.end);
         let mut events = Events::with_capacity(1024);
-        let mut cursor = FlowCursor::default();
         let mut poll_at = 0;
         loop {
             let now = clock::now();
             meter.update(now)?;
-            let due = schedule.due(self.flows[cursor.index].id, cursor.round);
+            let (due, index) = batches.next();
             if now >= self.timeline.end && (due >= self.timeline.end || now >= self.timeline.end + GRACE) {
                 break;
             }
             if now >= poll_at {
-                self.poll(poll, &mut events, Duration::ZERO, Some(&schedule))?;
+                self.poll(poll, &mut events, Duration::ZERO)?;
                 self.report(now, parent)?;
                 poll_at = now + if self.any_blocked() { POLL_INTERVAL_BLOCKED } else { POLL_INTERVAL };
             }
@@ -221,21 +210,21 @@ impl FlowSender<'_> {
                 clock::sleep_until(due.min(poll_at).min(self.timeline.end));
                 continue;
             }
-            self.offer_batch(cursor.index, due, &schedule)?;
-            if self.flows[cursor.index].link.is_blocked() {
+            self.offer_batch(index, due)?;
+            if self.flows[index].link.is_blocked() {
                 poll_at = poll_at.min(now + POLL_INTERVAL_BLOCKED);
             }
-            cursor.advance(self.flows.len());
+            batches.advance();
         }
-        self.count_missed(cursor, &schedule);
+        self.count_missed(batches);
         self.outcome.usage = meter.usage();
-        self.flush(poll, &mut events, Some(&schedule))
+        self.flush(poll, &mut events)
     }
 
     /// Counts the batches that were due and had no turn because this process is too slow.
-    fn count_missed(&mut self, mut cursor: FlowCursor, schedule: &Schedule) {
+    fn count_missed(&mut self, mut batches: DueBatches) {
         loop {
-            let due = schedule.due(self.flows[cursor.index].id, cursor.round);
+            let (due, _) = batches.next();
             if due >= self.timeline.end {
                 return;
             }
@@ -243,12 +232,12 @@ impl FlowSender<'_> {
                 self.outcome.offered += u64::from(self.job.batch);
                 self.outcome.late.record(self.timeline.end - due);
             }
-            cursor.advance(self.flows.len());
+            batches.advance();
         }
     }
 
     /// Offers the batch of a flow that has become due, and sends it if the socket has room.
-    fn offer_batch(&mut self, index: usize, due: u64, schedule: &Schedule) -> Result<()> {
+    fn offer_batch(&mut self, index: usize, due: u64) -> Result<()> {
         let flow = &mut self.flows[index];
         flow.batches_due += 1;
         if self.timeline.measures(due) {
@@ -260,22 +249,19 @@ impl FlowSender<'_> {
         if self.timeline.measures(due) {
             self.outcome.late.record(clock::now().saturating_sub(due));
         }
-        self.send_due(index, schedule)
+        self.send_due(index)
     }
 
     /// Sends the batches of a flow that are due, as far as its socket has room.
-    fn send_due(&mut self, index: usize, schedule: &Schedule) -> Result<()> {
+    fn send_due(&mut self, index: usize) -> Result<()> {
         loop {
             let flow = &self.flows[index];
-            if flow.link.is_blocked() || flow.next_batch == flow.batches_due {
+            if flow.link.is_blocked() || flow.batches_due == 0 {
                 return Ok(());
             }
-            while self.flows[index].next_batch < self.flows[index].batches_due
-                && self.buffers.frames.len() < RUN_LEN
-            {
-                let flow = &mut self.flows[index];
-                let due = schedule.due(flow.id, flow.next_batch);
-                flow.next_batch += 1;
+            while self.flows[index].batches_due > 0 && self.buffers.frames.len() < RUN_LEN {
+                self.flows[index].batches_due -= 1;
+                let due = self.unsent[index].next();
                 self.build_batch(index, due, self.job.batch.into());
             }
             self.flows[index].link.send(&mut self.buffers)?;
@@ -297,11 +283,11 @@ impl FlowSender<'_> {
                 sent |= self.send_within(window, index, now)?;
             }
             let timeout = if sent { Duration::ZERO } else { POLL_TIMEOUT };
-            self.poll(poll, &mut events, timeout, None)?;
+            self.poll(poll, &mut events, timeout)?;
             self.report(now, parent)?;
         }
         self.outcome.usage = meter.usage();
-        self.flush(poll, &mut events, None)
+        self.flush(poll, &mut events)
     }
 
     /// Sends a batch of a flow, or as much of it as the window has room for. Returns whether it sent anything.
@@ -341,10 +327,10 @@ impl FlowSender<'_> {
     }
 
     /// After the measured time, writes what full sockets have not taken.
-    fn flush(&mut self, poll: &mut Poll, events: &mut Events, schedule: Option<&Schedule>) -> Result<()> {
+    fn flush(&mut self, poll: &mut Poll, events: &mut Events) -> Result<()> {
         let give_up = self.timeline.end + MAX_FLUSH;
         while clock::now() < give_up && self.any_blocked() {
-            self.poll(poll, events, POLL_TIMEOUT, schedule)?;
+            self.poll(poll, events, POLL_TIMEOUT)?;
         }
         Ok(())
     }
@@ -353,14 +339,8 @@ impl FlowSender<'_> {
         self.flows.iter().any(|flow| flow.link.is_blocked())
     }
 
-    /// Waits for the sockets, and reads and writes those that are ready. With a schedule, sends what is due.
-    fn poll(
-        &mut self,
-        poll: &mut Poll,
-        events: &mut Events,
-        timeout: Duration,
-        schedule: Option<&Schedule>,
-    ) -> Result<()> {
+    /// Waits for the sockets, and reads and writes those that are ready.
+    fn poll(&mut self, poll: &mut Poll, events: &mut Events, timeout: Duration) -> Result<()> {
         poll::wait(poll, events, timeout)?;
         for event in events.iter() {
             if event.token() == ACKNOWLEDGEMENTS {
@@ -373,9 +353,7 @@ impl FlowSender<'_> {
             }
             if event.is_writable() && self.flows[index].link.is_blocked() {
                 self.flows[index].link.flush()?;
-                if let Some(schedule) = schedule {
-                    self.send_due(index, schedule)?;
-                }
+                self.send_due(index)?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::report::escape::HtmlEscaped;
 use crate::report::svg;
-use crate::report::{ReportFile, ScenarioReport};
+use crate::report::{Parameter, ReportFile, ScenarioReport};
 
 const STYLE: &str = include_str!("html.css");
 
@@ -34,6 +34,9 @@ fn write<R: ScenarioReport>(out: &mut String, file: &ReportFile<R>) -> fmt::Resu
         writeln!(out, "{}</figure>", plot.svg())?;
     }
     writeln!(out, "<table>\n<thead><tr><th>Figure</th><th>Value</th></tr></thead>\n<tbody>")?;
+    for Parameter { name, value } in &file.parameters {
+        writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", HtmlEscaped(name), HtmlEscaped(value))?;
+    }
     for row in &file.rows {
         writeln!(out, "<tr><td>{}</td><td>{}</td></tr>", HtmlEscaped(&row.name), HtmlEscaped(&row.show()))?;
     }
@@ -50,6 +53,10 @@ mod tests {
     struct HostileReport;
 
     impl ScenarioReport for HostileReport {
+        fn parameters(&self) -> Vec<Parameter> {
+            vec![Parameter::new("<i>", "a & b")]
+        }
+
         fn rows(&self) -> Vec<Row> {
             vec![
                 Row::new("dropped{reason=\"<script>\"}", Unit::Count, Some(3.0)),
@@ -82,6 +89,7 @@ mod tests {
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert!(page.contains("<td>dropped{reason=&quot;&lt;script&gt;&quot;}</td><td>3</td>"), "{page}");
         assert!(page.contains("<td>x</td><td>–</td>"), "{page}");
+        assert!(page.contains("<td>&lt;i&gt;</td><td>a &amp; b</td>"), "{page}");
         assert!(page.contains("&lt;/p&gt;&lt;script&gt;alert(&#39;&amp;&#39;)"), "{page}");
         assert!(page.contains("<figcaption>&lt;b&gt;</figcaption>") && page.contains("<polyline"), "{page}");
         for foreign in ["<script", "<b>", "http:", "https:", "src=", "href=", "url(", "@import"] {

@@ -23,6 +23,11 @@ use unit::Unit;
 
 /// The result of a run, as it is shown.
 pub(crate) trait ScenarioReport {
+    /// The parameters of the load that the figures depend on, beyond the scenario.
+    fn parameters(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
     /// The figures, most important first.
     fn rows(&self) -> Vec<Row>;
 
@@ -49,11 +54,27 @@ pub(crate) trait ScenarioReport {
     {
         ReportFile {
             scenario: scenario.to_owned(),
+            parameters: self.parameters(),
             rows: self.rows(),
             remarks: self.remarks(),
             limited: self.is_limited(),
             detail: self,
         }
+    }
+}
+
+/// A parameter of a load, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// The parameter's name.
+    pub name: String,
+    /// The parameter's value.
+    pub value: String,
+}
+
+impl Parameter {
+    pub(crate) fn new(name: &str, value: impl ToString) -> Self {
+        Self { name: name.to_owned(), value: value.to_string() }
     }
 }
 
@@ -99,6 +120,9 @@ impl Row {
 pub struct ReportFile<R> {
     /// The scenario's name.
     pub scenario: String,
+    /// The parameters of the load that the figures depend on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
     /// The figures.
     pub rows: Vec<Row>,
     /// Sentences that a reader of the figures must know.
@@ -113,6 +137,9 @@ pub struct ReportFile<R> {
 impl<R> fmt::Display for ReportFile<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.scenario)?;
+        for Parameter { name, value } in &self.parameters {
+            writeln!(f, "  {name:<34} {value:>22}")?;
+        }
         for row in &self.rows {
             writeln!(f, "  {:<34} {:>22}", row.name, row.show())?;
         }
@@ -133,8 +160,9 @@ mod tests {
     #[test]
     fn a_table_shows_a_dash_for_a_missing_value() {
         let rows = vec![Row::new("cost", Unit::Time, None), Row::count("lost", 3)];
-        let (scenario, remarks) = ("fixed".to_owned(), Vec::new());
-        let table = ReportFile { scenario, rows, remarks, limited: false, detail: () }.to_string();
+        let (scenario, parameters, remarks) = ("fixed".to_owned(), Vec::new(), Vec::new());
+        let table =
+            ReportFile { scenario, parameters, rows, remarks, limited: false, detail: () }.to_string();
         assert!(table.starts_with("fixed\n  cost "), "{table}");
         assert_eq!(table.matches('–').count(), 1, "{table}");
     }

@@ -163,7 +163,13 @@ mod tests {
     fn ramp(steps: &[(u64, u64, Option<bool>)]) -> RampReport {
         let steps =
             steps.iter().map(|&(rate, latency, good)| RampStep { rate, loss: 0.5, latency, cpu: None, good });
-        RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: steps.collect(), damaged: false }
+        RampReport {
+            max_loss: 0.001,
+            max_latency: 5_000_000,
+            arrivals: None,
+            steps: steps.collect(),
+            damaged: false,
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@ mod tests {
             let rows = vec![Row::new("cost", Unit::Time, *value), Row::count("lost", 3)];
             let file = ReportFile {
                 scenario: "fixed".to_owned(),
+                parameters: Vec::new(),
                 rows,
                 remarks: Vec::new(),
                 limited: false,

@@ -1,4 +1,5 @@
-//! Fan-in: many senders to few receivers, with more packets than the relay or the receivers take. One receiver never reads.
+//! Fan-in: many senders to few receivers, with more packets than the relay or the receivers take. One receiver never
+//! reads.
 //!
 //! A relay must bound the queue of the receiver that never reads, and still serve the others.
 
@@ -10,6 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, SECOND};
+use crate::flow::arrivals::Arrivals;
 use crate::flow::job::{FlowJob, FlowOutcome};
 use crate::flow::packet::PacketSizes;
 use crate::flow::receiver::{ReceiveJob, ReceiverOutcome};
@@ -184,7 +186,7 @@ impl FanInArgs {
             routes,
             sizes: self.size.clone(),
             batch: self.batch,
-            pace: self.rate.map_or(Pace::FlatOut, Pace::Rate),
+            pace: self.rate.map_or(Pace::FlatOut, |rate| Pace::Rate { rate, arrivals: Arrivals::Even }),
             warm_up,
             duration,
             logins: LoginOrder::Together,
@@ -207,7 +209,8 @@ impl FanInArgs {
     }
 }
 
-/// Connects and does not read until the measured time is over. Returns whether the relay has closed the connection by then.
+/// Connects and does not read until the measured time is over. Returns whether the relay has closed the connection by
+/// then.
 fn is_cut_off(target: &LoadTarget, job: &UnreadJob, parent: &mut Parent) -> Result<bool> {
     let mut links = connect::connect_all(target, vec![job.seed.key(RECEIVER, UNREAD)], LoginOrder::Together)?;
     parent.ready()?;

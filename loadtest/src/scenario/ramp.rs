@@ -1,7 +1,7 @@
 //! Ramp: the highest rate of paced pairs at which the relay loses almost nothing and latency stays low.
 //!
-//! The rate rises by a factor until one is too high. Then the interval between the highest good rate and the lowest bad one
-//! is halved until it is narrow. Each step is a run of [`pairs`](super::pairs) with new connections.
+//! The rate rises by a factor until one is too high. Then the interval between the highest good rate and the lowest bad
+//! one is halved until it is narrow. Each step is a run of [`pairs`](super::pairs) with new connections.
 
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::flow::arrivals::Arrivals;
 use crate::flow::job::{FlowJob, FlowOutcome};
 use crate::process::Parent;
 use crate::report::svg::{Axis, Plot, Scale};
 use crate::report::unit::Unit;
-use crate::report::{Row, ScenarioReport};
+use crate::report::{Parameter, Row, ScenarioReport};
 use crate::scenario::args::{RelayArgs, parse_duration};
 use crate::scenario::config::RunConfig;
 use crate::scenario::interface::Scenario;
@@ -70,6 +71,9 @@ pub struct RampReport {
     pub max_loss: f64,
     /// The 99th percentile of latency that is too high, in nanoseconds.
     pub max_latency: u64,
+    /// The arrival process of the packets.
+    #[serde(default)]
+    pub arrivals: Option<Arrivals>,
     /// The steps, in the order in which they were run.
     pub steps: Vec<RampStep>,
     /// Whether a packet was duplicated, reordered, changed or misrouted.
@@ -95,6 +99,7 @@ impl Scenario for RampScenario {
         let mut report = RampReport {
             max_loss: args.max_loss / 100.0,
             max_latency: clock::nanos(args.max_latency),
+            arrivals: Some(args.pairs.arrivals()),
             steps: Vec::new(),
             damaged: false,
         };
@@ -159,6 +164,10 @@ impl RampReport {
 }
 
 impl ScenarioReport for RampReport {
+    fn parameters(&self) -> Vec<Parameter> {
+        self.arrivals.iter().map(|arrivals| Parameter::new("arrivals", arrivals)).collect()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let knee = self.knee().map(|rate| rate as f64);
         let mut rows =
@@ -212,8 +221,13 @@ mod tests {
 
     /// Searches with a relay whose highest good rate is `knee` and a load generator whose highest rate is `limit`.
     fn search(from: u64, knee: u64, limit: u64) -> RampReport {
-        let mut report =
-            RampReport { max_loss: 0.001, max_latency: 5_000_000, steps: Vec::new(), damaged: false };
+        let mut report = RampReport {
+            max_loss: 0.001,
+            max_latency: 5_000_000,
+            arrivals: None,
+            steps: Vec::new(),
+            damaged: false,
+        };
         let mut next = Some(from);
         while let Some(rate) = next {
             let good = if rate > limit { None } else { Some(rate <= knee) };

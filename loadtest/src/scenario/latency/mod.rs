@@ -1,7 +1,7 @@
 //! Latency: round trips by a schedule, while the relay is idle or forwards a load of [`pairs`](super::pairs).
 //!
-//! A round trip is a DERP ping, which the relay answers, or a packet to a peer, which sends it back. It counts from when it
-//! was due. So a relay that stops for a while delays every round trip that was due in the meantime.
+//! A round trip is a DERP ping, which the relay answers, or a packet to a peer, which sends it back. It counts from
+//! when it was due. So a relay that stops for a while delays every round trip that was due in the meantime.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::net::connect::KeySeed;
 use crate::process::Parent;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Row, ScenarioReport};
+use crate::report::{Parameter, Row, ScenarioReport};
 use crate::scenario::args::RelayArgs;
 use crate::scenario::config::RunConfig;
 use crate::scenario::interface::Scenario;
@@ -142,7 +142,7 @@ impl LatencyArgs {
         if let Some(len) = self.peer {
             PacketSizes::new(&[(len, 1)])?;
         }
-        self.background().map_or(Ok(()), PairsArgs::check)
+        self.background().map_or_else(|| self.pairs.check_arrivals(), PairsArgs::check)
     }
 
     fn background(&self) -> Option<&PairsArgs> {
@@ -171,6 +171,11 @@ fn too_slow(probed: &ProbeOutcome, max_late: Duration) -> Option<String> {
 }
 
 impl ScenarioReport for LatencyReport {
+    fn parameters(&self) -> Vec<Parameter> {
+        let arrivals = self.background.iter().filter_map(|pairs| pairs.arrivals);
+        arrivals.map(|arrivals| Parameter::new("background arrivals", arrivals)).collect()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let time =
             |name, nanos: u64| Row::new(name, Unit::Time, self.too_slow.is_none().then_some(nanos as f64));

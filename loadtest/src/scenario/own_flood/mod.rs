@@ -1,8 +1,8 @@
 //! Own flood: what a client receives while its own uplink is full.
 //!
-//! Other clients, the strangers, send paced packets to two clients, the same number to each. One of the two sends to a sink
-//! as fast as the relay lets it, the other only listens. A relay that reads and writes a connection in turn withholds
-//! packets from the first. The same is measured before without the flood.
+//! Other clients, the strangers, send paced packets to two clients, the same number to each. One of the two sends to a
+//! sink as fast as the relay lets it, the other only listens. A relay that reads and writes a connection in turn
+//! withholds packets from the first. The same is measured before without the flood.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND;
+use crate::flow::arrivals::Arrivals;
 use crate::flow::job::{FlowJob, FlowOutcome};
 use crate::flow::packet::PacketSizes;
 use crate::flow::receiver::{ReceiveJob, ReceiverOutcome};
@@ -52,7 +53,7 @@ pub(crate) struct OwnFloodArgs {
     size: PacketSizes,
     #[command(flatten)]
     time: TimeArgs,
-    /// Mark the report if 1 % of the strangers' packets were sent later than this after they were due
+    /// Lateness of the strangers' sending, at the 99th percentile, above which the report is marked
     #[arg(long, default_value = "2ms", value_parser = parse_duration)]
     max_late: Duration,
 }
@@ -210,7 +211,7 @@ impl OwnFloodArgs {
                 routes,
                 sizes: self.size.clone(),
                 batch: 1,
-                pace: Pace::Rate(self.rate),
+                pace: Pace::Rate { rate: self.rate, arrivals: Arrivals::Even },
                 warm_up,
                 duration,
                 logins: LoginOrder::Together,

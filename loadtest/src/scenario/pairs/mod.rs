@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::flow::arrivals::Arrivals;
 use crate::flow::job::{FlowJob, FlowOutcome};
 use crate::flow::packet::PacketSizes;
 use crate::flow::receiver::{ReceiveJob, ReceiverOutcome};
@@ -41,12 +42,18 @@ pub(crate) struct PairsArgs {
     /// Packets a second of all pairs together, in an open loop; default: as many as the relay takes
     #[arg(long, conflicts_with = "window")]
     pub(super) rate: Option<u64>,
+    /// Times at which the batches of a pair are due, with the mean rate of --rate
+    #[arg(long, value_enum, default_value_t)]
+    arrivals: ArrivalsOption,
+    /// Seed of Poisson arrivals; a seed always gives the same times
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Unacknowledged packets of each pair at most, in a closed loop
     #[arg(long)]
     window: Option<u32>,
     #[command(flatten)]
     pub(super) time: TimeArgs,
-    /// Report no figures if 1 % of the packets were sent later than this after they were due, with room in their sockets
+    /// Lateness of sending, at the 99th percentile, above which no figures are reported
     #[arg(long, default_value = "2ms", value_parser = parse_duration)]
     pub(super) max_late: Duration,
     /// Processes that send
@@ -55,14 +62,24 @@ pub(crate) struct PairsArgs {
     /// Processes that receive
     #[arg(long, default_value_t = 1)]
     receivers: u32,
-    /// Log clients in one after the other, so that a fresh relay that assigns connections to its workers in turn has each
-    /// pair within one worker or across two
+    /// Log clients in one after the other, so that a fresh relay that assigns connections to its workers in turn has
+    /// each pair within one worker or across two
     #[arg(long, value_enum)]
     placement: Option<Placement>,
 }
 
-/// The workers that serve the two clients of each pair, in a relay that assigns connections to its workers in turn and had no
-/// connection before.
+/// The value of `--arrivals`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ArrivalsOption {
+    /// Evenly spaced, over time and over the pairs
+    #[default]
+    Even,
+    /// At random, independent of the other pairs: a Poisson process
+    Poisson,
+}
+
+/// The workers that serve the two clients of each pair, in a relay that assigns connections to its workers in turn and
+/// had no connection before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Placement {
     /// The same worker, if the pairs are a multiple of the workers
@@ -127,8 +144,17 @@ impl PairsArgs {
         Self { rate: Some(rate), window: None, ..self.clone() }
     }
 
+    /// The arrival process of the load, if it has a rate.
+    pub(super) const fn arrivals(&self) -> Arrivals {
+        match self.arrivals {
+            ArrivalsOption::Even => Arrivals::Even,
+            ArrivalsOption::Poisson => Arrivals::Poisson { seed: self.seed },
+        }
+    }
+
     /// Checks what the command line parser cannot check.
     pub(super) fn check(&self) -> Result<()> {
+        self.check_arrivals()?;
         let counts = [self.pairs, self.batch, self.senders, self.receivers];
         if counts.contains(&0) || self.time.duration.is_zero() {
             bail!("--pairs, --batch, --senders, --receivers and --duration must not be zero");
@@ -140,15 +166,25 @@ impl PairsArgs {
             bail!("--placement needs one sending and one receiving process");
         }
         match self.pace() {
-            Pace::Rate(0) | Pace::Window(0) => bail!("--rate and --window must not be zero"),
+            Pace::Rate { rate: 0, .. } | Pace::Window(0) => bail!("--rate and --window must not be zero"),
             Pace::Window(window) if window < self.batch => bail!("--window must not be less than --batch"),
             _ => Ok(()),
         }
     }
 
+    /// Checks that Poisson arrivals have a rate.
+    pub(super) fn check_arrivals(&self) -> Result<()> {
+        if self.arrivals == ArrivalsOption::Poisson && self.rate.is_none() {
+            bail!(
+                "--arrivals poisson needs --rate: without a rate, packets are sent when there is room for them"
+            );
+        }
+        Ok(())
+    }
+
     fn pace(&self) -> Pace {
         match (self.rate, self.window) {
-            (Some(rate), _) => Pace::Rate(rate),
+            (Some(rate), _) => Pace::Rate { rate, arrivals: self.arrivals() },
             (None, Some(window)) => Pace::Window(window),
             (None, None) => Pace::FlatOut,
         }
@@ -159,7 +195,7 @@ impl PairsArgs {
         let seed = KeySeed::new(&config.target)?;
         let ack_sockets: Vec<_> = match self.pace() {
             Pace::Window(_) => (0..self.senders).map(|sender| ack_folder.join(sender.to_string())).collect(),
-            Pace::Rate(_) | Pace::FlatOut => Vec::new(),
+            Pace::Rate { .. } | Pace::FlatOut => Vec::new(),
         };
         let senders = (0..self.senders)
             .map(|process| self.send_job(seed, process, ack_sockets.get(process as usize).cloned()));
@@ -228,7 +264,8 @@ impl PairsArgs {
             sender_usage,
             receiver_usage,
             server,
-            closed: !matches!(self.pace(), Pace::Rate(_)),
+            closed: self.rate.is_none(),
+            arrivals: self.rate.is_some().then(|| self.arrivals()),
             too_slow,
         }
     }

@@ -3,15 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND;
+use crate::flow::arrivals::Arrivals;
 use crate::flow::sequence::PacketDamage;
 use crate::histogram::Quantiles;
 use crate::host::server::ServerUsage;
 use crate::host::usage::ThreadUsage;
 use crate::report::svg::{self, Plot};
 use crate::report::unit::Unit;
-use crate::report::{Row, ScenarioReport};
+use crate::report::{Parameter, Row, ScenarioReport};
 
-/// The report on a load of pairs. Its packets are those that were due in the measured time, unless a field says otherwise.
+/// The report on a load of pairs. Its packets are those that were due in the measured time, unless a field says
+/// otherwise.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PairsReport {
     /// Pairs of a sender and a receiver.
@@ -47,6 +49,9 @@ pub struct PairsReport {
     /// Whether packets were sent when there was room for them, and not by a schedule.
     #[serde(default)]
     pub closed: bool,
+    /// The arrival process of the packets, if they were sent by a schedule.
+    #[serde(default)]
+    pub arrivals: Option<Arrivals>,
     /// Why the load generator was the limit. With a schedule the figures then mean nothing; without one they are lower
     /// bounds.
     pub too_slow: Option<String>,
@@ -102,6 +107,10 @@ impl PairsReport {
 }
 
 impl ScenarioReport for PairsReport {
+    fn parameters(&self) -> Vec<Parameter> {
+        self.arrivals.iter().map(|arrivals| Parameter::new("arrivals", arrivals)).collect()
+    }
+
     fn rows(&self) -> Vec<Row> {
         let server = |value: fn(&ServerUsage) -> f64| self.server.as_ref().map(value);
         let busiest = |of: &[ThreadUsage]| Some(ThreadUsage::busiest(of).occupancy() * 100.0);
