@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use towpath_wire::map as wire_map;
 
-use crate::{MapFormat, document::printable};
+use crate::MapFormat;
+use crate::document::printable;
 
 /// Where the members of a region or a node stand, by Tailscale's name for them.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapFormat, MapReport, ReadError};
 

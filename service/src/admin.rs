@@ -9,30 +9,26 @@
 //! It runs on a thread of its own with a runtime of its own: it must answer precisely when everything else is too busy
 //! to. Connections are few, short (one request each) and bounded in time.
 
-use std::{
-    convert::Infallible,
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
-};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::{net::TcpStream, select, sync::Semaphore, sync::oneshot, time};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::{select, time};
 use tracing::{debug, warn};
 
 /// Connections served at a time; more wait in the listener's backlog. A scraper, two probes and a person need four.

@@ -6,16 +6,12 @@
 //!
 //! A thread of its own waits for them, so that the second signal works however stuck the rest of the process is.
 
-use std::{
-    io, thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use tokio::{
-    select,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 /// The exit code after a second signal: the shutdown was not completed.

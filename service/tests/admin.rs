@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use prometheus::{IntCounter, Registry};
 use towpath_service::admin::{Admin, Readiness};

@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use towpath_wire::pin::CertificatePin;
 
 use super::{Verdict, place};
-use crate::{MapFormat, code::FindingCode, document::shorten, finding::Finding, map::ParsedNode};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::document::shorten;
+use crate::finding::Finding;
+use crate::map::ParsedNode;
 
 const PIN_PREFIX: &str = CertificatePin::PREFIX;
 const PIN_DIGITS: usize = CertificatePin::DIGITS;

@@ -1,7 +1,10 @@
 //! Rules about one region.
 
 use super::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, Verdict, place};
-use crate::{MapFormat, code::FindingCode, finding::Finding, map::ParsedRegion};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::finding::Finding;
+use crate::map::ParsedRegion;
 
 /// Everything there is to say about the region under this key, its nodes aside.
 pub(super) fn check(format: MapFormat, id: i64, region: &ParsedRegion, findings: &mut Vec<Finding>) {

@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Field, MapDecoder, Reading, scalar};
-use crate::{
-    MapFormat,
-    code::FindingCode,
-    document::{DocumentValue, ObjectMember, ValueKind, shorten},
-    finding::Finding,
-};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::document::{DocumentValue, ObjectMember, ValueKind, shorten};
+use crate::finding::Finding;
 
 impl MapDecoder {
     /// The members of a struct that its reader knows, in the order of the file; what it does not know is reported.

@@ -1,12 +1,10 @@
 //! What a value is to a reader that asks for a certain type.
 
 use super::{Field, MapDecoder, Reading, scalar};
-use crate::{
-    MapFormat,
-    code::FindingCode,
-    document::{DocumentValue, ValueKind},
-    finding::Finding,
-};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::document::{DocumentValue, ValueKind};
+use crate::finding::Finding;
 
 impl MapDecoder {
     pub(super) fn int(&mut self, field: &Field<'_>, place: &str, into: &mut i64) {

@@ -1,18 +1,14 @@
 //! What changes among the nodes of one region.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    hash::Hash,
-};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::Hash;
 
 use towpath_wire::ports;
 
 use super::{Diff, Impact, SAME_RELAY, port};
-use crate::{
-    code::Difference,
-    map::{ParsedNode, ParsedRegion},
-};
+use crate::code::Difference;
+use crate::map::{ParsedNode, ParsedRegion};
 
 impl Diff {
     pub(super) fn nodes(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {

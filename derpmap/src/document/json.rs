@@ -2,11 +2,9 @@
 
 use std::borrow::Cow;
 
-use jsonc_parser::{
-    CollectOptions, ParseOptions, ast,
-    common::{Range, Ranged},
-    errors::ParseErrorKind,
-};
+use jsonc_parser::common::{Range, Ranged};
+use jsonc_parser::errors::ParseErrorKind;
+use jsonc_parser::{CollectOptions, ParseOptions, ast};
 use serde::de::IgnoredAny;
 
 use super::{DocumentValue, ObjectMember, ReadError, ValueKind, number};

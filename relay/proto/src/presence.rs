@@ -173,7 +173,8 @@ impl<C: Member> Presence<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
 
     #[derive(Debug)]
     struct Flags {

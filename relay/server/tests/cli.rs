@@ -2,23 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Output, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use towpath_wire::{key::NodePrivate, map::DerpMap, pin::CertificatePin};
+use towpath_wire::key::NodePrivate;
+use towpath_wire::map::DerpMap;
+use towpath_wire::pin::CertificatePin;
 
 /// How long a relay may take to start or to stop, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

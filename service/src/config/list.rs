@@ -1,14 +1,14 @@
 //! Settings that are lists: a TOML array, or text separated by commas. Empty text is the empty list.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use ipnet::IpNet;
-use toml::{Spanned, de::DeValue};
+use toml::Spanned;
+use toml::de::DeValue;
 
-use super::{Value, value::quote};
+use super::Value;
+use super::value::quote;
 
 /// What a list can be of.
 pub trait Element: Value {

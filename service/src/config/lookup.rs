@@ -1,19 +1,15 @@
 //! Looking settings up: one value through all layers, and at the end whatever nobody looked up.
 
-use std::{
-    fmt::Debug,
-    ops::{Range, RangeInclusive},
-};
+use std::fmt::Debug;
+use std::ops::{Range, RangeInclusive};
 
-use toml::{
-    Spanned,
-    de::{DeTable, DeValue},
-};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::{
-    Origin, Problem, Problems, Resolved, SettingKey, Sources, Value, problem::closest, resolved::Setting,
-    sources::ConfigFile,
-};
+use super::problem::closest;
+use super::resolved::Setting;
+use super::sources::ConfigFile;
+use super::{Origin, Problem, Problems, Resolved, SettingKey, Sources, Value};
 
 /// Longest piece of a value that a message repeats, in characters.
 const FOUND_LEN: usize = 60;

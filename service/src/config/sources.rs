@@ -1,6 +1,8 @@
 //! The layers above the defaults, as raw text: a file, the environment, the command line.
 
-use std::{collections::BTreeMap, ffi::OsString, path::Path};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
 
 use super::{Problem, SettingKey};
 

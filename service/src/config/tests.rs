@@ -1,7 +1,9 @@
-use std::{
-    ffi::OsString, net::SocketAddr, num::NonZeroUsize, os::unix::ffi::OsStringExt, path::PathBuf,
-    time::Duration,
-};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 

@@ -1,14 +1,13 @@
 //! What a setting can be: how each type reads from TOML and from plain text, and what to say when it does not.
 
-use std::{
-    net::SocketAddr,
-    num::NonZeroUsize,
-    ops::Range,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use toml::{Spanned, de::DeValue};
+use toml::Spanned;
+use toml::de::DeValue;
 
 /// A type that a setting can have.
 ///

@@ -1,7 +1,8 @@
 //! What became of the datagrams.
 
 use std::array;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use towpath_stun_proto::{AnswerKind, NotStun};
 use towpath_wire::labels;

@@ -1,20 +1,16 @@
 //! The DERP map: this relay's own or one from a file, printed, checked, or compared with another.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    net::{Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapReport, Severity};
-use towpath_relay::{
-    config::{Config, KeySource, self_signed_files},
-    derpmap::Advertised,
-    identity,
-};
+use towpath_relay::config::{Config, KeySource, self_signed_files};
+use towpath_relay::derpmap::Advertised;
+use towpath_relay::identity;
 use towpath_wire::map::DerpMap;
 use towpath_wire::pin::CertificatePin;
 

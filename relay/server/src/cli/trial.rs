@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
-use towpath_relay::{config::Config, derpmap::Advertised};
-use towpath_wire::{host::bracketed, key::NodePublic};
+use towpath_relay::config::Config;
+use towpath_relay::derpmap::Advertised;
+use towpath_wire::host::bracketed;
+use towpath_wire::key::NodePublic;
 
 /// A relay on trial, as it runs.
 #[derive(Debug)]

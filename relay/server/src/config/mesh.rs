@@ -1,6 +1,8 @@
 //! The settings of the mesh: secrets, by file; who may use them; and the relays to dial.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use towpath_service::config::{ConfigReader, Element, IpNet, Value, quote};
 use towpath_wire::host::{Prefixes, bracketed};

@@ -1,6 +1,7 @@
 //! The relay's node key: in a file, in the configuration itself, or fresh for one run.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 
 use towpath_service::config::{ConfigReader, Value};
 use towpath_wire::key::NodePrivate;

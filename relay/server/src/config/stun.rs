@@ -1,9 +1,7 @@
 //! The settings of STUN, and the whole configuration of a host that does nothing else.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU32,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 
 use towpath_service::config::{Choice, ConfigReader, Problems, Resolved, Sources};
 use towpath_stun::{ClientFilter, Policy, StunSettings};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 use towpath_relay_forward::DataPlane;
 use towpath_relay_proto::admission::Admission;
 use towpath_tls::RecordLayer;

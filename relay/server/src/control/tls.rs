@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use super::refusal::Refusal;
 use super::stream::TlsStream;

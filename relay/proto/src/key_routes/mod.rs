@@ -255,5 +255,4 @@ impl<F: Forwards> Forwarders<F> {
 }
 
 #[cfg(test)]
-#[path = "key_routes_tests.rs"]
 mod tests;

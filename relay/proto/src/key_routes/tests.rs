@@ -2,7 +2,8 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 #[derive(Debug)]
 struct Flags {

@@ -6,29 +6,23 @@
 mod derpmap;
 mod trial;
 
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use towpath_relay::{
-    Addresses, Identity, Server, StunServer,
-    config::{CONFIG_VARIABLE, Config, Log, StunOnly, VARIABLE_PREFIX, keys},
-    derpmap::Advertised,
-    identity,
-};
-use towpath_service::{
-    config::{Problems, Resolved, Sources},
-    limits, logs,
-    signals::Shutdown,
-};
+use towpath_relay::config::{CONFIG_VARIABLE, Config, Log, StunOnly, VARIABLE_PREFIX, keys};
+use towpath_relay::derpmap::Advertised;
+use towpath_relay::{Addresses, Identity, Server, StunServer, identity};
+use towpath_service::config::{Problems, Resolved, Sources};
+use towpath_service::signals::Shutdown;
+use towpath_service::{limits, logs};
 use tracing::field::display;
 use zeroize::Zeroizing;
 
-use self::{derpmap::Derpmap, trial::Trial};
+use self::derpmap::Derpmap;
+use self::trial::Trial;
 
 /// A DERP relay with STUN for Tailscale and Headscale clients.
 ///

@@ -306,5 +306,4 @@ impl Batch {
 }
 
 #[cfg(test)]
-#[path = "outbox_tests.rs"]
 mod tests;

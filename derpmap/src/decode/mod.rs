@@ -11,13 +11,11 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    MapFormat,
-    code::FindingCode,
-    document::{Document, DocumentValue, ObjectMember, ValueKind, shorten},
-    finding::Finding,
-    map::{MemberLines, ParsedMap, ParsedNode, ParsedRegion},
-};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::document::{Document, DocumentValue, ObjectMember, ValueKind, shorten};
+use crate::finding::Finding;
+use crate::map::{MemberLines, ParsedMap, ParsedNode, ParsedRegion};
 
 const MAP: &[&str] = &["HomeParams", "Regions", "omitDefaultRegions"];
 const HOME_PARAMS: &[&str] = &["RegionScore"];

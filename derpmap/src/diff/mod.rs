@@ -6,17 +6,16 @@
 
 mod nodes;
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use towpath_wire::ports;
 
-use crate::{
-    MapFormat,
-    code::Difference,
-    document::printable,
-    map::{ParsedMap, ParsedRegion},
-};
+use crate::MapFormat;
+use crate::code::Difference;
+use crate::document::printable;
+use crate::map::{ParsedMap, ParsedRegion};
 
 /// What clients notice, from nothing to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -3,23 +3,19 @@
 //! Every key is enforced by the server; there is none that is only read. Names, defaults and bounds stand here once, in
 //! the order in which `print-config` shows them.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use towpath_relay_forward::PollPolicy;
-use towpath_service::{
-    config::{ByteSize, Choice, ConfigReader, Problems, Resolved, SettingKey, Sources, Value},
-    logs,
+use towpath_service::config::{
+    ByteSize, Choice, ConfigReader, Problems, Resolved, SettingKey, Sources, Value,
 };
+use towpath_service::logs;
 use towpath_tls::RecordLayer;
-use towpath_wire::{
-    map::{OWN_REGION_IDS, REGION_ID_MAX},
-    ports,
-};
+use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
+use towpath_wire::ports;
 
 mod http;
 pub mod keys;
@@ -27,12 +23,10 @@ mod mesh;
 mod node_key;
 mod stun;
 
-pub use self::{
-    http::{BootstrapDns, Home, HttpSettings},
-    mesh::{Mesh, MeshPeer},
-    node_key::KeySource,
-    stun::StunOnly,
-};
+pub use self::http::{BootstrapDns, Home, HttpSettings};
+pub use self::mesh::{Mesh, MeshPeer};
+pub use self::node_key::KeySource;
+pub use self::stun::StunOnly;
 
 /// What the environment variables of all settings begin with.
 pub const VARIABLE_PREFIX: &str = "TOWPATH";

@@ -362,5 +362,4 @@ impl<Data> Sealer<Data> {
 }
 
 #[cfg(test)]
-#[path = "own_tests.rs"]
 mod tests;

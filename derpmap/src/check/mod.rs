@@ -11,12 +11,10 @@ use std::ops::RangeInclusive;
 
 use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 
-use crate::{
-    MapFormat,
-    code::FindingCode,
-    finding::Finding,
-    map::{ParsedMap, ParsedRegion},
-};
+use crate::MapFormat;
+use crate::code::FindingCode;
+use crate::finding::Finding;
+use crate::map::{ParsedMap, ParsedRegion};
 
 /// The numbers for relays of one's own, signed as a map has them.
 const OWN_IDS: RangeInclusive<i64> = *OWN_REGION_IDS.start() as i64..=*OWN_REGION_IDS.end() as i64;
