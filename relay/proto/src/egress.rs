@@ -264,7 +264,7 @@ impl<T: Transmit> Egress<T> {
                 }
                 (Sent::All, Some(batch)) => batch.recycle(context.pool),
                 (Sent::Failed, Some(batch)) => {
-                    batch.drop_all(DropReason::WriteError, context.pool, context.drops)
+                    batch.drop_all(DropReason::WriteError, context.pool, context.drops);
                 }
                 (Sent::All | Sent::Failed, None) => {
                     if self.finish() {

@@ -21,7 +21,7 @@ impl<S: Side> Encode for Writer<S> {
     }
 
     fn close(&mut self, _: Close, scratch: &mut WriteScratch) {
-        let _ = Writer::close(self, &mut scratch.seal);
+        let _ = Self::close(self, &mut scratch.seal);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The control plane: from an accepted socket to a connection that the data plane reads.
 //!
 //! Everything that takes long happens here, on threads that give way to the data plane's. A connection goes through these
-//! stages, each with a deadline, and each ends it with a [`Refusal`] that is a metric label:
+//! stages, each with a deadline, and each ends it with a refusal, whose reason is a metric label:
 //!
 //! | stage | what | file |
 //! |---|---|---|
