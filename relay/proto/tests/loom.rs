@@ -54,15 +54,15 @@ struct Socket {
 struct Outlet {
     socket: Arc<Mutex<Socket>>,
     sending: Arc<AtomicBool>,
-    /// Something that the way out has to send of its own.
-    own: Arc<Mutex<bool>>,
+    /// The outbound side itself owes the peer something.
+    owes: bool,
 }
 
 impl Transmit for Outlet {
     type Scratch = ();
 
     fn send(&mut self, batch: Option<&mut Batch>, _: Instant, _: &mut BufferPool, (): &mut ()) -> Sent {
-        if std::mem::take(&mut *self.own.lock().unwrap()) {
+        if std::mem::take(&mut self.owes) {
             self.socket.lock().unwrap().own += 1;
         }
         let Some(batch) = batch else { return Sent::All };
@@ -88,12 +88,11 @@ impl Transmit for Outlet {
 
 fn connection(writable: bool) -> (Arc<Mutex<Socket>>, Arc<Egress<Outlet>>) {
     let socket = Arc::new(Mutex::new(Socket { writable, ..Socket::default() }));
-    let own = Arc::new(Mutex::new(false));
-    (socket.clone(), Arc::new(Egress::new(outlet(socket, own), StdArc::new(LIMITS))))
+    (socket.clone(), Arc::new(Egress::new(outlet(socket), StdArc::new(LIMITS))))
 }
 
-fn outlet(socket: Arc<Mutex<Socket>>, own: Arc<Mutex<bool>>) -> Outlet {
-    Outlet { socket, sending: Arc::new(AtomicBool::new(false)), own }
+fn outlet(socket: Arc<Mutex<Socket>>) -> Outlet {
+    Outlet { socket, sending: Arc::new(AtomicBool::new(false)), owes: false }
 }
 
 /// Lends a thread what a flush needs.
@@ -167,13 +166,11 @@ fn a_socket_that_becomes_writable_at_any_moment_is_written_to() {
 #[test]
 fn what_the_way_out_has_of_its_own_is_sent_after_a_nudge_whoever_else_is_sending() {
     loom::model(|| {
-        let socket = Arc::new(Mutex::new(Socket { writable: true, ..Socket::default() }));
-        let own = Arc::new(Mutex::new(false));
-        let egress = Arc::new(Egress::new(outlet(socket.clone(), own.clone()), StdArc::new(LIMITS)));
+        let (socket, egress) = connection(true);
         let other = {
             let egress = egress.clone();
             thread::spawn(move || {
-                *own.lock().unwrap() = true;
+                egress.with_transmit(|outlet| outlet.owes = true);
                 if egress.nudge() == Pushed::MustFlush {
                     with_context(&mut Drops::default(), |context| egress.flush(context));
                 }
