@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use towpath_wire::time::Instant;
 
-use super::Worker;
-use crate::counters::ColdCount;
 use crate::ingress::Hold;
 use crate::peer::ConnectionRef;
 
@@ -16,7 +14,7 @@ use crate::peer::ConnectionRef;
 pub(super) struct Holds(BinaryHeap<Reverse<(Instant, ConnectionRef, Hold)>>);
 
 impl Holds {
-    fn push(&mut self, until: Instant, connection: ConnectionRef, hold: Hold) {
+    pub(super) fn push(&mut self, until: Instant, connection: ConnectionRef, hold: Hold) {
         self.0.push(Reverse((until, connection, hold)));
     }
 
@@ -26,40 +24,12 @@ impl Holds {
     }
 
     /// Takes the first that is due at `now`.
-    fn pop_due(&mut self, now: Instant) -> Option<ConnectionRef> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<ConnectionRef> {
         let Reverse((until, connection, _)) = *self.0.peek()?;
         (until <= now).then(|| {
             self.0.pop();
             connection
         })
-    }
-}
-
-/// How long a connection is held at a time before the reason is looked at again.
-const fn hold_time(hold: Hold) -> Duration {
-    match hold {
-        Hold::Congestion => Duration::from_millis(1),
-    }
-}
-
-impl Worker<'_> {
-    /// Holds a connection back that has a reason for it. Returns whether it did.
-    #[inline]
-    pub(super) fn hold_back(&mut self, token: usize) -> bool {
-        let connection = &mut self.connections[token];
-        let Some(hold) = connection.hold(self.turn.now) else { return false };
-        let held = ConnectionRef { token, id: connection.peer().id };
-        self.holds.push(self.turn.now + hold_time(hold), held, hold);
-        self.turn.tally.add_cold(ColdCount::Holds, 1);
-        true
-    }
-
-    pub(super) fn release_held(&mut self) {
-        while let Some(connection) = self.holds.pop_due(self.turn.now) {
-            if self.owns(connection) {
-                self.ready.push_back(connection.token);
-            }
-        }
     }
 }
 

@@ -1,15 +1,24 @@
-//! What a worker comes back to later: snapshots of watchers, write timeouts and keep-alives.
+//! What a worker comes back to later: connections held back, snapshots of watchers, write timeouts and keep-alives.
 
 use std::time::Duration;
 
 use towpath_relay_proto::session::Close;
 
 use super::Worker;
+use crate::counters::ColdCount;
+use crate::ingress::Hold;
 use crate::mesh::SnapshotCursor;
 use crate::peer::ConnectionRef;
 
 /// How long a watcher that reads slowly is left alone before it is sent more of its snapshot.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a connection is held at a time before the reason is looked at again.
+const fn hold_time(hold: Hold) -> Duration {
+    match hold {
+        Hold::Congestion => Duration::from_millis(1),
+    }
+}
 
 impl Worker<'_> {
     /// How long to wait for events.
@@ -19,6 +28,25 @@ impl Worker<'_> {
         }
         let now = self.turn.now;
         self.holds.idle(now).into_iter().chain(self.wheel.idle(now)).min()
+    }
+
+    /// Holds a connection back that has a reason for it. Returns whether it did.
+    #[inline]
+    pub(super) fn hold_back(&mut self, token: usize) -> bool {
+        let connection = &mut self.connections[token];
+        let Some(hold) = connection.hold(self.turn.now) else { return false };
+        let held = ConnectionRef { token, id: connection.peer().id };
+        self.holds.push(self.turn.now + hold_time(hold), held, hold);
+        self.turn.tally.add_cold(ColdCount::Holds, 1);
+        true
+    }
+
+    pub(super) fn release_held(&mut self) {
+        while let Some(connection) = self.holds.pop_due(self.turn.now) {
+            if self.owns(connection) {
+                self.ready.push_back(connection.token);
+            }
+        }
     }
 
     /// Sends one watcher the next step of its snapshot.

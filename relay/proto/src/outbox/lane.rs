@@ -8,7 +8,7 @@ use towpath_wire::derp::frame::Header;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::{DropReason, DropSink, Hop};
+use super::drops::{DropReason, DropSink, Hop};
 use crate::session::PacketKind;
 
 /// Frames in the order in which they came, in one buffer.

@@ -1,0 +1,52 @@
+//! Packets that are dropped: why, on the way to where, and the trait that counts them.
+
+use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::frame::{ClientFrame, FrameType, Header, ServerFrame};
+use towpath_wire::labels;
+
+use crate::session::PacketKind;
+
+labels! {
+    /// Why a packet was dropped. The label is upstream's where upstream has the reason.
+    pub enum DropReason {
+        /// No connection has the destination's key.
+        UnknownDestination = "unknown_dest",
+        /// Another relay of the region takes the destination to be here, and it is not.
+        UnknownOnForward = "unknown_dest_on_fwd",
+        /// The destination left while the packet was on its way.
+        Gone = "gone_disconnected",
+        /// The outbox was full and this was its oldest packet.
+        QueueFull = "queue_head",
+        /// The packet waited longer than the outbox allows.
+        QueueAge = "queue_age",
+        /// The write that carried the packet failed.
+        WriteError = "write_error",
+    }
+}
+
+/// Whom a packet was to be sent to next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hop {
+    /// Its destination, as a RecvPacket.
+    Client,
+    /// Another relay, as a ForwardPacket.
+    Relay,
+}
+
+impl Hop {
+    /// The hop of a packet in a frame with this header, and the packet's length.
+    pub(super) fn of(header: Header) -> (Self, usize) {
+        let (hop, overhead) = if header.kind == FrameType::ForwardPacket as u8 {
+            (Self::Relay, ClientFrame::forward_packet_len(0))
+        } else {
+            (Self::Client, ServerFrame::recv_packet_len(0))
+        };
+        (hop, (HEADER_LEN + header.len as usize).saturating_sub(overhead))
+    }
+}
+
+/// Told of each packet that is dropped.
+pub trait DropSink {
+    /// A packet of `bytes` (keys and headers not counted) was dropped.
+    fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize);
+}
