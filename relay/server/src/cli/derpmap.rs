@@ -14,7 +14,8 @@ use towpath_relay::identity;
 use towpath_wire::map::DerpMap;
 use towpath_wire::pin::CertificatePin;
 
-use super::{Failure, Settings, print, say, warn};
+use super::outcome::{Failure, print, say, warn};
+use super::settings::Settings;
 
 /// What messages call the map of the configuration.
 const OWN: &str = "the configuration";

@@ -4,24 +4,27 @@
 //! line (the code that clap uses too) and for a file that cannot be checked. What a command was asked for goes to standard output, everything else to standard error.
 
 mod derpmap;
+mod outcome;
+mod settings;
 mod trial;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use towpath_relay::config::{CONFIG_VARIABLE, Config, Log, StunOnly, VARIABLE_PREFIX, keys};
+use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::{Addresses, Identity, Server, StunServer, identity};
-use towpath_service::config::{Problems, Resolved, Sources};
+use towpath_service::config::{Problems, Resolved};
 use towpath_service::signals::Shutdown;
 use towpath_service::{limits, logs};
 use tracing::field::display;
 use zeroize::Zeroizing;
 
 use self::derpmap::Derpmap;
+use self::outcome::{Failure, print, say, warn};
+use self::settings::Settings;
 use self::trial::Trial;
 
 /// A DERP relay with STUN for Tailscale and Headscale clients.
@@ -61,32 +64,6 @@ struct Run {
     stun_only: bool,
 }
 
-/// Settings are text here and read by the configuration, which reports a wrong one with all others.
-#[derive(Args, Debug)]
-struct Settings {
-    /// The configuration file, TOML [env: TOWPATH_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// TCP address for TLS [env: TOWPATH_LISTEN] [default: port 443, every address]
-    #[arg(long, value_name = "IP:PORT")]
-    listen: Option<String>,
-    /// DNS name or IP address that clients dial [env: TOWPATH_HOSTNAME]
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Certificate chain, PEM; self-signed if not given [env: TOWPATH_CERT]
-    #[arg(long, value_name = "FILE")]
-    cert: Option<String>,
-    /// Private key of the certificate, PEM [env: TOWPATH_KEY]
-    #[arg(long, value_name = "FILE")]
-    key: Option<String>,
-    /// UDP address for STUN; repeat or separate by commas, "" for none [env: TOWPATH_STUN_LISTEN] [default: port 3478]
-    #[arg(long, value_name = "IP:PORT")]
-    stun_listen: Vec<String>,
-    /// Node key, created if missing [env: TOWPATH_KEY_FILE] [default: /var/lib/towpath/relay.key]
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<String>,
-}
-
 #[derive(Args, Debug)]
 struct Keygen {
     /// The file to create, readable by its owner only; without it, the key is printed
@@ -95,30 +72,6 @@ struct Keygen {
     /// A key for the relays of a region to share, or for probers, instead of a node key
     #[arg(long)]
     mesh: bool,
-}
-
-/// Why the program ends without success.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Config(#[from] Problems),
-    #[error("{0:#}")]
-    Runtime(#[from] anyhow::Error),
-    /// A file that was to be looked at.
-    #[error("{0:#}")]
-    Unreadable(anyhow::Error),
-    /// What was looked at is wrong, which has been said.
-    #[error("there is something wrong")]
-    Wrong,
-}
-
-impl From<Failure> for ExitCode {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Config(_) | Failure::Unreadable(_) => 2.into(),
-            Failure::Runtime(_) | Failure::Wrong => 1.into(),
-        }
-    }
 }
 
 /// Does what the command line asks for.
@@ -154,24 +107,6 @@ impl Run {
     /// The settings of whatever is to run.
     fn resolve(&self) -> Result<Resolved, Problems> {
         if self.stun_only { Ok(self.read_stun_only()?.1) } else { Ok(self.read()?.1) }
-    }
-}
-
-impl Settings {
-    fn sources(&self) -> Sources {
-        let mut sources = Sources::new(VARIABLE_PREFIX).variables(std::env::vars_os());
-        let from_variable = || std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
-        if let Some(path) = self.config.clone().or_else(from_variable) {
-            sources = sources.file(&path);
-        }
-        let stun_listen = (!self.stun_listen.is_empty()).then(|| self.stun_listen.join(","));
-        sources
-            .flag(keys::LISTEN, self.listen.clone())
-            .flag(keys::HOSTNAME, self.hostname.clone())
-            .flag(keys::CERT, self.cert.clone())
-            .flag(keys::KEY, self.key.clone())
-            .flag(keys::STUN_LISTEN, stun_listen)
-            .flag(keys::KEY_FILE, self.key_file.clone())
     }
 }
 
@@ -266,21 +201,4 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     server.run(shutdown.requested())?;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Prints as asked on standard output.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
-}
-
-/// Tells a person. If nobody listens any more there is nobody to tell that, either.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-fn warn(resolved: &Resolved) {
-    for warning in resolved.warnings() {
-        say(&format!("towpath-relay: warning: {warning}"));
-    }
 }

@@ -7,7 +7,8 @@ use hyper::http::Uri;
 use towpath_service::config::{ConfigReader, IpNet, SettingKey, Value};
 use towpath_wire::host::Prefixes;
 
-use super::{DEV_ALLOWED, is_hostname, is_loopback, keys};
+use super::keys;
+use super::rules::{DEV_ALLOWED, is_hostname, is_loopback};
 
 /// HTTP without TLS, and what is shown with and without.
 #[derive(Clone, Debug, Default)]

@@ -10,7 +10,8 @@ use towpath_wire::key::NodePublic;
 use towpath_wire::pin::CertificatePin;
 use towpath_wire::ports;
 
-use super::{is_hostname, keys, path};
+use super::keys;
+use super::rules::{is_hostname, path};
 
 /// The other relays of the region, and who is taken for one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,36 +3,34 @@
 //! Every key is enforced by the server; there is none that is only read. Names, defaults and bounds stand here once, in
 //! the order in which `print-config` shows them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use towpath_relay_forward::PollPolicy;
-use towpath_service::config::{
-    ByteSize, Choice, ConfigReader, Problems, Resolved, SettingKey, Sources, Value,
-};
-use towpath_service::logs;
+use towpath_service::config::{ByteSize, Choice, ConfigReader, Problems, Resolved, Sources, Value};
 use towpath_tls::RecordLayer;
 use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 use towpath_wire::ports;
 
+mod admin;
 mod http;
 pub mod keys;
+mod log;
 mod mesh;
 mod node_key;
+mod rules;
 mod stun;
+mod variables;
 
 pub use self::http::{BootstrapDns, Home, HttpSettings};
+pub use self::log::Log;
 pub use self::mesh::{Mesh, MeshPeer};
 pub use self::node_key::KeySource;
+use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, path};
 pub use self::stun::StunOnly;
-
-/// What the environment variables of all settings begin with.
-pub const VARIABLE_PREFIX: &str = "TOWPATH";
-
-/// The variable that names the configuration file if `--config` does not.
-pub const CONFIG_VARIABLE: &str = "TOWPATH_CONFIG";
+pub use self::variables::{CONFIG_VARIABLE, VARIABLE_PREFIX};
 
 /// What the relay runs with. Every value is within its bounds.
 #[derive(Clone, Debug)]
@@ -136,34 +134,14 @@ pub struct OutboxLimits {
     pub write_timeout: Duration,
 }
 
-/// What is logged and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// The form of each line.
-    pub format: logs::LogFormat,
-    /// The least severe events that are logged.
-    pub level: logs::LogLevel,
-}
-
 /// What `--dev` listens on: derper's port for the same purpose.
 const DEV_PORT: u16 = 3340;
-
-/// The port of metrics and health.
-const ADMIN_PORT: u16 = 9090;
 
 /// The kernel adds its timer slack, 50 µs: see docs/performance.md for what other values cost and bring.
 const GATHER: Duration = Duration::from_micros(100);
 
 /// More threads than this only contend, whatever the machine.
 const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
-
-/// Bytes of the longest DNS name (RFC 1035 section 2.3.4) and label.
-const NAME_MAX: usize = 253;
-const LABEL_MAX: usize = 63;
-
-const LOOPBACK_ALLOWED: &str =
-    "a loopback address such as \"127.0.0.1:9090\" or \"[::1]:9090\", or \"\" to turn it off";
-const DEV_ALLOWED: &str = "with --dev, only loopback addresses such as \"127.0.0.1:3340\"";
 
 impl Config {
     /// Reads the whole configuration. `dev` chooses the defaults of a trial run and confines it to loopback.
@@ -186,7 +164,7 @@ impl Config {
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
             stun: stun::read(&mut reader, dev),
-            admin: admin(&mut reader),
+            admin: admin::read(&mut reader),
             http: HttpSettings::read(&mut reader, dev),
             bootstrap_dns: BootstrapDns::read(&mut reader),
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
@@ -216,22 +194,6 @@ fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> SocketAddr {
     }
 }
 
-fn admin(reader: &mut ConfigReader<'_>) -> Option<SocketAddr> {
-    reader
-        .key(keys::ADMIN_LISTEN)
-        .matching(LOOPBACK_ALLOWED, |address: &Option<SocketAddr>| address.is_none_or(is_loopback))
-        .or(Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT)))
-}
-
-impl Log {
-    fn read(reader: &mut ConfigReader<'_>) -> Self {
-        Self {
-            format: reader.key(keys::LOG_FORMAT).or(logs::LogFormat::Human),
-            level: reader.key(keys::LOG_LEVEL).or(logs::LogLevel::Info),
-        }
-    }
-}
-
 fn cert(reader: &mut ConfigReader<'_>) -> Option<CertFiles> {
     let cert = path(reader, keys::CERT).optional();
     let key = path(reader, keys::KEY).optional();
@@ -241,18 +203,6 @@ fn cert(reader: &mut ConfigReader<'_>) -> Option<CertFiles> {
         _ => {}
     }
     Some(CertFiles { cert: cert?, key: key? })
-}
-
-/// A path. One that is a private key in truth would be repeated by the first error about the file.
-fn path<'r, 'a>(
-    reader: &'r mut ConfigReader<'a>,
-    key: SettingKey,
-) -> towpath_service::config::Lookup<'r, 'a, PathBuf> {
-    reader.key(key).matching("the path of a file", |path: &PathBuf| {
-        let text = path.to_string_lossy();
-        let is_mesh_key = text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-        !is_mesh_key && !text.to_ascii_lowercase().contains("privkey:")
-    })
 }
 
 impl Region {
@@ -329,26 +279,6 @@ fn secs(secs: u64) -> Duration {
 
 fn default_workers() -> NonZeroUsize {
     std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(WORKERS_MAX))
-}
-
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
-/// A DNS name that a certificate can be for (letters, digits, inner hyphens: RFC 1123 section 2.1), or an IP address.
-fn is_hostname(name: &str) -> bool {
-    if name.parse::<IpAddr>().is_ok() {
-        return true;
-    }
-    let is_label = |label: &str| {
-        (1..=LABEL_MAX).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // A last label of digits only is a mistyped IPv4 address.
-    let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    name.len() <= NAME_MAX && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(numeric)
 }
 
 /// The file in which a self-signed certificate is kept, and its key's, if the node key is kept in `key_file`.

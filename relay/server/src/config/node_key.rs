@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use towpath_service::config::{ConfigReader, Value};
 use towpath_wire::key::NodePrivate;
 
-use super::{keys, path};
+use super::keys;
+use super::rules::path;
 
 /// Where the node key is kept unless the configuration says otherwise.
 const DEFAULT_KEY_FILE: &str = "/var/lib/towpath/relay.key";

@@ -7,7 +7,10 @@ use towpath_service::config::{Choice, ConfigReader, Problems, Resolved, Sources}
 use towpath_stun::{ClientFilter, Policy, StunSettings};
 use towpath_wire::ports;
 
-use super::{CONFIG_VARIABLE, DEV_ALLOWED, Log, admin, is_loopback, keys};
+use super::log::Log;
+use super::rules::{DEV_ALLOWED, is_loopback};
+use super::variables::CONFIG_VARIABLE;
+use super::{admin, keys};
 
 /// Answers a second that a source may be allowed. More than a server has for all sources together is no limit.
 const RATE_MAX: u32 = 1_000_000;
@@ -32,8 +35,11 @@ impl StunOnly {
     pub fn read(sources: &Sources) -> Result<(Self, Resolved), Problems> {
         let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);
-        let config =
-            Self { stun: read(&mut reader, false), admin: admin(&mut reader), log: Log::read(&mut reader) };
+        let config = Self {
+            stun: read(&mut reader, false),
+            admin: admin::read(&mut reader),
+            log: Log::read(&mut reader),
+        };
         if config.stun.listen.is_empty() {
             reader.conflict(keys::STUN_LISTEN, "is empty, and with --stun-only there is nothing else to do");
         }

@@ -1,3 +1,4 @@
+use towpath_service::logs;
 use towpath_wire::host::Prefixes;
 
 use super::*;
