@@ -231,13 +231,7 @@ impl Running {
     /// Starts each part, in an order in which none needs one that comes later. A part that ends by itself is sent to
     /// `failed`.
     fn start(server: Server, failed: &mpsc::UnboundedSender<Part>) -> Result<Self, RunError> {
-        let report = |part| {
-            let failed = failed.clone();
-            move || {
-                // Nothing listens any more only when the process is about to end.
-                let _ = failed.send(part);
-            }
-        };
+        let report = |part| report_end(failed.clone(), part);
         let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
         let Server { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } =
             server;
@@ -266,11 +260,7 @@ impl Running {
             records: config.records,
             keys,
             keepalive: config.keepalive,
-            http: Http {
-                site: Site::new(&config.hostname, port, config.http.home, bootstrap.clone()),
-                proxies: Proxies::new(config.http.proxies),
-                idle_timeout: config.login.idle_http_timeout,
-            },
+            http: http_of(&config, port, bootstrap.clone()),
             limits: config.login,
             admission: Admission { secrets, mesh_sources, limits },
             policies: Vec::new(),
@@ -302,6 +292,23 @@ impl Running {
         }
         drop(self.admin);
         Ok(())
+    }
+}
+
+/// What a part calls when it has ended by itself.
+fn report_end(failed: mpsc::UnboundedSender<Part>, part: Part) -> impl Fn() + Clone {
+    move || {
+        // Nothing listens any more only when the process is about to end.
+        let _ = failed.send(part);
+    }
+}
+
+/// What answers HTTP, on whichever listener. `port` is the one for TLS.
+fn http_of(config: &Config, port: u16, bootstrap: Arc<Bootstrap>) -> Http {
+    Http {
+        site: Site::new(&config.hostname, port, config.http.home.clone(), bootstrap),
+        proxies: Proxies::new(config.http.proxies.clone()),
+        idle_timeout: config.login.idle_http_timeout,
     }
 }
 
