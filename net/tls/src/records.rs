@@ -10,10 +10,16 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustls::ProtocolVersion;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadTraffic, UnbufferedStatus,
+};
 
+use crate::error::TlsError;
+use crate::layer::{Opened, RecordLayer};
+use crate::limits::RECORD_HEADER;
 use crate::own::{self, Opener, Sealer};
-use crate::{Opened, RECORD_HEADER, RecordLayer, SealBuffer, Side, TlsError};
+use crate::seal::SealBuffer;
+use crate::side::Side;
 
 /// The state of a connection and the records that its reading side owes the peer.
 pub(crate) struct Records<S: Side> {
@@ -86,16 +92,9 @@ impl<S: Side> Records<S> {
                 S::process(&mut self.connection, &mut incoming[consumed..]);
             let stop = match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
-                    let mut stop = None;
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        discard += record.discard;
-                        if plaintext(record.payload).is_break() {
-                            stop = Some(Stopped::Broken);
-                            break;
-                        }
-                    }
-                    stop
+                    let (used, flow) = read(&mut traffic, &mut plaintext)?;
+                    discard += used;
+                    flow.is_break().then_some(Stopped::Broken)
                 }
                 ConnectionState::EncodeTlsData(mut data) => {
                     encode(&mut data, &mut self.owed);
@@ -195,6 +194,24 @@ impl<S: Side> Records<S> {
             }
         }
     }
+}
+
+/// Hands on the plaintext of whole records until none is left or its receiver wants no more. Returns how many bytes the
+/// records had.
+fn read<Data>(
+    traffic: &mut ReadTraffic<'_, '_, Data>,
+    plaintext: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(usize, ControlFlow<()>), TlsError> {
+    let mut used = 0;
+    while let Some(record) = traffic.next_record() {
+        let record = record?;
+        used += record.discard;
+        let flow = plaintext(record.payload);
+        if flow.is_break() {
+            return Ok((used, flow));
+        }
+    }
+    Ok((used, ControlFlow::Continue(())))
 }
 
 fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {

@@ -1,6 +1,9 @@
 //! The buffer that a thread seals into.
 
-use crate::{MAX_PLAINTEXT, RECORD_OVERHEAD};
+use crate::limits::MAX_PLAINTEXT;
+
+/// A record is at most this much longer than its plaintext: header, explicit nonce, tag, content type, with room to spare.
+const RECORD_OVERHEAD: usize = 64;
 
 /// Sealed records on their way to a socket. Initialised once and reused, so that sealing neither allocates nor clears.
 #[derive(Debug, Default)]

@@ -11,9 +11,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::records::{Records, Stopped};
-use crate::side::RustlsSide;
-use crate::{Client, Reader, RecordLayer, SealBuffer, Server, Side, TlsError, Writer};
+use crate::error::TlsError;
+use crate::layer::RecordLayer;
+use crate::records::{Reader, Records, Stopped, Writer};
+use crate::seal::SealBuffer;
+use crate::side::{Client, RustlsSide, Server, Side};
 
 /// How much is read at once. Handshakes and logins are short; what comes after is read elsewhere.
 const READ_SIZE: usize = 4 * 1024;

@@ -3,7 +3,7 @@
 //! rustls opens and seals with state for both directions in one place, and puts each record into a vector of its own.
 //! Here each direction has its state to itself, records are opened where they lie and sealed where they are sent from:
 //! no allocation, no lock, and a third less memory. Everything up to the first byte of application data, and every
-//! derivation of keys, stays with rustls; this file is RFC 8446 section 5 (records), section 4.6.3 (key updates) and
+//! derivation of keys, stays with rustls; this module is RFC 8446 section 5 (records), section 4.6.3 (key updates) and
 //! section 6 (alerts), and nothing else. TLS 1.2 stays with rustls as a whole.
 //!
 //! What it must never get wrong:
@@ -23,7 +23,13 @@ use rustls::kernel::KernelConnection;
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 use zeroize::Zeroizing;
 
-use crate::{MAX_PLAINTEXT, Opened, RECORD_HEADER, SealBuffer, TlsError};
+mod error;
+
+pub use self::error::RecordError;
+use crate::error::TlsError;
+use crate::layer::Opened;
+use crate::limits::{MAX_PLAINTEXT, RECORD_HEADER};
+use crate::seal::SealBuffer;
 
 /// Records sealed under one key before it is replaced. RFC 8446 section 5.5 allows 2^24.5 of full size for AES-GCM, and
 /// more for ChaCha20-Poly1305; one bound for all is one thing less to get wrong.
@@ -53,42 +59,6 @@ const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
 const LEVEL_WARNING: u8 = 1;
 const LEVEL_FATAL: u8 = 2;
-
-/// How a peer breaks the record layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The record was not sealed by the peer, or was changed.
-    #[error("a record does not open")]
-    BadRecordMac,
-    /// The record, or what it holds, is longer than TLS allows.
-    #[error("a record is too long")]
-    Overflow,
-    /// A record or a message of a kind that has no place here.
-    #[error("an unexpected message")]
-    Unexpected,
-    /// A message that has not its form.
-    #[error("a malformed message")]
-    Decode,
-    /// Too many records without data in a row.
-    #[error("too many records without data")]
-    Idle,
-    /// The peer ends the connection for this reason (appendix B.2).
-    #[error("the peer reports an error (alert {0})")]
-    Alert(u8),
-}
-
-impl RecordError {
-    /// The alert that tells the peer of it; none where the peer told us.
-    const fn alert(self) -> Option<u8> {
-        match self {
-            Self::Unexpected | Self::Idle => Some(10),
-            Self::BadRecordMac => Some(20),
-            Self::Overflow => Some(22),
-            Self::Decode => Some(50),
-            Self::Alert(_) => None,
-        }
-    }
-}
 
 /// What the directions have to tell each other.
 struct Shared<Data> {
