@@ -1,6 +1,11 @@
 //! What a client sends: masked frames, out of which comes a stream of bytes.
 
-use crate::{CloseCode, MAX_CONTROL, MAX_RECEIVED, PingPayload, opcode};
+use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
+use crate::opcode;
+
+/// Most bytes of a message that a [`Decoder`] takes. A stock client writes up to 61 KiB at once; since nothing is held,
+/// the bound is only there to refuse nonsense.
+pub const MAX_RECEIVED: u64 = 1024 * 1024;
 
 /// The longest header of a masked frame: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;

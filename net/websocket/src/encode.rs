@@ -1,6 +1,11 @@
 //! What a server sends: unmasked binary messages, and control frames between them.
 
-use crate::{CloseCode, MAX_CONTROL, MAX_SENT, PingPayload, opcode};
+use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
+use crate::opcode;
+
+/// Most bytes of a message that [`Messages`] writes, header included. Go's library, which the stock client reads with,
+/// takes no more in one message; and it is two full TLS records.
+pub const MAX_SENT: usize = 32 * 1024;
 
 /// The header of a message above [`MAX_CONTROL`] bytes; shorter ones have two bytes of it.
 const HEADER: usize = 4;
