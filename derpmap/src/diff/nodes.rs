@@ -1,7 +1,6 @@
 //! What changes among the nodes of one region.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::hash::Hash;
 
 use towpath_wire::ports;
@@ -9,6 +8,104 @@ use towpath_wire::ports;
 use super::{Diff, Impact, SAME_RELAY, port};
 use crate::code::Difference;
 use crate::map::{ParsedNode, ParsedRegion};
+
+/// A member of a node that a client compares.
+struct NodeMember {
+    name: &'static str,
+    difference: Difference,
+    /// A change of the member leads to another relay, as far as the node is one.
+    moves: bool,
+    value: fn(&ParsedNode) -> String,
+    effect: &'static str,
+}
+
+const MEMBERS: [NodeMember; 12] = [
+    NodeMember {
+        name: "HostName",
+        difference: Difference::HostChanged,
+        moves: true,
+        value: |node| node.host_name.clone(),
+        effect: "every client of the region reconnects, to that name; the certificate has to be for it",
+    },
+    NodeMember {
+        name: "DERPPort",
+        difference: Difference::PortChanged,
+        moves: true,
+        value: |node| port(node.derp_port, ports::HTTPS).to_string(),
+        effect: "every client of the region reconnects, to that port",
+    },
+    NodeMember {
+        name: "CertName",
+        difference: Difference::PinChanged,
+        moves: true,
+        value: |node| node.cert_name.clone(),
+        effect: "every client of the region reconnects and expects that certificate; one with the other map \
+                cannot connect anew, whichever certificate the relay has",
+    },
+    NodeMember {
+        name: "IPv4",
+        difference: Difference::AddressChanged,
+        moves: true,
+        value: |node| node.ipv4.clone(),
+        effect: "every client of the region reconnects, to that address, or to the DNS's if there is none",
+    },
+    NodeMember {
+        name: "IPv6",
+        difference: Difference::AddressChanged,
+        moves: true,
+        value: |node| node.ipv6.clone(),
+        effect: "every client of the region reconnects, to that address, or to the DNS's if there is none",
+    },
+    NodeMember {
+        name: "STUNOnly",
+        difference: Difference::RelayChanged,
+        moves: true,
+        value: |node| node.stun_only.to_string(),
+        effect: "every client of the region reconnects, and to a relay: one that answers STUN only is none",
+    },
+    NodeMember {
+        name: "InsecureForTests",
+        difference: Difference::SecurityChanged,
+        moves: true,
+        value: |node| node.insecure_for_tests.to_string(),
+        effect: "every client of the region reconnects, and judges certificates by the new rule",
+    },
+    NodeMember {
+        name: "STUNPort",
+        difference: Difference::StunChanged,
+        moves: false,
+        value: |node| port(node.stun_port, ports::STUN).to_string(),
+        effect: SAME_RELAY,
+    },
+    NodeMember {
+        name: "STUNTestIP",
+        difference: Difference::StunChanged,
+        moves: false,
+        value: |node| node.stun_test_ip.clone(),
+        effect: SAME_RELAY,
+    },
+    NodeMember {
+        name: "Name",
+        difference: Difference::Cosmetic,
+        moves: false,
+        value: |node| node.name.clone(),
+        effect: SAME_RELAY,
+    },
+    NodeMember {
+        name: "CanPort80",
+        difference: Difference::Cosmetic,
+        moves: false,
+        value: |node| node.can_port80.to_string(),
+        effect: SAME_RELAY,
+    },
+    NodeMember {
+        name: "RegionID",
+        difference: Difference::RegionIdChanged,
+        moves: false,
+        value: |node| node.region_id.to_string(),
+        effect: SAME_RELAY,
+    },
+];
 
 impl Diff {
     pub(super) fn nodes(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {
@@ -82,95 +179,23 @@ impl Diff {
     }
 
     fn node(&mut self, id: i64, old: &ParsedNode, new: &ParsedNode) {
-        let mut text = |code: (Impact, Difference),
-                        member: &str,
-                        from: &dyn fmt::Display,
-                        to: &dyn fmt::Display,
-                        effect: &str| {
-            let (from, to) = (from.to_string(), to.to_string());
+        let place = || format!("region {id}, {}", new.label);
+        for NodeMember { name, difference, moves, value, effect } in MEMBERS {
+            let (from, to) = (value(old), value(new));
             if from != to {
-                let message = format!("{member} changed from {} to {}", shown(&from), shown(&to));
-                self.push(code, Some(id), format!("region {id}, {}", new.label), message, effect);
+                let is_relay = !new.stun_only || !old.stun_only;
+                let impact = if moves && is_relay { Impact::Disconnect } else { Impact::Reconnect };
+                let message = format!("{name} changed from {} to {}", shown(&from), shown(&to));
+                self.push((impact, difference), Some(id), place(), message, effect);
             }
-        };
-        let moves = |code| {
-            (if new.stun_only && old.stun_only { Impact::Reconnect } else { Impact::Disconnect }, code)
-        };
-        let stays = |code| (Impact::Reconnect, code);
-        text(
-            moves(Difference::HostChanged),
-            "HostName",
-            &old.host_name,
-            &new.host_name,
-            "every client of the region reconnects, to that name; the certificate has to be for it",
-        );
-        text(
-            moves(Difference::PortChanged),
-            "DERPPort",
-            &port(old.derp_port, ports::HTTPS),
-            &port(new.derp_port, ports::HTTPS),
-            "every client of the region reconnects, to that port",
-        );
-        text(
-            moves(Difference::PinChanged),
-            "CertName",
-            &old.cert_name,
-            &new.cert_name,
-            "every client of the region reconnects and expects that certificate; one with the other map \
-                cannot connect anew, whichever certificate the relay has",
-        );
-        text(
-            moves(Difference::AddressChanged),
-            "IPv4",
-            &old.ipv4,
-            &new.ipv4,
-            "every client of the region reconnects, to that address, or to the DNS's if there is none",
-        );
-        text(
-            moves(Difference::AddressChanged),
-            "IPv6",
-            &old.ipv6,
-            &new.ipv6,
-            "every client of the region reconnects, to that address, or to the DNS's if there is none",
-        );
-        text(
-            moves(Difference::RelayChanged),
-            "STUNOnly",
-            &old.stun_only,
-            &new.stun_only,
-            "every client of the region reconnects, and to a relay: one that answers STUN only is none",
-        );
-        text(
-            moves(Difference::SecurityChanged),
-            "InsecureForTests",
-            &old.insecure_for_tests,
-            &new.insecure_for_tests,
-            "every client of the region reconnects, and judges certificates by the new rule",
-        );
-        text(
-            stays(Difference::StunChanged),
-            "STUNPort",
-            &port(old.stun_port, ports::STUN),
-            &port(new.stun_port, ports::STUN),
-            SAME_RELAY,
-        );
-        text(stays(Difference::StunChanged), "STUNTestIP", &old.stun_test_ip, &new.stun_test_ip, SAME_RELAY);
-        text(stays(Difference::Cosmetic), "Name", &old.name, &new.name, SAME_RELAY);
-        text(stays(Difference::Cosmetic), "CanPort80", &old.can_port80, &new.can_port80, SAME_RELAY);
-        text(stays(Difference::RegionIdChanged), "RegionID", &old.region_id, &new.region_id, SAME_RELAY);
+        }
         // 0 and the number that it stands for are the same port and not the same map.
         let spelt = |from: i64, to: i64, default| from != to && port(from, default) == port(to, default);
         if spelt(old.derp_port, new.derp_port, ports::HTTPS)
             || spelt(old.stun_port, new.stun_port, ports::STUN)
         {
             let message = "a port is written out that is the default, or no longer".to_owned();
-            self.push(
-                stays(Difference::Cosmetic),
-                Some(id),
-                format!("region {id}, {}", new.label),
-                message,
-                SAME_RELAY,
-            );
+            self.push((Impact::Reconnect, Difference::Cosmetic), Some(id), place(), message, SAME_RELAY);
         }
     }
 }
