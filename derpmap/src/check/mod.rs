@@ -5,28 +5,15 @@
 
 mod node;
 mod region;
+mod verdict;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
-use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
-
+use self::verdict::place;
 use crate::MapFormat;
 use crate::code::FindingCode;
 use crate::finding::Finding;
 use crate::map::{ParsedMap, ParsedRegion};
-
-/// The numbers for relays of one's own, signed as a map has them.
-const OWN_IDS: RangeInclusive<i64> = *OWN_REGION_IDS.start() as i64..=*OWN_REGION_IDS.end() as i64;
-
-/// The largest number of a region, signed as a map has it.
-const LARGEST_ID: i64 = REGION_ID_MAX as i64;
-
-/// The number that Headscale's embedded relay has unless configured otherwise.
-const EMBEDDED_ID: i64 = 999;
-
-/// What a rule finds, and the member whose line that is on: "" for the line of the region or node itself.
-type Verdict = Option<(Finding, &'static str)>;
 
 /// Everything there is to say about the map, in the order of its regions.
 pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {
@@ -49,11 +36,6 @@ pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {
     node_names(map, &mut findings);
     scores(map, &mut findings);
     findings
-}
-
-/// A place in messages.
-fn place(id: i64) -> String {
-    format!("region {id}")
 }
 
 fn no_regions(map: &ParsedMap) -> Option<Finding> {

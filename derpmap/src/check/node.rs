@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use towpath_wire::pin::CertificatePin;
 
-use super::{Verdict, place};
+use super::verdict::{Verdict, place};
 use crate::MapFormat;
 use crate::code::FindingCode;
 use crate::document::shorten;

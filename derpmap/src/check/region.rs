@@ -1,6 +1,6 @@
 //! Rules about one region.
 
-use super::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, Verdict, place};
+use super::verdict::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, Verdict, place};
 use crate::MapFormat;
 use crate::code::FindingCode;
 use crate::finding::Finding;

@@ -7,7 +7,9 @@ use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, ParseOptions, ast};
 use serde::de::IgnoredAny;
 
-use super::{DocumentValue, ObjectMember, ReadError, ValueKind, number};
+use super::error::{MAX_DEPTH, MAX_VALUES, ReadError};
+use super::text::number;
+use super::value::{DocumentValue, ObjectMember, ValueKind};
 
 /// The member of a policy file that holds the map.
 const POLICY_MEMBER: &str = "\"derpMap\"";
@@ -67,7 +69,7 @@ pub(super) fn parse(text: &str) -> Result<DocumentValue, ReadError> {
             }
         })?;
     let mut lines = JsonLines { ends: text.match_indices('\n').map(|(end, _)| end).collect(), values: 0 };
-    lines.value(parsed.value.ok_or(ReadError::Empty)?, super::MAX_DEPTH)
+    lines.value(parsed.value.ok_or(ReadError::Empty)?, MAX_DEPTH)
 }
 
 /// Where and why the text is not JSON proper, which is all that Go's `encoding/json` takes.
@@ -99,7 +101,7 @@ impl JsonLines {
         let line = self.line(value.range());
         let depth = depth.checked_sub(1).ok_or(ReadError::TooDeep { line })?;
         self.values += 1;
-        if self.values > super::MAX_VALUES {
+        if self.values > MAX_VALUES {
             return Err(ReadError::TooMany { line });
         }
         let kind = match value {

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{DocumentValue, MAX_DEPTH, MAX_VALUES, ObjectMember, ReadError, ValueKind, number};
+use super::error::{MAX_DEPTH, MAX_VALUES, ReadError};
+use super::text::number;
+use super::value::{DocumentValue, ObjectMember, ValueKind};
 
 /// A collection that has begun and not ended.
 struct Open {
