@@ -6,14 +6,14 @@ use std::num::NonZeroU16;
 use towpath_wire::labels;
 
 use crate::attribute::{
-    ERROR_CODE, MAPPED_ADDRESS, OTHER_ADDRESS, RESPONSE_ORIGIN, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
+    ERROR_CODE, HEADER_LEN as ATTRIBUTE_HEADER_LEN, MAPPED_ADDRESS, OTHER_ADDRESS, RESPONSE_ORIGIN,
+    UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
 };
 use crate::discovery::{AskedOrigin, ChangeRequest};
+use crate::header::{BINDING_ERROR, BINDING_SUCCESS, HEADER_LEN};
 use crate::message::{FINGERPRINT_LEN, Mask, MessageWriter};
-use crate::{
-    ATTRIBUTE_HEADER_LEN, BINDING_ERROR, BINDING_SUCCESS, Dialect, HEADER_LEN, REQUEST_MAX_LEN, Request,
-    write_response,
-};
+use crate::request::{Dialect, REQUEST_MAX_LEN, Request};
+use crate::response::write_response;
 
 /// Length in bytes of the longest answer: the refusal of a request that is full of unknown attributes.
 pub const ANSWER_MAX_LEN: usize = HEADER_LEN

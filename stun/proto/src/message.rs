@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::attribute::FINGERPRINT;
-use crate::{ATTRIBUTE_HEADER_LEN, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId};
+use crate::attribute::{FINGERPRINT, HEADER_LEN as ATTRIBUTE_HEADER_LEN};
+use crate::header::{HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId};
 
 const FAMILY_IPV4: u8 = 1;
 const FAMILY_IPV6: u8 = 2;

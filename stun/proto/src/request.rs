@@ -5,14 +5,13 @@ use std::num::NonZeroU16;
 use towpath_wire::labels;
 
 use crate::attribute::{
-    Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256,
-    MalformedAttribute, RESPONSE_PORT, SOFTWARE, is_comprehension_required, is_standard,
+    Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, HEADER_LEN as ATTRIBUTE_HEADER_LEN,
+    MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, MalformedAttribute, RESPONSE_PORT, SOFTWARE,
+    is_comprehension_required, is_standard,
 };
 use crate::discovery::{ChangeRequest, read_port};
+use crate::header::{BINDING_REQUEST, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId, split_header};
 use crate::message::{FINGERPRINT_LEN, MessageWriter, fingerprint};
-use crate::{
-    ATTRIBUTE_HEADER_LEN, BINDING_REQUEST, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId, split_header,
-};
 
 /// Length in bytes of the request that [`write_request`] writes and every stock client sends.
 pub const REQUEST_LEN: usize = FINGERPRINT_AT + FINGERPRINT_LEN;

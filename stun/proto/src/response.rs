@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use crate::attribute::{
     Attributes, MAPPED_ADDRESS, MalformedAttribute, XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_DRAFT,
 };
+use crate::header::{BINDING_SUCCESS, HEADER_LEN, MessageHeader, TransactionId};
 use crate::message::{ADDRESS_MAX_LEN, Mask, MessageWriter, read_address};
-use crate::{BINDING_SUCCESS, HEADER_LEN, MessageHeader, TransactionId};
 
 /// Length in bytes of the longest response that [`write_response`] writes, the one to an IPv6 client.
 pub const RESPONSE_MAX_LEN: usize = HEADER_LEN + ADDRESS_MAX_LEN;
