@@ -6,10 +6,11 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::problem::closest;
-use super::resolved::Setting;
-use super::sources::ConfigFile;
-use super::{Origin, Problem, Problems, Resolved, SettingKey, Sources, Value};
+use super::key::SettingKey;
+use super::problem::{Origin, Problem, Problems, closest};
+use super::resolved::{Resolved, Setting};
+use super::sources::{ConfigFile, Sources};
+use super::value::Value;
 
 /// Longest piece of a value that a message repeats, in characters.
 const FOUND_LEN: usize = 60;

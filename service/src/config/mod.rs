@@ -26,6 +26,7 @@
 //! [`ConfigReader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
 //! that would be wrong on its own should not wait for the day on which the override goes away.
 
+mod key;
 mod list;
 mod lookup;
 mod problem;
@@ -34,56 +35,13 @@ mod sources;
 mod value;
 
 pub use ipnet::IpNet;
+pub use key::SettingKey;
 pub use list::Element;
 pub use lookup::{ConfigReader, Lookup};
 pub use problem::{Origin, Problem, Problems};
 pub use resolved::Resolved;
 pub use sources::Sources;
 pub use value::{ByteSize, Choice, Value, quote};
-
-/// The name of a setting: a dotted path in the file, from which the environment variable follows.
-#[derive(Clone, Copy, Debug)]
-pub struct SettingKey {
-    path: &'static str,
-    flag: Option<&'static str>,
-    secret: bool,
-}
-
-impl SettingKey {
-    /// A setting at this dotted path, such as `outbox.age`.
-    pub const fn new(path: &'static str) -> Self {
-        Self { path, flag: None, secret: false }
-    }
-
-    /// The same setting, with a flag on the command line, such as `--listen`.
-    pub const fn with_flag(self, flag: &'static str) -> Self {
-        Self { flag: Some(flag), ..self }
-    }
-
-    /// The same setting, never to be shown.
-    pub const fn secret(self) -> Self {
-        Self { secret: true, ..self }
-    }
-
-    /// The dotted path.
-    pub const fn path(self) -> &'static str {
-        self.path
-    }
-
-    /// The environment variable: prefix and path in capitals, dots as underscores.
-    fn variable(self, prefix: &str) -> String {
-        format!("{prefix}_{}", self.path.replace('.', "_").to_ascii_uppercase())
-    }
-
-    /// Every way to give the setting, in words.
-    fn ways(self, prefix: &str) -> String {
-        let variable = self.variable(prefix);
-        match self.flag {
-            Some(flag) => format!("in the file, as {variable} or as {flag}"),
-            None => format!("in the file or as {variable}"),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

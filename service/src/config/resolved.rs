@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Origin, SettingKey};
+use super::key::SettingKey;
+use super::problem::Origin;
 
 /// What stands for the value of a secret.
 const MASK: &str = "\"********\"";

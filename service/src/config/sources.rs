@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Problem, SettingKey};
+use super::key::SettingKey;
+use super::problem::Problem;
 
 /// What the user gave, before anything is looked up in it.
 #[derive(Debug)]
