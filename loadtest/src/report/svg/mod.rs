@@ -6,8 +6,10 @@ use crate::histogram::Quantiles;
 use crate::report::escape::HtmlEscaped;
 use crate::report::unit::Unit;
 
+mod axis;
 mod ticks;
 
+pub(crate) use axis::{Axis, Scale};
 use ticks::AxisTicks;
 
 /// A plot of lines or bars.
@@ -23,36 +25,6 @@ pub(crate) struct Plot {
     pub(crate) lines: Vec<(String, Vec<(f64, f64)>)>,
     /// A value of `y` to draw a line at: the highest that is good.
     pub(crate) limit: Option<f64>,
-}
-
-/// An axis: its name, its unit, and its scale.
-#[derive(Clone, Debug)]
-pub(crate) struct Axis {
-    /// The name beside the axis.
-    pub(crate) name: String,
-    /// The unit of the values at its ticks.
-    pub(crate) unit: Unit,
-    /// The positions of values along the axis.
-    pub(crate) scale: Scale,
-}
-
-/// The positions of values along an axis.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Scale {
-    /// Linear, from zero.
-    Linear,
-    /// Logarithmic; values of zero or less are at the lowest tick.
-    Log,
-    /// The values 0, 1, 2, … with a label each.
-    Labels(Vec<String>),
-    /// The values 0, 1, 2, … with a label each, and bars instead of lines.
-    Groups(Vec<String>),
-}
-
-impl Axis {
-    pub(crate) fn new(name: impl Into<String>, unit: Unit, scale: Scale) -> Self {
-        Self { name: name.into(), unit, scale }
-    }
 }
 
 /// Makes a plot of the percentiles of several distributions; `None` if all are empty.

@@ -1,6 +1,6 @@
 //! The ticks of an axis, and the positions of values along it.
 
-use super::{Axis, Scale};
+use super::axis::{Axis, Scale};
 use crate::report::unit::Unit;
 
 /// The unit that an axis of bytes shows.
