@@ -5,8 +5,8 @@
 
 /// Declares an enum without fields whose variants each have a label.
 ///
-/// The enum gets `ALL`, an array of every variant in the order of declaration; `label`, the text of a variant; and
-/// `index`, the position of a variant in `ALL`. A table with a cell for each variant is an array of `ALL.len()` cells.
+/// The enum gets `ALL`, an array of every variant in the order of declaration; `label`, the text of a variant;
+/// `about`, the doc comment of a variant; and `index`, the position of a variant in `ALL`. A table with a cell for each variant is an array of `ALL.len()` cells.
 /// `Clone`, `Copy`, `Debug`, `PartialEq`, `Eq` and `Hash` are derived; attributes may derive more.
 ///
 /// ```
@@ -25,18 +25,19 @@
 /// taken[Step::Summit.index()] += 1;
 /// assert_eq!(taken, [0, 1]);
 /// assert_eq!(Step::ALL.map(Step::label), ["approach", "summit"]);
+/// assert_eq!(Step::Summit.about(), "The last metres.");
 /// ```
 #[macro_export]
 macro_rules! labels {
     (
         $(#[$about:meta])*
         $vis:vis enum $name:ident {
-            $($(#[$doc:meta])* $variant:ident = $label:literal,)+
+            $($(#[$($doc:tt)*])* $variant:ident = $label:literal,)+
         }
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        $vis enum $name { $($(#[$doc])* $variant,)+ }
+        $vis enum $name { $($(#[$($doc)*])* $variant,)+ }
 
         impl $name {
             /// Every variant, in the order of declaration.
@@ -48,12 +49,31 @@ macro_rules! labels {
                 match self { $(Self::$variant => $label,)+ }
             }
 
+            /// The meaning of this variant: its doc comment, on one line.
+            #[must_use]
+            #[allow(dead_code, reason = "documents of metrics need it; not every enum is a metric's")]
+            $vis const fn about(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($crate::doc_text!($($doc)*)),*).trim_ascii(),)+ }
+            }
+
             /// The position of this variant in `ALL`.
             #[must_use]
             $vis const fn index(self) -> usize {
                 self as usize
             }
         }
+    };
+}
+
+/// The text of an attribute that is a line of a doc comment, and nothing for any other attribute.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! doc_text {
+    (doc = $text:literal) => {
+        $text
+    };
+    ($($other:tt)*) => {
+        ""
     };
 }
 
@@ -65,7 +85,9 @@ mod tests {
         enum Fruit {
             /// A pome.
             Apple = "apple",
-            /// A drupe.
+            /// A drupe,
+            /// and black.
+            #[allow(dead_code)]
             BlackCherry = "black_cherry",
             /// A berry.
             Currant = "currant",
@@ -77,6 +99,11 @@ mod tests {
         let all = Fruit::ALL.map(|fruit| (fruit.index(), fruit.label()));
         assert_eq!(all, [(0, "apple"), (1, "black_cherry"), (2, "currant")]);
         assert_eq!(Fruit::ALL[Fruit::BlackCherry.index()], Fruit::BlackCherry);
+    }
+
+    #[test]
+    fn the_meaning_of_a_variant_is_its_doc_comment_without_other_attributes() {
+        assert_eq!(Fruit::ALL.map(Fruit::about), ["A pome.", "A drupe, and black.", "A berry."]);
     }
 
     #[test]

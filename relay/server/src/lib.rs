@@ -9,6 +9,8 @@
 pub mod config;
 mod control;
 pub mod derpmap;
+#[cfg(test)]
+mod documents;
 pub mod identity;
 mod mesh;
 mod metrics;

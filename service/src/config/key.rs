@@ -6,22 +6,49 @@ pub struct SettingKey {
     pub(super) path: &'static str,
     pub(super) flag: Option<&'static str>,
     pub(super) secret: bool,
+    about: &'static str,
+    default_words: Option<&'static str>,
 }
 
 impl SettingKey {
     /// A setting at this dotted path, such as `outbox.age`.
     pub const fn new(path: &'static str) -> Self {
-        Self { path, flag: None, secret: false }
+        Self { path, flag: None, secret: false, about: "", default_words: None }
     }
 
-    /// The same setting, with a flag on the command line, such as `--listen`.
+    /// Gives the setting a flag on the command line, such as `--listen`.
     pub const fn with_flag(self, flag: &'static str) -> Self {
         Self { flag: Some(flag), ..self }
     }
 
-    /// The same setting, never to be shown.
+    /// Makes the setting one whose value is never shown.
     pub const fn secret(self) -> Self {
         Self { secret: true, ..self }
+    }
+
+    /// Gives the setting its meaning in words, for documents.
+    pub const fn with_about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
+
+    /// Says in words, for documents, what a default is that depends on the machine.
+    pub const fn with_default_words(self, words: &'static str) -> Self {
+        Self { default_words: Some(words), ..self }
+    }
+
+    /// The meaning of the setting, for documents.
+    pub const fn about(self) -> &'static str {
+        self.about
+    }
+
+    /// The flag on the command line, if there is one.
+    pub const fn flag(self) -> Option<&'static str> {
+        self.flag
+    }
+
+    /// The default in words, if it depends on the machine.
+    pub const fn default_words(self) -> Option<&'static str> {
+        self.default_words
     }
 
     /// The dotted path.
@@ -30,7 +57,7 @@ impl SettingKey {
     }
 
     /// The environment variable: prefix and path in capitals, dots as underscores.
-    pub(super) fn variable(self, prefix: &str) -> String {
+    pub fn variable(self, prefix: &str) -> String {
         format!("{prefix}_{}", self.path.replace('.', "_").to_ascii_uppercase())
     }
 

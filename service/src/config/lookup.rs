@@ -266,7 +266,7 @@ impl<V: Value> Lookup<'_, '_, V> {
         debug_assert!((self.rule)(&default), "the default of {} breaks its own rule", self.key.path);
         let found = self.reader.look_up(self.key, &self.allowed, &*self.rule);
         let (value, origin) = found.unwrap_or((default, Origin::Default));
-        self.reader.settings.push(Setting::new(self.key, Some(value.to_toml()), origin));
+        self.reader.settings.push(Setting::new(self.key, self.allowed, Some(value.to_toml()), origin));
         value
     }
 
@@ -274,7 +274,12 @@ impl<V: Value> Lookup<'_, '_, V> {
     pub fn optional(self) -> Option<V> {
         let found = self.reader.look_up(self.key, &self.allowed, &*self.rule);
         let (value, origin) = found.map_or((None, Origin::Default), |(value, origin)| (Some(value), origin));
-        self.reader.settings.push(Setting::new(self.key, value.as_ref().map(V::to_toml), origin));
+        self.reader.settings.push(Setting::new(
+            self.key,
+            self.allowed,
+            value.as_ref().map(V::to_toml),
+            origin,
+        ));
         value
     }
 

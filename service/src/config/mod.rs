@@ -39,7 +39,7 @@ pub use key::SettingKey;
 pub use list::Element;
 pub use lookup::{ConfigReader, Lookup};
 pub use problem::{Origin, Problem, Problems};
-pub use resolved::Resolved;
+pub use resolved::{Resolved, Setting};
 pub use sources::Sources;
 pub use value::{ByteSize, Choice, Value, quote};
 

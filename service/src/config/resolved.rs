@@ -10,17 +10,38 @@ const MASK: &str = "\"********\"";
 
 /// One setting as it was resolved.
 #[derive(Clone, Debug)]
-pub(super) struct Setting {
-    path: &'static str,
+pub struct Setting {
+    key: SettingKey,
+    allowed: String,
     /// TOML; `None` if the setting has no value. A secret's value is not kept.
     value: Option<String>,
     origin: Origin,
 }
 
 impl Setting {
-    pub(super) fn new(key: SettingKey, value: Option<String>, origin: Origin) -> Self {
+    pub(super) fn new(key: SettingKey, allowed: String, value: Option<String>, origin: Origin) -> Self {
         let value = if key.secret { value.map(|_| MASK.into()) } else { value };
-        Self { path: key.path, value, origin }
+        Self { key, allowed, value, origin }
+    }
+
+    /// The key by which the setting was looked up.
+    pub const fn key(&self) -> SettingKey {
+        self.key
+    }
+
+    /// The allowed values in words.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+
+    /// The value as TOML; `None` if the setting has none. The value of a secret is masked.
+    pub fn value(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
+
+    /// The layer that the value comes from.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
     }
 }
 
@@ -36,6 +57,11 @@ impl Resolved {
         Self { settings, warnings }
     }
 
+    /// Every setting, in the order of the lookups.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
     /// What was ignored and should be told to the user.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -43,14 +69,14 @@ impl Resolved {
 
     /// Where the value of the setting came from. `None` for a setting that nobody looked up.
     pub fn origin(&self, key: SettingKey) -> Option<&Origin> {
-        self.settings.iter().find(|setting| setting.path == key.path).map(|setting| &setting.origin)
+        self.settings.iter().find(|setting| setting.key.path == key.path).map(|setting| &setting.origin)
     }
 
     /// The configuration as a TOML file that would resolve to the same values, each with its origin in a comment.
     /// Secrets are masked; settings without a value are comments.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let mut tables: Vec<&str> = self.settings.iter().map(|setting| split(setting.path).0).collect();
+        let mut tables: Vec<&str> = self.settings.iter().map(|setting| split(setting.key.path).0).collect();
         // Stable, so that tables keep the order of their first setting; the root has to come first.
         tables.sort_by_key(|table| !table.is_empty());
         let mut written = Vec::new();
@@ -64,7 +90,7 @@ impl Resolved {
                 push(&mut out, format_args!("{gap}[{table}]\n"));
             }
             for setting in &self.settings {
-                let (of, name) = split(setting.path);
+                let (of, name) = split(setting.key.path);
                 match &setting.value {
                     _ if of != table => {}
                     Some(value) => push(&mut out, format_args!("{name} = {value}  # {}\n", setting.origin)),

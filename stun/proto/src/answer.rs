@@ -58,9 +58,9 @@ labels! {
         Standard = "standard",
         /// The client's address, by RFC 3489.
         Classic = "classic",
-        /// The client's address and the server's (RFC 5780).
+        /// The client's address and the server's own, by RFC 5780.
         Discovery = "discovery",
-        /// That the request asks for what the server does not know.
+        /// A refusal: the request has attributes that must be understood, and the server does not know them.
         Refusal = "refusal",
     }
 }

@@ -205,7 +205,7 @@ labels! {
         /// Shorter than a STUN header.
         #[error("shorter than a STUN header")]
         TooShort = "too_short",
-        /// Longer than [`REQUEST_MAX_LEN`].
+        /// Longer than [`REQUEST_MAX_LEN`], 1,280 bytes.
         #[error("longer than any Binding request")]
         TooLong = "too_long",
         /// The two leading zero bits are missing, or the magic cookie, and it is no request of RFC 3489 either.

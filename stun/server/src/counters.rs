@@ -10,13 +10,13 @@ use towpath_wire::labels;
 labels! {
     /// Why a request has no answer although it is one.
     pub enum Withheld {
-        /// The client is none of those that the server is for.
+        /// The client is not Tailscale's, with `stun.clients = "tailscale"`.
         ForeignClient = "foreign_client",
-        /// The source has had as many answers as it may.
+        /// The source has had `stun.rate` answers in the last second.
         RateLimit = "rate_limit",
-        /// The source has had as many discovery answers as it may.
+        /// The source has had `stun.discovery_rate` answers of discovery in the last second.
         DiscoveryRateLimit = "discovery_rate_limit",
-        /// The answer would have been too much longer than the request.
+        /// The answer would have been too much longer than the request. No known request makes it so.
         Amplification = "amplification",
     }
 }

@@ -1,92 +1,89 @@
-//! Every setting of the relay.
+//! Every setting of the relay: its key, its flag and its meaning.
+//!
+//! The meaning is the text of `docs/settings.md` and of the constant's documentation. Default and bounds are where a setting
+//! is read.
 
 use towpath_service::config::SettingKey;
 
-/// The name in the certificate and in DERP maps.
-pub const HOSTNAME: SettingKey = SettingKey::new("hostname").with_flag("--hostname");
-/// The TCP address for TLS.
-pub const LISTEN: SettingKey = SettingKey::new("listen").with_flag("--listen");
-/// The certificate chain, a PEM file.
-pub const CERT: SettingKey = SettingKey::new("cert").with_flag("--cert");
-/// The certificate's private key, a PEM file.
-pub const KEY: SettingKey = SettingKey::new("key").with_flag("--key");
-/// The file that holds the relay's node key.
-pub const KEY_FILE: SettingKey = SettingKey::new("key_file").with_flag("--key-file");
-/// The relay's node key itself. No flag: command lines are visible to every user of the machine.
-pub const PRIVATE_KEY: SettingKey = SettingKey::new("private_key").secret();
-/// Who opens and seals TLS records.
-pub const TLS_RECORDS: SettingKey = SettingKey::new("tls.records");
-/// Threads of the data plane.
-pub const WORKERS: SettingKey = SettingKey::new("workers");
-/// How long a worker looks for more before it sleeps.
-pub const BUSY_POLL: SettingKey = SettingKey::new("busy_poll");
-/// How long packets gather on a busy worker.
-pub const GATHER: SettingKey = SettingKey::new("gather");
-/// The interval of keep-alive frames.
-pub const KEEPALIVE: SettingKey = SettingKey::new("keepalive");
-/// How long a shutdown may take.
-pub const SHUTDOWN_TIMEOUT: SettingKey = SettingKey::new("shutdown_timeout");
-/// The DERP region's number.
-pub const REGION_ID: SettingKey = SettingKey::new("region.id");
-/// The DERP region's short name.
-pub const REGION_CODE: SettingKey = SettingKey::new("region.code");
-/// The DERP region's name for people.
-pub const REGION_NAME: SettingKey = SettingKey::new("region.name");
-/// The UDP addresses for STUN.
-pub const STUN_LISTEN: SettingKey = SettingKey::new("stun.listen").with_flag("--stun-listen");
-/// The second UDP addresses for STUN.
-pub const STUN_ALTERNATE: SettingKey = SettingKey::new("stun.alternate");
-/// Which clients STUN answers.
-pub const STUN_CLIENTS: SettingKey = SettingKey::new("stun.clients");
-/// STUN answers a second for each source.
-pub const STUN_RATE: SettingKey = SettingKey::new("stun.rate");
-/// STUN answers of RFC 5780 a second for each source.
-pub const STUN_DISCOVERY_RATE: SettingKey = SettingKey::new("stun.discovery_rate");
-/// The TCP address for metrics and health.
-pub const ADMIN_LISTEN: SettingKey = SettingKey::new("admin.listen");
-/// The TCP address for DERP and HTTP without TLS.
-pub const HTTP_LISTEN: SettingKey = SettingKey::new("http.listen");
-/// The proxies in front of it.
-pub const HTTP_PROXIES: SettingKey = SettingKey::new("http.proxies");
-/// The TCP address that leads to HTTPS.
-pub const HTTP_REDIRECT_LISTEN: SettingKey = SettingKey::new("http.redirect_listen");
-/// What `/` shows.
-pub const HTTP_HOME: SettingKey = SettingKey::new("http.home");
-/// The names that `/bootstrap-dns` tells everybody.
-pub const BOOTSTRAP_DNS_NAMES: SettingKey = SettingKey::new("bootstrap_dns.names");
-/// The names that it tells who asks for them.
-pub const BOOTSTRAP_DNS_UNPUBLISHED_NAMES: SettingKey = SettingKey::new("bootstrap_dns.unpublished_names");
-/// The limit of a TLS handshake.
-pub const HANDSHAKE_TIMEOUT: SettingKey = SettingKey::new("login.handshake_timeout");
-/// The limit from the HTTP upgrade to the end of the login.
-pub const LOGIN_TIMEOUT: SettingKey = SettingKey::new("login.login_timeout");
-/// The limit of an HTTP connection without a request.
-pub const IDLE_HTTP_TIMEOUT: SettingKey = SettingKey::new("login.idle_http_timeout");
-/// Connections that have not logged in yet.
-pub const MAX_PENDING: SettingKey = SettingKey::new("login.max_pending");
-/// Those of one host.
-pub const MAX_PENDING_PER_HOST: SettingKey = SettingKey::new("login.max_pending_per_host");
-/// Bytes waiting for one peer.
-pub const OUTBOX_BYTES: SettingKey = SettingKey::new("outbox.bytes");
-/// Age of what waits for one peer.
-pub const OUTBOX_AGE: SettingKey = SettingKey::new("outbox.age");
-/// Bytes of disco messages that may overtake.
-pub const OUTBOX_DISCO_BYTES: SettingKey = SettingKey::new("outbox.disco_bytes");
-/// How long a peer may refuse to take anything.
-pub const WRITE_TIMEOUT: SettingKey = SettingKey::new("outbox.write_timeout");
-/// The file that holds the key of the mesh.
-pub const MESH_KEY_FILE: SettingKey = SettingKey::new("mesh.key_file");
-/// The file that holds a second key that is taken for the mesh's.
-pub const MESH_SECOND_KEY_FILE: SettingKey = SettingKey::new("mesh.second_key_file");
-/// The file that holds the key of probers.
-pub const MESH_PROBER_KEY_FILE: SettingKey = SettingKey::new("mesh.prober_key_file");
-/// The addresses from which a mesh key is taken.
-pub const MESH_SOURCES: SettingKey = SettingKey::new("mesh.sources");
-/// The other relays of the region.
-pub const MESH_PEERS: SettingKey = SettingKey::new("mesh.peers");
-/// The roots that vouch for their certificates.
-pub const MESH_CA_FILE: SettingKey = SettingKey::new("mesh.ca_file");
-/// The form of log lines.
-pub const LOG_FORMAT: SettingKey = SettingKey::new("log.format");
-/// The least severe events that are logged.
-pub const LOG_LEVEL: SettingKey = SettingKey::new("log.level");
+/// Declares keys, each with its path, what it has besides, and its meaning.
+macro_rules! settings {
+    ($($name:ident = $path:literal $(.$with:ident($($argument:literal)?))*: $about:literal,)+) => {$(
+        #[doc = $about]
+        pub const $name: SettingKey = SettingKey::new($path).with_about($about)$(.$with($($argument)?))*;
+    )+};
+}
+
+settings! {
+    HOSTNAME = "hostname".with_flag("--hostname"):
+        "The DNS name or IP address that clients dial and that the certificate is for.",
+    LISTEN = "listen".with_flag("--listen"):
+        "The TCP address for DERP and HTTP over TLS. `[::]` takes IPv4 as well.",
+    CERT = "cert".with_flag("--cert"):
+        "The certificate chain, a PEM file. Without it the relay keeps a self-signed one beside `key_file`.",
+    KEY = "key".with_flag("--key"): "The private key of `cert`, a PEM file.",
+    KEY_FILE = "key_file".with_flag("--key-file"):
+        "The file with the node key, in derper's format. It is made if it is missing.",
+    // No flag: command lines are visible to every user of the machine.
+    PRIVATE_KEY = "private_key".secret():
+        "The node key itself, in place of `key_file`. The environment is the best place for it.",
+    TLS_RECORDS = "tls.records": "The code that opens and seals TLS 1.3 records after the handshake.",
+    WORKERS = "workers".with_default_words("one for each core"): "Threads that move packets.",
+    BUSY_POLL = "busy_poll":
+        "How long a worker looks for more work before it sleeps. It cuts the median latency under load to a quarter and \
+         keeps a core busy.",
+    GATHER = "gather":
+        "How long a busy relay lets packets gather, which saves a seventh to a quarter of its CPU. `0s` is off, as it \
+         is with `busy_poll`.",
+    KEEPALIVE = "keepalive":
+        "The interval of keep-alive frames. Stock clients leave a relay that is silent for 2 minutes.",
+    SHUTDOWN_TIMEOUT = "shutdown_timeout": "How long the threads that move packets may take to end.",
+    REGION_ID = "region.id": "The number of the DERP region. 900 to 999 are for relays of one's own.",
+    REGION_CODE = "region.code": "The short name of the DERP region, as in `tailscale ping`.",
+    REGION_NAME = "region.name": "The name of the DERP region for people.",
+    STUN_LISTEN = "stun.listen".with_flag("--stun-listen"):
+        "The UDP addresses for STUN. `[]` is off. The flag is given once for each address, or with commas.",
+    STUN_ALTERNATE = "stun.alternate": "The second UDP addresses, for NAT behaviour discovery (RFC 5780).",
+    STUN_CLIENTS = "stun.clients": "Which clients are answered: all that speak STUN, or Tailscale's alone.",
+    STUN_RATE = "stun.rate": "Answers a second for each IPv4 address and each IPv6 /64. 0 is no limit.",
+    STUN_DISCOVERY_RATE = "stun.discovery_rate":
+        "Answers to NAT behaviour discovery, which are longer, a second for each IPv4 address and each IPv6 /64.",
+    ADMIN_LISTEN = "admin.listen": "The TCP address for metrics and health, over plain HTTP.",
+    HTTP_LISTEN = "http.listen":
+        "The TCP address for DERP and HTTP without TLS, behind a proxy. It is on loopback unless there are `http.proxies`.",
+    HTTP_PROXIES = "http.proxies":
+        "The proxies: only they may then connect to `http.listen`, and their `X-Forwarded-For` is believed.",
+    HTTP_REDIRECT_LISTEN = "http.redirect_listen":
+        "The TCP address that leads to HTTPS and answers captive-portal challenges. Clients use it on port 80 only.",
+    HTTP_HOME = "http.home": "The answer to `/`.",
+    BOOTSTRAP_DNS_NAMES = "bootstrap_dns.names":
+        "The names whose addresses `/bootstrap-dns` tells to every client.",
+    BOOTSTRAP_DNS_UNPUBLISHED_NAMES = "bootstrap_dns.unpublished_names":
+        "The names whose addresses `/bootstrap-dns` tells only to clients that ask for them by name (`?q=`).",
+    HANDSHAKE_TIMEOUT = "login.handshake_timeout": "The time from accepting a connection to the end of its TLS handshake.",
+    LOGIN_TIMEOUT = "login.login_timeout": "The time from the HTTP upgrade to the end of the login.",
+    IDLE_HTTP_TIMEOUT = "login.idle_http_timeout": "How long an HTTP connection may send no request.",
+    MAX_PENDING = "login.max_pending":
+        "Connections that have not logged in yet. More wait in the backlog of the listener.",
+    MAX_PENDING_PER_HOST = "login.max_pending_per_host":
+        "Connections of one IPv4 address or one IPv6 /64 that have not logged in yet. More are closed.",
+    OUTBOX_BYTES = "outbox.bytes":
+        "Bytes of packets that wait for one client, disco apart. The oldest are dropped. 32 packets always fit, as in derper.",
+    OUTBOX_AGE = "outbox.age": "How long a packet waits for its client before it is dropped.",
+    OUTBOX_DISCO_BYTES = "outbox.disco_bytes":
+        "Bytes of disco messages that wait for one client, ahead of the rest. At most `outbox.bytes`.",
+    WRITE_TIMEOUT = "outbox.write_timeout": "How long a client may take no bytes before its connection is closed.",
+    MESH_KEY_FILE = "mesh.key_file":
+        "The file with the key that the relays of a region share. `keygen --mesh` makes one.",
+    MESH_SECOND_KEY_FILE = "mesh.second_key_file":
+        "The file with a key that is accepted as well and never sent, for the time in which the key is replaced.",
+    MESH_PROBER_KEY_FILE = "mesh.prober_key_file":
+        "The file with a key that gives the right to watch which clients are connected, and no other right.",
+    MESH_SOURCES = "mesh.sources": "The addresses from which a mesh key is accepted. `[]` is every address.",
+    MESH_PEERS = "mesh.peers":
+        "The relays of the region to link to. The relay's own entry is ignored, so all of them can share one list.",
+    MESH_CA_FILE = "mesh.ca_file":
+        "The root certificates for `mesh.peers` without a pin, a PEM file. Without it they are the system's.",
+    LOG_FORMAT = "log.format": "The form of log lines, which go to standard error.",
+    LOG_LEVEL = "log.level":
+        "The least severe events that are logged. `debug` has a line for each login, refusal and close.",
+}

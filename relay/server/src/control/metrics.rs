@@ -31,11 +31,17 @@ impl ControlMetrics {
                 &["reason"],
             )?,
             tls_versions: IntCounterVec::new(
-                Opts::new("derper_tls_request_version", "TLS handshakes by version"),
+                Opts::new("derper_tls_request_version", "TLS handshakes, by version"),
                 &["version"],
             )?,
-            accept_errors: IntCounter::new("towpath_accept_errors_total", "Failures to accept a connection")?,
-            pending: IntGauge::new("towpath_pending_connections", "Connections that have not logged in")?,
+            accept_errors: IntCounter::new(
+                "towpath_accept_errors_total",
+                "Failures to accept a connection, as a rule for want of file descriptors",
+            )?,
+            pending: IntGauge::new(
+                "towpath_pending_connections",
+                "Connections that have not logged in, at most `login.max_pending` for each listener",
+            )?,
         };
         for reason in RefusalReason::ALL {
             metrics.refused.with_label_values(&[reason.label()]);

@@ -33,3 +33,5 @@ pub(crate) use http::{Bootstrap, Http, Proxies, Site};
 pub(crate) use listener::ListenerKind;
 pub(crate) use login::NodeKeys;
 pub(crate) use metrics::ControlMetrics;
+#[cfg(test)]
+pub(crate) use refusal::RefusalReason;

@@ -41,33 +41,33 @@ pub(crate) enum Refusal {
 labels! {
     /// The reason of a [`Refusal`], as metrics have it.
     pub(crate) enum RefusalReason {
-        /// The host has as many connections that have not logged in as it may.
+        /// The host of the client held `login.max_pending_per_host` places already.
         HostLimit = "host_limit",
-        /// The plain listener was dialled by something that is no configured proxy.
+        /// The connection to `http.listen` came from an address that is not in `http.proxies`.
         NotAProxy = "not_a_proxy",
-        /// The TLS handshake took too long.
+        /// The TLS handshake took longer than `login.handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
-        /// The TLS handshake failed.
+        /// The TLS handshake failed, as with a port scan or a client that does not trust the certificate.
         Handshake = "handshake",
-        /// The client broke HTTP.
+        /// The bytes that came were not HTTP.
         Http = "http",
-        /// The HTTP connection was idle or lived too long.
+        /// No request came for `login.idle_http_timeout`, or the HTTP connection lived longer than five minutes.
         HttpTimeout = "http_timeout",
-        /// The login took too long.
+        /// The login took longer than `login.login_timeout`.
         LoginTimeout = "login_timeout",
-        /// A WebSocket handshake without the subprotocol of DERP.
+        /// The WebSocket client did not offer the subprotocol `derp`.
         Subprotocol = "subprotocol",
-        /// The client broke WebSocket.
+        /// The client broke WebSocket during the login.
         WebSocket = "websocket",
-        /// The first frame is not a ClientInfo of a plausible length.
+        /// The first frame is not a ClientInfo, or its length is impossible.
         BadFrame = "bad_frame",
-        /// The client has not proved its key.
+        /// The client does not own its key, or means another relay, or its key is of small order or not canonical.
         BadKey = "bad_key",
-        /// The ClientInfo cannot be read.
+        /// The message of the login is not a client's.
         BadInfo = "bad_info",
-        /// No policy admits the key.
+        /// No admission policy admits the key. No policy can be configured in this version.
         NotAdmitted = "not_admitted",
-        /// No policy admits the key, and at least one cannot tell.
+        /// No admission policy admits the key, and one could not tell in time. No policy can be configured in this version.
         AdmissionUnknown = "admission_unknown",
         /// The connection broke during the login.
         Broken = "broken",

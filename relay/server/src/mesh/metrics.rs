@@ -16,11 +16,14 @@ pub(crate) struct MeshMetrics {
 impl MeshMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
-            peers: IntGauge::new("towpath_mesh_peers", "Relays of the region that this one dials")?,
+            peers: IntGauge::new(
+                "towpath_mesh_peers",
+                "Relays of the region that this one dials: `mesh.peers` without itself",
+            )?,
             dial_failures: IntCounterVec::new(
                 Opts::new(
                     "towpath_mesh_dial_failures_total",
-                    "Failures to dial a relay of the region, by step",
+                    "Failures to dial a relay of the region, by the step that failed",
                 ),
                 &["step"],
             )?,

@@ -10,7 +10,7 @@ use towpath_stun::{AnswerKind, NotStun, Snapshot, StunCounters, Withheld};
 use super::families::{Families, Labelled};
 
 const REQUESTS: &str = "stun_requests";
-const REQUESTS_HELP: &str = "STUN datagrams by what became of them";
+const REQUESTS_HELP: &str = "STUN datagrams: `success` was answered, `not_stun` is no request";
 
 /// Reads the STUN server when Prometheus asks.
 pub(crate) struct StunScrape {
@@ -48,7 +48,7 @@ fn add_stun(families: &mut Families, counts: &Snapshot) {
     let help = "STUN requests with an answer, by address family";
     let answered = [("ipv4", counts.ipv4), ("ipv6", counts.ipv6)];
     families.counters("stun_addrfamily", help, by("family", answered));
-    let help = "STUN requests with an answer, by what it says";
+    let help = "STUN requests with an answer, by what the answer says";
     let answers = AnswerKind::ALL.map(AnswerKind::label).into_iter().zip(counts.answers);
     families.counters("towpath_stun_answers_total", help, by("answer", answers));
     let help = "STUN datagrams without an answer, by reason";
