@@ -36,11 +36,13 @@ test: check unit loom build docs budgets interop ## Everything that a change mus
 build: ## Build the programs for release
 	cargo build --locked --release --bins
 
-check: ## Format, lints, documentation, and the pure crates for wasm32
+check: ## Format, lints, documentation, dependencies, and the pure crates for wasm32
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo check --locked --target wasm32-unknown-unknown $(PURE)
+	tools/deny --self-test
+	tools/deny
 
 docs: build ## What the documents say, held against the program
 	docs/check
