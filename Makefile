@@ -19,7 +19,10 @@ RUNS ?= 7
 SECONDS ?= 60
 TARGETS ?=
 
-PURE := -p towpath-wire -p towpath-stun-proto -p towpath-relay-proto -p towpath-websocket
+# The pure crates: no clock, no thread, no socket.
+PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-relay-proto towpath-websocket
+# Their folders. Each has the same clippy.toml.
+PURE_FOLDERS := wire derpmap stun/proto relay/proto net/websocket
 
 .PHONY: help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz shape
 
@@ -40,7 +43,8 @@ check: ## Format, lints, documentation, dependencies, and the pure crates for wa
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items --quiet
-	cargo check --locked --target wasm32-unknown-unknown $(PURE)
+	cargo check --locked --target wasm32-unknown-unknown $(PURE:%=-p %)
+	@for folder in $(PURE_FOLDERS); do cmp wire/clippy.toml $$folder/clippy.toml; done
 	tools/deny --self-test
 	tools/deny
 
