@@ -36,7 +36,7 @@ pub struct ClientArrival<'a> {
     pub rights: Rights,
     /// The bounds of what waits for it.
     pub limits: Arc<Limits>,
-    /// It said that another relay would be nearer.
+    /// The client said that another relay would be nearer.
     pub not_ideal: bool,
     /// When its first keep-alive is due, counted from now.
     pub first_keepalive: Duration,
@@ -66,9 +66,9 @@ pub type LinkObserver = Box<dyn Fn(LinkEvent) + Send>;
 /// What becomes of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The other relay announces its clients, so it takes this relay for one of the mesh.
+    /// The other relay announces its clients, so it accepts this relay as one of the mesh.
     Up,
-    /// The link is closed and all that it taught is forgotten.
+    /// The link is closed, and everything that was learned on it is forgotten.
     Down(Close),
 }
 

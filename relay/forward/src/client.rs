@@ -36,7 +36,7 @@ impl ClientState {
         &self.ingress.peer
     }
 
-    /// Why the connection should not be read at `now`, if it should not.
+    /// The reason not to read the connection at `now`, if there is one.
     #[inline]
     pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
         self.ingress.hold(now)
@@ -45,8 +45,8 @@ impl ClientState {
     /// Acts on the frames in `plaintext`, and counts those that it skips.
     #[inline]
     pub(crate) fn handle(&mut self, plaintext: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
-        // Each frame makes the connection the active one of its key, also one of an unknown type; the first of a record
-        // decides for the others.
+        // Each frame makes the connection the active one of its key, even a frame of an unknown type. The first frame
+        // of a record decides for the others.
         let mut unnoted = self.peer().is_shared();
         let skipped = self.session.skipped();
         let acted = self.act(plaintext, &mut unnoted, turn);
@@ -85,13 +85,17 @@ impl ClientState {
         Ok(())
     }
 
-    /// Begins to tell the client of the keys that are here, come and go.
+    /// Makes the client a watcher: it is sent the keys that are here, and every key that comes or goes later.
     #[cold]
     fn watch(&mut self, turn: &mut Turn<'_>) {
         let peer = self.peer().clone();
         if *peer.key.node() == turn.config().own_key {
-            // This relay has dialled itself, by another name or through a load balancer, and is to find that out alone.
-            info!(address = %peer.address, "a connection to itself watches, and is told nothing");
+            // This relay has dialled itself, by another name or through a load balancer. The side that dialled finds
+            // out from the silence.
+            info!(
+                address = %peer.address,
+                "ignoring WatchConns from this relay's own key: it has dialled itself under another name"
+            );
             return;
         }
         if turn.registry().watch(&peer) {
@@ -100,7 +104,7 @@ impl ClientState {
         }
     }
 
-    /// Sends a watcher the next step of its snapshot, if it has not been sent all.
+    /// Sends the next step of the snapshot if the client is a watcher that has not been sent all of it.
     pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
         let Ingress { peer, mesh, .. } = &mut self.ingress;
         mesh.as_mut().map_or(SnapshotCursor::Done, |mesh| mesh.continue_snapshot(peer, turn))
@@ -114,10 +118,10 @@ impl ClientState {
     #[cold]
     fn close_peer(&self, key: &RouteKey, turn: &Turn<'_>) {
         let connections = turn.shared.close(key, Close::ClosePeer);
-        info!(peer = ?key.node(), by = ?self.peer().key.node(), connections, "another relay closes a client");
+        info!(peer = ?key.node(), by = ?self.peer().key.node(), connections, "closing a client: another relay asked to");
     }
 
-    /// Does what is due at this time, and returns when to be looked at again.
+    /// Sends a keep-alive if one is due, and returns when to call this again.
     pub(crate) fn keep_alive(&self, keepalive: Duration, turn: &mut Turn<'_>) -> Instant {
         turn.tally.add_cold(ColdCount::Keepalives, 1);
         turn.push_control(self.peer(), &ServerFrame::KeepAlive);

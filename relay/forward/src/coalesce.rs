@@ -1,14 +1,14 @@
 //! When a worker lets packets gather before it looks for them.
 //!
-//! Waking up, writing to a socket and going to sleep again cost a worker several times what a packet does, and wake its
-//! receivers each time. A network card that is busy delays its interrupts for the same reason. So a worker that is woken
-//! often, each time for little, sleeps for a moment after each turn, whatever arrives, and then finds more at once: fewer
-//! wake-ups on both sides, and larger records. Three kinds of traffic it leaves alone:
+//! Waking up, writing to a socket and going to sleep again cost a worker several times what a packet costs, and each
+//! write wakes a receiver. A busy network card delays its interrupts for the same reason. So a worker that is woken
+//! often, each time for little, sleeps for a moment after each turn, whatever arrives, and then finds more at once:
+//! fewer wake-ups on both sides, and larger records. It does not pause for three kinds of traffic:
 //!
-//! - a relay at rest, where a packet shall go on at once;
-//! - a relay with more to do than time: a turn that took as long as the pause is followed by none;
-//! - two peers that answer each other in turn, where nothing gathers: after a few pauses that brought nothing there are
-//!   none for a while.
+//! - an idle relay, where a packet is forwarded at once;
+//! - a relay with more work than time: no pause follows a turn that took as long as a pause;
+//! - two peers that answer each other in turn, where nothing gathers: after a few pauses that brought nothing, the
+//!   worker stops pausing for a while.
 
 use std::time::Duration;
 
@@ -18,23 +18,23 @@ use towpath_wire::time::Instant;
 const START: u32 = 4;
 /// A wake-up is soon after the last within so many times the pause.
 const SOON: u32 = 3;
-/// Pauses in a row that brought nothing, after which there are none for a while.
+/// Pauses in a row that brought nothing, after which a worker does not pause for [`REST`].
 const GIVE_UP: u32 = 4;
-/// That while.
+/// How long a worker does not pause after [`GIVE_UP`] pauses that brought nothing.
 const REST: Duration = Duration::from_millis(20);
-/// A single connection with so many bytes shows that its packets gathered.
+/// The bytes of a single connection from which on a turn shows that packets gathered.
 const GATHERED: usize = 4096;
 
 /// Decides on the pauses of one worker.
 #[derive(Debug)]
 pub(crate) struct Coalescer {
-    /// From one wake-up to the next, at least, while it is on. Zero: never on.
+    /// The least time from one wake-up to the next while pausing is on. Zero: never on.
     pause: Duration,
     woke: Instant,
     on: bool,
-    /// While off, wake-ups in a row that came soon; while on, pauses in a row that brought nothing.
+    /// While off: wake-ups in a row that came soon. While on: pauses in a row that brought nothing.
     streak: u32,
-    /// Not on again before this.
+    /// The time before which pausing is not on again.
     rest_until: Instant,
 }
 
@@ -43,7 +43,7 @@ impl Coalescer {
         Self { pause, woke: now, on: false, streak: 0, rest_until: now }
     }
 
-    /// Whether [`Self::pause`] may be anything; it needs the time, and this does not.
+    /// Whether [`Self::pause`] may be other than zero. Unlike that, this check does not need the time.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.on
@@ -122,7 +122,7 @@ mod tests {
     fn a_packet_through_a_relay_at_rest_never_waits() {
         let mut rig = Rig::new(PAUSE);
         assert_eq!(rig.many(10_000, 1000, 1, 1437), Duration::ZERO);
-        // Even a few together do not make it busy.
+        // Even a few wake-ups together do not make the worker busy.
         assert_eq!(rig.many(3, 10, 1, 1437), Duration::ZERO);
     }
 

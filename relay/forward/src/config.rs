@@ -18,11 +18,11 @@ pub struct DataPlaneConfig {
     pub poll: PollPolicy,
     /// This relay's own key.
     pub own_key: NodePublic,
-    /// Whether a login can give the right to watch. Without it no list of keys is kept for watchers.
+    /// Whether a login can give the right to watch. If none can, no list of keys is kept for watchers.
     pub watchable: bool,
 }
 
-/// What a worker does while it has nothing to do: at most one of these, and otherwise it sleeps until something comes.
+/// What a worker does while it has nothing to do. At most one of the two is on; with none it sleeps until an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PollPolicy {
     /// How long it polls before it sleeps, up to 10 ms; zero for not at all.
@@ -32,8 +32,8 @@ pub struct PollPolicy {
 }
 
 impl DataPlaneConfig {
-    /// How long the socket of `peer` may take no byte. A relay has as long as the kernel gives it: many clients are behind
-    /// it, and a link that is made anew has to learn everything anew.
+    /// How long the socket of `peer` may take no byte. A relay has as long as the kernel gives it: it carries many
+    /// clients, and a new link has to learn all their keys again.
     pub(crate) fn write_timeout(&self, peer: &Peer) -> Duration {
         if peer.is_mesh() { self.write_timeout.max(TCP_USER_TIMEOUT) } else { self.write_timeout }
     }

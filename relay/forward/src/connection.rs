@@ -33,7 +33,7 @@ pub(crate) struct Connection {
     inbound: Inbound,
     /// The connection is on the worker's list of those to read.
     pub(crate) listed: bool,
-    /// When the other end is to hear that this relay lives, or is to say so itself.
+    /// When to send the next keep-alive to a client, or the next ping to a relay.
     pub(crate) keepalive_at: Instant,
 }
 
@@ -65,7 +65,7 @@ impl FrameSink for LinkSink<'_, '_> {
 }
 
 impl Connection {
-    /// Takes over a client, and acts on what was already read of it.
+    /// Takes over a client, and acts on the frames that were already read from it.
     pub(crate) fn new(client: NewClient, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
         let NewClient { peer, inbound, frames, rights, not_ideal, first_keepalive } = client;
         let client = ClientState::new(peer, rights, not_ideal, turn);
@@ -74,7 +74,7 @@ impl Connection {
         (connection, resumed)
     }
 
-    /// Takes over a link, and acts on what was already read of it.
+    /// Takes over a link, and acts on the frames that were already read from it.
     pub(crate) fn new_link(link: NewLink, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
         let NewLink { peer, inbound, session, frames, on_event } = link;
         let link = Box::new(Link::new(peer, session, on_event, turn));
@@ -120,12 +120,12 @@ impl Connection {
         &self.inbound
     }
 
-    /// Notes that the other end has closed: no event will say again that there is something to read.
+    /// Notes that the other end has closed. No later event reports that there is something to read.
     pub(crate) fn note_hang_up(&mut self) {
         self.inbound.note_hang_up();
     }
 
-    /// Why the connection should not be read at `now`, if it should not.
+    /// The reason not to read the connection at `now`, if there is one.
     #[inline]
     pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
         match &mut self.role {
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// Reads once and acts on what came. `buffer` has room for [`crate::transport::READ_SIZE`] and a record more.
+    /// Reads once and acts on the frames. `buffer` has room for [`crate::transport::READ_SIZE`] and a record more.
     pub(crate) fn read(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Result<ReadOutcome, Close> {
         turn.tally.add(HotCount::Reads);
         let received = match &mut self.role {
@@ -145,7 +145,7 @@ impl Connection {
         received
     }
 
-    /// Hands what the peer is owed because of what was read to the outbound side.
+    /// Hands replies that the last read made due, such as a WebSocket pong, to the outbound side.
     #[inline]
     fn hand_over_reply(&mut self, turn: &mut Turn<'_>) {
         if let Some(reply) = self.inbound.take_reply() {
@@ -157,7 +157,7 @@ impl Connection {
         }
     }
 
-    /// Does what is due at this time, and returns when to be looked at again.
+    /// Sends the keep-alive or ping that is due, and returns when to call this again.
     pub(crate) fn keep_alive(&mut self, keepalive: Duration, turn: &mut Turn<'_>) -> Result<Instant, Close> {
         self.keepalive_at = match &self.role {
             Role::Client(client) => client.keep_alive(keepalive, turn),
@@ -166,7 +166,7 @@ impl Connection {
         Ok(self.keepalive_at)
     }
 
-    /// Sends a watcher the next step of its snapshot, if it has not been sent all.
+    /// Sends the next step of the snapshot if the client is a watcher that has not been sent all of it.
     pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
         match &mut self.role {
             Role::Client(client) => client.continue_snapshot(turn),

@@ -1,7 +1,7 @@
 //! What a worker counts: plain numbers in the worker, published once a turn for the scrapes of metrics.
 //!
-//! A counter is declared once, with the name under which it is exported and its meaning, in the group that says how often it
-//! changes. Packets with their bytes, drops by reason and closes by reason are counted apart.
+//! A counter is declared once, with the name under which it is exported and its meaning, in the group that says how
+//! often it changes. Packets with their bytes, drops by reason and closes by reason are counted separately.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -56,7 +56,7 @@ numbers! {
             "Connections that another relay of the region would suit better",
         KeysLocal = "derp_clients_local": "Distinct keys on this relay",
         KeysRemote = "derp_clients_remote": "Distinct keys on other relays of the region alone",
-        Watchers = "derp_watchers": "Connections that are told who comes and goes",
+        Watchers = "derp_watchers": "Connections that are told of keys that come and go",
         Links = "towpath_mesh_links": "Links to relays of the region that are up",
         SharedKeys = "derp_current_dup_client_keys": "Keys with more than one connection",
         SharedConnections = "derp_current_dup_client_conns": "Connections of such keys",
@@ -98,7 +98,7 @@ const fn kind_index(kind: PacketKind) -> usize {
 pub struct Traffic {
     /// Packets.
     pub packets: u64,
-    /// Their bytes.
+    /// The bytes of those packets.
     pub bytes: u64,
 }
 
@@ -136,7 +136,8 @@ pub(crate) struct Tally {
     is_cold_due: bool,
 }
 
-/// The numbers that nearly every turn changes: traffic, and then counts. One array, because it is published in every turn.
+/// The numbers that nearly every turn changes: traffic, and then counts. One array, because it is published in every
+/// turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct HotNumbers([u64; Self::CELLS]);
 
@@ -146,7 +147,7 @@ enum HotTraffic {
     Received(PacketKind),
     /// From other relays.
     ForwardedIn,
-    /// Handed to links, those included that were dropped there later.
+    /// Handed to links, including packets that were dropped there later.
     HandedToLinks,
 }
 
@@ -154,7 +155,7 @@ enum HotTraffic {
 #[derive(Clone, Copy, Debug, Default)]
 struct ColdNumbers {
     dropped: [[Traffic; KINDS]; DropReason::ALL.len()],
-    /// Those of them that were dropped on links.
+    /// Packets that were handed to links and dropped there.
     dropped_on_links: Traffic,
     closed: [u64; Close::ALL.len()],
     counts: [u64; ColdCount::ALL.len()],
@@ -322,7 +323,8 @@ impl Gauges {
         self.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A level that is read between the two halves of a change may be off by one, and is never below zero.
+    /// Reads a level. A level that is read between the two halves of a change may be off by one, and is never below
+    /// zero.
     fn level(&self, level: Level) -> u64 {
         u64::try_from(self.levels[level as usize].load(Ordering::Relaxed)).unwrap_or(0)
     }

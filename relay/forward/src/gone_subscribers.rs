@@ -1,5 +1,5 @@
-//! The subscribers to the departure of a key: connections that have received something from it and so must be told when it
-//! leaves. Upstream calls them peerGoneWatchers.
+//! The subscribers to the departure of a key: connections that have received something from it and so must be told when
+//! it leaves. Tailscale's code calls them peerGoneWatchers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,8 +12,8 @@ const MAX_SUBSCRIBERS: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct GoneSubscribers<C> {
     members: HashMap<u64, Weak<C>>,
-    /// After so many more additions those that left are removed: as many as there were members, so that an addition
-    /// costs the same on average however many there are.
+    /// How many more additions until members that have left are removed. It starts at the number of members, so that
+    /// the average cost of an addition does not depend on it.
     until_sweep: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The inbox of a worker: what other threads ask of it.
+//! The inbox of a worker: requests of other threads.
 
 use std::io;
 use std::sync::Mutex;
@@ -13,20 +13,20 @@ use towpath_wire::sync::lock;
 /// The token of the inbox in its worker's epoll.
 pub(crate) const WAKE: Token = Token(usize::MAX);
 
-/// What a worker is asked by other threads.
+/// A request of another thread to a worker.
 #[derive(Debug)]
 pub(crate) enum WorkerMessage {
     /// Read this client from now on.
     Attach(Box<NewClient>),
     /// Read this link from now on.
     AttachLink(Box<NewLink>),
-    /// Do this to a connection that the worker owns.
+    /// Handle this request on a connection that the worker owns.
     Owned(ConnectionRef, OwnerRequest),
     /// Close everything and end.
     Stop,
 }
 
-/// What the owner of a connection is asked to do to it.
+/// A request to the owner of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OwnerRequest {
     /// Watch its write timeout: its socket was found full.
@@ -51,7 +51,7 @@ impl WorkerInbox {
         let mut messages = lock(&self.messages);
         messages.push(message);
         if messages.len() == 1 {
-            // Fails only when the counter of the eventfd is full, and then the worker is awake.
+            // Waking fails only while the counter of the eventfd is full, and then the worker is awake.
             let _ = self.waker.wake();
         }
     }

@@ -18,8 +18,8 @@ use crate::peer::Peer;
 use crate::routes::{Forwarder, RouteCache, RouteSlot};
 use crate::turn::Turn;
 
-/// How long a connection is held back at most until a slow destination catches up. A destination that needs longer loses
-/// packets, so that packets for others are not delayed.
+/// How long a connection is held back at most until a slow destination catches up. A destination that needs longer
+/// loses packets, so that packets for others are not delayed.
 const MAX_HOLD: Duration = Duration::from_millis(20);
 
 /// A connection as the source of packets.
@@ -28,7 +28,7 @@ pub(crate) struct Ingress {
     pub(crate) peer: Arc<Peer>,
     routes: RouteCache,
     not_here: NotHereBudget,
-    /// `None` for a connection that has nothing to do with other relays, so for nearly all.
+    /// `None` for a connection that has nothing to do with other relays, which is nearly every one.
     pub(crate) mesh: Option<Box<MeshState>>,
     congestion: Option<Congestion>,
 }
@@ -57,7 +57,7 @@ impl Ingress {
         self.mesh.get_or_insert_default()
     }
 
-    /// Sends a packet to wherever `to` is.
+    /// Sends a packet towards `to`.
     #[inline]
     pub(crate) fn send(&mut self, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
         turn.tally.received(PacketKind::of(packet), packet.len());
@@ -79,7 +79,7 @@ impl Ingress {
         }
     }
 
-    /// Why the connection should not be read at `now`, if it should not. A destination that has caught up is forgotten.
+    /// The reason not to read the connection at `now`, if there is one. Forgets a destination that has caught up.
     #[inline]
     pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
         self.congestion.take_if(|congestion| !congestion.destination.egress.is_congested());
@@ -87,8 +87,8 @@ impl Ingress {
         (now.since(congestion.since) < MAX_HOLD).then_some(Hold::Congestion)
     }
 
-    /// Looks for the route to `to`: the first time, and each time that it leads over another relay. What the registry says
-    /// is cached. A local destination is subscribed to the departure of this connection's key.
+    /// Asks the registry for the route to `to`: on the first packet, and on each packet that goes over another relay.
+    /// Caches the answer. Subscribes a local destination to the departure of this connection's key.
     #[inline(never)]
     fn look_up(&mut self, to: &RouteKey, turn: &Turn<'_>) -> Option<Route<RouteSlot, Arc<Forwarder>>> {
         if let Some(forwarder) = self.mesh.as_ref().and_then(|mesh| mesh.routes.get(to)) {
@@ -121,9 +121,10 @@ impl Ingress {
         }
     }
 
-    /// Hands a packet of the relay at the other end on to a client that is here. The packet never goes on to a third relay.
+    /// Forwards a packet from the relay at the other end to a client of this relay. The packet never goes to a third
+    /// relay.
     ///
-    /// The relay is not held back for a slow destination: that would delay the packets for all others.
+    /// A slow destination does not hold the link back, because that would delay the packets for all others.
     #[inline(never)]
     pub(crate) fn relay(&mut self, relayed: Relayed<'_>, turn: &mut Turn<'_>) {
         let (from, to, packet) = relayed.parts();
@@ -138,7 +139,8 @@ impl Ingress {
         }
     }
 
-    /// Drops a packet to a key that is not here. A sender of disco is told, now and then: it has other paths to try.
+    /// Drops a packet to an unknown key. A sender of disco is told of it at a limited rate, so that it tries other
+    /// paths.
     fn drop_unknown(&mut self, reason: DropReason, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
         let kind = PacketKind::of(packet);
         turn.tally.dropped(Hop::Client, reason, kind, packet.len());
@@ -150,10 +152,10 @@ impl Ingress {
     }
 }
 
-/// How often a client is told that a peer is not here: as upstream, three at once and then one a second.
+/// The limit on telling a client that a peer is not here: like derper, three at once and then one a second.
 #[derive(Clone, Copy, Debug)]
 struct NotHereBudget {
-    /// When all three are there again.
+    /// When all three may be sent again.
     full_at: Instant,
 }
 

@@ -19,7 +19,7 @@ impl RouteKey {
         &self.0
     }
 
-    /// The bytes that say most about the key, by which caches choose a slot. Clients choose their keys.
+    /// The bytes by which caches choose a slot. Clients choose their keys, so a client can choose its slot.
     pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
     }

@@ -2,18 +2,21 @@
 //!
 //! Each worker has an epoll of its own, the connections that were handed to it, one buffer to read into and one to seal
 //! into. A turn of its loop: wait for events; read each ready connection once, open its records, cut them into frames,
-//! and append each frame to the outbox of its destination, whichever worker owns that; then seal and write each outbox that
-//! this turn made dirty, once. So a burst costs one read, one record and one write, and a packet one copy.
+//! and append each frame to the outbox of its destination, whichever worker owns that; then seal and write each outbox
+//! that this turn made dirty, once. So a burst costs one read, one record and one write, and a packet one copy.
 //!
 //! From the outside in:
 //!
-//! - [`DataPlane`] takes a [`ClientArrival`] or a [`LinkArrival`], each with its [`Transport`], and gives [`PlaneStats`].
-//! - `worker`: the loop; `worker/holds`: connections that are not read for a moment; `worker/timers`: what is due later.
+//! - [`DataPlane`] takes a [`ClientArrival`] or a [`LinkArrival`], each with its [`Transport`], and gives
+//!   [`PlaneStats`].
+//! - `worker`: the loop; `worker/holds`: connections that are not read for a moment; `worker/timers`: what is due
+//!   later.
 //! - `turn`: what one turn shares with everything that handles frames. `inbox`: what other threads ask of a worker.
 //! - `connection`: a connection as its owner sees it, in one of two roles: `client` or `link`.
-//! - `ingress`: where the packets of a client go. `mesh` and `pairs`: what it has to do with other relays.
+//! - `ingress`: where the packets of a client go. `mesh` and `pairs`: its state for the other relays.
 //! - `registry`: which connection has which key; `routes`, `watchers`, `gone_subscribers`, `unannounced`: its parts.
-//! - `peer`: a connection as the rest of the data plane sees it. `transport`: how its frames get to and from its socket.
+//! - `peer`: a connection as the rest of the data plane sees it. `transport`: how its frames get to and from its
+//!   socket.
 //! - `coalesce`: when a worker lets packets gather. `wheel`: its timers. `counters`: what it counts.
 
 #![forbid(unsafe_code)]
@@ -51,8 +54,8 @@ pub use key::RouteKey;
 pub use plane::{DataPlane, Workers};
 pub use transport::{Reply, TCP_USER_TIMEOUT, Transport, Unwrapper, WebSocketEnd, set_socket_options};
 
-/// While more than this waits in an outbox with room for `bytes`, senders are held back: half of it, and so little that what
-/// one read brings still fits.
+/// The fill of an outbox with room for `bytes` above which senders are held back: half of it, and little enough that
+/// the packets of one more read still fit.
 #[must_use]
 pub fn hold_above(bytes: usize) -> usize {
     (bytes / 2).min(bytes.saturating_sub(transport::READ_SIZE))

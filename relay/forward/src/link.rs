@@ -1,8 +1,9 @@
 //! A link: a connection that this relay has dialled to another one of its region.
 //!
 //! It is a connection of the data plane like a client's: read by one worker, with an outbox that any worker fills and
-//! empties. Out go the packets of clients here for clients there; in comes the news of who is there. What is learned on a
-//! link is the link's: when it breaks, all of it is forgotten before anything else happens.
+//! empties. It carries packets from clients of this relay to clients of the other relay, and announcements of clients
+//! in the other direction. The keys that are learned on a link belong to it: when it breaks, all of them are forgotten
+//! before anything else happens.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,10 +20,10 @@ use crate::key::RouteKey;
 use crate::peer::Peer;
 use crate::turn::Turn;
 
-/// How often the other relay is asked whether it is there. What it answers is also how this relay learns that packets
-/// get through, and the kernel that nobody is at the other end.
+/// The interval of pings to the other relay. Its answers show this relay that packets get through; bytes that stay
+/// unacknowledged show the kernel that the other end is gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// A relay that says nothing for so long is gone: it has been asked three times.
+/// The silence after which the other relay is taken for gone: it has been pinged three times by then.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// What the frames of a link act on.
@@ -37,7 +38,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Asks the other relay to tell of its clients.
+    /// Creates the state of a link, and asks the other relay to announce its clients.
     pub(crate) fn new(
         peer: Arc<Peer>,
         session: ClientSession,
@@ -70,8 +71,8 @@ impl Link {
                 Some(ServerFrame::Ping(data)) => {
                     push_request(&self.peer, &ClientFrame::Pong(data), turn);
                 }
-                // Packets to this relay itself; that a destination is not there, which the news says as well; that it
-                // lives.
+                // Packets to this relay itself, absent destinations (which the announcements show as well), and
+                // keep-alives need no action.
                 Some(
                     ServerFrame::RecvPacket { .. }
                     | ServerFrame::PeerGone { .. }
@@ -97,7 +98,7 @@ impl Link {
         }
     }
 
-    /// Asks whether the other relay is there. Returns when to ask again.
+    /// Pings the other relay. Returns when to ping again.
     pub(crate) fn ping(&self, turn: &mut Turn<'_>) -> Result<Instant, Close> {
         let next = ask_again(turn.now, self.heard)?;
         push_request(&self.peer, &ClientFrame::Ping(turn.now.as_nanos().to_be_bytes()), turn);
@@ -112,13 +113,13 @@ impl Link {
         turn.registry().gauges().change(Level::Links, -i64::from(self.is_up));
     }
 
-    /// Says why it is closed, after all is forgotten.
+    /// Reports why the link is closed, after everything learned on it is forgotten.
     pub(crate) fn report(&self, reason: Close) {
         (self.on_event)(LinkEvent::Down(reason));
     }
 }
 
-/// When a relay that was `heard` then, and is asked for a sign of life `now`, is to be asked again.
+/// Returns when to ping a relay again that was last heard at `heard` and is pinged `now`.
 fn ask_again(now: Instant, heard: Instant) -> Result<Instant, Close> {
     if now.since(heard) >= SILENCE { Err(Close::Silent) } else { Ok(now + PING_EVERY) }
 }

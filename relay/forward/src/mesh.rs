@@ -1,4 +1,5 @@
-//! What a connection has to do with other relays: caches of routes and pairs, and the snapshot that a watcher is sent.
+//! The state of a connection that has to do with other relays: caches of routes and pairs, and the snapshot that a
+//! watcher is sent.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::turn::Turn;
 /// How many keys of its snapshot a watcher is sent in one turn: a fraction of a millisecond of a worker.
 const SNAPSHOT_STEP: usize = 1024;
 
-/// What a connection has to do with other relays; nearly none has.
+/// The state of a connection that exchanges packets or announcements with other relays. Most connections have none.
 #[derive(Debug, Default)]
 pub(crate) struct MeshState {
     /// The links that packets of the connection go over.
@@ -27,9 +28,9 @@ pub(crate) enum SnapshotCursor {
     /// Not at all, or to its end.
     #[default]
     Done,
-    /// To this key, and on in the next turn.
+    /// To this key; the next turn continues.
     At(RouteKey),
-    /// To this key, and on when the watcher has read some of it.
+    /// To this key; the snapshot continues when the watcher has read some of it.
     Behind(RouteKey),
 }
 

@@ -1,6 +1,7 @@
-//! The pairs of sender and destination whose packets came over one link: a cache, for on one link come those of many senders.
+//! A cache of the pairs of sender and destination whose packets came over one link. One link carries packets of many
+//! senders.
 //!
-//! A destination must be subscribed once to the departure of a sender. A pair that is cached has been.
+//! A destination must be subscribed once to the departure of a sender. The destination of a cached pair is subscribed.
 
 use std::sync::Arc;
 

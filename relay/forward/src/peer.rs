@@ -1,5 +1,5 @@
-//! A peer: one connection of a key as the rest of the data plane sees it, with its flags, its outbox and its outbound side.
-//! The key is that of a client, or that of another relay for a link that this relay has dialled.
+//! A peer: one connection of a key as the rest of the data plane sees it, with its flags, its outbox and its outbound
+//! side. The key belongs to a client, or to another relay if the connection is a link that this relay has dialled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,13 +74,13 @@ impl Peer {
         (owner, ConnectionRef { token: self.token.load(Ordering::Relaxed), id: self.id })
     }
 
-    /// Whether packets for the key go to this connection. Where not, the registry knows the one they go to.
+    /// Whether packets for the key go to this connection. If not, the registry knows the connection that receives them.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Whether the key has other connections, so that what this one sends must be noted.
+    /// Whether the key has other connections. If it has, frames that this connection sends must be noted.
     #[inline]
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)

@@ -17,7 +17,7 @@ use crate::registry::Registry;
 use crate::shared::PlaneShared;
 use crate::worker::Worker;
 
-/// The way in for connections, and the way out for numbers.
+/// The handle of the data plane: it takes connections and gives statistics.
 #[derive(Debug)]
 pub struct DataPlane {
     shared: Arc<PlaneShared>,
@@ -33,11 +33,11 @@ pub struct Workers {
 }
 
 impl DataPlane {
-    /// Starts `workers` threads. Each calls `started` first, and `ended` when it ends before it was told to.
+    /// Starts `workers` threads. Each calls `started` first, and `ended` if it ends without having been told to stop.
     ///
     /// # Errors
     ///
-    /// Where the system gives no thread, no epoll or no eventfd.
+    /// The error of the system if it refuses a thread, an epoll or an eventfd.
     pub fn start(
         workers: usize,
         config: DataPlaneConfig,
@@ -78,8 +78,8 @@ impl DataPlane {
         self.next_inbox().send(WorkerMessage::AttachLink(Box::new(link)));
     }
 
-    /// Closes all connections of `key` that a worker has taken over. Returns how many there are. Each is closed, and counted
-    /// under `reason`, in the next turn of its owner.
+    /// Closes all connections of `key` that a worker has taken over. Returns how many there are. Each is closed, and
+    /// counted under `reason`, in the next turn of its owner.
     pub fn close(&self, key: &RouteKey, reason: Close) -> usize {
         self.shared.close(key, reason)
     }

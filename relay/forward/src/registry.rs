@@ -1,8 +1,8 @@
-//! The registry: which connection has which key, via which relay of the region the others can be reached, and which
-//! connections must be told when a key leaves.
+//! The registry: which connection has which key, which relay of the region has the other keys, and which connections
+//! must be told when a key leaves.
 //!
-//! The map is asked on the first packet of a connection to a destination and whenever a connection comes or goes; the
-//! steady state lives in the connections' route caches. No guard of the map leaves a function here.
+//! The map is read on the first packet of a connection to a destination and whenever a connection comes or goes. After
+//! that the connections' route caches answer. No guard of the map leaves a function of this module.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +22,9 @@ use crate::routes::{Forwarder, PeerRoute};
 use crate::unannounced::{Epoch, UnannouncedSenders};
 use crate::watchers::{Notify, PresenceEvent, Watchers};
 
-/// What the clients of a key are told that is in use twice; stock clients show it among the problems of the network.
+/// The text that the clients of a key receive while two of them use it. Stock clients show it among network problems.
 const CONTESTED: &str = "another device uses the same node key; packets go to whichever sent last";
-/// What the last of them is told: a Health frame without a text takes the problem back.
+/// The text that the last client of such a key receives. A Health frame without a text withdraws the problem.
 const RESOLVED: &str = "";
 
 /// Every key that is logged in, here or at another relay of the region.
@@ -144,9 +144,9 @@ impl Registry {
         }
     }
 
-    /// Subscribes `listener` to the departure of the key `from`, from which it receives packets. Returns the route to that
-    /// key. Where no connection and no link has announced the key, the subscription is noted until one does, and the note
-    /// holds until the next [`epoch`](Self::epoch).
+    /// Subscribes `listener` to the departure of the key `from`, from which it receives packets. Returns the route to
+    /// that key. Where no connection and no link has announced the key, the subscription is noted until one does, and
+    /// the note holds until the next [`epoch`](Self::epoch).
     pub(crate) fn subscribe(&self, from: &RouteKey, listener: &Arc<Peer>) -> Result<PeerRoute, Epoch> {
         match self.keys.entry(*from) {
             Entry::Occupied(mut occupied) => {
@@ -154,18 +154,18 @@ impl Registry {
                 entry.subscribe(listener);
                 entry.route().ok_or_else(|| self.epoch())
             }
-            // With the lock held, so that the announcement of the key finds the note.
+            // The note is made with the lock held, so that the announcement of the key finds it.
             Entry::Vacant(_vacant) => Err(self.unannounced.note(from, listener)),
         }
     }
 
-    /// For how long notes on keys hold that are not announced.
+    /// The current epoch. Notes on unannounced keys hold until it ends.
     pub(crate) fn epoch(&self) -> Epoch {
         self.unannounced.epoch()
     }
 
-    /// Removes a connection. Watchers are told when it was the last of its key here. Returns the other connections that
-    /// must be told that its key is gone: none while another connection or relay has the key.
+    /// Removes a connection. Tells watchers if it was the last of its key here. Returns the other connections that must
+    /// be told that its key is gone: none while another connection or relay has the key.
     pub(crate) fn leave(&self, peer: &Peer, notify: &mut Notify<'_>) -> Vec<Arc<Peer>> {
         let Entry::Occupied(mut occupied) = self.keys.entry(peer.key) else { return Vec::new() };
         let routes = &mut occupied.get_mut().routes;
@@ -195,7 +195,7 @@ impl Registry {
         Vec::new()
     }
 
-    /// The entry of a key that comes, with the connections that have received something from it before.
+    /// Creates the entry of an arriving key, with the connections that have received something from it before.
     fn new_entry(&self, key: &RouteKey, routes: KeyRoutes<Peer, Forwarder>) -> KeyEntry {
         let mut entry = KeyEntry { routes, subscribers: None };
         self.unannounced.take(key).iter().for_each(|listener| entry.subscribe(listener));
@@ -219,8 +219,8 @@ impl Registry {
         change != ForwarderChange::Nothing
     }
 
-    /// Ends what [`add_forwarder`](Self::add_forwarder) began. Returns the connections that must be told that the key is
-    /// gone: none while a connection or another relay has it.
+    /// Removes the forwarder that [`add_forwarder`](Self::add_forwarder) added. Returns the connections that must be
+    /// told that the key is gone: none while a connection or another relay has it.
     pub(crate) fn remove_forwarder(&self, key: &RouteKey, link: &Peer) -> Vec<Arc<Peer>> {
         let Entry::Occupied(mut occupied) = self.keys.entry(*key) else { return Vec::new() };
         let routes = &mut occupied.get_mut().routes;
@@ -234,15 +234,15 @@ impl Registry {
         occupied.remove().into_subscribers()
     }
 
-    /// Tells `watcher` of every change from now on. Returns false where it watches already.
+    /// Adds `watcher`, which is told of every change from now on. Returns false if it watches already.
     pub(crate) fn watch(&self, watcher: &Arc<Peer>) -> bool {
         let added = self.watchers.add(watcher);
         self.gauges.change(Level::Watchers, added.into());
         added
     }
 
-    /// Tells `watcher` of at most `most` of the keys here, those after `after`. Returns the last of them, or `None` where
-    /// there are no more.
+    /// Tells `watcher` of at most `most` of the keys here, in order, beginning after
+    /// `after`. Returns the last of them, or `None` if there are no more.
     pub(crate) fn send_snapshot(
         &self,
         watcher: &Arc<Peer>,
@@ -261,7 +261,7 @@ impl Registry {
         keys.last().filter(|_| keys.len() == most).copied()
     }
 
-    /// Ends what [`watch`](Self::watch) began.
+    /// Removes the watcher that [`watch`](Self::watch) added.
     pub(crate) fn unwatch(&self, watcher: &Peer) {
         let ended = self.watchers.end(watcher);
         self.gauges.change(Level::Watchers, -i64::from(ended));

@@ -43,8 +43,8 @@ impl Forwards for Forwarder {
     }
 }
 
-/// The route to a key. Its holder asks with [`leads_to`] whether it is still in use; where not, the registry knows the new
-/// one.
+/// The route to a key. Its holder checks with [`leads_to`] that it is still in use. If it is not, the registry knows
+/// the new route.
 pub(crate) type PeerRoute = Route<Arc<Peer>, Arc<Forwarder>>;
 
 /// Whether packets for `key` take `route`.
@@ -60,11 +60,11 @@ const fn index<const SLOTS: usize>(node: &NodePublic) -> usize {
     node.as_bytes()[0] as usize % SLOTS
 }
 
-/// A developer's machine talks to a handful of peers at a time.
+/// The slots of a cache. A developer's machine talks to a handful of peers at a time.
 const SLOTS: usize = 16;
 
-/// A connection's own cache of the connections of this relay that its packets go to. It has routes of one network only, so
-/// the node key is enough to find them.
+/// A connection's own cache of the connections of this relay that its packets go to. It has routes of one network only,
+/// so the node key is enough to find them.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCache(Option<Box<[Option<Arc<Peer>>; SLOTS]>>);
 
@@ -81,7 +81,8 @@ impl RouteCache {
         (peer.key.node() == node && peer.is_active()).then_some(RouteSlot(index))
     }
 
-    /// The connection in a slot. It may have become inactive since; then what is sent to it is dropped when it leaves.
+    /// The connection in a slot. If it has become inactive since, packets that are sent to it are dropped when it
+    /// leaves.
     #[inline]
     pub(crate) fn at(&self, slot: RouteSlot) -> &Arc<Peer> {
         let slots = self.0.as_ref().expect("a slot is one of a cache that has some");
@@ -95,7 +96,7 @@ impl RouteCache {
     }
 }
 
-/// A connection's own cache of forwarders: apart from [`RouteCache`], so that local packets cost nothing more for it.
+/// A connection's own cache of forwarders. It is not part of [`RouteCache`], so that local packets do not pay for it.
 #[derive(Debug, Default)]
 pub(crate) struct RemoteRouteCache(Option<Box<[Option<Arc<Forwarder>>; SLOTS]>>);
 

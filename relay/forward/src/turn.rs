@@ -1,5 +1,5 @@
-//! What one turn of a worker shares with everything that handles frames: the time, the tally, the buffers, and what the turn
-//! leaves to be done at its end.
+//! What one turn of a worker shares with everything that handles frames: the time, the tally, the buffers, and what the
+//! turn leaves to be done at its end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) pool: BufferPool,
     pub(crate) tally: Tally,
     pub(crate) scratch: WriteScratch,
-    /// Peers whose outbox this turn made dirty, once each. Each is flushed at the end of the turn.
+    /// The peers whose outbox this turn made dirty, each once. They are flushed at the end of the turn.
     pub(crate) dirty: Vec<Arc<Peer>>,
     /// Watchers that are being sent their snapshot, some of it in each turn.
     pub(crate) snapshots: VecDeque<ConnectionRef>,
@@ -75,7 +75,7 @@ impl<'a> Turn<'a> {
         self.note_control(peer, pushed);
     }
 
-    /// Notes what became of a frame that is no packet.
+    /// Notes the outcome of pushing a control frame.
     pub(crate) fn note_control(&mut self, peer: &Arc<Peer>, pushed: Pushed) {
         match pushed {
             Pushed::MustFlush => self.dirty.push(peer.clone()),
@@ -112,8 +112,8 @@ impl<'a> Turn<'a> {
         self.tally.add_cold(ColdCount::GoneDisconnected, 1);
     }
 
-    /// Makes `append` append a packet for `peer`. Returns whether `peer` is congested then. Each caller has an `append` of its
-    /// own, so that the compiler inlines the one that is called for every packet.
+    /// Appends a packet for `peer` with `append`. Returns whether `peer` is congested then. Each caller passes an
+    /// `append` of its own, so that the compiler inlines the one that is called for every packet.
     #[inline]
     pub(crate) fn push_packet(
         &mut self,

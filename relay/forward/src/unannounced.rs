@@ -1,9 +1,9 @@
 //! Subscriptions to keys that no connection and no link has announced yet.
 //!
-//! Two relays have two connections, one in each direction: packets come on the one that the other relay dialled, and its
-//! announcements on the one that this relay dialled. So a packet may come before its sender is announced, and its receiver
-//! must be told all the same when the sender leaves. A note here is handed on when the announcement comes. It is forgotten
-//! when none comes: the other relay is then one that this relay does not watch.
+//! Two relays have two connections, one in each direction. Packets come on the connection that the other relay dialled,
+//! and its announcements on the connection that this relay dialled. So a packet may come before its sender is
+//! announced, and its receiver must still be told when the sender leaves. A note is handed on when the announcement
+//! comes. It is forgotten when no announcement comes, because this relay then does not watch the other one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::key::RouteKey;
 use towpath_wire::sync::lock;
 
-/// Notes in one generation. An announcement is behind its packet by a fraction of a second, in which so many keys do not
-/// come.
+/// Notes in one generation. An announcement follows its packet within a fraction of a second, in which fewer keys than
+/// this come.
 const GENERATION: usize = 4096;
 
 type Notes<C> = HashMap<RouteKey, Vec<Weak<C>>>;
@@ -28,8 +28,8 @@ pub(crate) struct UnannouncedSenders<C> {
     notes: Mutex<[Notes<C>; 2]>,
 }
 
-/// When a note was made. It holds until the next epoch, when it may have been handed on or forgotten; then it must be
-/// made again, or the next departure of its sender goes untold.
+/// When a note was made. A note holds until the next epoch, in which it may have been handed on or forgotten. It must
+/// then be made again, or its listener is not told of the next departure of the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch(u64);
 

@@ -1,9 +1,9 @@
 //! Watchers: connections that are told of every key that comes and goes, and the initial snapshot of a new one.
 //!
-//! A change is pushed to each watcher while the map's lock on its key is held, so that the last change a watcher hears of
-//! a key is the truth. A new watcher receives changes at once and, in parallel, a snapshot of the keys present, in key
-//! order and some at a time, so that a hundred thousand keys delay no packet. The keys of the snapshot are a list of their
-//! own because a hash map cannot be walked in pieces.
+//! A change is pushed to each watcher while the map's lock on its key is held, so that the last change of a key that a
+//! watcher receives is its current state. A new watcher receives changes at once and, in parallel, a snapshot of the
+//! keys present, in key order and some at a time, so that a hundred thousand keys delay no packet. The keys of the
+//! snapshot are a list of their own because a hash map cannot be walked in pieces.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -16,7 +16,7 @@ use crate::key::RouteKey;
 use crate::peer::Peer;
 use towpath_wire::sync::{lock, read, write};
 
-/// What a connection is told because the registry has changed.
+/// A change of the registry that a connection is told of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PresenceEvent {
     /// For a watcher: a key has come or gone.
@@ -25,7 +25,8 @@ pub(crate) enum PresenceEvent {
     Health(&'static str),
 }
 
-/// Delivers an event to a connection. It is called with the map's lock held, so that the last event is the truth.
+/// Delivers an event to a connection. It is called with the map's lock held, so that the last event is the current
+/// state.
 pub(crate) type Notify<'a> = dyn FnMut(&Arc<Peer>, PresenceEvent) + 'a;
 
 /// The watchers, and the keys of their snapshots.
@@ -57,14 +58,14 @@ impl Watchers {
         }
     }
 
-    /// At most `most` keys after `after`, in order. Fewer than `most` are the last.
+    /// Returns at most `most` keys after `after`, in order. If there are fewer than `most`, they are the last.
     pub(crate) fn keys_after(&self, after: Option<RouteKey>, most: usize) -> Vec<RouteKey> {
         let Some(keys) = &self.keys else { return Vec::new() };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         lock(keys).range((from, Bound::Unbounded)).take(most).copied().collect()
     }
 
-    /// Adds a watcher. Returns false where it is one already.
+    /// Adds a watcher. Returns false if it is one already.
     pub(crate) fn add(&self, watcher: &Arc<Peer>) -> bool {
         let mut list = write(&self.list);
         if list.iter().any(|other| other.id == watcher.id) {
@@ -75,7 +76,7 @@ impl Watchers {
         true
     }
 
-    /// Ends what [`add`](Self::add) began. Returns false where the connection does not watch.
+    /// Removes a watcher. Returns false if the connection does not watch.
     pub(crate) fn end(&self, watcher: &Peer) -> bool {
         let mut list = write(&self.list);
         let before = list.len();
@@ -84,8 +85,8 @@ impl Watchers {
         list.len() < before
     }
 
-    /// Notifies each watcher of a change. The caller has changed the keys of the snapshots before, and holds the lock on
-    /// the key.
+    /// Notifies each watcher of a change. The caller has changed the keys of the snapshots before, and holds the lock
+    /// on the key.
     pub(crate) fn notify(&self, key: RouteKey, change: PresenceChange, notify: &mut Notify<'_>) {
         // A watcher that is being added at this moment may be missed here; it has yet to be sent its snapshot.
         if self.count.load(Ordering::SeqCst) > 0 {

@@ -1,7 +1,7 @@
 //! A wheel of timers that are early or on time and never late by more than a tick.
 //!
-//! An entry says that a connection wants to be looked at; the connection itself knows why, and when next. So nothing is
-//! ever removed from the wheel: an entry whose connection has gone, or has no reason any more, costs one look.
+//! An entry says that a connection must be checked. The connection itself knows why, and when to check it next. So
+//! entries are never removed early: an entry of a connection that has gone, or that has nothing due, costs one check.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const TICK_NANOS: u64 = 50_000_000;
 /// 102 s: more than anything here is timed for, the longest being a keep-alive of 90 s and its spread of 5 s.
 const SLOTS: usize = 2048;
 
-/// Timers of things named by `T`.
+/// A wheel of timers, each of which is named by a `T`.
 #[derive(Debug)]
 pub(crate) struct Wheel<T> {
     slots: Box<[Vec<T>]>,
@@ -27,14 +27,14 @@ impl<T> Wheel<T> {
         Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), next: tick(now), earliest: u64::MAX }
     }
 
-    /// Has `entry` looked at when `due` is past.
+    /// Adds `entry`, which expires when `due` is past.
     pub(crate) fn insert(&mut self, due: Instant, entry: T) {
         let tick = (tick(due) + 1).clamp(self.next, self.next + SLOTS as u64 - 1);
         self.slots[slot(tick)].push(entry);
         self.earliest = self.earliest.min(tick);
     }
 
-    /// How long the wheel can be left alone from `now` on; `None` when it is empty.
+    /// How long from `now` until the first entry may be due; `None` if there is no entry.
     #[inline]
     pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
         (self.earliest != u64::MAX).then(|| Instant::from_nanos(self.earliest * TICK_NANOS).since(now))
@@ -56,7 +56,7 @@ impl<T> Wheel<T> {
         for tick in self.earliest..=last {
             let slot = &mut self.slots[slot(tick)];
             due.append(slot);
-            // A slot that was once full would keep its memory for ever.
+            // Otherwise a slot that was once full would keep its memory for ever.
             slot.shrink_to(64);
         }
         let end = self.earliest + SLOTS as u64;

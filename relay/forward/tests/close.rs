@@ -1,4 +1,4 @@
-//! A key is closed from outside of the data plane: every connection of it, whichever worker owns it, and no other.
+//! `DataPlane::close` closes every connection of a key, whichever worker owns it, and no other connection.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

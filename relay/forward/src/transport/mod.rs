@@ -1,7 +1,8 @@
 //! Transports: how the frames of a connection get from and to its peer.
 //!
-//! A transport owns what carries its bytes. The control plane makes a [`Transport`] after the login; the data plane takes
-//! it apart into the side that the owner reads ([`Inbound`]) and the side that any worker writes ([`Outbound`]).
+//! A transport owns what carries its bytes. The control plane makes a
+//! [`Transport`] after the login; the data plane takes it apart into the side that the owner reads ([`Inbound`]) and
+//! the side that any worker writes ([`Outbound`]).
 //!
 //! | transport | carries DERP in | file |
 //! |---|---|---|
@@ -9,8 +10,8 @@
 //! | plain | bytes on a TCP socket, behind a proxy that ends TLS | `plain.rs` |
 //! | WebSocket | binary messages, over either of the above | `websocket.rs` |
 //!
-//! All three are byte streams and share `stream.rs`. A transport that is none has a variant of its own in both enums, no
-//! descriptor to register, and takes input for its outbound side by `Egress::with_transmit`.
+//! All three are byte streams and share `stream.rs`. A transport that is not a byte stream has a variant of its own in
+//! both enums, has no descriptor to register, and takes input for its outbound side by `Egress::with_transmit`.
 
 use std::io;
 use std::net::TcpStream;
@@ -38,13 +39,13 @@ use plain::Plain;
 use stream::{StreamInbound, StreamOutbound};
 use websocket::{WebSocketReader, WebSocketWriter};
 
-/// For how long the kernel waits for the acknowledgement of bytes before it gives a connection up, unless told otherwise;
+/// How long the kernel waits for the acknowledgement of bytes before it gives a connection up, unless told otherwise;
 /// derper's value.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
-/// For how long a connection is silent before the kernel probes it; derper's value.
+/// How long a connection is silent before the kernel probes it; derper's value.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(600);
-/// Unsent bytes that the kernel takes for a connection. Without a bound it takes megabytes, and what waits there can
-/// neither be dropped nor overtaken.
+/// Unsent bytes that the kernel takes for a connection. Without a bound it takes megabytes, and packets that wait there
+/// can be neither dropped nor overtaken.
 const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 
 /// Sets the options that every TCP socket of the relay has.
@@ -82,7 +83,8 @@ impl Transport {
         }
     }
 
-    /// TLS on a socket that this relay has dialled, which does not block. `incoming`: bytes that were read and not opened.
+    /// TLS on a socket that this relay has dialled, which does not block. `incoming`: bytes that were read and not
+    /// opened.
     #[must_use]
     pub fn dialled_tls(
         socket: TcpStream,
@@ -106,8 +108,9 @@ impl Transport {
         }
     }
 
-    /// WebSocket on an accepted socket, which does not block: in TLS where there are halves of it. `unwrapper` is the place
-    /// in the stream of messages. `incoming`: bytes that were read and not opened; none without TLS.
+    /// WebSocket on an accepted socket, which does not block; in TLS if its halves are given.
+    /// `unwrapper` is the place in the stream of messages. `incoming`: bytes that were read and not opened; none
+    /// without TLS.
     #[must_use]
     pub fn websocket(
         socket: TcpStream,
@@ -163,7 +166,7 @@ impl Inbound {
         }
     }
 
-    /// What the peer is owed because of what was read, which is for the outbound side.
+    /// Takes the reply that the last read made due. The outbound side has to send it.
     #[inline]
     pub(crate) fn take_reply(&mut self) -> Option<Reply> {
         match self {
@@ -172,7 +175,7 @@ impl Inbound {
         }
     }
 
-    /// Notes that the peer has closed: no event will say again that there is something to read.
+    /// Notes that the peer has closed. No later event reports that there is something to read.
     pub(crate) fn note_hang_up(&mut self) {
         match self {
             Self::Tls(stream) => stream.note_hang_up(),
@@ -204,7 +207,7 @@ impl Inbound {
         SockRef::from(self.socket()).set_tcp_user_timeout(Some(patience))
     }
 
-    /// For how long the kernel waits until it gives up a peer that acknowledges nothing.
+    /// How long the kernel waits until it gives up a peer that acknowledges nothing.
     #[cfg(test)]
     pub(crate) fn patience(&self) -> io::Result<Option<Duration>> {
         SockRef::from(self.socket()).tcp_user_timeout()
@@ -224,7 +227,7 @@ pub(crate) enum Outbound {
 const _: () = assert!(size_of::<Outbound>() == size_of::<StreamOutbound<Writer<Server>>>());
 
 impl Outbound {
-    /// Closes the transport with the words that say so, as far as that goes without waiting.
+    /// Closes the transport, after its closing messages as far as the socket takes them without waiting.
     pub(crate) fn end(&mut self, reason: Close, pool: &mut BufferPool, scratch: &mut WriteScratch) {
         match self {
             Self::Tls(stream) => stream.end(reason, pool, scratch),
@@ -234,7 +237,7 @@ impl Outbound {
         }
     }
 
-    /// Takes over what the inbound side owes the peer. It is sent with the next transmission.
+    /// Takes over the reply of the inbound side. It is sent with the next transmission.
     pub(crate) fn owe(&mut self, reply: Reply) {
         match self {
             Self::Tls(_) | Self::DialledTls(_) | Self::Plain(_) => {}

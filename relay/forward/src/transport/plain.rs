@@ -4,7 +4,7 @@ use towpath_relay_proto::session::Close;
 
 use super::stream::{CannotEncode, Decode, Encode, FrameSink, WriteScratch};
 
-/// The bytes of the socket are those of DERP.
+/// The identity coding: the bytes of the socket are the bytes of DERP.
 #[derive(Debug)]
 pub(crate) struct Plain;
 

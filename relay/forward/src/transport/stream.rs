@@ -1,7 +1,8 @@
 //! The two sides of a transport that is a byte stream on a TCP socket.
 //!
-//! What differs between such transports is how the bytes of the socket become those of DERP ([`Decode`]) and the reverse
-//! ([`Encode`]). Reading, keeping what is not whole, writing, and keeping what a full socket does not take are here.
+//! Such transports differ in how the bytes of the socket become bytes of DERP
+//! ([`Decode`]) and the reverse ([`Encode`]). This module does what they share: it reads, keeps incomplete records,
+//! writes, and keeps what a full socket does not take.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +16,8 @@ use towpath_websocket::Messages;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-/// How much is read at once. A fifth of what `perf` finds in a relay is system calls; larger reads save no more of it.
+/// How much is read at once. System calls are a fifth of what `perf` finds in a relay; larger reads save no more of
+/// them.
 pub(crate) const READ_SIZE: usize = 64 * 1024;
 
 /// How much is encoded before it is written. Larger writes save no more, and when a socket is full they leave more
@@ -31,13 +33,14 @@ pub(crate) trait FrameSink {
     fn receive(&mut self, frames: &[u8]) -> Result<(), Close>;
 }
 
-/// How the bytes of a socket become those of DERP.
+/// How the bytes of a socket become bytes of DERP.
 pub(crate) trait Decode {
-    /// Hands the DERP bytes in `bytes` to `sink`. Returns how many bytes are used up; the rest is the start of a record.
+    /// Hands the DERP bytes in `bytes` to `sink`. Returns how many bytes are used up; the rest is the start of a
+    /// record.
     fn decode(&mut self, bytes: &mut [u8], sink: &mut impl FrameSink) -> Result<usize, Close>;
 }
 
-/// How the bytes of DERP become those of a socket.
+/// How the bytes of DERP become bytes of a socket.
 pub(crate) trait Encode {
     /// Adds frames to what is written next.
     fn push(&mut self, frames: &[u8], scratch: &mut WriteScratch) -> Result<(), CannotEncode>;
@@ -47,7 +50,7 @@ pub(crate) trait Encode {
         Ok(())
     }
 
-    /// Adds the last words. Where encoding fails an alert may still be owed, and is then in the buffer.
+    /// Adds the closing messages of the protocol. If encoding fails, the buffer may still hold an alert to send.
     fn close(&mut self, reason: Close, scratch: &mut WriteScratch);
 }
 
@@ -78,11 +81,11 @@ impl WriteScratch {
 pub(crate) struct ReadOutcome {
     /// Bytes read.
     pub(crate) bytes: usize,
-    /// There may be more; where not, epoll will tell.
+    /// There may be more to read. If false, epoll reports it when there is.
     pub(crate) more: bool,
 }
 
-/// The inbound side: a socket, and the start of a record that is not whole yet.
+/// The inbound side: a socket, and the start of an incomplete record.
 #[derive(Debug)]
 pub(crate) struct StreamInbound<D> {
     decoder: D,
@@ -142,7 +145,7 @@ impl<D: Decode> StreamInbound<D> {
         Ok(ReadOutcome { bytes: read, more: read == READ_SIZE || self.hung_up })
     }
 
-    /// Decodes `bytes` and keeps what is not a whole record.
+    /// Decodes `bytes` and keeps an incomplete record at their end.
     fn decode(&mut self, bytes: &mut [u8], sink: &mut impl FrameSink) -> Result<(), Close> {
         let consumed = self.decoder.decode(bytes, sink)?;
         let rest = &bytes[consumed..];
@@ -295,7 +298,7 @@ impl<E: Encode> StreamOutbound<E> {
         self.encoder.finish(scratch)
     }
 
-    /// Closes the socket with the words that say so, as far as that goes without waiting.
+    /// Closes the socket, after its closing messages as far as it takes them without waiting.
     pub(super) fn end(&mut self, reason: Close, pool: &mut BufferPool, scratch: &mut WriteScratch) {
         let Some(socket) = self.socket.take() else { return };
         if self.unsent.is_empty() {

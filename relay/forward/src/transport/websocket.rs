@@ -1,9 +1,8 @@
 //! DERP in binary WebSocket messages, in TLS or not.
 //!
-//! Messages are a byte pipe: DERP frames are cut and put together as the sender likes. The inbound side unmasks payload
-//! where it lies. It cannot write, because another thread may be flushing: it leaves what it owes the peer in a [`Reply`],
-//! which the owner of the connection hands to the outbound side. The outbound side gathers what one flush sends into
-//! messages.
+//! Messages are a byte pipe: the sender may cut DERP frames anywhere. The inbound side unmasks payload in place. It
+//! cannot write, because another thread may be flushing. So it leaves its answers in a [`Reply`], which the owner of
+//! the connection hands to the outbound side. The outbound side gathers what one flush sends into messages.
 
 use towpath_relay_proto::session::Close;
 use towpath_tls::{Reader, SealBuffer, Server, TlsError, Writer};
@@ -12,7 +11,7 @@ use towpath_websocket::{CloseCode, Decoder, Messages, Piece, PingPayload, Violat
 use super::stream::{CannotEncode, Decode, Encode, FrameSink, WriteScratch};
 use super::tls;
 
-/// What the inbound side owes the peer.
+/// The answers that the peer must be sent because of what the inbound side read.
 #[derive(Debug, Default)]
 pub struct Reply {
     /// The latest ping that has no pong yet. A peer that pings faster than it reads gets an answer to the last ping, as
@@ -26,7 +25,7 @@ pub struct Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum WebSocketEnd {
     /// The client closes.
-    #[error("the client closed")]
+    #[error("the client closed the WebSocket")]
     Closed,
     /// The client broke the protocol.
     #[error(transparent)]
@@ -102,13 +101,13 @@ impl Unwrapper {
         Ok(content)
     }
 
-    /// What the client is owed because of what was unwrapped.
+    /// Takes the answers that the unwrapped messages made due.
     pub fn take_reply(&mut self) -> Reply {
         std::mem::take(&mut self.reply)
     }
 }
 
-/// Bytes out of messages, out of records where there is TLS.
+/// The decoder: bytes out of messages, and messages out of records if there is TLS.
 #[derive(Debug)]
 pub(crate) struct WebSocketReader {
     reader: Option<Reader<Server>>,
@@ -145,7 +144,7 @@ impl Decode for WebSocketReader {
     }
 }
 
-/// Bytes into messages, into records where there is TLS.
+/// The encoder: bytes into messages, and messages into records if there is TLS.
 #[derive(Debug)]
 pub(crate) struct WebSocketWriter {
     writer: Option<Writer<Server>>,

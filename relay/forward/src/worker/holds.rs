@@ -1,4 +1,4 @@
-//! Connections that are held back: not read for a moment, each for a reason, and looked at again when it has passed.
+//! Connections that are held back: each is not read for a moment, for a reason, and is checked again afterwards.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,7 +9,7 @@ use towpath_wire::time::Instant;
 use crate::ingress::Hold;
 use crate::peer::ConnectionRef;
 
-/// The connections that a worker holds back, the first that is due in front. Deadlines are exact, unlike the wheel's.
+/// The connections that a worker holds back, ordered by deadline. Deadlines are exact, unlike those of the wheel.
 #[derive(Debug, Default)]
 pub(super) struct Holds(BinaryHeap<Reverse<(Instant, ConnectionRef, Hold)>>);
 
@@ -18,7 +18,7 @@ impl Holds {
         self.0.push(Reverse((until, connection, hold)));
     }
 
-    /// How long from `now` on until the first is due; `None` while none is held.
+    /// How long from `now` on until the first connection is due; `None` while none is held.
     pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
         self.0.peek().map(|Reverse((until, ..))| until.since(now))
     }

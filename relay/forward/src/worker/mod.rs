@@ -33,7 +33,7 @@ mod timers;
 
 /// Events taken from epoll at once.
 const EVENTS: usize = 1024;
-/// After so many bytes read, what is dirty is flushed, so that no packet waits for the reading of all connections.
+/// The bytes read after which dirty outboxes are flushed, so that no packet waits until all connections are read.
 const FLUSH_AFTER: usize = 256 * 1024;
 
 /// One thread's share of the connections, and what it needs to serve them.
@@ -90,7 +90,7 @@ impl<'a> Worker<'a> {
         self.publish();
     }
 
-    /// One turn. Returns whether there shall be another. Kept out of line so that profilers see where it begins.
+    /// Does one turn. Returns whether to go on. Not inlined, so that profilers see where a turn begins.
     #[inline(never)]
     fn turn(&mut self, events: &mut Events) -> bool {
         self.let_gather();
@@ -122,7 +122,7 @@ impl<'a> Worker<'a> {
         running
     }
 
-    /// Sleeps for a moment when that lets packets gather.
+    /// Sleeps for a moment if packets gather meanwhile.
     fn let_gather(&self) {
         if self.coalescer.is_on()
             && self.ready.is_empty()
@@ -132,7 +132,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits for events: polls for a while, if that is configured, and then sleeps.
+    /// Waits for events: polls for a while if `busy_poll` is set, and then blocks.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.timeout();
         let busy_poll = self.turn.config().poll.busy_poll.min(timeout.unwrap_or(Duration::MAX));
@@ -163,7 +163,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Handles what other threads ask. Returns whether to go on.
+    /// Handles the messages of other threads. Returns whether to go on.
     fn handle_messages(&mut self) -> bool {
         for message in self.turn.shared.inboxes[self.index].take() {
             match message {
@@ -187,7 +187,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Handles the request here where this worker owns `peer`, else asks its owner.
+    /// Handles the request if this worker owns `peer`; otherwise asks the owner.
     fn at_owner(&mut self, peer: &Peer, request: OwnerRequest) {
         let (owner, connection) = peer.place();
         if owner == self.index {
@@ -200,7 +200,7 @@ impl<'a> Worker<'a> {
     fn attach(&mut self, client: NewClient) {
         let peer = client.peer.clone();
         peer.assign(self.index, self.connections.vacant_key());
-        // Before the ServerInfo that waits in the outbox is sent, so that a client that has read it can be reached.
+        // The client joins before its outbox sends the ServerInfo, so that a client that has read it can be reached.
         let turn = &mut self.turn;
         turn.registry().join(&peer, &mut |each, event| turn.notify(each, event));
         let (connection, resumed) = Connection::new(client, turn);
@@ -214,11 +214,11 @@ impl<'a> Worker<'a> {
         self.register(connection, resumed);
     }
 
-    /// Registers a connection with epoll and the timer wheel, and closes it where acting on what was already read failed.
+    /// Registers a connection with epoll and the timer wheel, and closes it if `resumed` is an error.
     fn register(&mut self, connection: Connection, resumed: Result<(), Close>) {
         let (id, fd) = (connection.peer().id, connection.descriptor());
         let keepalive_at = connection.keepalive_at;
-        // The kernel would give up sooner than the relay.
+        // Without this, the kernel would give up sooner than the relay.
         let patient = connection.inbound().set_patience(self.turn.config().write_timeout(connection.peer()));
         let token = self.connections.insert(connection);
         self.wheel.insert(keepalive_at, ConnectionRef { token, id });
@@ -231,7 +231,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Reads once from each connection that may have something. Returns from how many, and how many bytes.
+    /// Reads once from each connection that may have something. Returns the number of connections and of bytes.
     fn read_ready(&mut self) -> (usize, usize) {
         let (mut connections, mut bytes, mut since_flush) = (0, 0, 0);
         for _ in 0..self.ready.len() {
@@ -271,7 +271,7 @@ impl<'a> Worker<'a> {
         self.connections.get(connection.token).is_some_and(|owned| owned.peer().id == connection.id)
     }
 
-    /// Seals and writes what this turn made dirty, each destination once.
+    /// Flushes every peer whose outbox this turn made dirty, each once.
     fn flush_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.turn.dirty);
         for peer in dirty.drain(..) {
@@ -286,8 +286,8 @@ impl<'a> Worker<'a> {
         let Some(mut connection) = self.connections.try_remove(token) else { return };
         let peer = connection.peer().clone();
         debug!(peer = ?peer.key.node(), address = %peer.address, reason = reason.label(), "closed");
-        // What the connection was told before it is closed shall reach it, as far as it goes. Its last packets shall reach
-        // their destinations before those hear that it is gone, for control frames overtake packets.
+        // Flush before closing: frames that wait for the connection reach it as far as its socket takes them. Its last
+        // packets reach their destinations before the news that it is gone, which would overtake them.
         self.flush_dirty();
         let _ = peer.egress.flush(&mut self.turn.flush_context());
         let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));

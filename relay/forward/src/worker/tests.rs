@@ -22,13 +22,13 @@ use crate::transport::{TCP_USER_TIMEOUT, Transport, set_socket_options};
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const KEEPALIVE: [u8; 5] = [6, 0, 0, 0, 0];
-/// Every test begins well after the clock of its worker.
+/// When every test begins: well after the start of its worker's clock.
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
 /// A worker that no thread runs.
 struct Driver(Worker<'static>);
 
-/// A connection of it, without TLS, and the client's end.
+/// A connection of the worker, without TLS, and the client's end of it.
 struct Wire {
     peer: Arc<Peer>,
     token: usize,
@@ -93,7 +93,7 @@ impl Driver {
         Wire { peer, token, client }
     }
 
-    /// Reads what the client of `from` has written, unless that is held back, and sends on what it asks for.
+    /// Reads what the client of `from` has written, unless it is held back, and flushes the outboxes that it fills.
     fn read(&mut self, from: &Wire) {
         self.0.note_event(from.token, true, false, false);
         self.turn();
@@ -115,7 +115,7 @@ impl Driver {
     }
 }
 
-/// The kernel ends a connection on its own whose window stays shut, and must not do so before the relay would.
+/// The kernel ends a connection whose window stays shut. It must not do so before the relay would.
 #[test]
 fn the_kernel_has_as_much_patience_as_the_relay() {
     let user_timeout = |write_timeout| {
@@ -142,14 +142,14 @@ fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_
     let mut driver = Driver::new(MINUTE, MINUTE);
     let (deaf, sender) = (driver.attach(MINUTE), driver.attach(MINUTE));
     let flood = frame(&ClientFrame::SendPacket { to: *deaf.peer.key.node(), packet: &[0; 1400] }).repeat(20);
-    // Until the deaf one's socket is full and the rest waits; no reading is held back before that.
+    // Send until the socket of the deaf client is full and packets wait. No reading is held back before that.
     while deaf.peer.egress.waiting() <= 64 * 1024 {
         (&sender.client).write_all(&flood).expect("the relay reads all of it");
         driver.read(&sender);
     }
     assert_eq!((driver.count(ColdCount::Holds), driver.dropped()), (0, 0));
 
-    // What comes behind waits for 20 ms, whatever it is, and is looked at each millisecond.
+    // Later frames, of whatever type, wait for 20 ms. The reason is checked each millisecond.
     (&sender.client).write_all(&frame(&ClientFrame::Ping([7; 8]))).expect("sent");
     driver.read(&sender);
     for passed in 1..20 {
@@ -166,7 +166,7 @@ fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_
     driver.set(START + MILLISECOND * 20);
     driver.turn();
     assert_eq!((driver.count(ColdCount::Holds), driver.count(ColdCount::Pings)), (20, 1));
-    // From then on it is read as it comes.
+    // After that, frames are read as they come.
     for _ in 0..20 {
         (&sender.client).write_all(&flood).expect("the relay reads all of it");
         driver.read(&sender);
@@ -190,7 +190,7 @@ fn keepalives_come_at_the_interval_that_is_set() {
         }
     }
     assert_eq!(came.len(), 8, "{came:?}");
-    // A wheel's tick late, two at most.
+    // The wheel is late by one tick, or by two at most.
     let late = Duration::from_millis(100) + step;
     assert!((first..first + late).contains(&came[0]), "{came:?}");
     for pair in came.windows(2) {
