@@ -1,4 +1,4 @@
-//! The DERP map that tells clients of this relay: one region, one node, as the configuration has it.
+//! The DERP map by which clients find this relay: one region with one node, as configured.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,15 +8,15 @@ use towpath_wire::ports;
 
 use crate::config::Config;
 
-/// Where clients look for a captive portal that answers in a relay's place.
+/// The port on which clients look for a captive portal that answers in a relay's place.
 const CAPTIVE_PORTAL_PORT: u16 = ports::HTTP;
 
-/// What clients are told of this relay, where it differs from the configuration or is not part of it.
+/// The facts in the map that the configuration does not have, or that may differ from it.
 #[derive(Clone, Debug)]
 pub struct Advertised {
-    /// Where TLS connections are accepted.
+    /// The address on which TLS connections are accepted.
     pub listen: SocketAddr,
-    /// Where STUN is answered. A map has room for one port, the first one's.
+    /// The addresses on which STUN is answered. A map has room for one port: that of the first address.
     pub stun: Vec<SocketAddr>,
     /// The pin of a certificate that no authority vouches for.
     pub certificate_pin: Option<CertificatePin>,
@@ -27,7 +27,7 @@ pub struct Advertised {
 }
 
 impl Advertised {
-    /// What the configuration says, before a listener is bound.
+    /// Returns the facts as configured, before a listener is bound.
     pub fn of(config: &Config) -> Self {
         Self {
             listen: config.listen,
@@ -38,7 +38,7 @@ impl Advertised {
         }
     }
 
-    /// The map of this relay alone.
+    /// Returns the map of this relay alone.
     pub fn derp_map(&self, config: &Config) -> DerpMap {
         let region = &config.region;
         let (ipv4, ipv6) = self.addresses(&config.hostname);
@@ -72,10 +72,10 @@ impl Advertised {
         })
     }
 
-    /// The texts for IPv4 and IPv6: an address that is known, "none" for a family that cannot reach this relay, or
+    /// Returns the texts for IPv4 and IPv6: a known address, "none" for a family that cannot reach this relay, or
     /// nothing, for which clients ask the DNS.
     fn addresses(&self, hostname: &str) -> (String, String) {
-        // A name that is an address is the whole truth about both families, and so is a listener on loopback.
+        // A name that is an address decides both families, and so does a listener on loopback.
         let only = hostname.parse().ok().or_else(|| {
             let ip = self.listen.ip().to_canonical();
             ip.is_loopback().then_some(ip)

@@ -1,4 +1,5 @@
-//! Who the relay is: its node key, its certificate, and the certificate that carries the one inside the other.
+//! The identity of the relay: its node key, its certificate, and the meta certificate, which carries the node key in
+//! TLS.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -24,13 +25,13 @@ use zeroize::Zeroizing;
 use crate::config::{CertFiles, Config, KeySource, self_signed_files};
 use crate::tls::server_config;
 
-/// How long a certificate of our own is good for. A client that pins it checks its dates, so an end would be an outage
-/// at a time that nobody chose; the pin, not the date, is what is trusted.
+/// The life of a self-signed certificate. A client that pins it checks its dates, so an earlier end would be an
+/// unplanned outage. Clients trust the pin, not the date.
 const SELF_SIGNED_LIFE: Duration = Duration::days(3650);
 /// Clocks of clients are off by up to this much.
 const CLOCK_SKEW: Duration = Duration::days(30);
 
-/// Why the relay has no identity.
+/// The reason why the relay has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
@@ -43,8 +44,8 @@ pub enum IdentityError {
         /// What the system says.
         reason: io::Error,
     },
-    /// The key file holds something else. The message does not repeat what.
-    #[error("{path} is no key file: {reason}", path = .0.display(), reason = .1)]
+    /// The key file holds something else. The message does not repeat its contents.
+    #[error("{path} is not a key file: {reason}", path = .0.display(), reason = .1)]
     KeyFile(PathBuf, String),
     /// A certificate or its key cannot be used.
     #[error("{path}: {reason}", path = .0.display(), reason = .1)]
@@ -52,15 +53,15 @@ pub enum IdentityError {
     /// A certificate cannot be made.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
-    /// Certificate and key do not go together, or TLS cannot be set up.
-    #[error("the certificate and its key do not go together, or TLS cannot be set up with them")]
+    /// Certificate and key do not belong together, or TLS cannot be set up with them.
+    #[error("cannot set up TLS: check that the certificate and the key belong together")]
     Tls(#[from] rustls::Error),
-    /// No randomness.
-    #[error("the system gives no randomness: {0}")]
+    /// The system has no random bytes.
+    #[error("cannot get random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
 }
 
-/// The relay's node key and what it shows in TLS.
+/// The relay's node key and its certificates.
 #[derive(Debug)]
 pub struct Identity {
     node_key: NodePrivate,
@@ -69,7 +70,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads keys and certificates, and makes what the configuration lets be made.
+    /// Reads keys and certificates. Makes those that are missing if the configuration allows it.
     ///
     /// # Errors
     ///
@@ -98,7 +99,7 @@ impl Identity {
         self.node_key.public()
     }
 
-    /// What clients are to verify the relay by, see [`pin`].
+    /// The pin by which clients verify the relay, see [`pin`].
     #[must_use]
     pub fn certificate_pin(&self) -> Option<CertificatePin> {
         pin(&self.chain)
@@ -116,24 +117,24 @@ impl Identity {
     }
 }
 
-/// What clients are to verify a relay by that shows the certificates in the file `cert`, see [`pin`].
+/// Returns the pin of a relay that shows the certificates in the file `cert`, see [`pin`].
 ///
 /// # Errors
 ///
-/// Where the file is no certificate.
+/// [`IdentityError`] if the file is not a certificate.
 pub fn pin_of_file(cert: &Path) -> Result<Option<CertificatePin>, IdentityError> {
     Ok(pin(&load_chain(cert)?))
 }
 
-/// The pin of a self-signed certificate, for the `CertName` of a DERP map; `None` for one that somebody else has signed,
-/// which clients verify by its name.
+/// Returns the pin of a self-signed certificate, for the `CertName` of a DERP map; `None` for a certificate that an
+/// authority has signed, which clients verify by its name.
 fn pin(chain: &[CertificateDer<'_>]) -> Option<CertificatePin> {
     let [leaf] = chain else { return None };
     let parsed = webpki::EndEntityCert::try_from(leaf).ok()?;
     (parsed.issuer() == parsed.subject()).then(|| certificate_pin(leaf))
 }
 
-/// A fresh node key.
+/// Returns a new random node key.
 ///
 /// # Errors
 ///
@@ -144,7 +145,7 @@ pub fn random_key() -> Result<NodePrivate, getrandom::Error> {
     Ok(NodePrivate::from_random(*bytes))
 }
 
-/// A fresh key for a mesh.
+/// Returns a new random key for a mesh.
 ///
 /// # Errors
 ///
@@ -155,7 +156,7 @@ pub fn random_mesh_key() -> Result<MeshKey, getrandom::Error> {
     Ok(MeshKey::from_bytes(*bytes))
 }
 
-/// derper's key file.
+/// The JSON of derper's key file.
 #[derive(Deserialize)]
 struct KeyFile {
     #[serde(rename = "PrivateKey")]
@@ -209,7 +210,7 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(contents)?;
         file.sync_all()?;
-        // Unlike a rename, a link fails where another process was faster.
+        // Unlike a rename, a link fails if another process was faster.
         fs::hard_link(&draft, path)
     };
     let written = write();
@@ -247,12 +248,12 @@ fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityErro
     Ok((chain, tls_key))
 }
 
-/// The self-signed certificate beside the key file, so that a pin outlives a restart.
+/// Loads or creates the self-signed certificate beside the key file, so that a pin outlives a restart.
 fn load_or_create_self_signed(key_file: &Path, hostname: &str) -> Result<Certificate, IdentityError> {
     let CertFiles { cert, key } = self_signed_files(key_file);
     if !cert.exists() {
         let (made, made_key) = self_signed(hostname)?;
-        // The key first: where the certificate is, the key is.
+        // The key is written first, so that a certificate is never without its key.
         if !key.exists() {
             create(&key, Zeroizing::new(made_key.serialize_pem()).as_bytes())?;
             create(&cert, made.pem().as_bytes())?;
@@ -302,7 +303,7 @@ fn meta_certificate(node: &NodePublic) -> Result<CertificateDer<'static>, rcgen:
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("{META_NAME_PREFIX}{}", node.to_hex()));
     params.serial_number = Some(SerialNumber::from(u64::from(PROTOCOL_VERSION)));
-    // Clients on Windows and macOS want dates and this one extension.
+    // Clients on Windows and macOS require dates and this extension.
     let mut constraints = CustomExtension::from_oid_content(&BASIC_CONSTRAINTS, NOT_A_CA.to_vec());
     constraints.set_criticality(true);
     params.custom_extensions.push(constraints);

@@ -1,10 +1,11 @@
 //! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.
 //!
-//! - [`config`]: what can be set. [`identity`]: keys and certificates. [`derpmap`]: what clients are told of the relay.
+//! - [`config`]: the settings. [`identity`]: keys and certificates. [`derpmap`]: the map by which clients find the
+//!   relay.
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
-//! - `mesh`: the links to other relays of the region. `metrics`: what is exported to Prometheus.
-//! - `tls`: what rustls is configured with. `socket`: TCP listeners.
+//! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
+//! - `tls`: the configuration of rustls. `socket`: TCP listeners.
 
 pub mod config;
 mod control;

@@ -1,4 +1,4 @@
-//! `towpath-relay`: a DERP relay with STUN. What it does is in the library, how it is asked to in [`cli`].
+//! `towpath-relay`: a DERP relay with STUN. The library does the work; [`cli`] is its command line.
 
 mod cli;
 

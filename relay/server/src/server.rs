@@ -25,15 +25,15 @@ use crate::mesh::{LinkContext, MeshError, MeshMetrics, MeshSetup};
 use crate::metrics::{PlaneScrape, StunScrape};
 use crate::socket::listen;
 
-/// Threads of the control plane. More would let a storm of logins compete with the data plane on small machines.
+/// The threads of the control plane. With more, a storm of logins would compete with the data plane on small machines.
 const CONTROL_THREADS: usize = 2;
 /// How much the control plane's threads give way to the data plane's.
 const CONTROL_NICENESS: i32 = 10;
 
-/// Why a relay cannot be started.
+/// The reason why a relay cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A listener for TLS or HTTP.
+    /// A listener for TLS or HTTP cannot be bound.
     #[error("cannot bind {what} on {address}/tcp: {reason}")]
     Tcp {
         /// The listener's purpose.
@@ -43,7 +43,7 @@ pub enum StartError {
         /// What the system says.
         reason: io::Error,
     },
-    /// STUN.
+    /// A socket for STUN cannot be bound.
     #[error(transparent)]
     Stun(#[from] towpath_stun::BindError),
     /// The mesh cannot be set up.
@@ -54,20 +54,20 @@ pub enum StartError {
     Identity(#[from] IdentityError),
 }
 
-/// Why a relay that ran does not run any more.
+/// The reason why a running relay stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Threads or their resources cannot be had.
-    #[error("cannot start")]
+    /// The system refuses threads or their resources.
+    #[error("cannot start the threads of the relay")]
     Start(#[from] io::Error),
     /// Two metrics have one name.
-    #[error("cannot set up metrics")]
+    #[error("cannot register the metrics")]
     Metrics(#[from] prometheus::Error),
     /// A thread that moves packets has panicked; the process must not go on without it.
-    #[error("a worker of the data plane has failed")]
+    #[error("a worker of the data plane panicked; the relay cannot go on without it")]
     Worker,
     /// The thread of the STUN server has ended.
-    #[error("STUN has failed")]
+    #[error("the STUN server failed")]
     Stun(#[source] io::Error),
 }
 
@@ -86,14 +86,14 @@ pub struct Server {
     worker_hook: fn(),
 }
 
-/// Where a relay listens.
+/// The addresses on which a relay listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// DERP and HTTP over TLS.
     pub tls: SocketAddr,
     /// DERP and HTTP without TLS; `None` when it is off.
     pub http: Option<SocketAddr>,
-    /// What leads to HTTPS; `None` when it is off.
+    /// The redirect to HTTPS; `None` when it is off.
     pub redirect: Option<SocketAddr>,
     /// STUN; empty when it is off.
     pub stun: Vec<SocketAddr>,
@@ -106,7 +106,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// See [`StartError`]: each says which address of which listener is at fault.
+    /// See [`StartError`]. Each error names the listener and the address.
     pub fn bind(config: &Config, identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
         let mesh = MeshSetup::load(&config.mesh, identity.node_public())?;
@@ -124,14 +124,14 @@ impl Server {
         Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook: || {} })
     }
 
-    /// Has each thread of the data plane call `hook` when it starts, for tests that watch what such a thread does.
+    /// Sets a function that each thread of the data plane calls when it starts, for tests that watch such threads.
     #[must_use]
     pub fn with_worker_hook(mut self, hook: fn()) -> Self {
         self.worker_hook = hook;
         self
     }
 
-    /// Where it listens.
+    /// Returns the addresses on which the relay listens.
     ///
     /// # Panics
     ///
@@ -159,12 +159,12 @@ impl Server {
             .thread_name("control")
             .enable_all()
             .on_thread_start(|| {
-                // Where it is refused the relay is only less fair to itself.
+                // If the system refuses, logins only compete more with the data plane.
                 let _ = setpriority_process(None, CONTROL_NICENESS);
             })
             .build()?;
         let ended = runtime.block_on(self.run_inside(shutdown));
-        // What is left are logins that nobody waits for.
+        // Only logins are left, and they are not waited for.
         runtime.shutdown_background();
         ended
     }
@@ -176,7 +176,7 @@ impl Server {
             () = shutdown => Ok(()),
             part = failures.recv() => match part {
                 Some(Part::Worker) => Err(RunError::Worker),
-                // The STUN server says why it failed when it is stopped.
+                // Stopping the STUN server returns why it failed.
                 Some(Part::Stun) | None => Ok(()),
             },
         };
@@ -208,28 +208,27 @@ impl Server {
     }
 }
 
-/// A part of the relay without which it does not go on.
+/// A part of the relay whose end stops the relay.
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Worker,
     Stun,
 }
 
-/// The parts of a relay that runs.
+/// The parts of a running relay.
 struct Running {
     plane: Arc<DataPlane>,
     workers: Workers,
     stun: Option<towpath_stun::RunningServer>,
     admin: Option<Admin>,
     readiness: Readiness,
-    /// Acceptors, and what refreshes `/bootstrap-dns`.
+    /// The acceptors, and the task that refreshes `/bootstrap-dns`.
     tasks: JoinSet<()>,
     shutdown_timeout: Duration,
 }
 
 impl Running {
-    /// Starts each part, in an order in which none needs one that comes later. A part that ends by itself is sent to
-    /// `failed`.
+    /// Starts each part, in an order in which no part needs a later one. Sends a part that ends by itself to `failed`.
     fn start(server: Server, failed: &mpsc::UnboundedSender<Part>) -> Result<Self, RunError> {
         let report = |part| report_end(failed.clone(), part);
         let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
@@ -281,11 +280,11 @@ impl Running {
     async fn stop(mut self) -> Result<(), RunError> {
         self.readiness.draining();
         self.tasks.shutdown().await;
-        info!(connections = self.plane.stats().connections(), "closing");
+        info!(connections = self.plane.stats().connections(), "closing all connections");
         let workers = self.workers;
         let stopping = tokio::task::spawn_blocking(move || workers.stop());
         if tokio::time::timeout(self.shutdown_timeout, stopping).await.is_err() {
-            warn!("the data plane has not ended within shutdown_timeout; ending without it");
+            warn!("the data plane did not stop within shutdown_timeout; exiting without waiting for it");
         }
         if let Some(stun) = self.stun {
             stun.stop().map_err(RunError::Stun)?;
@@ -327,7 +326,7 @@ fn register_metrics(
     Ok((control, mesh))
 }
 
-/// Accepts on every listener that there is.
+/// Spawns a task that accepts connections on each listener.
 fn accept_on(
     tls: Option<TcpListener>,
     plain: Option<TcpListener>,

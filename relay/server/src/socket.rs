@@ -14,7 +14,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A relay that is restarted must not wait for the old one's connections to be forgotten.
+    // A restarted relay must not wait until the kernel forgets the connections of the old process.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

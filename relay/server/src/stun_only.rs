@@ -25,7 +25,7 @@ impl StunServer {
     ///
     /// # Errors
     ///
-    /// See [`StartError`]: each says which address of which listener is at fault.
+    /// See [`StartError`]. Each error names the listener and the address.
     pub fn bind(config: &StunOnly) -> Result<Self, StartError> {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
         let tcp =
@@ -33,17 +33,17 @@ impl StunServer {
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
     }
 
-    /// Where STUN is answered.
+    /// Returns the addresses on which STUN is answered.
     #[must_use]
     pub fn stun_addresses(&self) -> Vec<SocketAddr> {
         self.stun.local_addrs()
     }
 
-    /// Where metrics and health are; `None` when they are off.
+    /// Returns the address of metrics and health; `None` when they are off.
     ///
     /// # Errors
     ///
-    /// The kernel does not say.
+    /// The error of the kernel, if it does not report the address.
     pub fn admin_address(&self) -> io::Result<Option<SocketAddr>> {
         self.admin.as_ref().map(TcpListener::local_addr).transpose()
     }
@@ -56,7 +56,7 @@ impl StunServer {
     pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { stun, admin } = self;
         let (ended, thread_ended) = oneshot::channel::<()>();
-        // Dropping the sender completes the receiver, so the thread has nothing to send.
+        // Dropping the sender completes the receiver, so the thread need not send anything.
         let stun = stun.spawn_with(move || drop(ended))?;
         let registry = Registry::new();
         registry.register(Box::new(StunScrape::new(stun.counters())?))?;

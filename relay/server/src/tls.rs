@@ -1,4 +1,4 @@
-//! What rustls is configured with: the certificates that the relay shows, and the roots that it trusts.
+//! The configuration of rustls: the certificates that the relay shows, and the roots that it trusts.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,12 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{RootCertStore, ServerConfig};
 use towpath_tls::RecordLayer;
 
-/// The configuration of the relay's TLS: versions 1.3 and 1.2, `chain` with its key, no resumption (Tailscale clients never
-/// resume, and tickets would cost every one of them).
+/// The configuration of the relay's TLS: versions 1.3 and 1.2, `chain` with its key, no resumption (Tailscale clients
+/// never resume, and tickets would cost every one of them).
 ///
 /// # Errors
 ///
-/// Where certificate and key do not go together.
+/// The error of rustls if certificate and key do not belong together.
 pub(crate) fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -34,16 +34,16 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Why there are no root certificates.
+/// The reason why there are no root certificates.
 #[derive(Debug)]
 pub(crate) enum RootsError {
     /// The file cannot be read.
     File { path: PathBuf, reason: io::Error },
-    /// There is none that can be used, and why.
+    /// No certificate can be used, for this reason.
     Unusable(String),
 }
 
-/// The root certificates in `file`, or those of the system.
+/// Reads the root certificates in `file`, or those of the system.
 ///
 /// # Errors
 ///

@@ -126,6 +126,6 @@ async fn a_stun_server_that_fails_ends_the_relay_with_the_reason() {
     expect_closed(&mut client).await;
     assert_eq!(status_of(relay).await.code(), Some(1));
     let log = log.join().expect("the log is read to its end");
-    let reason = "towpath-relay: STUN has failed: Invalid argument (os error 22)";
+    let reason = "towpath-relay: the STUN server failed: Invalid argument (os error 22)";
     assert_eq!(log.last().map(String::as_str), Some(reason), "{log:#?}");
 }

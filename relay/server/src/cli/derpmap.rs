@@ -17,33 +17,33 @@ use towpath_wire::pin::CertificatePin;
 use super::outcome::{Failure, print, say, warn};
 use super::settings::Settings;
 
-/// What messages call the map of the configuration.
+/// The name of the configuration's map in messages.
 const OWN: &str = "the configuration";
 
-/// What messages call standard input.
+/// The name of standard input in messages.
 const STDIN: &str = "standard input";
 
 #[derive(Args, Debug)]
 pub(super) struct Derpmap {
-    /// For whom the map is; where one is checked or compared, the file tells if this does not [default: json]
+    /// The reader that the map is for; --check and --diff recognize it from the file if not given [default: json]
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Takes the map from a file (JSON, HuJSON, YAML; - is standard input) instead of this relay's configuration
     #[arg(long, value_name = "FILE", conflicts_with_all = ["Settings", "ipv4", "ipv6"])]
     from: Option<PathBuf>,
-    /// Says what clients and Headscale will trip over in the map. Exits with 1 if they cannot use part of it
+    /// Lists what clients and Headscale reject or misread in the map. Exits with 1 if they cannot use part of it
     #[arg(long)]
     check: bool,
-    /// Says which clients lose their connection when OLD is replaced by the map. Exits with 1 if any does
+    /// Lists the clients that lose their connection when the map replaces OLD. Exits with 1 if there are any
     #[arg(long, value_name = "OLD")]
     diff: Option<PathBuf>,
-    /// How --check and --diff say it
+    /// The form of the report of --check and --diff
     #[arg(long, value_enum, default_value_t = Style::Text)]
     report: Style,
-    /// The relay's public IPv4 address, which spares clients the DNS
+    /// The relay's public IPv4 address, so that clients need no DNS look-up
     #[arg(long, value_name = "IP")]
     ipv4: Option<Ipv4Addr>,
-    /// The relay's public IPv6 address, which spares clients the DNS
+    /// The relay's public IPv6 address, so that clients need no DNS look-up
     #[arg(long, value_name = "IP")]
     ipv6: Option<Ipv6Addr>,
     #[command(flatten)]
@@ -101,7 +101,7 @@ impl Derpmap {
         Ok(())
     }
 
-    /// The map of the relay that is configured.
+    /// Returns the map of the configured relay.
     fn own(&self) -> Result<DerpMap, Failure> {
         let (config, resolved) = Config::read(&self.settings.sources(), false)?;
         warn(&resolved);
@@ -127,7 +127,8 @@ impl Derpmap {
         }
         let (name, loaded) = self.loaded()?;
         let findings = self.check.then(|| loaded.check());
-        // A map that its reader refuses changes nothing, so there is nothing to compare; --check says why.
+        // A map that its reader refuses changes nothing, so there is nothing to compare. --check reports why it is
+        // refused.
         let comparable = loaded.refusal().is_none();
         let diff = match &self.diff {
             Some(old) if comparable || !self.check => {
@@ -151,7 +152,7 @@ impl Derpmap {
         if report.is_bad() { Err(Failure::Wrong) } else { Ok(()) }
     }
 
-    /// The map to report on, as its reader takes it, and its name.
+    /// Returns the map to report on, as its reader takes it, and its name.
     fn loaded(&self) -> Result<(String, Loaded), Failure> {
         if let Some(path) = &self.from {
             return load(path, self.format);
@@ -164,7 +165,7 @@ impl Derpmap {
     }
 }
 
-/// The map in a file, as its reader takes it, to be printed anew.
+/// Returns the map in a file, as its reader takes it, to print it in another form.
 fn from_file(path: &Path) -> Result<DerpMap, Failure> {
     let (name, loaded) = load(path, None)?;
     taken(&name, &loaded)?;
@@ -177,7 +178,7 @@ fn from_file(path: &Path) -> Result<DerpMap, Failure> {
     Ok(loaded.map.to_wire().with_context(|| format!("cannot print the map of {name}"))?)
 }
 
-/// An error if its reader refuses the file.
+/// Checks that the reader of the file does not refuse it.
 fn taken(name: &str, loaded: &Loaded) -> Result<(), Failure> {
     let Some(finding) = loaded.refusal() else { return Ok(()) };
     let line = finding.line.map_or(String::new(), |line| format!(":{line}"));
@@ -201,17 +202,17 @@ fn load(path: &Path, format: Option<Format>) -> Result<(String, Loaded), Failure
     Ok((name, loaded))
 }
 
-/// All of it, or just more than a map may have.
+/// Reads to the end, or to the first byte beyond the largest map.
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// The pin of the self-signed certificate, if that is what the relay serves.
+/// Returns the pin of the self-signed certificate, if the relay serves one.
 ///
-/// The relay makes it when it first starts. Making it here would leave it to whoever asks for a map, often root, and then
-/// the relay itself could not read it.
+/// The relay makes the certificate when it first starts. A certificate made here would belong to the user that runs
+/// this command, often root, and the relay could then not read it.
 fn certificate_pin(config: &Config) -> anyhow::Result<Option<CertificatePin>> {
     let cert = match (&config.cert, &config.node_key) {
         (Some(files), _) => files.cert.clone(),

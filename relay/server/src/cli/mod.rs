@@ -1,7 +1,8 @@
 //! The command line: which command with which settings, and how it went.
 //!
-//! Exit codes: 0 for success, 1 for what failed while running or what a check found, 2 for a wrong configuration or command
-//! line (the code that clap uses too) and for a file that cannot be checked. What a command was asked for goes to standard output, everything else to standard error.
+//! Exit codes: 0 for success, 1 for a failure while running or a finding of a check, 2 for a wrong configuration or
+//! command line (as clap has it) and for a file that cannot be checked. Results go to standard output, everything else
+//! to standard error.
 
 mod derpmap;
 mod outcome;
@@ -56,10 +57,10 @@ enum Command {
 struct Run {
     #[command(flatten)]
     settings: Settings,
-    /// A trial on this machine: loopback only, port 3340, a throw-away key and certificate; prints a DERP map to try
+    /// Development mode: loopback only, port 3340, a key and certificate for this run; prints a DERP map to try
     #[arg(long)]
     dev: bool,
-    /// STUN and no relay: no TLS listener, no key; takes the settings stun, admin and log
+    /// STUN without a relay: no TLS listener and no key; reads the settings stun, admin and log only
     #[arg(long, conflicts_with_all = ["dev", "listen", "hostname", "cert", "key", "key_file"])]
     stun_only: bool,
 }
@@ -104,7 +105,7 @@ impl Run {
         StunOnly::read(&self.settings.sources())
     }
 
-    /// The settings of whatever is to run.
+    /// Resolves the settings of the relay, or of STUN alone.
     fn resolve(&self) -> Result<Resolved, Problems> {
         if self.stun_only { Ok(self.read_stun_only()?.1) } else { Ok(self.read()?.1) }
     }
@@ -138,7 +139,7 @@ fn mesh_keygen(file: Option<&Path>) -> Result<(), Failure> {
     write_key(file, &text)
 }
 
-/// Creates the file with a secret, or prints it.
+/// Creates a file with the secret `text`, or prints it if there is no file.
 fn write_key(file: Option<&Path>, text: &str) -> Result<(), Failure> {
     match file {
         Some(path) => identity::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
@@ -181,10 +182,10 @@ fn serve_stun_only(config: &StunOnly) -> anyhow::Result<()> {
 
 fn serve(config: &Config) -> anyhow::Result<()> {
     match limits::raise_open_files() {
-        Ok(limit) => tracing::info!(limit, "open files"),
+        Ok(limit) => tracing::info!(limit, "limit on open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
     }
-    // Signals first: one that comes during the start is a request to stop as well.
+    // Signals are caught first, because one that comes during the start also asks the relay to stop.
     let shutdown = Shutdown::install().context("cannot catch signals")?;
     let identity = Identity::load(config)?;
     let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());

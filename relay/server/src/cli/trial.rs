@@ -1,4 +1,4 @@
-//! What `--dev` prints once the relay runs: everything that is needed to try it, ready to paste.
+//! The text that `--dev` prints once the relay runs: everything that is needed to try it, ready to paste.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,11 @@ use towpath_relay::derpmap::Advertised;
 use towpath_wire::host::bracketed;
 use towpath_wire::key::NodePublic;
 
-/// A relay on trial, as it runs.
+/// A running relay in development mode.
 #[derive(Debug)]
 pub(super) struct Trial<'a> {
     pub(super) config: &'a Config,
-    /// With the addresses that were bound and the pin of the certificate that was made.
+    /// The advertised addresses: those that were bound, and the pin of the certificate that was made.
     pub(super) advertised: Advertised,
     pub(super) admin: Option<SocketAddr>,
     pub(super) node_public: NodePublic,
@@ -32,7 +32,7 @@ impl Trial<'_> {
         let region = config.region.id;
         format!(
             "\
-towpath-relay is on trial: reachable from this machine only, key and certificate valid until it stops.
+Development mode: only this machine can connect; the key and certificate are discarded on exit.
 
   relay  {relay}
   STUN   {stun}
@@ -77,7 +77,7 @@ mod tests {
             admin: config.admin,
             node_public: NodePublic::from_bytes([7; 32]),
         };
-        let expected = r#"towpath-relay is on trial: reachable from this machine only, key and certificate valid until it stops.
+        let expected = r#"Development mode: only this machine can connect; the key and certificate are discarded on exit.
 
   relay  https://localhost:3340
   STUN   127.0.0.1:3478

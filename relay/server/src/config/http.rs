@@ -1,4 +1,4 @@
-//! Settings of HTTP: the plain listener and its proxies, the one that only leads to HTTPS, and what is shown.
+//! Settings of HTTP: the plain listener and its proxies, the listener that redirects to HTTPS, and the pages.
 
 use std::net::SocketAddr;
 
@@ -10,14 +10,14 @@ use towpath_wire::host::Prefixes;
 use super::keys;
 use super::rules::{DEV_ALLOWED, is_hostname, is_loopback};
 
-/// HTTP without TLS, and what is shown with and without.
+/// Settings of HTTP without TLS, and of the pages on every listener.
 #[derive(Clone, Debug, Default)]
 pub struct HttpSettings {
     /// The TCP address for DERP and HTTP without TLS; `None` for none. Loopback, unless proxies are named.
     pub listen: Option<SocketAddr>,
-    /// Where the proxies in front of `listen` connect from; nobody else may then.
+    /// The addresses of the proxies in front of `listen`. If there are any, no other client may connect to it.
     pub proxies: Prefixes,
-    /// The TCP address that leads to HTTPS and answers captive-portal challenges; `None` for none.
+    /// The TCP address that redirects to HTTPS and answers captive-portal challenges; `None` for none.
     pub redirect_listen: Option<SocketAddr>,
     /// What `/` shows.
     pub home: Home,
@@ -31,7 +31,7 @@ pub enum Home {
     Page,
     /// Nothing.
     Blank,
-    /// Another page, which the client is sent to.
+    /// A redirect to this URL.
     Redirect(HeaderValue),
 }
 
@@ -104,9 +104,9 @@ fn listener(reader: &mut ConfigReader<'_>, key: SettingKey, dev: bool) -> Option
 /// The names that `/bootstrap-dns` resolves.
 #[derive(Clone, Debug, Default)]
 pub struct BootstrapDns {
-    /// Told to everybody.
+    /// Names whose addresses every client is told.
     pub names: Vec<String>,
-    /// Told only to whoever asks for one by name.
+    /// Names whose addresses a client is told only if it asks for one of them by name.
     pub unpublished_names: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The settings of the mesh: secrets, by file; who may use them; and the relays to dial.
+//! The settings of the mesh: the files of its secrets, the addresses that may use them, and the relays to dial.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use towpath_wire::ports;
 use super::keys;
 use super::rules::{is_hostname, path};
 
-/// The other relays of the region, and who is taken for one.
+/// The other relays of the region, and which connections are accepted as theirs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mesh {
-    /// The file that holds the key of the mesh. `None`: this relay is in no mesh, and nobody has mesh rights.
+    /// The file that holds the key of the mesh. `None`: this relay is in no mesh, and no client gets mesh rights.
     pub key_file: Option<PathBuf>,
-    /// The file that holds a second key, which is taken for the mesh's and never sent.
+    /// The file that holds a second key, which is accepted as the key of the mesh and never sent.
     pub second_key_file: Option<PathBuf>,
     /// The file that holds the key of probers, which gives the right to watch and no other.
     pub prober_key_file: Option<PathBuf>,
-    /// From where a mesh key is taken; empty for everywhere.
+    /// The addresses from which a mesh key is accepted; empty for everywhere.
     pub sources: Prefixes,
     /// The relays to dial. This relay itself may be among them, so that all of a region can have the same list.
     pub peers: Vec<MeshPeer>,
-    /// The roots that vouch for the certificates of those without a pin; `None` for the system's.
+    /// The roots that vouch for the certificates of peers without a pin; `None` for the system's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -67,9 +67,9 @@ pub struct MeshPeer {
     pub host: String,
     /// The TCP port, 443 unless given.
     pub port: u16,
-    /// Its node key. Who has another one is not sent the key of the mesh.
+    /// The node key of the relay. A relay with another node key is not sent the key of the mesh.
     pub public_key: NodePublic,
-    /// Which certificate it has; `None` where roots vouch for it.
+    /// The pin of the relay's certificate; `None` if roots vouch for it.
     pub pin: Option<CertificatePin>,
     /// Where to connect to instead of looking the host up.
     pub address: Option<SocketAddr>,
@@ -120,7 +120,7 @@ impl Element for MeshPeer {
 /// A host and its port.
 fn split_host(text: &str) -> Option<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
-        // Several colons without brackets are those of an address.
+        // Several colons without brackets belong to an IPv6 address.
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
         _ => (text, ports::HTTPS),
     };

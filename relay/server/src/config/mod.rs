@@ -1,6 +1,6 @@
-//! The relay's configuration: what can be set, within which bounds, and what goes together.
+//! The relay's configuration: its settings, their bounds, and which of them exclude or need each other.
 //!
-//! Every key is enforced by the server; there is none that is only read. Names, defaults and bounds stand here once, in
+//! The server enforces every key; none is only read. Names, defaults and bounds stand here once, in
 //! the order in which `print-config` shows them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,7 +32,7 @@ use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, pa
 pub use self::stun::StunOnly;
 pub use self::variables::{CONFIG_VARIABLE, VARIABLE_PREFIX};
 
-/// What the relay runs with. Every value is within its bounds.
+/// The configuration of a relay. Every value is within its bounds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The DNS name or IP address that clients dial and that the certificate is for.
@@ -44,36 +44,37 @@ pub struct Config {
     pub cert: Option<CertFiles>,
     /// Where the relay's node key comes from.
     pub node_key: KeySource,
-    /// The region of which the relay tells in DERP maps.
+    /// The region that the relay's DERP map describes.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
     pub stun: towpath_stun::StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
-    /// HTTP without TLS, and what is shown.
+    /// HTTP without TLS, and the pages.
     pub http: HttpSettings,
     /// The names that `/bootstrap-dns` resolves.
     pub bootstrap_dns: BootstrapDns,
-    /// What opens and seals TLS 1.3 records after the handshake: the relay's own record layer, which costs no allocation
-    /// for each record and less memory for each connection, or rustls. TLS 1.2, and every handshake, is rustls' in any case.
+    /// What opens and seals TLS 1.3 records after the handshake: the relay's own record layer, which costs no
+    /// allocation for each record and less memory for each connection, or rustls. rustls does TLS 1.2 and every
+    /// handshake in any case.
     pub records: RecordLayer,
     /// Threads of the data plane, 1 to 256.
     pub workers: NonZeroUsize,
-    /// What a worker does that has nothing to do.
+    /// What a worker does while it has nothing to do.
     pub poll: PollPolicy,
     /// Limits on connections that have not logged in.
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
     pub outbox: OutboxLimits,
-    /// The interval of keep-alive frames, 5 s to 90 s: stock clients take a relay that is silent for 120 s for dead.
+    /// The interval of keep-alive frames, 5 s to 90 s. Stock clients leave a relay that is silent for 120 s.
     pub keepalive: Duration,
     /// How long a shutdown may take, up to a minute; zero ends at once.
     pub shutdown_timeout: Duration,
-    /// The other relays of the region, and who is taken for one.
+    /// The other relays of the region, and which connections are accepted as theirs.
     pub mesh: Mesh,
     /// What is logged and how.
     pub log: Log,
-    /// Whether this is a trial run on one machine (`--dev`): listeners on loopback only, throw-away secrets.
+    /// Whether this is development mode on one machine (`--dev`): listeners on loopback only, throw-away secrets.
     pub dev: bool,
 }
 
@@ -113,11 +114,11 @@ pub struct LoginLimits {
     pub handshake_timeout: Duration,
     /// From the upgrade request to the end of the login, 1 s to 60 s.
     pub login_timeout: Duration,
-    /// For an HTTP connection to send a request, 1 s to 10 min.
+    /// How long an HTTP connection may send no request, 1 s to 10 min.
     pub idle_http_timeout: Duration,
-    /// Connections in any of these states at a time, 1 to 1 000 000.
+    /// Connections that have not logged in, all together, 1 to 1 000 000.
     pub max_pending: usize,
-    /// Those of them that come from one IPv4 address or one /64 of IPv6, 1 to 1 000 000.
+    /// Pending connections from one IPv4 address or one /64 of IPv6, 1 to 1 000 000.
     pub max_pending_per_host: usize,
 }
 
@@ -140,15 +141,15 @@ const DEV_PORT: u16 = 3340;
 /// The kernel adds its timer slack, 50 µs: see docs/performance.md for what other values cost and bring.
 const GATHER: Duration = Duration::from_micros(100);
 
-/// More threads than this only contend, whatever the machine.
+/// The most workers. More threads than this only contend, on any machine.
 const WORKERS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
 
 impl Config {
-    /// Reads the whole configuration. `dev` chooses the defaults of a trial run and confines it to loopback.
+    /// Reads the whole configuration. `dev` chooses the defaults of development mode and confines it to loopback.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, at once.
+    /// Every problem of the configuration, all at once.
     pub fn read(sources: &Sources, dev: bool) -> Result<(Self, Resolved), Problems> {
         let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);

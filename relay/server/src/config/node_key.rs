@@ -68,7 +68,7 @@ impl Value for PrivateKey {
     }
 
     fn to_toml(&self) -> String {
-        // The reader masks what a secret key prints; there is no reason to hand it the real text.
+        // The reader masks a secret, so it does not need the real text.
         "\"\"".into()
     }
 }

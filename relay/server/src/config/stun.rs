@@ -1,4 +1,4 @@
-//! The settings of STUN, and the whole configuration of a host that does nothing else.
+//! The settings of STUN, and the whole configuration of a host that runs only STUN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -12,13 +12,13 @@ use super::rules::{DEV_ALLOWED, is_loopback};
 use super::variables::CONFIG_VARIABLE;
 use super::{admin, keys};
 
-/// Answers a second that a source may be allowed. More than a server has for all sources together is no limit.
+/// The largest limit on answers a second for a source. A server sends fewer to all sources together.
 const RATE_MAX: u32 = 1_000_000;
 
-/// What `--stun-only` runs with: STUN without a relay, for a host that has addresses to spare and no key.
+/// The configuration of `--stun-only`: STUN without a relay, for a host that has addresses to spare and no key.
 #[derive(Clone, Debug)]
 pub struct StunOnly {
-    /// What is listened on, one address at least, and who is answered.
+    /// The addresses to listen on, at least one, and the clients to answer.
     pub stun: StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
@@ -31,7 +31,7 @@ impl StunOnly {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with it, at once.
+    /// Every problem of the configuration, all at once.
     pub fn read(sources: &Sources) -> Result<(Self, Resolved), Problems> {
         let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);
@@ -47,7 +47,7 @@ impl StunOnly {
     }
 }
 
-/// Reads the settings of STUN; those of a trial run are confined to loopback.
+/// Reads the settings of STUN. `dev` confines them to loopback.
 pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> StunSettings {
     let listen = listen(reader, dev);
     let alternates = alternates(reader, dev, &listen);
@@ -71,7 +71,7 @@ fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> Vec<SocketAddr> {
     }
 }
 
-/// Second addresses. A client must know which addresses answer it, so neither the first nor the second is a wildcard.
+/// Reads the second addresses. A client must know which addresses answer it, so neither address may be a wildcard.
 fn alternates(reader: &mut ConfigReader<'_>, dev: bool, listen: &[SocketAddr]) -> Vec<SocketAddr> {
     const ALLOWED: &str =
         "a list of IP addresses with ports such as [\"203.0.113.8:3479\"], one for a family at most";

@@ -13,10 +13,10 @@ use super::hosts::Hosts;
 use super::listener::ListenerKind;
 use super::refusal::Refusal;
 
-/// Pause after a failed accept, which is usually for want of file descriptors and would fail again at once.
+/// The pause after a failed accept. Usually file descriptors have run out, and another accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts for ever.
+/// Accepts connections until it is cancelled.
 pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind: ListenerKind) {
     let limits = &frontend.limits;
     let pending = Arc::new(Semaphore::new(limits.max_pending));
@@ -24,17 +24,17 @@ pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind:
     let per_host = if kind == ListenerKind::Plain { usize::MAX } else { limits.max_pending_per_host };
     let hosts = Arc::new(Hosts::new(per_host));
     loop {
-        // More than that many logins at a time would only be slower, each of them: the rest wait in the backlog.
+        // More logins at a time would only slow each one down. Further connections wait in the backlog.
         let Ok(permit) = pending.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, address)) => {
-                // Closed and not kept waiting: a connection that waits would hold a permit.
+                // The connection is closed, because a waiting one would hold a permit.
                 let Some(host_permit) = hosts.permit(address.ip()) else {
                     frontend.refuse(address, &Refusal::HostLimit);
                     continue;
                 };
                 if let Err(error) = set_socket_options(&socket) {
-                    warn!(%address, "cannot set socket options: {error}");
+                    warn!(%address, "cannot set the options of a new connection's socket: {error}");
                 }
                 let frontend = frontend.clone();
                 frontend.metrics.pending.inc();
@@ -46,7 +46,7 @@ pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind:
             }
             Err(error) => {
                 frontend.metrics.accept_errors.inc();
-                warn!("cannot accept: {error}");
+                warn!("cannot accept a connection, retrying in 100 ms: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -1,4 +1,4 @@
-//! The stage admit: asks every policy that needs an answer from outside, under one deadline, and then decides.
+//! The stage admit: asks every policy that needs an outside answer, under one deadline, and then decides.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use towpath_wire::derp::info::Introduction;
 
 use super::refusal::Refusal;
 
-/// How long all policies together may take to answer. A policy that has not answered by then cannot tell.
+/// How long all policies together may take. A policy that does not answer in time counts as [`Answer::CannotTell`].
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A policy that is asked outside of the relay. There is none yet, so the relay is open.
+/// A policy outside of the relay. There is none yet, so the relay is open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AdmissionPolicy {}
 
@@ -25,7 +25,7 @@ impl AdmissionPolicy {
     }
 }
 
-/// Decides on the login of a client at the address `client`, who has introduced itself.
+/// Decides on the login of a client at the address `client` that has proved its key.
 pub(super) async fn admit(
     admission: &Admission,
     policies: &[AdmissionPolicy],
@@ -36,7 +36,7 @@ pub(super) async fn admit(
     admission.admit(introduction, client, &answers).map_err(Refusal::NotAdmitted)
 }
 
-/// The answers to `questions`, which are asked at the same time and given `limit` together.
+/// Returns the answers to `questions`, which are asked in parallel and get `limit` together.
 async fn ask_all<Q>(questions: impl IntoIterator<Item = Q>, limit: Duration) -> Answers
 where
     Q: Future<Output = Answer> + Send + 'static,

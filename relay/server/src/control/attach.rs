@@ -1,4 +1,4 @@
-//! The stage attach: hands a client to the data plane, with the ServerInfo in its outbox and what was already read of it.
+//! The stage attach: hands a client to the data plane, with the ServerInfo in its outbox and the bytes already read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use super::login::Introduced;
 use super::refusal::Refusal;
 use super::stream::StreamParts;
 
-/// Keep-alives of connections that came together are spread over this much, as upstream does.
+/// The spread of the keep-alives of connections that came together, as in derper.
 const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 
-/// What is known of a client besides its login.
+/// Facts about a client besides its login.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attachment {
-    /// Where the client connects from.
+    /// The address of the client.
     pub(super) client: SocketAddr,
     /// The client said that another relay would be nearer.
     pub(super) not_ideal: bool,
@@ -74,7 +74,7 @@ pub(super) fn attach(
     Ok(())
 }
 
-/// How long after its login a client is sent its first keep-alive: spread over the values of a random byte.
+/// Returns how long after its login a client is sent its first keep-alive. A random byte spreads it.
 fn first_keepalive(interval: Duration, random: u8) -> Duration {
     interval + KEEPALIVE_SPREAD * u32::from(random) / u32::from(u8::MAX)
 }

@@ -1,4 +1,4 @@
-//! The frontend: the stages in their order, and what they need.
+//! The frontend: the stages of a new connection in their order, and what they share.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::tls::secure;
 use crate::config::LoginLimits;
 use crate::mesh::MeshMetrics;
 
-/// What every new connection needs.
+/// The state that all new connections share.
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub(crate) tls: Arc<rustls::ServerConfig>,
@@ -52,7 +52,7 @@ impl Frontend {
     pub(super) fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
         let reason = refusal.reason();
         self.metrics.refused(reason);
-        debug!(%address, reason = reason.label(), "refused: {refusal}");
+        debug!(%address, reason = reason.label(), "connection refused: {refusal}");
     }
 
     async fn establish(
@@ -85,7 +85,7 @@ impl Frontend {
         let grant = admit(&self.admission, &self.policies, introduction, client).await?;
         if let Some(claim) = grant.claim {
             self.mesh_metrics.claimed(claim);
-            debug!(?peer, address = %client, claim = claim.label(), "claims rights");
+            debug!(?peer, address = %client, claim = claim.label(), "client sent a mesh key");
         }
         let attachment = Attachment {
             client,
@@ -94,7 +94,7 @@ impl Frontend {
             records: self.records,
         };
         attach(&self.plane, introduced, grant, attachment)?;
-        debug!(?peer, address = %client, prober, protocol = ?upgrade.protocol, "logged in");
+        debug!(?peer, address = %client, prober, protocol = ?upgrade.protocol, "client logged in");
         Ok(())
     }
 }

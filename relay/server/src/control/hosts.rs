@@ -1,4 +1,4 @@
-//! How many connections that have not logged in each host has, so that one host cannot have all that the relay allows.
+//! A limit for each host on connections that have not logged in, so that one host cannot use up the limit of the relay.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,12 +22,12 @@ pub(crate) struct HostPermit {
 }
 
 impl Hosts {
-    /// No host holds more than `limit` permits at a time.
+    /// Creates an empty table, in which no host holds more than `limit` permits at a time.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, held: Mutex::default() }
     }
 
-    /// A permit for a connection from `address`; `None` while its host holds all it may.
+    /// Returns a permit for a connection from `address`, or `None` while its host holds the most permits.
     pub(crate) fn permit(self: &Arc<Self>, address: IpAddr) -> Option<HostPermit> {
         let host = Host::of(address);
         let mut hosts = lock(&self.held);

@@ -7,6 +7,6 @@ pub(crate) enum ListenerKind {
     Tls,
     /// For proxies, without TLS.
     Plain,
-    /// For browsers and captive-portal probes, without TLS; it leads to HTTPS.
+    /// For browsers and captive-portal probes, without TLS; it redirects to HTTPS.
     Redirect,
 }

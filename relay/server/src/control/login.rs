@@ -1,4 +1,4 @@
-//! The stage introduce: the DERP login, in which the relay says its key and the client proves its own.
+//! The stage introduce: the DERP login, in which the relay states its key and the client proves its own.
 
 use std::io;
 
@@ -20,7 +20,7 @@ use super::stream::ClientStream;
 #[derive(Debug)]
 pub(super) struct Introduced {
     pub(super) stream: ClientStream,
-    /// The place in the stream of messages, where the client speaks WebSocket.
+    /// The place in the stream of messages, if the client speaks WebSocket.
     pub(super) unwrapper: Option<Unwrapper>,
     pub(super) introduction: Introduction,
     /// Bytes of DERP that came behind the login.
@@ -34,7 +34,7 @@ pub(crate) struct NodeKeys {
     pub(crate) public: NodePublic,
 }
 
-/// Answers the upgrade, and hears the client out. `received`: bytes that came behind the request.
+/// Answers the upgrade and does the login. `received`: bytes that came behind the request.
 pub(super) async fn introduce(
     mut stream: ClientStream,
     received: Bytes,
@@ -70,7 +70,7 @@ pub(super) async fn introduce(
     }
 }
 
-/// Says the relay's key and reads on until the client has proved its own. Returns what came behind that, out of messages.
+/// Sends the relay's key and reads until the client has proved its own. Returns the bytes behind the login, unwrapped.
 async fn log_in(
     stream: &mut ClientStream,
     response: &str,

@@ -1,11 +1,11 @@
-//! What the control plane counts.
+//! The metrics of the control plane.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use rustls::ProtocolVersion;
 
 use super::refusal::RefusalReason;
 
-/// What the control plane counts.
+/// The metrics of the control plane.
 #[derive(Debug)]
 pub(crate) struct ControlMetrics {
     accepts: IntCounter,

@@ -12,7 +12,7 @@
 //! | admit | what the client may use the relay for | `admit.rs`, `towpath_relay_proto::admission` |
 //! | attach | the connection is handed to the data plane | `attach.rs` |
 //!
-//! `frontend.rs` has their order.
+//! `frontend.rs` runs them in order.
 
 mod accept;
 mod admit;

@@ -1,4 +1,4 @@
-//! Why a connection ends before a worker has it.
+//! Refusals: why a connection ends before a worker has it.
 
 use std::io;
 
@@ -9,24 +9,24 @@ use towpath_tls::HandshakeError;
 use towpath_wire::derp::info::ClientInfoError;
 use towpath_wire::labels;
 
-/// Why a connection did not become a client, with what was found. Its [`reason`](Self::reason) is a metric label.
+/// The reason why a connection did not become a client, with details. Its [`reason`](Self::reason) is a metric label.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("its host holds as many connections that have not logged in as it may")]
+    #[error("too many pending logins from this host (login.max_pending_per_host)")]
     HostLimit,
-    #[error("the plain listener is for proxies")]
+    #[error("not one of the proxies that may connect to the plain listener (http.proxies)")]
     NotAProxy,
-    #[error("the TLS handshake took too long")]
+    #[error("the TLS handshake took too long (login.handshake_timeout)")]
     HandshakeTimeout,
     #[error("TLS: {0}")]
     Handshake(HandshakeError),
     #[error("HTTP: {0}")]
     Http(hyper::Error),
-    #[error("the HTTP connection was idle or too long")]
+    #[error("the HTTP connection was idle or open for too long")]
     HttpTimeout,
-    #[error("the login took too long")]
+    #[error("the login took too long (login.login_timeout)")]
     LoginTimeout,
-    #[error("WebSocket without the subprotocol derp")]
+    #[error("the WebSocket handshake lacks the subprotocol derp")]
     Subprotocol,
     #[error("WebSocket: {0}")]
     WebSocket(WebSocketEnd),

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use towpath_tls::{Reader, RecordLayer, Writer};
 
-/// How long a client has to read the last words on a connection that is closed.
+/// How long a client has to read the last bytes on a connection that is being closed.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection in TLS.
@@ -32,15 +32,15 @@ pub(crate) struct StreamParts {
     pub(crate) socket: TcpStream,
     /// `None` where there is no TLS.
     pub(crate) halves: Option<Halves>,
-    /// What was read and not opened.
+    /// Bytes that were read and not opened.
     pub(crate) incoming: Vec<u8>,
-    /// What was opened and not read.
+    /// Bytes that were opened and not read.
     pub(crate) plaintext: Vec<u8>,
 }
 
 impl ClientStream {
-    /// Writes the last words and gives the client a moment to read them: a socket that is closed with bytes unread takes
-    /// what was written along.
+    /// Writes the last bytes and gives the client a moment to read them. If a socket is closed with bytes unread, the
+    /// kernel discards what was written.
     pub(crate) async fn say_goodbye(mut self, words: &[u8]) {
         let _ = timeout(LINGER, async {
             self.write_all(words).await?;
@@ -52,7 +52,7 @@ impl ClientStream {
         .await;
     }
 
-    /// Takes the stream apart, with `layer` opening and sealing from now on. Call it after a flush.
+    /// Takes the stream apart. `layer` opens and seals from now on. Call it after a flush.
     pub(crate) fn into_parts(self, layer: RecordLayer) -> io::Result<StreamParts> {
         match self {
             Self::Tls(stream) => {

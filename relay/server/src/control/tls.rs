@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::refusal::Refusal;
 use super::stream::TlsStream;
 
-/// Shakes hands with the client on `socket`, within `limit`.
+/// Does the TLS handshake with the client on `socket`, within `limit`.
 pub(super) async fn secure(
     socket: TcpStream,
     config: Arc<rustls::ServerConfig>,

@@ -1,13 +1,13 @@
-//! What is counted of the mesh outside of the data plane.
+//! The metrics of the mesh outside of the data plane.
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use towpath_relay_client::DialStep;
 use towpath_relay_proto::rights::Claim;
 
-/// What is counted of the mesh outside of the data plane.
+/// The metrics of the mesh outside of the data plane.
 #[derive(Clone, Debug)]
 pub(crate) struct MeshMetrics {
-    /// Relays that this one dials.
+    /// The relays that this relay dials.
     pub(super) peers: IntGauge,
     dial_failures: IntCounterVec,
     claims: IntCounterVec,

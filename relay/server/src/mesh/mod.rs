@@ -1,12 +1,12 @@
-//! The mesh of a region: who is taken for another of its relays, and how this relay finds and keeps the others.
+//! The mesh of a region: the secrets that prove a relay, and the links by which this relay reaches the others.
 //!
-//! Each relay dials each other one, logs in as a client with its own node key and the key of the mesh, and asks to be told
-//! of the clients there; so between two relays there are two connections. A link that is dialled is handed to the data
-//! plane, where it is a connection like any other (`relay/forward`); here is only what comes before that and after it.
+//! Each relay dials each other relay, logs in as a client with its own node key and the key of the mesh, and asks to be
+//! told of the clients there. So two relays have two connections. A dialled link is handed to the data plane, where it
+//! is a connection like any other (`relay/forward`). This module dials the link, and dials it again after it closes.
 //!
-//! The key of the mesh is worth as much as all relays together, so it goes to none but the relay that the configuration
-//! names, by two tests: its certificate is trusted, and its node key is the one that is expected, which the login, sealed
-//! to that key, proves. The first fails before anything is sent, the second before the login is.
+//! The key of the mesh is worth as much as all relays together. So it is sent only to the relay that the configuration
+//! names, after two tests: its certificate is trusted, and its node key is the expected one, which the login proves
+//! because it is sealed to that key. The first test fails before anything is sent, the second before the login is sent.
 
 use std::fs;
 use std::io;
@@ -34,12 +34,12 @@ mod metrics;
 
 pub(crate) use metrics::MeshMetrics;
 
-/// How long after a link broke or could not be made it is dialled again, as upstream, and how much later at random, so
-/// that relays which lost a third one together do not come back to it together.
+/// The pause before a link is dialled again, as in derper, and the largest random time added to it, so that relays
+/// which lost a third one together do not come back to it together.
 const REDIAL: Duration = Duration::from_secs(5);
 const REDIAL_SPREAD: Duration = Duration::from_secs(1);
 
-/// Why the mesh cannot be set up.
+/// The reason why the mesh cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A file cannot be read.
@@ -50,13 +50,13 @@ pub enum MeshError {
         /// What the system says.
         reason: io::Error,
     },
-    /// A key file holds something else. The message does not repeat what.
+    /// A key file holds something else. The message does not repeat its contents.
     #[error("{path}: {reason}", path = .0.display(), reason = .1)]
     Key(PathBuf, MeshKeyTextError),
     /// No certificate that could vouch for a relay.
     #[error("no root certificates for mesh.peers without a pin: {0}")]
     Roots(String),
-    /// A relay cannot be dialled whatever happens.
+    /// The configured peer can never be dialled.
     #[error("mesh.peers: {host}: {reason}")]
     Peer {
         /// The relay's host.
@@ -73,11 +73,11 @@ pub(crate) struct MeshSetup {
     dialers: Vec<(MeshPeer, Dialer)>,
 }
 
-/// What every link needs.
+/// The state that all links share.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkContext {
     pub(crate) plane: Arc<DataPlane>,
-    /// This relay's node key, by which it logs in.
+    /// This relay's node key, with which it logs in.
     pub(crate) key: NodePrivate,
     /// The bounds of what waits for another relay.
     pub(crate) limits: Arc<Limits>,
@@ -94,7 +94,7 @@ impl From<RootsError> for MeshError {
 }
 
 impl MeshSetup {
-    /// Reads the secrets, and makes ready to dial every relay but this one.
+    /// Reads the secrets, and prepares to dial every relay but this one.
     pub(crate) fn load(config: &Mesh, own: NodePublic) -> Result<Self, MeshError> {
         let key = |path: &Option<PathBuf>| path.as_deref().map(read_key).transpose();
         let secrets = Secrets {
@@ -121,7 +121,7 @@ impl MeshSetup {
         Ok(Self { secrets, dialers })
     }
 
-    /// Dials the other relays, each for ever.
+    /// Dials the other relays, and dials each again whenever its link closes.
     pub(crate) fn run(self, context: &LinkContext) {
         context.metrics.peers.set(i64::try_from(self.dialers.len()).unwrap_or(i64::MAX));
         for (peer, dialer) in self.dialers {
@@ -170,14 +170,14 @@ impl LinkTask {
         }
     }
 
-    /// What goes wrong again and again for one reason is worth one line.
+    /// Logs a failure to dial. A failure that repeats the last one is logged at `debug` only.
     fn note_failure(&self, error: &DialError, last: &mut String) {
         self.context.metrics.dial_failed(error.step());
         let (host, failure) = (&self.peer.host, error.to_string());
         if failure == *last {
-            debug!(%host, "cannot link: {failure}");
+            debug!(%host, "still cannot link: {failure}");
         } else {
-            warn!(%host, "cannot link, and will try on: {failure}");
+            warn!(%host, "cannot link; retrying every 5 s: {failure}");
             *last = failure;
         }
     }
@@ -187,7 +187,7 @@ impl LinkTask {
         let (events, mut told) = mpsc::unbounded_channel();
         let host = &self.peer.host;
         if let Err(error) = self.hand_over(client, events) {
-            warn!(%host, "cannot link: {error}");
+            warn!(%host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
             return;
         }
         let mut was_up = false;
@@ -202,7 +202,12 @@ impl LinkTask {
                 }
                 LinkEvent::Down(reason) => {
                     let reason = reason.label();
-                    warn!(%host, reason, "the relay tells of nobody: has it the same mesh key, and takes it from here?");
+                    warn!(
+                        %host,
+                        reason,
+                        "the relay announced no clients before the link closed; check that both have the same mesh \
+                         key and that its mesh.sources allows this address"
+                    );
                 }
             }
         }
@@ -222,7 +227,7 @@ impl LinkTask {
             frames: plaintext,
             limits: self.context.limits.clone(),
             on_event: Box::new(move |event| {
-                // The task is gone only when the process is about to end.
+                // Sending fails only if the task is gone, which means that the process is about to end.
                 let _ = events.send(event);
             }),
         });
@@ -230,7 +235,7 @@ impl LinkTask {
     }
 }
 
-/// A part of [`REDIAL_SPREAD`]. Without randomness, none.
+/// Returns a random part of [`REDIAL_SPREAD`], or zero if the system has no random bytes.
 fn spread() -> Duration {
     let mut byte = [0];
     getrandom::fill(&mut byte).map_or(Duration::ZERO, |()| REDIAL_SPREAD * u32::from(byte[0]) / 255)

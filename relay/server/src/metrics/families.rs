@@ -2,7 +2,7 @@
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Families in the order in which they were added.
+/// The families, in the order in which they were added.
 #[derive(Default)]
 pub(super) struct Families(pub(super) Vec<MetricFamily>);
 

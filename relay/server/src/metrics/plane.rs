@@ -10,7 +10,7 @@ use towpath_relay_proto::session::{Close, PacketKind};
 
 use super::families::Families;
 
-/// Packets by what they look like.
+/// The label of each kind of packet.
 const KINDS: [(&str, PacketKind); 2] = [("disco", PacketKind::Disco), ("other", PacketKind::Other)];
 
 /// Reads the data plane when Prometheus asks.
@@ -18,7 +18,7 @@ pub(crate) struct PlaneScrape(pub(crate) Arc<DataPlane>);
 
 impl Collector for PlaneScrape {
     fn desc(&self) -> Vec<&Desc> {
-        // What is collected is known when it is collected; a registry takes a collector without descriptions.
+        // The families are known only when they are collected. A registry accepts a collector without descriptions.
         Vec::new()
     }
 

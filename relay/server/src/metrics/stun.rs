@@ -1,4 +1,4 @@
-//! What the STUN server tells.
+//! The numbers of the STUN server.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const REQUESTS_HELP: &str = "STUN datagrams: `success` was answered, `not_stun` 
 /// Reads the STUN server when Prometheus asks.
 pub(crate) struct StunScrape {
     counters: Arc<StunCounters>,
-    /// By which a registry tells collectors apart: one of what is collected is enough.
+    /// The description by which a registry tells collectors apart; one of the collected families is enough.
     desc: Desc,
 }
 

@@ -1,8 +1,8 @@
 //! `/bootstrap-dns`: addresses of a few names, for clients whose DNS does not work yet.
 //!
 //! Every refresh resolves each configured name with the system's resolver. A name that does not resolve keeps the
-//! addresses that it had. Unpublished names are told only to whoever asks for one of them by name; every other answer is
-//! the published names, all of them, so that no question finds out what else there is.
+//! addresses that it had. An unpublished name is answered only if a client asks for it by name. Every other answer
+//! is all published names, so that no question reveals other names.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,20 +17,20 @@ use tracing::warn;
 
 use crate::config::BootstrapDns;
 
-/// How often names are resolved, and how long that may take for all of them: upstream's.
+/// How often names are resolved, and how long that may take for all of them, as in derper.
 const REFRESH: Duration = Duration::from_secs(600);
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
 type NameAddresses = BTreeMap<String, Vec<IpAddr>>;
 
-/// Names and what is known of them.
+/// The names, and the addresses that they resolved to.
 #[derive(Debug)]
 pub(crate) struct Bootstrap {
     names: BootstrapDns,
     answers: RwLock<Arc<Bodies>>,
 }
 
-/// Ready-made bodies.
+/// The bodies of the answers, ready to send.
 #[derive(Debug, Default)]
 struct Bodies {
     /// Empty until a name has been resolved.
@@ -43,7 +43,7 @@ impl Bootstrap {
         Self { names, answers: RwLock::default() }
     }
 
-    /// The body for a request with this query string.
+    /// Returns the body for a request with this query string.
     pub(crate) fn answer(&self, query: Option<&str>) -> Bytes {
         let answers = sync::read(&self.answers).clone();
         let parameters = query.unwrap_or_default().split('&');
@@ -52,7 +52,7 @@ impl Bootstrap {
         unpublished.unwrap_or(&answers.published).clone()
     }
 
-    /// Resolves the names now and again, for ever.
+    /// Resolves the names now and at each refresh, until it is cancelled.
     pub(crate) async fn keep_fresh(&self) {
         let (mut published, mut unpublished) = (NameAddresses::new(), NameAddresses::new());
         loop {
@@ -82,17 +82,17 @@ async fn resolve(names: &[String], known: &mut NameAddresses, deadline: Instant)
         let mut addresses: Vec<_> = match resolved {
             Ok(Ok(resolved)) => resolved.map(|address| address.ip()).collect(),
             Ok(Err(error)) => {
-                warn!(name, "bootstrap DNS: cannot resolve: {error}");
+                warn!(name, "bootstrap DNS: cannot resolve a name, keeping its last addresses: {error}");
                 continue;
             }
             Err(_) => {
-                warn!(name, "bootstrap DNS: not resolved in time");
+                warn!(name, "bootstrap DNS: a name was not resolved in time, keeping its last addresses");
                 continue;
             }
         };
         addresses.sort_unstable();
         addresses.dedup();
-        // Each refresh starts with another one, so that not everybody takes the same family.
+        // Each refresh starts with another address, so that not all clients take the same family.
         let mut random = [0; 4];
         if getrandom::fill(&mut random).is_ok() && !addresses.is_empty() {
             let by = u32::from_ne_bytes(random) as usize % addresses.len();
@@ -104,7 +104,7 @@ async fn resolve(names: &[String], known: &mut NameAddresses, deadline: Instant)
     }
 }
 
-/// As Go's `json.MarshalIndent` writes it, with tabs.
+/// Returns `value` as JSON with tabs, as Go's `json.MarshalIndent` writes it.
 fn json(value: &impl Serialize) -> Bytes {
     let mut body = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");

@@ -1,7 +1,8 @@
-//! The stage that reads the request: answers requests over HTTP until one asks for DERP.
+//! The stage that reads the request: answers HTTP requests until one asks for DERP.
 //!
-//! hyper parses requests. An upgrade is taken from it with nothing written, so that the response and the ServerKey frame go
-//! out in one write, and in fast start only the frame. Bytes that came behind the request are kept.
+//! hyper parses requests. The connection of an upgrade is taken from hyper before it writes a response, so that the
+//! response and the ServerKey frame go out in one write, and in fast start only the frame. Bytes behind the request are
+//! kept.
 //!
 //! - [`upgrade`]: the request for DERP. [`pages`]: everything else. [`bootstrap`]: one page that needs the DNS.
 //! - [`proxies`]: the proxies in front of the plain listener.
@@ -43,18 +44,19 @@ pub(crate) use upgrade::{Upgrade, UpgradeProtocol};
 use pages::Routed;
 use response::Page;
 
-/// How long an HTTP connection lives at most, however busy: probes need milliseconds.
+/// The longest life of an HTTP connection, however busy it is. Probes need milliseconds.
 const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);
-/// Most bytes of a request's head, and of what comes behind it before it is answered: hyper's own bound is 400 KiB, which
-/// every connection that has not logged in could make the relay hold. Requests of clients have less than 500.
+/// Most bytes of a request's head, and of the bytes behind it before it is answered. hyper's own bound is 400 KiB,
+/// which every connection that has not logged in could make the relay hold. Requests of clients have less than 500
+/// bytes.
 const MAX_HTTP_BUFFER: usize = 16 * 1024;
 
-/// What the stage needs.
+/// The settings and pages of the stage.
 #[derive(Debug)]
 pub(crate) struct Http {
     pub(crate) site: Site,
     pub(crate) proxies: Proxies,
-    /// For how long a connection may send no request.
+    /// How long a connection may send no request.
     pub(crate) idle_timeout: Duration,
 }
 
@@ -65,11 +67,11 @@ pub(super) struct UpgradeRequest {
     /// Bytes that came behind the request.
     pub(super) received: Bytes,
     pub(super) upgrade: Upgrade,
-    /// Where the client connects from: behind a proxy, the address that the proxy names.
+    /// The address of the client: behind a proxy, the address that the proxy names.
     pub(super) client: SocketAddr,
 }
 
-/// Answers requests until one is an upgrade; `None` when the client is done before.
+/// Answers requests until one is an upgrade. Returns `None` if the client closes before that.
 pub(super) async fn read_request(
     stream: ClientStream,
     http: &Http,
@@ -85,7 +87,7 @@ pub(super) async fn read_request(
                 Err(page) => Ok::<Page, Infallible>(*page),
                 Ok(asked) => {
                     *lock(slot) = Some(asked);
-                    // No response from here: the connection is about to be taken from hyper.
+                    // hyper must not respond, because the connection is about to be taken from it.
                     pending().await
                 }
             }
@@ -112,7 +114,7 @@ pub(super) async fn read_request(
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
     let Some((upgrade, client)) = asked else {
-        // The close_notify by which the client knows that the page was whole.
+        // The close_notify tells the client that the page is complete.
         let _ = timeout(LINGER, stream.shutdown()).await;
         return Ok(None);
     };
@@ -120,7 +122,7 @@ pub(super) async fn read_request(
 }
 
 impl Http {
-    /// The upgrade that a request asks for, with the address of the client, or the answer to any other request.
+    /// Returns the upgrade that a request asks for with the address of the client, or the answer to any other request.
     fn route<B>(
         &self,
         request: &Request<B>,

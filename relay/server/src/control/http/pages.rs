@@ -1,4 +1,4 @@
-//! What the relay answers over HTTP, apart from the upgrade to DERP.
+//! The relay's answers over HTTP, except the upgrade to DERP.
 //!
 //! | path | answer |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `/robots.txt` | nothing for robots |
 //! | anything else | 404 |
 //!
-//! The listener that only leads to HTTPS answers `/generate_204` as well, and everything else with the way there.
+//! The redirecting listener also answers `/generate_204`, and answers everything else with a redirect to HTTPS.
 
 use std::sync::Arc;
 
@@ -27,12 +27,12 @@ use super::response::{Page, text, with_browser_headers};
 use super::upgrade::Upgrade;
 use crate::config::Home;
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Debug)]
 pub(crate) enum Routed {
-    /// A request that is answered, and the connection goes on.
+    /// A request with this answer, after which the connection goes on.
     Page(Page),
-    /// An upgrade: what follows on the connection is DERP.
+    /// An upgrade, after which the connection carries DERP.
     Derp(Upgrade),
 }
 
@@ -55,22 +55,22 @@ const HOME: &str = concat!(
     "</p>\n</body>\n</html>\n"
 );
 
-/// What the pages depend on.
+/// The pages, and the settings that they depend on.
 #[derive(Debug)]
 pub(crate) struct Site {
-    /// Where the listener for TLS is found, as in a URL.
+    /// The host and port of the TLS listener, as in a URL.
     authority: String,
     home: Home,
     bootstrap: Arc<Bootstrap>,
 }
 
 impl Site {
-    /// The pages of the relay that is called `hostname`, with TLS on `port`.
+    /// Creates the pages of the relay with the name `hostname` and TLS on `port`.
     pub(crate) fn new(hostname: &str, port: u16, home: Home, bootstrap: Arc<Bootstrap>) -> Self {
         Self { authority: https_authority(hostname, port), home, bootstrap }
     }
 
-    /// Decides what a request is. Bodies are not looked at.
+    /// Decides what a request is. Bodies are ignored.
     pub(crate) fn route<B>(&self, request: &Request<B>) -> Routed {
         if let Some(page) = without_host(request) {
             return Routed::Page(page);
@@ -91,7 +91,7 @@ impl Site {
         })
     }
 
-    /// The answer of the listener that only leads to HTTPS.
+    /// Returns the answer of the listener that redirects to HTTPS.
     pub(crate) fn redirect<B>(&self, request: &Request<B>) -> Page {
         if let Some(page) = without_host(request) {
             return page;
@@ -124,7 +124,7 @@ impl Site {
     fn bootstrap_dns(&self, query: Option<&str>) -> Page {
         let mut page = with_browser_headers(Page::new(self.bootstrap.answer(query).into()));
         page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // Who asks comes once, and from anywhere.
+        // A client asks this once, and clients come from anywhere.
         page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         page
     }
@@ -166,7 +166,7 @@ fn generate_204(headers: &HeaderMap) -> Page {
     page
 }
 
-/// Only what cannot be misused when it is echoed.
+/// Returns the response to a captive-portal challenge, if the challenge is safe to echo.
 fn challenge_response(challenge: &[u8]) -> Option<HeaderValue> {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:-".contains(byte);
     if challenge.is_empty() || challenge.len() > MAX_CHALLENGE || !challenge.iter().all(harmless) {

@@ -1,4 +1,4 @@
-//! The proxies in front of the plain listener, and whom they speak for.
+//! The proxies in front of the plain listener, and the clients that they connect for.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,8 +8,8 @@ use towpath_wire::host::Prefixes;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where proxies connect from. None are named where the listener is on loopback and whoever connects is trusted as far
-/// as anybody on this machine is.
+/// The addresses of the proxies. There may be none if the listener is on loopback: then every process on this machine
+/// is trusted as a proxy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies(Prefixes);
 
@@ -18,13 +18,13 @@ impl Proxies {
         Self(prefixes)
     }
 
-    /// Whether a connection from `ip` is taken.
+    /// Whether a connection from `ip` is accepted.
     pub(crate) fn allow(&self, ip: IpAddr) -> bool {
         self.0.is_empty() || self.0.contains(ip)
     }
 
-    /// The client for whom `peer` connects: the last address in `X-Forwarded-For` that is no proxy's. What stands before
-    /// it, the client may have made up. Only proxies that were named are believed.
+    /// Returns the address of the client that `peer` connects for: the last address in `X-Forwarded-For` that is not a
+    /// proxy's. The client may have made up the addresses before it. Only configured proxies are believed.
     pub(crate) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         if !self.0.contains(peer.ip()) {
             return peer;
@@ -43,7 +43,8 @@ impl Proxies {
     }
 }
 
-/// An address as proxies write it: with a port or without, IPv6 in brackets or not. Port 0 stands for none.
+/// Parses an address as proxies write it: with or without a port, IPv6 with or without brackets. Port 0 stands for
+/// none.
 fn parse(text: &str) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse()).ok()

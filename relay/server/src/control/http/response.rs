@@ -1,4 +1,4 @@
-//! Answers over HTTP: short, and known in full.
+//! Short HTTP responses whose bodies are known in full.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,13 +8,13 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 
-/// An answer of the relay.
+/// An HTTP response of the relay.
 pub(super) type Page = Response<Full<Bytes>>;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// A page of text.
+/// Creates a response with plain text.
 pub(super) fn text(status: StatusCode, body: &'static str) -> Page {
     let mut page = Page::new(body.into());
     *page.status_mut() = status;
@@ -23,7 +23,7 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Page {
     page
 }
 
-/// `page` with the headers by which browsers restrict it.
+/// Adds the headers by which browsers restrict `page`.
 pub(super) fn with_browser_headers(mut page: Page) -> Page {
     const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; \
                           block-all-mixed-content; object-src 'none'";

@@ -1,15 +1,15 @@
-//! The request by which an HTTP connection becomes one of DERP.
+//! The request that turns an HTTP connection into a DERP connection.
 //!
-//! Clients in the field differ in what they send, so as little as possible is asked of them:
+//! Clients in the field differ in what they send, so the relay requires as little as possible:
 //!
 //! | `Upgrade` | | what follows |
 //! |---|---|---|
 //! | `DERP`, any case | method and `Connection` are not looked at | DERP |
-//! | `websocket`, no subprotocols | clients of old that pleased proxies so | DERP |
+//! | `websocket`, no subprotocols | old clients that do so to pass proxies | DERP |
 //! | `websocket` with subprotocols | a handshake by RFC 6455; without `derp` among them it is closed with 1008 | DERP in binary messages |
 //! | anything else | | 426 |
 //!
-//! Any `Origin` is taken: a login proves a key, and nothing that a browser adds by itself proves anything here.
+//! Any `Origin` is accepted: a login proves a key, and no header that a browser adds proves anything to a relay.
 
 use hyper::header::{
     ALLOW, CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
@@ -21,7 +21,7 @@ use towpath_wire::key::NodePublic;
 
 use super::response::{Page, text};
 
-/// What the client asked to go on with.
+/// The protocol that the client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UpgradeProtocol {
     /// DERP frames.
@@ -38,11 +38,11 @@ pub(crate) enum UpgradeProtocol {
     },
 }
 
-/// What an upgrade says.
+/// The contents of an upgrade request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     pub(crate) protocol: UpgradeProtocol,
-    /// The client would rather be at another relay of the region.
+    /// The client said that another relay of the region would be nearer.
     pub(crate) not_ideal: bool,
 }
 
@@ -55,7 +55,7 @@ impl Upgrade {
     ///
     /// # Errors
     ///
-    /// The answer to a request that is none.
+    /// The answer to a request that is not an upgrade.
     pub(crate) fn of<B>(request: &Request<B>) -> Result<Self, Box<Page>> {
         let headers = request.headers();
         let upgrade = headers.get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -75,7 +75,7 @@ impl Upgrade {
         })
     }
 
-    /// The response by which the connection is DERP's; empty where the client does not wait for one.
+    /// Returns the response after which the connection carries DERP; empty if the client does not wait for one.
     pub(crate) fn response(&self, relay: &NodePublic) -> String {
         const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n";
         match &self.protocol {
@@ -94,7 +94,7 @@ impl Upgrade {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept` for a handshake that RFC 6455 section 4.2.1 allows, else the answer to it.
+/// Returns the value of `Sec-WebSocket-Accept` for a handshake that RFC 6455 section 4.2.1 allows, or else the refusal.
 fn handshake<B>(request: &Request<B>) -> Result<String, Box<Page>> {
     let headers = request.headers();
     let refuse = |status, why| Box::new(text(status, why));
@@ -125,7 +125,7 @@ fn handshake<B>(request: &Request<B>) -> Result<String, Box<Page>> {
     accept.ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "WebSocket requires one key of 16 bytes\n"))
 }
 
-/// Whether one of the tokens in a list header, which may come in several lines, is what is looked for.
+/// Whether `is` holds for one of the tokens in a list header, which may come in several lines.
 fn has_token(headers: &HeaderMap, name: &HeaderName, is: impl Fn(&str) -> bool) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|token| is(token.trim()))
@@ -151,7 +151,7 @@ mod tests {
         request.body(()).expect("a request")
     }
 
-    /// The handshake with a header changed, or taken out where `value` is empty.
+    /// Returns the handshake with one header changed, or without that header if `value` is empty.
     fn changed(name: &str, value: &str) -> Request<()> {
         let mut headers: Vec<_> = HANDSHAKE.into_iter().filter(|(each, _)| *each != name).collect();
         if !value.is_empty() {
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(status(&old), 426);
     }
 
-    /// A browser's client cannot do without the response.
+    /// A client in a browser needs the response.
     #[test]
     fn what_derp_asks_for_in_headers_means_nothing_in_websocket() {
         let headers = [("derp-fast-start", "1"), ("ideal-node", "a.example")];
