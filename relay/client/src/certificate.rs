@@ -64,14 +64,15 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The relay's key in the first good meta certificate of a chain: what fast start needs, from bytes that nobody has
-/// vouched for yet.
+/// The relay's key in the first good meta certificate of a chain: fast start needs it, from bytes that are not yet
+/// authenticated.
 #[must_use]
 pub fn relay_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     chain.iter().find_map(|certificate| Fields::read(certificate)?.relay_key())
 }
 
-/// The last common name of `name`, as Go takes it. A name in another encoding than UTF-8 or a part of it counts as none.
+/// The last common name of `name`, as Go takes it. A name in another encoding than UTF-8 or a part of it counts as
+/// none.
 fn common_name(mut name: Der<'_>) -> Option<&str> {
     let mut found = "";
     while !name.0.is_empty() {

@@ -16,7 +16,7 @@ use crate::incoming::{Incoming, RecvError};
 use crate::outgoing::{Outgoing, SendError, check_len};
 use crate::tls::{TlsReader, TlsWriter};
 
-/// What a connection is known by.
+/// The facts about a logged-in connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Welcome {
     pub(crate) relay: NodePublic,
@@ -27,8 +27,8 @@ pub(crate) struct Welcome {
 
 /// A client of a relay.
 ///
-/// A call that is dropped before it is done does no harm: what was begun to be sent goes out before what is sent next,
-/// and nothing received is lost.
+/// A call may be dropped before it is done: bytes that it began to send go out before those of the next call, and
+/// nothing received is lost.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) incoming: Incoming,
@@ -47,7 +47,7 @@ pub struct ClientReceiver {
     sender: ClientSender,
 }
 
-/// What a [`Client`] is made of, for programs that do their own reading and writing.
+/// The parts of a [`Client`], for programs that do their own reading and writing.
 #[derive(Debug)]
 pub struct Raw {
     /// The socket, non-blocking.
@@ -127,8 +127,8 @@ impl Client {
         self.outgoing.send(&ClientFrame::Ping(data)).await
     }
 
-    /// Asks the relay to tell of every key that is connected, comes and goes. It closes the connection of a client that has
-    /// no right to know.
+    /// Asks the relay to announce every key that is connected, comes or goes. The relay closes the connection if the
+    /// client has no right to watch.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl Client {
         self.outgoing.send(&ClientFrame::WatchConns).await
     }
 
-    /// What comes next. Pings are answered on the way.
+    /// Returns the next event. Answers pings meanwhile.
     ///
     /// # Errors
     ///

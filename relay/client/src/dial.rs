@@ -63,13 +63,13 @@ pub enum DialError {
         /// What the system says.
         reason: io::Error,
     },
-    /// No TLS, or nobody to be trusted.
+    /// The TLS handshake failed, or the certificate is not trusted.
     #[error("TLS: {0}")]
     Tls(#[source] HandshakeError),
-    /// No upgrade.
+    /// The HTTP upgrade failed.
     #[error("HTTP: {0}")]
     Upgrade(#[source] UpgradeError),
-    /// No login.
+    /// The login failed.
     #[error("login: {0}")]
     Login(#[source] LoginError),
     /// The deadline was over during this step.
@@ -154,8 +154,8 @@ impl Dialer {
         self
     }
 
-    /// Logs in at the relay with this node key and at no other, whatever its certificate: to one with another key nothing
-    /// is said.
+    /// Logs in at the relay with this node key and at no other, whatever its certificate: to one with another key
+    /// nothing is said.
     #[must_use]
     pub const fn with_relay_key(mut self, key: NodePublic) -> Self {
         self.relay_key = Some(key);
@@ -195,7 +195,7 @@ impl Dialer {
             .await
             .map_err(DialError::Tls)?;
         let version = stream.protocol_version();
-        // Older versions send certificates in clear, where anyone can replace the last one.
+        // Older versions send certificates in clear, where an attacker can replace the last one.
         let certified = stream
             .peer_certificates()
             .filter(|_| self.fast_start && version == Some(ProtocolVersion::TLSv1_3))
@@ -276,7 +276,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     Err(failed.expect("there is at least one address"))
 }
 
-/// What TLS was like.
+/// The facts about TLS that a login needs.
 #[derive(Clone, Copy, Debug, Default)]
 struct Negotiated {
     version: Option<ProtocolVersion>,

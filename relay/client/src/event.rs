@@ -1,4 +1,4 @@
-//! What a relay tells a client.
+//! The events that a relay sends to a client.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use towpath_wire::derp::frame::{GoneReason, PingData, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 
-/// What came from the relay.
+/// An event from the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A packet of a peer.
     Packet {
-        /// Who sent it, as the relay knows.
+        /// The sender, as the relay states it.
         from: NodePublic,
         /// At most 65,536 bytes from an honest relay.
         packet: Vec<u8>,
@@ -24,13 +24,13 @@ pub enum Event {
         /// Why.
         reason: GoneReason,
     },
-    /// A peer has connected, or is connected: told to those who [watch](crate::Client::watch).
+    /// A peer has connected, or is connected. Only clients that [watch](crate::Client::watch) are told.
     PeerPresent {
         /// The peer.
         peer: NodePublic,
         /// Where it connects from, if the relay says.
         address: Option<SocketAddr>,
-        /// What it is.
+        /// The flags of the peer's connection.
         flags: PresentFlags,
     },
     /// The relay is there; it says so once a minute.

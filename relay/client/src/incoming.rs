@@ -1,4 +1,4 @@
-//! The way in: ciphertext, plaintext, frames.
+//! The inbound side: ciphertext, plaintext, frames.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -15,12 +15,12 @@ use crate::event::Received;
 use crate::outgoing::SendError;
 use crate::tls::TlsReader;
 
-/// A relay that says nothing for so long is gone: it owes a keep-alive every 60 to 65 s. As in the Go client.
+/// The silence after which a relay is taken for gone, as in the Go client. It owes a keep-alive every 60 to 65 s.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// How much is read at once.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Why nothing more is received. The connection is of no more use.
+/// The reason why nothing more is received. The connection is no longer usable.
 #[derive(Debug, thiserror::Error)]
 pub enum RecvError {
     /// The relay closed.

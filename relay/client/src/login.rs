@@ -22,10 +22,10 @@ pub enum LoginError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// The relay starts with another frame than ServerKey, or goes on with another than ServerInfo.
-    #[error("the relay does not speak DERP: a frame out of order")]
+    #[error("the server does not speak DERP: it sent a frame out of order")]
     OutOfOrder,
     /// The relay's key is of small order or not canonical.
-    #[error("the relay's key {0:?} cannot be agreed with")]
+    #[error("the relay's key {0:?} is of small order or not canonical")]
     RelayKey(NodePublic),
     /// The relay has another key than its meta certificate says.
     #[error("the relay says that its key is {said:?}; its certificate says {certified:?}")]
@@ -36,7 +36,7 @@ pub enum LoginError {
         certified: NodePublic,
     },
     /// It is not the relay that it should be.
-    #[error("the relay's key is {said:?} instead of {expected:?}: nothing was said to it")]
+    #[error("the relay's key is {said:?} instead of {expected:?}: no login was sent")]
     OtherRelay {
         /// What it says, in its certificate or its ServerKey frame.
         said: NodePublic,
@@ -47,7 +47,7 @@ pub enum LoginError {
     #[error("the relay's ServerInfo: {0}")]
     ServerInfo(ClientInfoError),
     /// No nonce.
-    #[error("the system gives no randomness: {0}")]
+    #[error("cannot get random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
 }
 

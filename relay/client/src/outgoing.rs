@@ -1,4 +1,4 @@
-//! The way out: frames are gathered, sealed together and written together.
+//! The outbound side: frames are gathered, sealed together and written together.
 
 use std::io;
 
@@ -18,12 +18,12 @@ const FLUSH_AT: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// The packet has more than 65,536 bytes, for which the relay would close. The connection stays good.
-    #[error("a packet of {0} bytes is too long")]
+    #[error("a packet of {0} bytes is too long: the limit is 65,536")]
     TooLong(usize),
-    /// The socket failed. The connection is of no more use.
+    /// The socket failed. The connection is no longer usable.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// TLS has ended. The connection is of no more use.
+    /// TLS has ended. The connection is no longer usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }

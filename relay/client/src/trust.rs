@@ -1,4 +1,4 @@
-//! Whom to believe to be the relay.
+//! Trust in a relay: the certificates that a client accepts.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use towpath_wire::pin::CertificatePin;
 
 use crate::certificate::Fields;
 
-/// Whose certificate is accepted. In each case the handshake proves that the relay holds the certificate's key.
+/// The certificates that are accepted. In each case the handshake proves that the relay holds the certificate's key.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// The one whose leaf certificate this pin names, as the `CertName` of a DERP map does.
     ///
-    /// Besides meta certificates (`CN=derpkey…`) the relay shows this certificate alone. Its names must cover the server
-    /// name and its dates the present; who signed it does not matter.
+    /// Besides meta certificates (`CN=derpkey…`) the relay shows this certificate alone. Its names must cover the
+    /// server name and its dates the present. Its issuer does not matter.
     Pin(CertificatePin),
-    /// One that these roots vouch for.
+    /// A certificate that these roots vouch for.
     Roots(Arc<RootCertStore>),
-    /// Anyone's. Whoever sits in between reads along: for tests and for measuring, where nothing is at stake.
+    /// Any certificate, so that an attacker on the path can read along: for tests and for measuring.
     Anyone,
 }
 
@@ -74,7 +74,7 @@ pub enum NotTrusted {
     /// The leaf has another hash.
     #[error("the certificate is not the pinned one: its SHA-256 is {0:x}")]
     OtherCertificate(CertificatePin),
-    /// The relay shows certificates of a chain, which would say nothing.
+    /// The relay shows a chain of certificates, which proves nothing about a pin.
     #[error("the relay shows {0} certificates besides its meta certificate instead of the pinned one alone")]
     MoreThanOne(usize),
 }
@@ -85,9 +85,9 @@ pub fn certificate_pin(certificate: &CertificateDer<'_>) -> CertificatePin {
     CertificatePin::from_sha256(Sha256::digest(certificate).into())
 }
 
-/// What rustls needs to know. Without resumption: a resumed session shows the chain of the first one, and with it the
-/// node key that the relay had then. AES-128 is offered before AES-256, as by Go's clients, and relays that leave the
-/// choice to the client take it.
+/// Creates the configuration of rustls. Without resumption: a resumed session shows the chain of the first one, and
+/// with it the node key that the relay had then. AES-128 is offered before AES-256, as by Go's clients, and relays that
+/// leave the choice to the client take it.
 ///
 /// # Errors
 ///

@@ -268,7 +268,7 @@ async fn the_step_that_failed_is_named() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    // Bound and not listening: nobody else can take the port.
+    // The socket is bound and does not listen, so that no other process can take the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();

@@ -1,7 +1,7 @@
 //! Admission: what a client that has proved its key may use the relay for.
 //!
-//! The decision is pure. What has to be asked outside, of a file, a socket or a URL, is asked before, and comes here as
-//! [`Answers`].
+//! The decision is pure. Outside sources, such as a file, a socket or a URL, are asked before, and their answers come
+//! here as [`Answers`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use towpath_wire::host::Prefixes;
 use crate::outbox::Limits;
 use crate::rights::{Claim, Rights, Secrets};
 
-/// What every decision rests on.
+/// The settings that every decision uses.
 #[derive(Clone, Debug)]
 pub struct Admission {
     /// The secrets that give rights.
     pub secrets: Secrets,
-    /// Where a mesh key is taken from; empty for everywhere.
+    /// The addresses from which a mesh key is accepted; empty for everywhere.
     pub mesh_sources: Prefixes,
     /// The bounds of what waits for a client.
     pub limits: Arc<Limits>,
@@ -73,12 +73,12 @@ pub enum NotAdmitted {
     #[error("no policy admits this key")]
     Refused,
     /// No policy allows the client, and at least one cannot tell.
-    #[error("whether this key is admitted cannot be told now")]
+    #[error("no policy admits this key, and at least one could not answer in time")]
     CannotTell,
 }
 
 impl Admission {
-    /// Decides on the login of a client at the address `client`, who has introduced itself. The first policy that allows a
+    /// Decides on the login of a client at the address `client` that has proved its key. The first policy that allows a
     /// login admits it.
     ///
     /// # Errors

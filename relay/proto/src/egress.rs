@@ -1,10 +1,10 @@
 //! An outbox that many threads fill and any of them empties, one at a time.
 //!
-//! The thread whose push finds the outbox clean owes it a flush; pushes after that ride along. A flush that meets
+//! The thread whose push finds the outbox clean owes it a flush, which also sends later pushes. A flush that meets
 //! another flush leaves at once, because the other looks again before it ends. A flush whose socket is full leaves the
-//! rest in the outbox, and from then on the thread that owns the connection owes the flush, when its epoll says that the
-//! socket takes bytes again. So at any time at most one write is in flight for a connection, no thread waits for
-//! another's write, and nothing is forgotten. Who owes what is one word under the outbox's own lock:
+//! rest in the outbox, and from then on the thread that owns the connection owes the flush, when its epoll says that
+//! the socket takes bytes again. So at any time at most one write is in flight for a connection, no thread waits for
+//! another's write, and nothing is forgotten. The state of the flush is one word under the outbox's own lock:
 //!
 //! ```text
 //!           push              flush               nothing left
@@ -32,8 +32,8 @@ pub trait Transmit {
     /// Buffers of a thread that every transmission borrows, such as one to seal into.
     type Scratch;
 
-    /// Sends what an earlier call had to keep and then as much of `batch` as goes without waiting. Called without a batch
-    /// when nothing waits, and then sends what the outbound side itself owes the peer, if anything.
+    /// Sends what an earlier call had to keep and then as much of `batch` as goes without waiting. Called without a
+    /// batch when nothing waits, and then sends what the outbound side itself owes the peer, if anything.
     ///
     /// `now` is the time of the caller's turn. Buffers come from `pool` and go back to it.
     fn send(
@@ -74,7 +74,7 @@ pub enum Sent {
     Failed,
 }
 
-/// What a push found.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Pushed {
@@ -88,29 +88,29 @@ pub enum Pushed {
     Closed,
 }
 
-/// What a flush did.
+/// The outcome of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
-    /// Everything is sent, or somebody else is sending it.
+    /// Everything is sent, or another thread is sending it.
     Done,
     /// The socket has just become full. The connection's owner must be told, so that it watches the write timeout.
     BecameBlocked,
 }
 
-/// Who owes the outbox a flush.
+/// The thread that owes the outbox a flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Nobody: it is empty.
+    /// No thread: the outbox is empty.
     #[default]
     Clean,
     /// The thread whose push found it clean.
     Owed,
-    /// The thread that is at it. `event`: meanwhile epoll has said that the socket is writable, so that a socket that
-    /// was found full before that may take bytes now.
+    /// The thread that is flushing. `event`: meanwhile epoll has said that the socket is writable, so that a socket
+    /// that was found full before that may take bytes now.
     Sending { event: bool },
     /// The owner, when the socket is writable.
     Blocked,
-    /// Nobody any more.
+    /// No thread: the outbox is closed.
     Closed,
 }
 
@@ -145,7 +145,7 @@ impl<T: Transmit> Egress<T> {
         Self { queue: Mutex::new(queue), transmit: Mutex::new(transmit) }
     }
 
-    /// Appends to the outbox what `append` appends; `append` returns whether there was room.
+    /// Appends a frame to the outbox with `append`, which returns whether there was room.
     #[inline(always)]
     pub fn push(&self, append: impl FnOnce(&mut Outbox) -> bool) -> Pushed {
         let mut queue = lock(&self.queue);
@@ -162,8 +162,8 @@ impl<T: Transmit> Egress<T> {
         Pushed::MustFlush
     }
 
-    /// Makes the next flush call [`Transmit::send`] even if nothing waits, because the outbound side itself owes the peer
-    /// something.
+    /// Makes the next flush call [`Transmit::send`] even if nothing waits, because the outbound side itself owes the
+    /// peer something.
     pub fn nudge(&self) -> Pushed {
         let mut queue = lock(&self.queue);
         if queue.state == State::Closed {
@@ -177,7 +177,7 @@ impl<T: Transmit> Egress<T> {
         Pushed::MustFlush
     }
 
-    /// Sends what waits, unless another thread is at it or the socket is full.
+    /// Sends what waits, unless another thread is sending or the socket is full.
     pub fn flush<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         {
             let mut queue = lock(&self.queue);
@@ -230,13 +230,14 @@ impl<T: Transmit> Egress<T> {
     }
 
     /// Gives the owner of the connection access to the outbound side, for input that concerns it. It waits for a
-    /// transmission that another thread has in flight, which is a write that does not block. What the outbound side owes
-    /// the peer afterwards is sent after a [`nudge`](Self::nudge).
+    /// transmission that another thread has in flight, which is a write that does not block. What the outbound side
+    /// owes the peer afterwards is sent after a [`nudge`](Self::nudge).
     pub fn with_transmit<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         work(&mut lock(&self.transmit))
     }
 
-    /// Closes: what waits is dropped, pushes are refused, and `end` gives the outbound side its last words.
+    /// Closes the egress: drops what waits, refuses pushes, and calls `end` to send the outbound side's closing
+    /// messages.
     pub fn close<D: DropSink, R>(
         &self,
         context: &mut FlushContext<'_, T::Scratch, D>,
@@ -250,7 +251,7 @@ impl<T: Transmit> Egress<T> {
         end(&mut lock(&self.transmit), context)
     }
 
-    /// Sends until nothing waits or the socket is full. The state is `Sending`, so nobody else does.
+    /// Sends until nothing waits or the socket is full. The state is `Sending`, so no other thread sends.
     fn drain<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         let mut transmit = lock(&self.transmit);
         loop {

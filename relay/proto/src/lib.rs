@@ -1,11 +1,12 @@
-//! What a DERP relay and its client decide: logins, sessions, outboxes, presence; no sockets, no clock.
+//! The pure logic of a DERP relay and its client: logins, sessions, outboxes, presence; no sockets, no clock.
 //!
-//! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what [`rights`].
+//! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what
+//!   [`rights`].
 //! - [`session`]: what the bytes of a connection ask for, after its login.
 //! - [`outbox`]: what waits to be sent to a connection, bounded by bytes and age.
 //! - [`egress`]: an outbox that many threads fill and any of them empties, one at a time.
 //! - [`presence`]: the connections of one key, of which one is active.
-//! - [`key_routes`]: those, or the relays of the region that have the key.
+//! - [`key_routes`]: the connections of one key, or the relays of the region that have it.
 //! - [`watch_backlog`]: the presence changes that a watcher is still owed.
 //!
 //! Every reason why a packet is dropped or a connection closed is an enum variant here, and a metric label elsewhere.

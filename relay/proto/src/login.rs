@@ -12,19 +12,20 @@ use towpath_wire::derp::info::{ClientInfo, ClientInfoError, Introduction, MIN_CL
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
 
-/// Most bytes of a ClientInfo payload. Upstream takes 256 KiB from anybody; the largest honest one has about 350 bytes.
+/// Most bytes of a ClientInfo payload. derper takes 256 KiB from any client; the largest honest one has about 350
+/// bytes.
 pub const MAX_CLIENT_INFO: u32 = 4096;
 
-/// Why a login fails.
+/// The reason why a login fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum LoginError {
     /// The first frame is not a ClientInfo.
     #[error("the first frame has type {0:#04x} instead of ClientInfo")]
     NotClientInfo(u8),
     /// The ClientInfo is shorter than key and nonce, or longer than [`MAX_CLIENT_INFO`].
-    #[error("a ClientInfo of {0} bytes")]
+    #[error("the ClientInfo has {0} bytes, which is too short or too long")]
     Length(u32),
-    /// The ClientInfo does not hold.
+    /// The ClientInfo is refused.
     #[error(transparent)]
     ClientInfo(#[from] ClientInfoError),
 }
@@ -41,11 +42,11 @@ pub struct Login {
 }
 
 impl Login {
-    /// Reads on; `None` while the ClientInfo is not complete. What follows it stays in `input`.
+    /// Reads on. Returns `None` while the ClientInfo is incomplete. Bytes behind it stay in `input`.
     ///
     /// # Errors
     ///
-    /// See [`LoginError`]. The connection is then of no more use.
+    /// See [`LoginError`]. The connection is then no longer usable.
     pub fn next(
         &mut self,
         input: &mut &[u8],

@@ -1,17 +1,17 @@
 //! The connections of one key, of which one is active.
 //!
-//! Upstream's rules for clones of a key (`lastWriterIsActive`): a new connection becomes the active one and the others
-//! stay; whoever sends a frame becomes active; when the active one leaves, the one that sent last takes over, and
-//! where none has sent, the oldest.
+//! The rules for clones of a key are Tailscale's (`lastWriterIsActive`). A new connection becomes the active one, and
+//! the others stay. A connection that sends a frame becomes active. When the active connection leaves, the one that
+//! sent last takes over, or the oldest if none has sent.
 //!
-//! Two connections are as a rule one client that came back before its old connection was noticed to be dead. That one may
-//! have sent something that arrives late, but it does not go on sending. So where a connection loses its place to
-//! another that sends, and takes it back by sending, and that a second time, two clients are in use with one key and take
-//! each other's packets: the key is [contested](Presence::is_contested), until one connection is left.
+//! Two connections are usually one client that came back before its old connection was noticed to be dead. The old
+//! connection may have sent something that arrives late, but it does not go on sending. If a connection loses its place
+//! to another that sends, takes it back by sending, and does so a second time, then two clients use one key and take
+//! each other's packets. The key is [contested](Presence::is_contested) until one connection is left.
 //!
 //! A sender that knows the active connection keeps it and looks only at its flag. The flags change inside
-//! [`Presence`]'s methods, which the owner of the map calls under its lock; so whoever sees a flag down and asks the map
-//! is told the successor.
+//! [`Presence`]'s methods, which the owner of the map calls under its lock. So a sender that sees a flag down and asks
+//! the map is told the successor.
 
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ impl<C: Member> Presence<C> {
         let first = &self.active;
         let clones = self.clones.get_or_insert_with(|| {
             first.set_shared(true);
-            // Upstream takes it that whoever was alone has sent.
+            // Tailscale counts a connection that was alone as having sent.
             Box::new(Clones { members: vec![Tracked::new(first.clone(), 1)], sent: 1, contested: false })
         });
         connection.set_shared(true);
@@ -104,8 +104,8 @@ impl<C: Member> Presence<C> {
         self.activate(connection);
     }
 
-    /// Notes that the connection `id` has sent a frame. Returns whether that shows that the key is contested, where
-    /// nothing has before.
+    /// Notes that the connection `id` has sent a frame. Returns whether that is the first sign that the key is
+    /// contested.
     pub fn note_sent(&mut self, id: u64) -> bool {
         let Some(clones) = &mut self.clones else { return false };
         let Some(member) = clones.members.iter_mut().find(|member| member.connection.id() == id) else {
@@ -149,7 +149,7 @@ impl<C: Member> Presence<C> {
             return Departure::Unknown;
         };
         clones.members.remove(at).connection.set_shared(false);
-        // The first of those that sent last, hence the oldest where none has sent.
+        // The first of those that sent last, hence the oldest if none has sent.
         let successor = clones.members.iter().rev().max_by_key(|member| member.last_sent);
         let successor = successor.expect("clones are two or more").connection.clone();
         let mut resolved = false;

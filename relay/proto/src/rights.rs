@@ -1,7 +1,7 @@
 //! What a connection may ask for beyond sending packets: what its login proves.
 //!
-//! Upstream has one secret for everything. Here a prober has one of its own, which lets it watch and do no harm; and the
-//! relays' own may be two at a time, so that it can be replaced on one relay after the other.
+//! derper has one secret for everything. Here a prober has a secret of its own, which only lets it watch. The relays
+//! may have two secrets at a time, so that the secret can be replaced on one relay after the other.
 
 use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::labels;
@@ -9,12 +9,12 @@ use towpath_wire::labels;
 /// What a connection may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Rights {
-    /// Send packets, as everybody.
+    /// Send packets, as any client may.
     #[default]
     Client,
-    /// Be told as well who connects.
+    /// Send packets, and watch which clients connect.
     Watch,
-    /// Forward packets of others and close their connections as well: another relay of the region.
+    /// Watch, forward packets of other clients and close their connections: another relay of the region.
     Mesh,
 }
 
@@ -32,12 +32,12 @@ impl Rights {
     }
 }
 
-/// The secrets that give rights; by default none, so that nobody has any.
+/// The secrets that give rights; by default none, so that no client has more than the right to send.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
     /// The key of the mesh.
     pub mesh: Option<MeshKey>,
-    /// A second key that is taken for the mesh's: the next or the last one, while it is being replaced.
+    /// A second key that is accepted as the mesh's: the next or the last one, while it is being replaced.
     pub second: Option<MeshKey>,
     /// The key of probers.
     pub prober: Option<MeshKey>,
@@ -50,9 +50,9 @@ labels! {
         Mesh = "mesh",
         /// The key is the probers'.
         Prober = "prober",
-        /// The key is the mesh's, and the client has no business having it: its address is not a relay's.
+        /// The key is the mesh's, but the address of the client is not in `mesh.sources`.
         WrongSource = "wrong_source",
-        /// The key is none of ours. Upstream takes such a client for an ordinary one, and so does this.
+        /// The key is unknown. Such a client is an ordinary one, as in derper.
         WrongKey = "wrong_key",
     }
 }
@@ -79,7 +79,7 @@ impl Secrets {
     /// Judges the key that a client sent. `from_relay`: its address is one that relays have.
     #[must_use]
     pub fn judge(&self, claimed: &MeshKey, from_relay: bool) -> Claim {
-        // Each key is looked at whatever the others said, so that the time says nothing.
+        // Every key is compared, whatever the others matched, so that the time reveals nothing.
         let is = |key: &Option<MeshKey>| key.as_ref().is_some_and(|key| key.admits(claimed));
         let (mesh, second, prober) = (is(&self.mesh), is(&self.second), is(&self.prober));
         match (mesh | second, prober) {

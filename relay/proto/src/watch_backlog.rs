@@ -1,11 +1,10 @@
-//! What a watcher is still to be told: for each key that came or went, the last that is true of it.
+//! The backlog of a watcher: for each key that came or went, the last change that the watcher has not been told.
 //!
-//! A watcher keeps a set of keys, so an older change of a key is worth nothing once there is a newer one: it is
-//! replaced where it stands. One thing is kept: that a key came and went again, for those who have heard from it
-//! meanwhile are to be told of its end, and a relay that was never told of it would not do that. So a watcher that
-//! reads slowly is owed a change for each key and never a history, is told what is true when it reads, and misses
-//! nobody. It is owed at most [`MAX_CHANGES`]; whoever lets that many wait must be closed, comes back and is told
-//! everything anew.
+//! A watcher keeps a set of keys, so a newer change of a key replaces the older one in its place. One case is kept: a
+//! key that came and went again. Clients that have received packets from that key meanwhile must be told that it is
+//! gone, and a relay that was never told of the key would not tell them. So a watcher that reads slowly is owed one
+//! change for each key and never a history, is told the current state when it reads, and misses no key. It is owed at
+//! most [`MAX_CHANGES`]. A watcher that lets more wait must be closed. It reconnects and receives a new snapshot.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -23,9 +22,9 @@ pub const MAX_CHANGES: usize = 65_536;
 pub enum PresenceChange {
     /// It has a connection, or one more.
     Present {
-        /// Where that comes from.
+        /// The address of the connection.
         address: SocketAddr,
-        /// What it is.
+        /// The flags of the connection.
         flags: PresentFlags,
     },
     /// Its last connection has gone.
@@ -33,7 +32,7 @@ pub enum PresenceChange {
 }
 
 impl PresenceChange {
-    /// The frame that tells of it.
+    /// Returns the frame that announces the change.
     #[must_use]
     pub const fn frame<'a>(self, peer: NodePublic) -> ServerFrame<'a> {
         match self {
@@ -45,7 +44,7 @@ impl PresenceChange {
     }
 }
 
-/// What a watcher is owed of a key.
+/// The news of a key that a watcher is owed.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     /// This change.
@@ -63,7 +62,7 @@ pub struct WatchBacklog {
 }
 
 impl WatchBacklog {
-    /// Adds a change. Returns false where that is one too many, and then the watcher must be closed.
+    /// Adds a change. Returns false if the backlog is full. The watcher must then be closed.
     #[must_use]
     pub fn push(&mut self, key: NodePublic, change: PresenceChange) -> bool {
         if let Some(older) = self.changes.get_mut(&key) {
@@ -84,7 +83,7 @@ impl WatchBacklog {
         true
     }
 
-    /// Takes the oldest.
+    /// Takes the oldest change.
     pub fn pop(&mut self) -> Option<(NodePublic, PresenceChange)> {
         let key = *self.order.front()?;
         let owed = self.changes.get_mut(&key).expect("each key in order is owed something");

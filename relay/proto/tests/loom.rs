@@ -1,5 +1,5 @@
-//! Every interleaving of the threads that share an outbox, and of a sender with one connection of a key, or one relay that
-//! has the key, that replaces another. Run by `make loom`, which builds with `--cfg loom`.
+//! Every interleaving of the threads that share an outbox, and of a sender with one connection of a key, or one relay
+//! that has the key, that replaces another. Run by `make loom`, which builds with `--cfg loom`.
 
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
@@ -40,7 +40,7 @@ impl DropSink for Drops {
     }
 }
 
-/// A socket as the kernel has it: it takes a frame while it is writable, and who finds it full is promised an event.
+/// A socket as the kernel has it: it takes a frame while it is writable, and promises an event after it was full.
 #[derive(Default)]
 struct Socket {
     writable: bool,

@@ -91,7 +91,7 @@ impl ResolvesServerCert for Shown {
 
 pub(crate) type TlsStream = towpath_tls::Stream<tokio::net::TcpStream, towpath_tls::Server>;
 
-/// Has `serve` serve the one connection that comes over TLS. A failed handshake ends it.
+/// Serves one connection over TLS with `serve`. A failed handshake ends it.
 pub(crate) async fn tls_relay<F>(
     identity: &Identity,
     serve: impl FnOnce(TlsStream) -> F + Send + 'static,
@@ -108,7 +108,7 @@ where
     .await
 }
 
-/// Has `serve` serve the one connection that comes.
+/// Serves one connection with `serve`.
 pub(crate) async fn tcp_relay<F>(
     serve: impl FnOnce(tokio::net::TcpStream) -> F + Send + 'static,
 ) -> SocketAddr
@@ -140,8 +140,8 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> (Stri
     }
 }
 
-/// Upgrade and login. In fast start nothing is written before the ClientInfo is there. `and_then` goes out together with
-/// the ServerInfo.
+/// Upgrade and login. In fast start nothing is written before the ClientInfo is there. `and_then` goes out together
+/// with the ServerInfo.
 pub(crate) async fn log_in(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), and_then: &[u8]) -> String {
     let (request, mut received) = read_request(stream).await;
     let fast_start = request.contains("Derp-Fast-Start: 1\r\n");

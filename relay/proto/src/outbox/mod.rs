@@ -3,7 +3,8 @@
 //! A packet is copied once, into the frame that will be sent. Control frames go first, then disco, then the rest; disco
 //! has a bound of its own, so that it cannot starve the packets behind it. Where a lane is full the **oldest** frames
 //! are dropped: a tunnelled TCP learns more from a loss now than from a delivery of stale packets later. A frame that
-//! waited too long is dropped for the same reason, so that a slow reader's backlog is short in time as well as in bytes.
+//! waited too long is dropped for the same reason, so that a slow reader's backlog is short in time as well as in
+//! bytes.
 //!
 //! Presence changes for a watcher are none of these: they must not be lost, and may be many. They wait in a
 //! [`WatchBacklog`] and become control frames only as earlier control frames leave.
@@ -24,7 +25,7 @@ use self::lane::Lane;
 use crate::session::PacketKind;
 use crate::watch_backlog::{PresenceChange, WatchBacklog};
 
-/// How many packets upstream's queues hold, of whatever length: who probes a relay counts on as many.
+/// How many packets derper's queues hold, of any length. Probers of relays count on that number.
 pub const UPSTREAM_PACKETS: usize = 32;
 
 /// The bounds of an outbox.
@@ -38,12 +39,12 @@ pub struct Limits {
     pub disco_bytes: usize,
     /// How long a packet waits at most.
     pub age: Duration,
-    /// While more bytes wait than this, those who send to the connection should be held back.
+    /// The bytes above which clients that send to the connection should be held back.
     pub hold_above: usize,
 }
 
-/// Most bytes of control frames that wait. What comes above is dropped, newest first: a client that does not read
-/// its pongs has no use for more of them.
+/// Most bytes of control frames that wait. Beyond that, new frames are dropped: a client that does not read its pongs
+/// has no use for more of them.
 pub const MAX_CONTROL: usize = 16 * 1024;
 
 /// What waits to be sent to one connection.
@@ -116,12 +117,12 @@ impl Outbox {
         &mut lane.buffer
     }
 
-    /// Appends a frame that is no packet; whether there was room for it.
+    /// Appends a control frame. Returns whether there was room for it.
     pub fn push_control(&mut self, frame: &ServerFrame<'_>, pool: &mut BufferPool) -> bool {
         self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
     }
 
-    /// Appends a request to the relay at the other end of a link; whether there was room for it.
+    /// Appends a request to the relay at the other end of a link. Returns whether there was room for it.
     pub fn push_request(&mut self, frame: &ClientFrame<'_>, pool: &mut BufferPool) -> bool {
         self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
     }
@@ -135,8 +136,8 @@ impl Outbox {
         Some(&mut self.control.buffer)
     }
 
-    /// Adds a presence change to the backlog of a watcher. Returns false where the backlog is full; the watcher must then
-    /// be closed.
+    /// Adds a presence change to the backlog of a watcher. Returns false where the backlog is full; the watcher must
+    /// then be closed.
     #[must_use]
     pub fn push_change(&mut self, key: NodePublic, change: PresenceChange) -> bool {
         self.backlog.get_or_insert_default().push(key, change)
@@ -182,8 +183,8 @@ impl Outbox {
         self.len() == 0 && self.backlog.is_none()
     }
 
-    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of the backlog it hands out as
-    /// many changes as may wait as control frames.
+    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of the backlog it hands out
+    /// as many changes as may wait as control frames.
     pub fn take(&mut self, now: Instant, pool: &mut BufferPool, drops: &mut impl DropSink) -> Option<Batch> {
         if self.backlog.is_some() {
             self.write_backlog(pool);
@@ -197,7 +198,7 @@ impl Outbox {
         Some(self.take_lanes())
     }
 
-    /// Takes back what of `batch` was not sent, in front of what has come since; beyond the bounds, the oldest go.
+    /// Takes back the unsent frames of `batch`, in front of frames that came since. Drops the oldest beyond the bounds.
     pub fn give_back(&mut self, batch: Batch, pool: &mut BufferPool, drops: &mut impl DropSink) {
         let [control, disco, data] = batch.lanes;
         self.control.restore(control, pool);

@@ -26,7 +26,7 @@ impl ClientSession {
     ///
     /// # Errors
     ///
-    /// See [`StreamError`]. The connection is then of no more use.
+    /// See [`StreamError`]. The connection is then no longer usable.
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],

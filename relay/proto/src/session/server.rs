@@ -30,7 +30,7 @@ impl PacketKind {
     }
 }
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
     /// Send `packet` to the peer `to`.
@@ -40,9 +40,9 @@ pub enum Action<'a> {
         /// At most 65,536 bytes.
         packet: &'a [u8],
     },
-    /// Hand on a packet of a client of another relay, to a client here and no further.
+    /// Forward a packet of a client of another relay to a client of this relay, and no further.
     Relay(Relayed<'a>),
-    /// Tell of every key that is here, comes and goes.
+    /// Tell the client of every key that is here, comes or goes.
     Watch,
     /// Close all connections of this key.
     ClosePeer(NodePublic),
@@ -58,7 +58,7 @@ pub enum Action<'a> {
 pub struct Relayed<'a>(&'a [u8]);
 
 impl<'a> Relayed<'a> {
-    /// Who sent it, as the other relay knows; the destination; at most 65,536 bytes.
+    /// Splits the payload: the sender, as the other relay states it; the destination; at most 65,536 bytes of packet.
     #[must_use]
     pub fn parts(self) -> (NodePublic, NodePublic, &'a [u8]) {
         let split = |bytes| NodePublic::split_from(bytes).expect("the frame was decoded before");
@@ -87,7 +87,7 @@ labels! {
         WriteTimeout = "write_timeout",
         /// Another relay of the region asked for it.
         ClosePeer = "close_peer",
-        /// A watcher read so slowly that it would have missed something; it comes back and is told everything anew.
+        /// A watcher read so slowly that it would have missed a change. It reconnects and receives a new snapshot.
         WatchOverflow = "watch_overflow",
         /// The other relay of a link has not been heard for too long.
         Silent = "silent",
@@ -116,7 +116,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of a client with these rights; by default it has those of everybody.
+    /// Creates the session of a client with these rights. By default a session has the rights of any client.
     #[must_use]
     pub fn new(rights: Rights) -> Self {
         Self { deframer: Deframer::default(), rights }
@@ -128,7 +128,7 @@ impl Session {
         self.rights
     }
 
-    /// The next thing that the client asks for; `None` when `input` is used up.
+    /// Returns the next request of the client; `None` when `input` is used up.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Session {
         input: &mut &'i [u8],
         pool: &mut BufferPool,
     ) -> Result<Option<Action<'s>>, Close> {
-        // A Pong answers nothing, for this relay sends no Ping: it is skipped, as are the types that nobody knows.
+        // This relay sends no Ping, so a Pong answers nothing. It is skipped like frames of unknown types.
         let Some(frame) = self.deframer.next(input, ClientFrame::payload_bounds, pool)? else {
             return Ok(None);
         };
