@@ -38,12 +38,12 @@ const MAX_CONNECTIONS: usize = 16;
 /// default.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Pause after a failed accept, which is usually for want of file descriptors and would fail again at once.
+/// The pause after a failed accept. Usually file descriptors have run out, and another accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Whether the service wants traffic. Clones share the state.
+/// The readiness of the service for traffic. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<AtomicU8>);
 
@@ -52,17 +52,17 @@ impl Readiness {
     const READY: u8 = 1;
     const DRAINING: u8 = 2;
 
-    /// Not ready yet.
+    /// Creates the state of a service that is starting.
     pub fn new() -> Self {
         Self(Arc::new(AtomicU8::new(Self::STARTING)))
     }
 
-    /// Ready for traffic from now on.
+    /// Declares the service ready for traffic.
     pub fn ready(&self) {
         self.0.store(Self::READY, Ordering::Release);
     }
 
-    /// Finishing what there is and wanting no more.
+    /// Declares that the service finishes its work and wants no more traffic.
     pub fn draining(&self) {
         self.0.store(Self::DRAINING, Ordering::Release);
     }
@@ -117,7 +117,7 @@ impl Admin {
         Ok(Self { local_addr, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// The address that is listened on.
+    /// Returns the address of the listener.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -127,7 +127,7 @@ impl Drop for Admin {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            warn!("the admin thread panicked");
+            warn!("the admin thread panicked: metrics and health were not served");
         }
     }
 }
@@ -141,20 +141,20 @@ async fn accept(listener: &tokio::net::TcpListener, pages: &Arc<Pages>) {
                 let pages = pages.clone();
                 tokio::spawn(async move {
                     if time::timeout(CONNECTION_DEADLINE, serve(stream, &pages)).await.is_err() {
-                        debug!(%peer, "admin connection took too long");
+                        debug!(%peer, "closed an admin connection that took too long");
                     }
                     drop(slot);
                 });
             }
             Err(error) => {
-                warn!(%error, "cannot accept an admin connection");
+                warn!(%error, "cannot accept an admin connection; retrying");
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// One request, one answer. A connection that fails is the client's affair.
+/// Serves one request. A connection that fails is logged at `debug` only.
 async fn serve(stream: TcpStream, pages: &Pages) {
     let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(pages.answer(&request)));
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);

@@ -2,7 +2,8 @@
 //!
 //! The first SIGTERM or SIGINT starts an orderly shutdown, the second one ends the process at once, for when the first
 //! takes too long. What comes within a second of the first is no second wish but the first one told twice, as when
-//! `timeout` signals a process and then its group, or a terminal and a script both pass an interrupt on. SIGHUP, whose default is to kill, is caught and ignored: nothing is reloaded while running.
+//! `timeout` signals a process and then its group, or a terminal and a script both pass an interrupt on. SIGHUP, whose
+//! default is to kill, is caught and ignored: nothing is reloaded while running.
 //!
 //! A thread of its own waits for them, so that the second signal works however stuck the rest of the process is.
 
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 /// The exit code after a second signal: the shutdown was not completed.
 const CUT_SHORT: i32 = 1;
 
-/// How long after the first signal others are echoes of it. Nobody loses patience sooner.
+/// How long after the first signal further signals count as echoes of it. No operator loses patience sooner.
 const ECHO: Duration = Duration::from_secs(1);
 
 /// The process's wish to end, as told by signals. Clones share it.
@@ -75,9 +76,9 @@ impl Signals {
             if Instant::now() >= echoes_end {
                 break signal;
             }
-            debug!(signal, "came with the first, so it asks for nothing more");
+            debug!(signal, "duplicate of the first signal; ignored");
         };
-        warn!(signal = second, "shutdown cut short");
+        warn!(signal = second, "second signal: ending at once, without a clean shutdown");
         std::process::exit(CUT_SHORT);
     }
 

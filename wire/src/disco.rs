@@ -1,4 +1,4 @@
-//! The one thing that a relay knows of disco: what such a packet looks like from outside.
+//! The test for disco packets, which is all that a relay knows of disco.
 
 /// First bytes of a disco packet: "TS" and U+1F4AC.
 pub const MAGIC: [u8; 6] = [0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac];

@@ -48,7 +48,7 @@ impl NodePublic {
 
     /// Whether an agreement with this key yields a secret that only its owner can compute, under one wire form only.
     ///
-    /// Refused are the points of small order (RFC 7748 section 6.1: the shared secret is the same for everybody), and
+    /// Refused are the points of small order (RFC 7748 section 6.1: the shared secret is the same for all peers), and
     /// the non-canonical forms (values of 2^255 - 19 and above, or with the top bit set), by which one private key
     /// could log in under several names. Upstream accepts both.
     #[must_use]

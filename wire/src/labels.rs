@@ -1,7 +1,8 @@
 //! Enums of reasons, steps and kinds, each variant of which has a label for metrics, reports and logs.
 //!
-//! Such an enum, written by hand, is a list of variants, a list of all of them and a list of labels, and nothing says so
-//! when the second list lacks one. The macro [`labels!`](crate::labels!) makes all three from one declaration.
+//! Such an enum, written by hand, is a list of variants, a list of all of them and a list of labels. The compiler does
+//! not notice a variant that the second list lacks. The macro [`labels!`](crate::labels!) makes all three from one
+//! declaration.
 
 /// Declares an enum without fields whose variants each have a label.
 ///

@@ -1,4 +1,4 @@
-//! Certificate pins: how a client names the one certificate that it accepts, whoever signed it.
+//! Certificate pins: the hash by which a client names the one certificate that it accepts, whatever its issuer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use crate::hex;
 #[serde(into = "String", try_from = "String")]
 pub struct CertificatePin([u8; 32]);
 
-/// A text that is no certificate pin.
+/// The error for a text that is not a certificate pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a certificate pin: expected `{prefix}` and {digits} hexadecimal digits", prefix = CertificatePin::PREFIX, digits = CertificatePin::DIGITS)]
 pub struct PinTextError;

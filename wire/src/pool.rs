@@ -1,7 +1,7 @@
 //! Buffers that are owned only while bytes are in them.
 //!
-//! What makes an idle connection cheap is that it holds no buffer at all; what makes a busy one cheap is that the next
-//! buffer comes from here and not from the allocator.
+//! An idle connection is cheap because it holds no buffer. A busy connection is cheap because its next buffer comes
+//! from this pool and not from the allocator.
 
 /// A stack of empty buffers of one thread.
 #[derive(Debug, Default)]

@@ -4,10 +4,10 @@
 //! connection costs, and most of what a busy one wastes. Here the caller owns the buffers: a thread that serves
 //! thousands of connections has one to read into and one to seal into.
 //!
-//! - [`Stream`] is the connection from its first byte: the handshake, then bytes in and out, on tokio. Its parameter says
-//!   which [`Side`] it is.
-//! - [`Stream::into_parts`] takes it apart for a thread that does its own reading and writing: the socket, a [`Reader`],
-//!   a [`Writer`], and the bytes that were already read, sealed and open.
+//! - [`Stream`] is the connection from its first byte: the handshake, then bytes in and out, on tokio. Its parameter
+//!   says which [`Side`] it is.
+//! - [`Stream::into_parts`] takes it apart for a thread that does its own reading and writing: the socket, a
+//!   [`Reader`], a [`Writer`], and the bytes that were already read, sealed and open.
 
 #![forbid(unsafe_code)]
 

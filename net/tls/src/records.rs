@@ -1,9 +1,9 @@
 //! The two halves of a connection after its handshake, for threads that do their own reading and writing.
 //!
-//! TLS 1.3 goes to records of our own ([`crate::own`]) where that is asked for, and each half has its direction to itself.
-//! Otherwise rustls keeps one state for both directions, so the halves share it behind a mutex. Records that the reading half owes
-//! the peer (an answer to a key update, an alert) are left in the shared state, sealed; the writing half sends them
-//! before anything that it seals later, which is the order of their numbers.
+//! TLS 1.3 goes to records of our own ([`crate::own`]) where that is asked for, and each half has its direction to
+//! itself. Otherwise rustls keeps one state for both directions, so the halves share it behind a mutex. Records that
+//! the reading half owes the peer (an answer to a key update, an alert) are left in the shared state, sealed; the
+//! writing half sends them before anything that it seals later, which is the order of their numbers.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -38,7 +38,7 @@ pub(crate) enum Stopped {
     Open,
     /// The peer has closed.
     Closed,
-    /// The receiver of plaintext wants no more.
+    /// The receiver of plaintext broke off.
     Broken,
 }
 
@@ -66,8 +66,8 @@ impl<S: Side> Records<S> {
         advanced
     }
 
-    /// Moves what rustls still has to say to `owed`, up to the alert that is its last word: to ask for more after that
-    /// would have it go on with `incoming`, and fail again.
+    /// Moves the records that rustls still has to send to `owed`, up to its final alert. Asking rustls for more after
+    /// that would make it process `incoming` again, and fail again.
     fn owe_alert(&mut self, incoming: &mut [u8]) {
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
             S::process(&mut self.connection, incoming).state
@@ -318,8 +318,8 @@ impl<S: Side> Reader<S> {
     /// Opens the whole records in `ciphertext` and hands their plaintext on, a record at a time, in order.
     ///
     /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next.
-    /// `plaintext` must not write to this connection, for whose writing half rustls' records may be waiting. When it
-    /// breaks off, the rest is lost and the connection of no more use.
+    /// `plaintext` must not write to this connection, because records of rustls may be waiting for the writing half.
+    /// When it breaks off, the rest is lost and the connection is no longer usable.
     ///
     /// # Errors
     ///
@@ -352,12 +352,12 @@ impl<S: Side> Writer<S> {
         }
     }
 
-    /// Appends the alert by which the peer knows that the end is the end and no attack (RFC 8446 section 6.1), or which
-    /// of its errors is the reason.
+    /// Appends the alert that tells the peer that the end is not an attack (RFC 8446 section 6.1), or which of its
+    /// errors is the reason.
     ///
     /// # Errors
     ///
-    /// As [`seal`](Self::seal); what is owed is appended all the same.
+    /// The errors of [`seal`](Self::seal). Records that are owed are appended all the same.
     pub fn close(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
         match &mut self.0 {
             WriteHalf::Rustls(records) => lock(records).close(&mut [], out),

@@ -54,7 +54,7 @@ impl SealBuffer {
         self.len += len;
     }
 
-    /// Appends bytes as they are: what is sealed already, or what goes out on a connection without TLS.
+    /// Appends bytes as they are: sealed records, or bytes for a connection without TLS.
     pub fn append(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.filled(bytes.len());

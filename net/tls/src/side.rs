@@ -1,4 +1,4 @@
-//! The two sides of a TLS connection, and what rustls has for each.
+//! The two sides of a TLS connection, and the types of rustls for each.
 //!
 //! rustls' connection types are named in this file and nowhere outside of this crate: upstream replaces them.
 
@@ -37,10 +37,10 @@ pub trait RustlsSide: Send + 'static {
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// What was negotiated.
+    /// The negotiated parameters.
     fn state(connection: &Self::Connection) -> &CommonState;
 
-    /// The secrets of a finished handshake, and what derives further ones.
+    /// Returns the secrets of a finished handshake, and the state that derives further ones.
     fn into_kernel(
         connection: Self::Connection,
     ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;

@@ -28,7 +28,7 @@ pub enum HandshakeError {
     /// The socket failed, or the peer closed it.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The peers do not agree.
+    /// The TLS handshake failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
@@ -48,7 +48,7 @@ pub struct Stream<IO, S: Side> {
     ended: bool,
 }
 
-/// What a [`Stream`] is made of.
+/// The parts of a [`Stream`].
 #[derive(Debug)]
 pub struct Parts<IO, S: Side> {
     /// The byte stream below.
@@ -70,7 +70,7 @@ impl<IO: fmt::Debug, S: Side> fmt::Debug for Stream<IO, S> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Server> {
-    /// Shakes hands with a client.
+    /// Does the handshake with a client.
     ///
     /// # Errors
     ///
@@ -82,8 +82,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Server> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Client> {
-    /// Shakes hands with the server called `name`. The handshake ends with the client's own last flight; the server's
-    /// judgement of that comes with the first read.
+    /// Does the handshake with the server `name`. The handshake ends with the client's own last flight. If the server
+    /// rejects it, the first read reports that.
     ///
     /// # Errors
     ///
@@ -153,8 +153,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
         &self.io
     }
 
-    /// Takes the stream apart, with `layer` opening and sealing from now on. Call it after a flush: what was written and
-    /// not sent is lost.
+    /// Takes the stream apart. `layer` opens and seals from now on. Call it after a flush: bytes that were written and
+    /// not sent are lost.
     ///
     /// # Errors
     ///

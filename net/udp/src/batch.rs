@@ -113,14 +113,14 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
     /// Whether the datagram was longer than a batch can hold and its end is lost.
     pub truncated: bool,
-    /// The other end: who sent it, or to whom it goes. An IPv6 link-local peer has its interface as scope.
+    /// The remote address: the sender or the destination. An IPv6 link-local peer has its interface as scope.
     pub peer: SocketAddr,
-    /// Our end: which address was asked, or from which it goes. A socket that is bound to one address says
-    /// [`LocalAddr::ANY`], and sends from its own.
+    /// The local address: the one that was asked, or the one to send from. A socket that is bound to one address
+    /// reports [`LocalAddr::ANY`], and sends from its own.
     pub local: LocalAddr,
 }
 
-/// Why a datagram does not fit into a batch.
+/// The reason why a datagram does not fit into a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
     /// The batch holds as many datagrams as it has room for.

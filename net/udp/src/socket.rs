@@ -1,4 +1,4 @@
-//! The socket.
+//! UDP sockets that send and receive in batches.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -15,7 +15,7 @@ use crate::sys;
 /// never appear in the IPv4-mapped form. Address reuse is off: a taken port is an error.
 ///
 /// # Errors
-/// Whatever the kernel says, such as [`io::ErrorKind::AddrInUse`].
+/// Any error of the kernel, such as [`io::ErrorKind::AddrInUse`].
 pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
@@ -35,7 +35,8 @@ pub struct BatchSocket {
 
 impl BatchSocket {
     /// Takes over a bound socket: makes it non-blocking and, if it is bound to a wildcard, lets it tell which address
-    /// was asked. What leaves an IPv4 socket is never fragmented: a datagram longer than the interface's MTU is refused.
+    /// was asked. What leaves an IPv4 socket is never fragmented: a datagram longer than the interface's MTU is
+    /// refused.
     ///
     /// # Errors
     /// The kernel refuses an option, or the socket is not an IP socket.
@@ -70,7 +71,7 @@ impl BatchSocket {
     /// [`io::ErrorKind::WouldBlock`] does.
     ///
     /// # Errors
-    /// What the kernel says; the batch is empty then.
+    /// The error of the kernel. The batch is then empty.
     pub fn recv(&self, batch: &mut DatagramBatch) -> io::Result<()> {
         batch.clear();
         let received = loop {
@@ -137,7 +138,7 @@ impl AsRawFd for BatchSocket {
     }
 }
 
-/// What became of the datagrams of a batch. The three numbers add up to its length.
+/// The outcome of sending a batch. The three numbers add up to its length.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct SendOutcome {

@@ -1,4 +1,4 @@
-//! What a client sends: masked frames, out of which comes a stream of bytes.
+//! The decoder: turns the masked frames of a client into a stream of bytes.
 
 use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
 use crate::opcode;
@@ -19,7 +19,7 @@ const LENGTH: u8 = 0x7f;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// How a client breaks the protocol.
+/// The ways in which a client can break the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
     /// A reserved bit is set, though no extension was negotiated.
@@ -31,7 +31,7 @@ pub enum Violation {
     /// A client's frame must be masked.
     #[error("a frame without a mask")]
     Unmasked,
-    /// A text message. What is carried is bytes.
+    /// A text message. Only binary messages are allowed.
     #[error("a text message")]
     Text,
     /// A control frame that is fragmented or longer than 125 bytes.
@@ -55,7 +55,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// With what to close.
+    /// Returns the code to close with.
     #[must_use]
     pub const fn close_code(self) -> CloseCode {
         match self {
@@ -67,7 +67,7 @@ impl Violation {
     }
 }
 
-/// What the stream brought.
+/// A piece of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'i> {
     /// Bytes of a binary message, unmasked.
@@ -131,7 +131,7 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// See [`Violation`]; a frame that is wrong is refused by its header. The stream is then of no more use.
+    /// See [`Violation`]; a frame that is wrong is refused by its header. The stream is then no longer usable.
     #[inline]
     pub fn next<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Piece<'i>>, Violation> {
         loop {
@@ -234,7 +234,7 @@ impl Decoder {
         usize::from(self.have) >= until
     }
 
-    /// What the first two bytes of a header say, and whether they may say it here.
+    /// Decodes the first two bytes of a header, and checks that they are allowed here.
     fn check(&self, first: u8, second: u8) -> Result<PayloadKind, Violation> {
         if first & RESERVED != 0 {
             return Err(Violation::Reserved);

@@ -1,4 +1,4 @@
-//! What a server sends: unmasked binary messages, and control frames between them.
+//! The encoder: unmasked binary messages of a server, and control frames between them.
 
 use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
 use crate::opcode;

@@ -4,10 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-/// What every key is hashed with (RFC 6455 section 1.3).
+/// The text that every key is hashed with (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The value of `Sec-WebSocket-Accept` for that of `Sec-WebSocket-Key`; `None` unless the key is 16 bytes in base64.
+/// Returns the value of `Sec-WebSocket-Accept` for a value of `Sec-WebSocket-Key`; `None` unless the key is 16 bytes in
+/// base64.
 #[must_use]
 pub fn accept_key(key: &[u8]) -> Option<String> {
     if STANDARD.decode(key).ok()?.len() != 16 {

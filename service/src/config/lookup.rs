@@ -1,4 +1,4 @@
-//! Looking settings up: one value through all layers, and at the end whatever nobody looked up.
+//! Looking up settings: one value through all layers, and at the end the keys that were not looked up.
 
 use std::fmt::Debug;
 use std::ops::{Range, RangeInclusive};
@@ -25,7 +25,7 @@ fn looks_like_mesh_key(text: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// Reads settings out of [`Sources`] and collects what is wrong with them.
+/// Reads settings out of [`Sources`] and collects their errors.
 #[derive(Debug)]
 pub struct ConfigReader<'a> {
     sources: &'a Sources,
@@ -74,7 +74,7 @@ impl<'a> ConfigReader<'a> {
         self.known_variables.push(name.into());
     }
 
-    /// Where the setting was given last, in the order of the layers; `None` if nowhere.
+    /// Returns the last layer that gives the setting; `None` if no layer does.
     pub fn given(&self, key: SettingKey) -> Option<Origin> {
         if let Some(flag) = key.flag.filter(|_| self.sources.flags.contains_key(key.path)) {
             return Some(Origin::Flag(flag));
@@ -173,8 +173,8 @@ impl<'a> ConfigReader<'a> {
         names.join(", ")
     }
 
-    /// Variables that begin with the prefix and are no setting. Kubernetes puts such variables into every container (for
-    /// a Service named `towpath`: `TOWPATH_SERVICE_HOST` and more), so they cannot be errors.
+    /// Variables that begin with the prefix and are no setting. Kubernetes puts such variables into every container
+    /// (for a Service named `towpath`: `TOWPATH_SERVICE_HOST` and more), so they cannot be errors.
     fn unknown_variables(&self) -> Vec<String> {
         let mut known: Vec<_> = self.known.iter().map(|key| key.variable(self.sources.prefix)).collect();
         known.extend(self.known_variables.iter().cloned());
@@ -283,8 +283,8 @@ impl<V: Value> Lookup<'_, '_, V> {
         value
     }
 
-    /// The value. If it is not given, that is a problem, and what is returned in its place must not be used for anything
-    /// but finding more problems: [`ConfigReader::finish`] fails.
+    /// The value. If it is not given, that is a problem, and what is returned in its place must not be used for
+    /// anything but finding more problems: [`ConfigReader::finish`] fails.
     pub fn required(self) -> V
     where
         V: Default,

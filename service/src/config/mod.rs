@@ -1,8 +1,8 @@
 //! Strict configuration: nothing given is ever ignored, and every mistake is reported at once.
 //!
-//! A setting is a [`SettingKey`] with a type ([`Value`]) and often a rule. It is looked up in four layers, each overriding
-//! the one before: the default, the file (TOML), the environment (`TOWPATH_OUTBOX_AGE`), the command line (`--listen`).
-//! A program reads its settings from a [`ConfigReader`] in the order in which they should be printed:
+//! A setting is a [`SettingKey`] with a type ([`Value`]) and often a rule. It is looked up in four layers, each
+//! overriding the one before: the default, the file (TOML), the environment (`TOWPATH_OUTBOX_AGE`), the command line
+//! (`--listen`). A program reads its settings from a [`ConfigReader`] in the order in which they should be printed:
 //!
 //! ```
 //! use std::time::Duration;
@@ -23,8 +23,8 @@
 //! ```
 //!
 //! Looking a setting up never fails: a mistake is noted, the next lower layer's value is returned, and
-//! [`ConfigReader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a value
-//! that would be wrong on its own should not wait for the day on which the override goes away.
+//! [`ConfigReader::finish`] reports all mistakes together. All layers are checked, also those that are overridden: a
+//! value that would be wrong on its own should not wait for the day on which the override goes away.
 
 mod key;
 mod list;

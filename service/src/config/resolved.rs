@@ -67,7 +67,7 @@ impl Resolved {
         &self.warnings
     }
 
-    /// Where the value of the setting came from. `None` for a setting that nobody looked up.
+    /// Returns the origin of the value of a setting. `None` for a setting that was not looked up.
     pub fn origin(&self, key: SettingKey) -> Option<&Origin> {
         self.settings.iter().find(|setting| setting.key.path == key.path).map(|setting| &setting.origin)
     }

@@ -68,8 +68,8 @@ labels! {
 impl AnswerKind {
     /// How much longer than its question an answer may be on the wire, in tenths.
     ///
-    /// A bare request is 48 bytes with IPv4 and UDP headers and 68 with IPv6. One address makes its answer 1.25 and 1.35
-    /// times as long; the three that RFC 5780 cannot do without over IPv6 make it 2.06 times.
+    /// A bare request is 48 bytes with IPv4 and UDP headers and 68 with IPv6. One address makes its answer 1.25 and
+    /// 1.35 times as long; the three that RFC 5780 cannot do without over IPv6 make it 2.06 times.
     const fn bound(self) -> usize {
         match self {
             Self::Discovery => 21,
@@ -92,8 +92,8 @@ pub struct Amplifies;
 impl Request<'_> {
     /// Writes the answer for `client`, whose address the request came from.
     ///
-    /// `asked` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes of RFC
-    /// 5780 are unknown ones. Unknown attributes that must be understood are refused with 420 and listed, except to
+    /// `asked` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes of
+    /// RFC 5780 are unknown ones. Unknown attributes that must be understood are refused with 420 and listed, except to
     /// Tailscale's clients, whose server looks for none.
     ///
     /// # Errors
@@ -154,8 +154,8 @@ impl Request<'_> {
         message.finish(self.fingerprint)
     }
 
-    /// MAPPED-ADDRESS tells a client of NATs that rewrite addresses in payloads. Section 6.1 asks for it; where it would
-    /// break the bound, the client does without.
+    /// MAPPED-ADDRESS tells a client of NATs that rewrite addresses in payloads. Section 6.1 asks for it; where it
+    /// would break the bound, the client does without.
     fn write_discovery(
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],

@@ -277,7 +277,7 @@ fn a_response_port_is_heeded_and_padding_refused() {
     assert_eq!((answer.change, refused(&bytes)), (ChangeRequest::NONE, vec![PADDING]));
 }
 
-/// RFC 8489 section 14.5: whoever is on the path could have put it there.
+/// RFC 8489 section 14.5: an attacker on the path could have inserted it.
 #[test]
 fn what_stands_behind_the_integrity_is_not_heeded() {
     let origins = origins(ipv4());

@@ -1,11 +1,12 @@
 //! How many answers a source may have.
 //!
-//! A source is a [`Host`], an IPv4 address or an IPv6 /64: what one host can have, and what WireGuard limits by. A wider
-//! IPv4 prefix, as resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
+//! A source is a [`Host`], an IPv4 address or an IPv6 /64: what one host can have, and what WireGuard limits by. A
+//! wider IPv4 prefix, as resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
 //!
-//! Sources are hashed, with a secret key, to a fixed number of buckets, and nobody remembers whose they are. Two that meet
-//! in one share its rate, which is too high to be noticed; whom to meet nobody can choose; and a flood of forged sources
-//! finds no table to fill: it takes buckets times rate requests a second before everybody is held back.
+//! Sources are hashed, with a secret key, to a fixed number of buckets, which do not store their sources. Two sources
+//! in one bucket share its rate, which is high enough that they do not notice. A source cannot choose its bucket. A
+//! flood of forged sources finds no table to fill: it takes buckets times rate requests a second before all sources are
+//! held back.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

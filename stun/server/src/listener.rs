@@ -22,7 +22,7 @@ const BATCHES_PER_TURN: usize = 2;
 /// microseconds, and the socket's buffer holds what arrives in the meantime.
 const READ_ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
-/// What all sockets share: whom to answer, and memory of the datagrams in work.
+/// The state that all sockets share: the policy, and the memory of the datagrams in work.
 pub(crate) struct Service {
     answerer: Answerer,
     requests: DatagramBatch,
@@ -48,7 +48,7 @@ impl Service {
     }
 }
 
-/// Whom to answer, and the answer that was written last.
+/// The policy on clients to answer, and the answer that was written last.
 struct Answerer {
     clients: ClientFilter,
     start: Instant,
@@ -154,7 +154,7 @@ impl Listener {
                     counters.count_read_error();
                     if !has_backed_off {
                         let address = self.socket.local_addr();
-                        tracing::warn!(%address, %error, "cannot read from a STUN socket; it is tried again");
+                        tracing::warn!(%address, %error, "cannot read from a STUN socket; retrying");
                     }
                     self.backs_off_until = Some(now + READ_ERROR_BACKOFF);
                     break;

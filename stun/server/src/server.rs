@@ -19,15 +19,15 @@ use crate::counters::StunCounters;
 use crate::listener::{Listener, OriginSockets, Service};
 use crate::settings::{Policy, StunSettings};
 
-/// A turn that found so many datagrams is followed by a pause, in which more gather: a wake-up and its system calls then
-/// serve more of them. It goes on while 25,000 or more come in a second; fewer are answered at once. A turn that found
-/// more has no time to lose.
+/// A turn that found so many datagrams is followed by a pause, in which more gather: a wake-up and its system calls
+/// then serve more of them. It goes on while 25,000 or more come in a second; fewer are answered at once. A turn that
+/// found more has no time to lose.
 const GATHERED: RangeInclusive<usize> = 4..=BATCH_MAX;
-/// That pause. The kernel adds its timer slack, 50 µs.
+/// The length of the pause. The kernel adds its timer slack, 50 µs.
 const GATHER: Duration = Duration::from_micros(100);
 
-/// What a socket has room for, in bytes of which the kernel counts half as its own: 1,300 requests. With the usual default
-/// 250 that come at once are too many.
+/// What a socket has room for, in bytes of which the kernel counts half as its own: 1,300 requests. With the usual
+/// default 250 that come at once are too many.
 const RECEIVE_BUFFER: usize = 512 * 1024;
 
 /// A STUN server that is bound and not yet running. Datagrams wait in its sockets' buffers.
@@ -126,8 +126,8 @@ impl BoundServer {
         self.spawn_with(|| {})
     }
 
-    /// Starts the server as [`spawn`](Self::spawn) does. `ended` is called when the thread ends, for whatever reason: by
-    /// itself it ends only if the kernel fails it.
+    /// Starts the server as [`spawn`](Self::spawn) does. `ended` is called when the thread ends, for whatever reason:
+    /// by itself it ends only if the kernel fails it.
     ///
     /// # Errors
     /// The kernel gives no descriptor or no thread.
@@ -144,7 +144,8 @@ impl BoundServer {
     /// Serves until `stop` is readable.
     ///
     /// It waits by poll(2), which names a handful of sockets anew each time. An epoll would wait for them even while
-    /// this thread is at work, so that the kernel calls it for each datagram that has left, 6 % of what an answer costs.
+    /// this thread is at work, so that the kernel calls it for each datagram that has left, 6 % of what an answer
+    /// costs.
     fn run(mut self, stop: &OwnedFd) -> io::Result<()> {
         let sockets: Vec<_> = self.listeners.iter().map(|listener| Arc::clone(&listener.socket)).collect();
         let mut service = Service::new(&self.policy, Instant::now(), self.does_discovery);
@@ -247,8 +248,10 @@ impl Drop for RunningServer {
     fn drop(&mut self) {
         match self.join() {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) | Err(error) => tracing::error!(%error, "the STUN server had failed"),
-            Ok(Err(_)) => tracing::error!("the STUN server had panicked"),
+            Ok(Ok(Err(error))) | Err(error) => {
+                tracing::error!(%error, "the STUN server failed before it was stopped")
+            }
+            Ok(Err(_)) => tracing::error!("the STUN server panicked before it was stopped"),
         }
     }
 }

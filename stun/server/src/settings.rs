@@ -1,4 +1,4 @@
-//! What a server listens on and whom it answers.
+//! The addresses that a server listens on, and the clients that it answers.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -8,21 +8,21 @@ use std::num::NonZeroU32;
 pub struct StunSettings {
     /// The addresses that are listened on. An IPv6 one is bound for IPv6 only; serving both families takes one of each.
     pub listen: Vec<SocketAddr>,
-    /// Second addresses, for NAT behaviour discovery (RFC 5780): none, or one for a family or for each. It must differ in
-    /// both address and port from the family's only one in `listen`, and neither may be a wildcard.
+    /// Second addresses, for NAT behaviour discovery (RFC 5780): none, or one for a family or for each. It must differ
+    /// in both address and port from the family's only one in `listen`, and neither may be a wildcard.
     pub alternates: Vec<SocketAddr>,
-    /// Whom to answer.
+    /// The clients to answer.
     pub policy: Policy,
 }
 
-/// Whom a server answers, and how often.
+/// The clients that a server answers, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// Which clients.
     pub clients: ClientFilter,
     /// Answers a second for each source, an IPv4 address or an IPv6 /64; as many may come at once. `None`: no limit.
     pub rate: Option<NonZeroU32>,
-    /// The same of answers by RFC 5780, which may be longer than others; they count as answers, too.
+    /// Answers by RFC 5780 a second, which may be longer than others. They count as answers, too.
     pub discovery_rate: NonZeroU32,
 }
 

@@ -1,4 +1,4 @@
-//! Whom a server answers, how often, and from where.
+//! Tests of the clients that a server answers, of its rates, and of the source of its answers.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -103,7 +103,7 @@ const OTHER_PORT: &[u8] = &[0, 3, 0, 4, 0, 0, 0, 2];
 const OTHER_ADDRESS: &[u8] = &[0, 3, 0, 4, 0, 0, 0, 4];
 const OTHER_BOTH: &[u8] = &[0, 3, 0, 4, 0, 0, 0, 6];
 
-/// Each of four sockets has each of the four answer, and the client hears from whom.
+/// Asks each of four sockets for an answer from each of the four, and checks where the answer comes from.
 #[test]
 fn a_second_address_makes_four_origins() {
     let policy = Policy { discovery_rate: NonZeroU32::new(1000).unwrap(), ..unlimited() };

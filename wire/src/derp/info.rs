@@ -14,7 +14,7 @@ use super::mesh::MeshKey;
 /// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
 
-/// What a client says of itself at login.
+/// The message with which a client introduces itself at login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {
     /// The regional pre-shared key, when the client claims mesh rights.
@@ -37,7 +37,7 @@ pub enum ClientInfoError {
     #[error("the key is of small order or not canonical")]
     Key,
     /// The box does not open: the client does not own the key or means another relay.
-    #[error("the box does not open")]
+    #[error("the box does not open: the client does not own the key, or means another relay")]
     Box,
     /// The box opens and holds something else than the JSON of a ClientInfo.
     #[error("the message is not a ClientInfo")]
@@ -110,15 +110,15 @@ impl ClientInfo {
 /// A client that has proven its key.
 #[derive(Debug)]
 pub struct Introduction {
-    /// Who it is.
+    /// The node key of the client.
     pub client: NodePublic,
-    /// What it says of itself.
+    /// The contents of its ClientInfo.
     pub info: ClientInfo,
     /// The agreement of its key with the relay's, for the answer: the agreement is what a login costs.
     pub shared: SharedKey,
 }
 
-/// What a relay says at login.
+/// The message with which a relay answers a login.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerInfo {
     /// Bytes a second that the client shall keep to; zero = as much as it likes.

@@ -1,4 +1,4 @@
-//! What the relays of a region say to each other, besides frames: the key that they share, and what they tell of clients.
+//! The key that the relays of a region share, and the flags with which they announce clients.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::hex;
 /// Bytes of a mesh key.
 pub const MESH_KEY_LEN: usize = 32;
 
-/// The secret that the relays of a region share. Whoever has it may watch, forward and close at each of them.
+/// The secret that the relays of a region share. A client with this key may watch, forward and close at each of them.
 ///
 /// Wiped when dropped and never printed. Comparing takes as long for any two keys; upstream's plain comparison was a
 /// vulnerability (TS-2025-003).
@@ -79,18 +79,18 @@ impl FromStr for MeshKey {
     }
 }
 
-/// What a relay says of a connection to those who watch.
+/// The flags of a connection that a relay tells its watchers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PresentFlags(u8);
 
 impl PresentFlags {
-    /// Nothing of what follows.
+    /// None of the other flags holds.
     pub const REGULAR: Self = Self(0x01);
-    /// It holds the mesh key.
+    /// The client holds the mesh key.
     pub const MESH_PEER: Self = Self(0x02);
-    /// It says that it is a monitoring probe.
+    /// The client says that it is a monitoring probe.
     pub const PROBER: Self = Self(0x04);
-    /// It says that another relay of the region would suit it better.
+    /// The client says that another relay of the region would suit it better.
     pub const NOT_IDEAL: Self = Self(0x08);
 
     /// The flags of a connection: [`REGULAR`](Self::REGULAR) where it is nothing else.

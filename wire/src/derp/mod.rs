@@ -10,7 +10,7 @@ pub mod mesh;
 
 /// First bytes of a ServerKey frame: "DERP" and U+1F511.
 pub const MAGIC: [u8; 8] = [0x44, 0x45, 0x52, 0x50, 0xf0, 0x9f, 0x94, 0x91];
-/// The protocol version that both sides state and nobody compares.
+/// The protocol version that both sides state and neither compares.
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Bytes of a frame before its payload: type u8, payload length u32 big endian.
 pub const HEADER_LEN: usize = 5;

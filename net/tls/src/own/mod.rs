@@ -8,9 +8,9 @@
 //!
 //! What it must never get wrong:
 //! - a nonce is used once: the sequence number only grows, and a key is replaced long before it could end;
-//! - nothing leaves [`Opener::open`] whose tag did not verify (aws-lc compares in constant time);
+//! - [`Opener::open`] hands out no plaintext whose tag did not verify (aws-lc compares in constant time);
 //! - after an error nothing is opened and nothing but the alert is sealed;
-//! - a peer cannot have us work without sending data: records without data are limited.
+//! - a peer cannot cause work without sending data: records without data are limited.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -64,7 +64,7 @@ const LEVEL_FATAL: u8 = 2;
 struct Shared<Data> {
     /// Derives the keys that replace others.
     kernel: Mutex<KernelConnection<Data>>,
-    /// The peer has asked for new keys of ours.
+    /// The peer has asked this side to change its keys.
     update_owed: AtomicBool,
     /// The fatal alert that the peer must be told, or zero.
     alert_owed: AtomicU8,
@@ -76,7 +76,7 @@ impl<Data> Shared<Data> {
     }
 }
 
-/// The two directions of a connection whose handshake is done. `client`: this side is the client.
+/// Creates the two directions of a connection after its handshake. `client`: this side is the client.
 pub(crate) fn split<Data>(
     secrets: ExtractedSecrets,
     kernel: KernelConnection<Data>,
@@ -234,7 +234,7 @@ impl<Data> Opener<Data> {
                 (KEY_UPDATE, &[request @ (0 | 1)]) if rest.is_empty() => self.update_key(request == 1)?,
                 (KEY_UPDATE, [0 | 1]) => return Err(RecordError::Unexpected.into()),
                 (KEY_UPDATE, _) => return Err(RecordError::Decode.into()),
-                // Nothing is resumed here.
+                // Sessions are never resumed.
                 (NEW_SESSION_TICKET, _) if self.client => {}
                 _ => return Err(RecordError::Unexpected.into()),
             }
@@ -256,7 +256,7 @@ impl<Data> Opener<Data> {
 fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     let Some(&[kind, _, _, high, low]) = bytes.first_chunk::<RECORD_HEADER>() else { return Ok(None) };
     let body = usize::from(u16::from_be_bytes([high, low]));
-    // From now on the peer has nothing to say in clear.
+    // After the handshake the peer must not send records in clear.
     if kind != APPLICATION_DATA {
         return Err(RecordError::Unexpected);
     }

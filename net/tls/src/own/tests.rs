@@ -1,4 +1,4 @@
-//! The record layer against rustls on the other side, and against a forger who has the peer's keys.
+//! Tests of the record layer against rustls on the other side, and against a forger that has the peer's keys.
 
 use std::io::{Read, Write};
 
@@ -68,7 +68,7 @@ fn pair(suite: SupportedCipherSuite) -> Pair {
     Pair { client, reader, writer }
 }
 
-/// Has the client open `bytes`, and returns their plaintext.
+/// Opens `bytes` with the client, and returns their plaintext.
 fn receive(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, rustls::Error> {
     let mut plaintext = Vec::new();
     while !bytes.is_empty() {

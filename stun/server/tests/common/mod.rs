@@ -48,7 +48,7 @@ pub(crate) fn answered(ipv4: u64, ipv6: u64) -> Snapshot {
     snapshot
 }
 
-/// A socket that talks to `server`, and to nobody else, until the deadline.
+/// Returns a socket that talks only to `server`, until the deadline.
 pub(crate) fn client(server: SocketAddr) -> UdpSocket {
     let loopback = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
     let socket = UdpSocket::bind(loopback).unwrap();
