@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use towpath_wire::labels;
 
 labels! {
-    /// Which rule a finding is of.
+    /// The rule of a finding.
     #[derive(PartialOrd, Ord)]
     pub enum FindingCode {
         /// Comments or trailing commas where only JSON proper is read.
@@ -19,7 +19,7 @@ labels! {
         DuplicateKey = "duplicate-key",
         /// A known name in other letters.
         WrongCase = "wrong-case",
-        /// A name that nobody reads.
+        /// A name that no reader knows.
         UnknownKey = "unknown-key",
         /// A second YAML document in the file.
         SecondDocument = "second-document",
@@ -85,7 +85,7 @@ labels! {
         CertNameForm = "cert-name-form",
         /// `InsecureForTests` is set.
         Insecure = "insecure",
-        /// A `DERPPort` that no TCP port is.
+        /// A `DERPPort` that is not a TCP port.
         DerpPortRange = "derp-port-range",
         /// `STUNPort` is 0, which does not mean off.
         StunPortZero = "stun-port-zero",
@@ -99,7 +99,7 @@ labels! {
 }
 
 labels! {
-    /// What kind of difference there is between two maps.
+    /// The kind of a difference between two maps.
     #[derive(PartialOrd, Ord)]
     pub enum Difference {
         /// The first map leaves Tailscale's regions, the second one does not have them.
@@ -163,7 +163,7 @@ macro_rules! print_as_label {
 print_as_label!(FindingCode, Difference);
 
 impl FindingCode {
-    /// Whether the reader refuses the whole file for it, whoever the reader is.
+    /// Whether every reader refuses the whole file for it.
     pub(crate) fn refuses_file(self) -> bool {
         matches!(self, Self::NotStrictJson | Self::WrongType | Self::QuotedNumber)
     }

@@ -1,4 +1,4 @@
-//! What there is to say about a map, one fact at a time.
+//! Findings: one fact about a map each.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::document::printable;
 pub enum Severity {
     /// Clients cannot use what it is about: the whole map, a region or a relay.
     Error,
-    /// It works, and not as the author may think.
+    /// It works, but perhaps not as the author expects.
     Warning,
 }
 
@@ -26,12 +26,12 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that is wrong, or that may surprise.
+/// One thing in a map that is wrong, or that may surprise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Which rule it is of.
+    /// The rule.
     pub code: FindingCode,
     /// The line in the file, from 1; `None` where the map as a whole is meant.
     pub line: Option<u32>,
@@ -39,7 +39,7 @@ pub struct Finding {
     pub place: String,
     /// What is there.
     pub message: String,
-    /// What follows, and for whom.
+    /// The effect, and the readers or clients that it concerns.
     pub effect: String,
     /// What to do about it.
     pub fix: String,

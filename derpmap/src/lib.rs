@@ -1,9 +1,9 @@
-//! DERP maps as their readers take them: what is wrong with one, and whom a change from one to another disconnects.
+//! DERP maps as their readers take them: what is wrong with a map, and which clients a change of the map disconnects.
 //!
-//! A map is read three times by three kinds of reader, each with its own idea of names and types: Tailscale's clients and
-//! Headscale's `derp.urls` take JSON by Go's rules, Headscale's `derp.paths` take YAML by other rules of Go's, and Tailscale's
-//! policy file is HuJSON. A name that one of them does not know it ignores without a word. So a [`ParsedMap`] here is what the
-//! reader has in memory afterwards, and the way there is part of what is checked:
+//! A map is read three times by three kinds of reader, each with its own idea of names and types: Tailscale's clients
+//! and Headscale's `derp.urls` take JSON by Go's rules, Headscale's `derp.paths` take YAML by other rules of Go's, and
+//! Tailscale's policy file is HuJSON. Each ignores unknown names without a word. So a [`ParsedMap`] is what the reader
+//! has in memory afterwards, and decoding is part of what is checked:
 //!
 //! ```text
 //! bytes ── document ──▶ tree with lines ── decode ──┬──▶ as meant ── check ──▶ findings

@@ -1,6 +1,6 @@
 //! A DERP map as its reader has it in memory, with the lines that it came from.
 //!
-//! Members have the types of Tailscale's `tailcfg`, where a port is any integer: what no port can be is for the rules to say.
+//! Members have the types of Tailscale's `tailcfg`, where a port is any integer. The rules check its range.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ pub(crate) struct ParsedNode {
     pub(crate) can_port80: bool,
 }
 
-/// A value that the reader takes and that a map cannot be written with.
+/// A value that the reader takes but that cannot be written in a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {member} is {value}, which no {member} can be")]
 pub struct Unwritable {

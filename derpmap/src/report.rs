@@ -1,4 +1,4 @@
-//! What is printed: for people, a few lines for each finding; for programs, JSON.
+//! Reports: for people, a few lines for each finding; for programs, JSON.
 
 use std::fmt::Write;
 
@@ -6,16 +6,16 @@ use serde::Serialize;
 
 use crate::{Diff, Finding, Impact, MapChange, MapFormat, Severity};
 
-/// What was asked for of one file.
+/// The results for one file.
 #[derive(Debug)]
 pub struct MapReport<'a> {
     /// The name of the file.
     pub file: &'a str,
-    /// For whom it was read.
+    /// The reader that it was read for.
     pub format: MapFormat,
-    /// What is wrong with it, if that was asked for.
+    /// The findings, if a check was asked for.
     pub findings: Option<&'a [Finding]>,
-    /// The name of the other file and what changes from that one to this, if that was asked for.
+    /// The name of the old file and the changes from it to this one, if they were asked for.
     pub diff: Option<(&'a str, &'a Diff)>,
 }
 
@@ -46,7 +46,7 @@ impl MapReport<'_> {
             || self.diff.is_some_and(|(_, diff)| diff.impact() > Impact::None)
     }
 
-    /// For people.
+    /// Returns the report for people.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = format!("{}: read as {}\n", self.file, self.format.reader());
@@ -96,7 +96,7 @@ impl MapReport<'_> {
         put(text, format_args!("from {from} to {}: {}\n", self.file, diff.summary()));
     }
 
-    /// For programs: one object, indented, and a line end.
+    /// Returns the report for programs: one indented JSON object, and a line end.
     #[must_use]
     pub fn to_json(&self) -> String {
         let diff = self.diff.map(|(from, diff)| JsonDiff {

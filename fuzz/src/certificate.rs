@@ -1,4 +1,4 @@
-//! The relay's key in a chain of certificates, which a client reads before it knows whom it talks to.
+//! The relay's key in a chain of certificates, which a client reads before the peer is authenticated.
 
 use rustls::pki_types::CertificateDer;
 use towpath_relay_client::relay_key;

@@ -42,7 +42,7 @@ fn is_key(digits: &str) -> bool {
     digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// The same for every text.
+/// Returns the message that refuses a text, whatever the text is.
 fn refusal(kind: &str, prefix: &str) -> String {
     format!("not a {kind}: expected `{prefix}` and 64 hexadecimal digits")
 }

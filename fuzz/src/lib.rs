@@ -4,7 +4,7 @@
 //! a second reading that is written for clarity instead of speed, and reads back what its encoder writes. The record
 //! layer hands on what was sealed and nothing else. A relay delivers or counts each packet, once and in order.
 //!
-//! The same functions run in two ways. `fuzz/tests/corpus.rs` gives them every file of the corpus and every truncation
+//! The functions run in two ways. `fuzz/tests/corpus.rs` gives them every file of the corpus and every truncation
 //! of it, as an ordinary test. `make fuzz` gives them to libFuzzer, which makes up more.
 
 mod bytes;

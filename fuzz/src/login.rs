@@ -1,4 +1,4 @@
-//! Logins: the frame that a stranger sends, and the JSON that he has sealed.
+//! Logins: the frame that an unknown client sends, and the JSON that it has sealed.
 
 use std::sync::LazyLock;
 
@@ -32,7 +32,7 @@ const fn count_from(first: u8, last: u8) -> [u8; 32] {
     bytes
 }
 
-/// Who logs in, with what, and what is left for the session; `None` while the login is not whole.
+/// The client of a login, its ClientInfo, and the bytes left for the session; `None` while the login is incomplete.
 type LoginReading = Result<Option<(NodePublic, ClientInfo, Vec<u8>)>, LoginError>;
 
 /// A login means what its first frame says, however it arrives, and takes no byte of what follows.

@@ -1,11 +1,11 @@
-//! DERP maps of others: what is said of one is always the same, whole and harmless, and what is printed of it reads back.
+//! DERP maps of others: the report of a map is always the same, complete and harmless, and a printed map reads back.
 
 use serde_json::Value;
 use towpath_derpmap::{Diff, Loaded, MapFormat, MapReport, Severity};
 
 /// Checks a map, compares it with itself and, behind a zero byte, with another.
 ///
-/// The first byte of each says what the file is called or for whom it is: see [`read`].
+/// The first byte of each gives the name of the file or its reader: see [`read`].
 pub(crate) fn report(input: &[u8]) {
     let mut files = input.splitn(2, |byte| *byte == 0);
     let Some(old) = files.next().and_then(checked) else { return };
@@ -64,7 +64,7 @@ fn checked(input: &[u8]) -> Option<Loaded> {
             "{text}"
         );
     }
-    // Who it is for, three lines a finding, and how many there are: nothing in a map can forge another.
+    // The reader, three lines for each finding, and their count: no text in a map can forge another finding.
     assert_eq!(text.lines().count(), 2 + 3 * findings.len(), "{text}");
     text.lines().for_each(assert_is_one_line);
     assert_eq!(members(&json, "/findings"), findings.len());

@@ -32,7 +32,7 @@ fn request(datagram: &[u8]) {
 /// The magic cookie (RFC 8489 section 5).
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
-/// To whomever it goes, an answer is hardly longer on the wire than its question.
+/// Checks that an answer to any client is hardly longer on the wire than its question.
 fn answers(datagram: &[u8], request: &Request<'_>) {
     for (first, second, headers) in
         [("192.0.2.1:3478", "198.51.100.1:3479", 28), ("[2001:db8::1]:3478", "[2001:db8:1::1]:3479", 48)]

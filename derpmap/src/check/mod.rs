@@ -1,7 +1,7 @@
-//! The rules: what stock clients and operators trip over in a map that could be read.
+//! The rules: what stock clients and operators reject or misread in a map that could be read.
 //!
-//! Each rule names what follows and for whom, as the code of Tailscale 1.102.5 has it; where that is surprising, a comment
-//! says where to look.
+//! Each rule names the effect and the clients that it concerns, as the code of Tailscale 1.102.5 has it. If that is
+//! surprising, a comment says where to look.
 
 mod node;
 mod region;
@@ -103,11 +103,11 @@ fn no_home(map: &ParsedMap) -> Option<Finding> {
     })
 }
 
-/// A region that never answers STUN is never nearest while another one does: `netcheck` measures over HTTPS only if no STUN
-/// at all was answered.
+/// A region that never answers STUN is never nearest while another one does: `netcheck` measures over HTTPS only if no
+/// STUN at all was answered.
 fn no_stun(map: &ParsedMap) -> Vec<Finding> {
     let answers = |region: &ParsedRegion| region.nodes.iter().any(node::answers_stun);
-    // Of a region that nobody reaches there is worse to say.
+    // A region that no client reaches has worse findings.
     let reached = |region: &ParsedRegion| region.nodes.iter().any(node::is_reached);
     let homes = || map.present().filter(|(_, region)| !region.no_measure_no_home && reached(region));
     let elsewhere = homes().any(|(_, region)| answers(region));

@@ -15,7 +15,7 @@ const PIN_PREFIX: &str = CertificatePin::PREFIX;
 const PIN_DIGITS: usize = CertificatePin::DIGITS;
 const NONE: &str = "none";
 
-/// Everything there is to say about a node of the region with this number.
+/// Returns all findings about a node of the region with this number.
 pub(super) fn check(format: MapFormat, id: i64, node: &ParsedNode, findings: &mut Vec<Finding>) {
     let place = format!("{}, {}", place(id), node.label);
     let rules = [
@@ -136,7 +136,7 @@ fn host_name(format: MapFormat, node: &ParsedNode) -> Verdict {
     Some((finding, "HostName"))
 }
 
-/// Why this is neither an address nor a name that the DNS can have.
+/// Returns why `host` is neither an address nor a name that the DNS can have.
 fn name_fault(host: &str) -> Option<&'static str> {
     if host.parse::<IpAddr>().is_ok() {
         return None;

@@ -6,7 +6,7 @@ use crate::code::FindingCode;
 use crate::finding::Finding;
 use crate::map::ParsedRegion;
 
-/// Everything there is to say about the region under this key, its nodes aside.
+/// Returns all findings about the region under this key, except those about its nodes.
 pub(super) fn check(format: MapFormat, id: i64, region: &ParsedRegion, findings: &mut Vec<Finding>) {
     let place = place(id);
     let rules = [
@@ -70,8 +70,8 @@ fn number_range(format: MapFormat, id: i64, region: &ParsedRegion) -> Verdict {
     Some((finding, ""))
 }
 
-/// Clients connect by the key. What they measure over STUN counts for the nodes' `RegionID`, what they measure over HTTPS
-/// for the region's, and their STUN probes are kept by the region's.
+/// Clients connect by the key. What they measure over STUN counts for the nodes' `RegionID`, what they measure over
+/// HTTPS for the region's, and their STUN probes are kept by the region's.
 fn number_mismatch(format: MapFormat, id: i64, region: &ParsedRegion) -> Verdict {
     if region.id == id {
         return None;

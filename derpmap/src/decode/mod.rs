@@ -1,9 +1,9 @@
-//! From a tree to a map, as the reader's own decoder would go: Go's `encoding/json`, or `yaml.v3` into a struct that has only
-//! JSON names.
+//! From a tree to a map, as the reader's own decoder would go: Go's `encoding/json`, or `yaml.v3` into a struct that
+//! has only JSON names.
 //!
-//! They differ. JSON takes names in any case, the last of two equal names, and numbers without quotes only. YAML takes the
-//! lower-case form of the Go field's name and nothing else, refuses a name that comes twice, and makes text of any scalar.
-//! Both ignore what they do not know.
+//! The two decoders differ. JSON takes names in any case, the last of two equal names, and numbers without quotes only.
+//! YAML takes the lower-case form of the Go field's name and nothing else, refuses a name that comes twice, and makes
+//! text of any scalar. Both ignore what they do not know.
 
 mod names;
 mod scalar;
@@ -36,17 +36,17 @@ const NODE: &[&str] = &[
     "CanPort80",
 ];
 
-/// How to take what the reader does not.
+/// How to treat values that the reader does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// As the reader: ignored, or left as it was.
     AsRead,
-    /// As the author means it, so that a mistake is reported once and not by everything that follows from it: a name in the
-    /// wrong case is that name, a number in quotes is that number.
+    /// As the author means it, so that a mistake is reported once and not by everything that follows from it: a name in
+    /// the wrong case is that name, a number in quotes is that number.
     AsMeant,
 }
 
-/// The map in the document, and what its reader stumbles over.
+/// Returns the map in the document, and the problems that its reader meets.
 pub(crate) fn map(document: &Document, reading: Reading) -> (ParsedMap, Vec<Finding>) {
     let format = document.format;
     let mut decoder = MapDecoder { format, reading, findings: Vec::new(), cases: BTreeSet::new() };

@@ -1,4 +1,4 @@
-//! Which name is which: what a reader knows, ignores and refuses.
+//! Names: which ones a reader knows, ignores and refuses.
 
 use std::collections::BTreeSet;
 

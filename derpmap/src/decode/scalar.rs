@@ -1,7 +1,7 @@
-//! What `yaml.v3` makes of a scalar without quotes, once it knows the type that is wanted (its `resolve.go`, `decode.go`).
+//! Scalars without quotes, as `yaml.v3` takes them once it knows the wanted type (its `resolve.go`, `decode.go`).
 
-/// A whole number: decimal, `0x`, `0o`, `0b`, octal by a leading 0, underscores anywhere; and a number with a fraction, which
-/// loses it.
+/// A whole number: decimal, `0x`, `0o`, `0b`, octal by a leading 0, underscores anywhere; and a number with a fraction,
+/// which loses it.
 pub(super) fn yaml_int(text: &str) -> Option<i64> {
     whole(text).or_else(|| {
         let float = fraction(text)?;

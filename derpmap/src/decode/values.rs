@@ -1,4 +1,4 @@
-//! What a value is to a reader that asks for a certain type.
+//! Values, as a reader takes them that asks for a certain type.
 
 use super::{Field, MapDecoder, Reading, scalar};
 use crate::MapFormat;

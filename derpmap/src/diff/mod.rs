@@ -1,8 +1,8 @@
 //! What a change from one map to another does to the clients that have the first one.
 //!
-//! A client compares each region with what it had (`magicsock.setDERPMap`, a deep comparison) and closes its connection to a
-//! region that differs in anything: a name, the order of nodes. So every change of a region disconnects all of its clients.
-//! What is told apart here is what they find when they come back.
+//! A client compares each region with what it had (`magicsock.setDERPMap`, a deep comparison) and closes its connection
+//! to a region that differs in anything: a name, the order of nodes. So every change of a region disconnects all of its
+//! clients. The differences are told apart by what the clients find when they come back.
 
 mod nodes;
 
@@ -25,7 +25,8 @@ pub enum Impact {
     None,
     /// Every client of the region loses its connection and makes a new one to the same relay: 0.3 s of silence.
     Reconnect,
-    /// Every client of the region has to find another relay, another address or another certificate; some may find none.
+    /// Every client of the region has to find another relay, another address or another certificate; some may find
+    /// none.
     Disconnect,
 }
 
@@ -52,7 +53,7 @@ pub struct MapChange {
     pub place: String,
     /// What differs.
     pub message: String,
-    /// What follows, and for whom.
+    /// The effect, and the clients that it concerns.
     pub effect: String,
 }
 
@@ -69,7 +70,7 @@ const SAME_RELAY: &str =
     "every client of the region reconnects at once, to the same relay: about 0.3 s of silence";
 
 impl Diff {
-    /// What a change from `old` to `new` does.
+    /// Compares the maps `old` and `new`.
     #[must_use]
     pub fn between(old: &ParsedMap, new: &ParsedMap) -> Self {
         let mut diff = Self { changes: Vec::new(), regions: old.present().count() };
@@ -93,13 +94,13 @@ impl Diff {
         diff
     }
 
-    /// The worst of it.
+    /// Returns the worst impact of all changes.
     #[must_use]
     pub fn impact(&self) -> Impact {
         self.changes.iter().map(|change| change.impact).max().unwrap_or(Impact::None)
     }
 
-    /// All of it in one line.
+    /// Returns a summary in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut worst = BTreeMap::new();
@@ -214,7 +215,7 @@ impl Diff {
         let before = self.changes.len();
         self.nodes(id, old, new);
         self.home_rules(id, old, new);
-        // Whatever else the client compares.
+        // The other members that the client compares.
         let names: Vec<_> = [
             ("RegionCode", old.code != new.code),
             ("RegionName", old.name != new.name),
@@ -293,7 +294,7 @@ impl Diff {
     }
 }
 
-/// Whether two numbers are the same; what is not a number is the same as what is not, either.
+/// Whether two numbers are the same. Two values that are not numbers count as the same.
 fn same(old: f64, new: f64) -> bool {
     old == new || (old.is_nan() && new.is_nan())
 }

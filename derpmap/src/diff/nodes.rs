@@ -1,4 +1,4 @@
-//! What changes among the nodes of one region.
+//! The changes among the nodes of one region.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -119,7 +119,7 @@ impl Diff {
         for (_, to) in &pairs {
             paired[*to] = true;
         }
-        // Whoever dials takes the first relay that answers.
+        // A client takes the first relay that answers.
         let first = new.nodes.iter().position(|node| !node.stun_only);
         for (index, node) in new.nodes.iter().enumerate().filter(|(index, _)| !paired[*index]) {
             self.node_added(id, node, first == Some(index));
@@ -218,7 +218,7 @@ struct NodePairs {
 }
 
 impl NodePairs {
-    /// Pairs those that have no partner yet and agree on this.
+    /// Pairs the nodes that have no partner yet and have the same key.
     fn match_by<K: Eq + Hash>(
         &mut self,
         old: &[ParsedNode],

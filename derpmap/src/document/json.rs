@@ -14,7 +14,7 @@ use super::value::{DocumentValue, ObjectMember, ValueKind};
 /// The member of a policy file that holds the map.
 const POLICY_MEMBER: &str = "\"derpMap\"";
 
-/// Whether the text begins as JSON does that is worth the name: an object, or the member of a policy file on its own.
+/// Whether the text begins like a map in JSON: an object, or the member of a policy file on its own.
 pub(super) fn looks_like(text: &str) -> bool {
     let start = after_comments(text);
     start.starts_with('{') || is_member(start)
@@ -72,7 +72,7 @@ pub(super) fn parse(text: &str) -> Result<DocumentValue, ReadError> {
     lines.value(parsed.value.ok_or(ReadError::Empty)?, MAX_DEPTH)
 }
 
-/// Where and why the text is not JSON proper, which is all that Go's `encoding/json` takes.
+/// Returns where and why the text is not JSON proper, which is all that Go's `encoding/json` takes.
 pub(super) fn not_strict(text: &str) -> Option<(u32, String)> {
     let error = serde_json::from_str::<IgnoredAny>(text).err()?;
     let at = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! A text as a tree of values, each with the line it stands on, before anyone asks what the values mean.
+//! A text as a tree of values, each with its line, before the values are interpreted.
 //!
-//! JSON and YAML become the same tree. What YAML leaves open (is `900` a number, is `yes` a truth?) stays open here: only who
-//! asks for a number or a truth decides, see [`crate::decode`].
+//! JSON and YAML become the same tree. What YAML leaves open (is `900` a number, is `yes` a truth?) stays open here:
+//! [`crate::decode`] decides when it needs a number or a truth.
 
 mod error;
 mod json;
@@ -20,14 +20,14 @@ use crate::MapFormat;
 pub(crate) struct Document {
     pub(crate) format: MapFormat,
     pub(crate) root: DocumentValue,
-    /// The line of a second YAML document in the same file, which nobody reads.
+    /// The line of a second YAML document in the same file, which no reader takes.
     pub(crate) second: Option<u32>,
-    /// Where JSON proper ends to be, if it does: a comment, a trailing comma. Always `None` for YAML.
+    /// The first place that is not JSON proper, if any: a comment, a trailing comma. Always `None` for YAML.
     pub(crate) not_strict: Option<(u32, String)>,
 }
 
 impl Document {
-    /// Reads the bytes of a file called `name`, for `format` or, without one, for whom they look to be.
+    /// Reads the bytes of a file called `name`, for `format` or, without one, for the reader that they look to be for.
     pub(crate) fn read(name: &str, bytes: &[u8], format: Option<MapFormat>) -> Result<Self, ReadError> {
         if bytes.len() > MAX_BYTES {
             return Err(ReadError::TooLarge);

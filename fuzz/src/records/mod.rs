@@ -124,7 +124,7 @@ impl Connection {
                 self.peer.tx.update();
             }
             Step::Alert(alert) => self.peer_sends(ALERT, &[1, alert], 0),
-            // Whoever sends a message that changes keys must change them.
+            // A peer that sends a KeyUpdate must change its keys.
             Step::Any { kind: HANDSHAKE, content } if matches!(content[..], [KEY_UPDATE, 0, 0, 1, 0 | 1]) => {
                 self.play(Step::KeyUpdate { requested: content[4] == 1 });
             }
@@ -230,7 +230,7 @@ impl Connection {
         }
     }
 
-    /// Sends data and has the peer open it.
+    /// Sends data, which the peer opens.
     fn send(&mut self, data: &[u8]) {
         let mut out = SealBuffer::default();
         let sealed = self.writer.seal(data, &mut out);

@@ -24,13 +24,13 @@ enum Operation {
     Connect { key: u8 },
     /// A connection ends.
     Leave { client: Pick },
-    /// A client writes a packet for one of five keys, of which one is nobody's.
+    /// A client writes a packet for one of five keys, one of which no client has.
     Send { client: Pick, to: u8, disco: bool, len: u16 },
     /// A client writes a Ping.
     Ping { client: Pick, data: [u8; 8] },
     /// A client writes NotePreferred.
     Prefer { client: Pick, on: bool },
-    /// A client writes a frame of a type that nobody knows.
+    /// A client writes a frame of an unknown type.
     Unknown { client: Pick, len: u8 },
     /// A client writes anything at all.
     Anything { client: Pick, bytes: [u8; 6] },
@@ -48,7 +48,7 @@ enum Operation {
     Wait { ms: u8 },
 }
 
-/// Plays the operations and lets everybody leave.
+/// Plays the operations, and then closes every connection.
 pub(crate) fn operations(input: &[u8]) {
     let mut operations = Unstructured::new(input);
     let mut relay = Relay::default();

@@ -196,7 +196,7 @@ pub(super) struct ModelClones {
 impl ModelClones {
     pub(super) fn join(&mut self, id: u64) {
         if let [alone] = &mut self.members[..] {
-            // Whoever is alone is taken to have sent.
+            // A connection that is alone counts as having sent.
             self.clock = 1;
             *alone = ModelClone { id: alone.id, last_sent: 1, took_over: 0 };
         }

@@ -189,7 +189,7 @@ impl Relay {
         }
     }
 
-    /// Whoever sends is active.
+    /// Makes a connection that sends the active one.
     fn note_sent(&mut self, peer: &TestPeer) {
         if peer.shared.get() {
             let shown = self.registry.get_mut(&peer.key).expect("who sends is here").note_sent(peer.id);
@@ -306,7 +306,7 @@ impl Relay {
         }
     }
 
-    /// Reads whatever the clients have written, and has them leave.
+    /// Reads everything that the clients have written, and closes their connections.
     pub(super) fn end(&mut self) {
         for pick in (0..self.clients.len()).rev() {
             self.read(pick as u8, usize::MAX);

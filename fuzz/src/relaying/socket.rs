@@ -45,7 +45,7 @@ impl Socket {
         !self.unsent.is_empty()
     }
 
-    /// Writes what is unsent, as far as it goes, and has the client read it.
+    /// Writes unsent bytes as far as the socket takes them. The client reads them.
     fn write(&mut self, owed: &RefCell<ModelOutbox>) -> Sent {
         if self.broken {
             return Sent::Failed;
@@ -114,7 +114,7 @@ impl SocketTransmit {
         Sent::All
     }
 
-    /// Has others push and epoll report while this write is not over.
+    /// Lets other clients push, and epoll report, during this write.
     fn let_others_at_it(&self, now: Instant) {
         let Some(Meanwhile { packets, writable }) = self.socket.borrow_mut().meanwhile.take() else { return };
         let egress = self.egress.upgrade().expect("whose write this is");
