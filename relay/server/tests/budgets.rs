@@ -90,7 +90,7 @@ async fn a_batch_of_frames_costs_a_wake_up_a_write_and_no_allocation() {
     expect_costs_of_a_mesh().await;
 }
 
-/// Has packets forwarded from WebSocket to TLS and back, and expects nothing of the allocator.
+/// Forwards packets from WebSocket to TLS and back, and expects no allocation.
 async fn expect_no_allocation_over_websocket() {
     let relay = Relay::start_with_hook(PLAIN, || COUNTED.set(true));
     let (native_key, mut native) = relay.client(1).await;
@@ -112,7 +112,7 @@ async fn expect_no_allocation_over_websocket() {
     assert_eq!(allocations, 0);
 }
 
-/// Has batches forwarded from one relay to another, and expects no more of both together than twice that of one.
+/// Forwards batches from one relay to another, and expects both together to cost at most twice as much as one relay.
 async fn expect_costs_of_a_mesh() {
     let (files_of_one, files_of_other) = (MeshFiles::new(201), MeshFiles::new(202));
     let count = || COUNTED.set(true);
@@ -166,7 +166,7 @@ async fn move_batches(sender: &mut Client, to: NodePublic, receiver: &mut Client
     }
 }
 
-/// Has batches forwarded, one at a time, and expects `allocations_per_batch` of the worker.
+/// Forwards batches, one at a time, and expects `allocations_per_batch` of the worker.
 async fn expect_costs(settings: &str, allocations_per_batch: u64) {
     let relay = Relay::start_with_hook(settings, || COUNTED.set(true));
     let (_, mut sender) = relay.client(1).await;

@@ -1,5 +1,5 @@
-//! `derpmap` of the real binary: maps from files, checked, compared and printed. What is said of which map is tested in the
-//! `derpmap` crate; here it is options, exit codes and where output goes.
+//! `derpmap` of the real binary: maps from files, checked, compared and printed. What is said of which map is tested in
+//! the `derpmap` crate; here it is options, exit codes and where output goes.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -73,7 +73,7 @@ impl Derpmap {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Whoever does not read standard input has closed it.
+        // A command that does not read standard input has closed it.
         let _ = child.stdin.take().unwrap().write_all(stdin);
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

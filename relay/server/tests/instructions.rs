@@ -22,7 +22,7 @@ const PACKET: usize = 1400;
 /// Recorded with rustc 1.95, aws-lc-rs 1.19 and valgrind 3.19, whose synthetic processor has AES-NI and AVX2 but no
 /// AVX-512.
 const ALL: Budget = Budget { what: "in all", instructions: 7_660.0 };
-/// Those of them that neither the cipher nor copying spends, so that a regression of ours is not lost in theirs.
+/// Instructions for each frame without cipher and copying, which would hide a regression of the relay's own code.
 const LOGIC: Budget = Budget { what: "but for cipher and copies", instructions: 663.0 };
 
 /// Beyond this much a change is a regression, or an improvement to record, and not noise.

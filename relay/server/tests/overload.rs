@@ -1,4 +1,4 @@
-//! Slow readers and floods: what they cost themselves, and that they cost nobody else.
+//! Slow readers and floods: their costs to themselves, and that they cost other clients nothing.
 
 #![allow(clippy::print_stdout, reason = "the figures are worth a line in the log")]
 
@@ -175,8 +175,8 @@ async fn a_sender_that_is_faster_than_its_reader_is_held_back_rather_than_droppe
     assert!(dropped < COUNT / 10, "{dropped} of {COUNT} dropped");
 }
 
-/// A sender that is held back is looked at again after a millisecond or later, and so 20 times at most in 20 ms, however
-/// slow the machine is.
+/// A sender that is held back is looked at again after a millisecond or later, and so 20 times at most in 20 ms,
+/// however slow the machine is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_sends_to_a_reader_that_never_reads_is_soon_read_on() {
     let relay =

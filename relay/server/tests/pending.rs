@@ -1,4 +1,4 @@
-//! The places of those who have not logged in: one host cannot hold them all.
+//! The limits on connections that have not logged in: one host cannot use them all.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn refused(relay: &Relay) -> u64 {
 #[tokio::test]
 async fn a_host_that_holds_its_places_keeps_itself_out_and_nobody_else() {
     let relay = Relay::start("login.max_pending_per_host = 2\nlogin.handshake_timeout = \"60s\"");
-    // Who has logged in holds none.
+    // A client that has logged in holds no place.
     let (_, _client) = relay.client(1).await;
     let idle = [connect(&relay, [127, 0, 0, 1]).await, connect(&relay, [127, 0, 0, 1]).await];
     relay.wait("both hold a place", |relay| relay.metric("towpath_pending_connections") == 2);

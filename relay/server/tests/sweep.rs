@@ -1,5 +1,5 @@
-//! Every damage to a login, against the real server: through TLS, without, and in WebSocket. The relay closes, forgets and
-//! goes on.
+//! Every damage to a login, against the real server: through TLS, without, and in WebSocket. The relay closes, forgets
+//! and goes on.
 //!
 //! Every truncation, and of every byte each other value. Through TLS it is each value that differs in one bit: all 255
 //! would be handshakes for minutes.
@@ -60,8 +60,8 @@ impl Login {
         }
     }
 
-    /// Sends `bytes`, says that nothing more comes, and reads until the relay has closed. Where it has closed before, there
-    /// is nobody to tell.
+    /// Sends `bytes`, ends the sending direction, and reads until the relay has closed. Ignores errors of sending,
+    /// because the relay may have closed before.
     async fn play_through(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, mut bytes: &[u8]) {
         // To another request there may be no such response.
         if let (Some(awaited), Some(rest)) = (self.awaited, bytes.strip_prefix(self.request)) {
@@ -101,7 +101,7 @@ fn plain(relay: &Relay) -> Listener {
     Listener::Plain(relay.addresses.http.expect("a plain listener"))
 }
 
-/// Sweeps over a login. Whoever damages the frame is refused, for that or for leaving before it was whole.
+/// Sweeps over a login. A client with a damaged frame is refused, for that or for leaving before it was complete.
 async fn survive(relay: &Relay, login: Login, changes: Changes) {
     let recording = [login.request, &login.frame].concat();
     let (all, request) = (recording.len(), login.request.len());
@@ -110,7 +110,7 @@ async fn survive(relay: &Relay, login: Login, changes: Changes) {
     let before = relay.metric("towpath_refused_total");
     let rounds = sweep(relay, &recording, request..all, changes, attempt).await;
     let refused = relay.metric("towpath_refused_total") - before;
-    // Who leaves between request and frame may leave HTTP.
+    // A client that leaves between request and frame may leave during HTTP.
     let damaged = login.frame.len() * changes.damages_of_a_byte() - login.harmless;
     let expected = (rounds * (damaged - 1)) as u64..=(rounds * damaged) as u64;
     assert!(expected.contains(&refused), "{refused} and not {expected:?}\n{}", relay.get("/metrics"));

@@ -39,12 +39,12 @@ impl Relay {
         Self::start_with_hook(settings, || {})
     }
 
-    /// The same, and has its worker call `hook` first.
+    /// Starts a relay with one worker, which calls `hook` first, and these settings besides.
     pub(crate) fn start_with_hook(settings: &str, hook: fn()) -> Self {
         Self::start_whole(&format!("listen = \"127.0.0.1:0\"\n{settings}"), hook)
     }
 
-    /// The same at an address that the settings have.
+    /// Starts a relay with one worker at the address in these settings.
     pub(crate) fn start_at(settings: &str) -> Self {
         Self::start_whole(settings, || {})
     }
@@ -115,8 +115,8 @@ impl Relay {
         samples.iter().sum()
     }
 
-    /// Has a client that is made from `seed` send to `deaf`, which never reads, until the socket of that takes nothing
-    /// any more and its outbox is full of packets of `packet`'s length. Then that client leaves.
+    /// Sends from a client that is made from `seed` to `deaf`, which never reads, until the socket of `deaf` is full
+    /// and its outbox is full of packets of `packet`'s length. Then the sending client leaves.
     pub(crate) async fn fill(&self, deaf: NodePublic, packet: &'static [u8], seed: u8) {
         let others = self.metric("derp_current_connections");
         let (_, client) = self.client(seed).await;

@@ -1,11 +1,11 @@
 //! Every damage to a recording of what a client sends, each through a socket of its own, and what must be left of it:
 //! nothing.
 //!
-//! A sweep takes the recording, the part of it that is to be damaged, and a way to play bytes to the relay, and runs the
-//! way for every truncation and every changed byte there, many at a time. Then the relay must be as it was before: no
-//! connection, no descriptor and no memory more, and a fresh pair is served. A test file that sweeps is a binary of its own,
-//! because it measures its process; it has [`Heap`](super::heap::Heap) as its allocator and its sweeps run one after the
-//! other.
+//! A sweep takes the recording, the part of it that is to be damaged, and a way to play bytes to the relay, and runs
+//! the way for every truncation and every changed byte there, many at a time. Then the relay must be as it was before:
+//! no connection, no descriptor and no memory more, and a fresh pair is served. A test file that sweeps is a binary of
+//! its own, because it measures its process; it has [`Heap`](super::heap::Heap) as its allocator and its sweeps run one
+//! after the other.
 
 use std::future::Future;
 use std::ops::Range;
@@ -22,11 +22,11 @@ const AT_A_TIME: usize = 32;
 /// How often a sweep is repeated until it leaves nothing. Pools and the wheel of timers fill up in the first rounds and
 /// keep their size; what leaks does so in each.
 const MAX_ROUNDS: usize = 12;
-/// How much the heap may differ from one rest to the next. The smallest thing that could be left of an attempt, 64 bytes,
-/// comes to more in each round, as does the smallest that could be left of a login, a few hundred.
+/// How much the heap may differ from one rest to the next. The smallest thing that could be left of an attempt, 64
+/// bytes, comes to more in each round, as does the smallest that could be left of a login, a few hundred.
 const SLACK: usize = 32 * 1024;
-/// What a login may leave for longer than a sweep takes: its entry in the wheel of timers, which is never removed before its
-/// time, of 16 bytes in a vector with room for up to twice as many.
+/// What a login may leave for longer than a sweep takes: its entry in the wheel of timers, which is never removed
+/// before its time, of 16 bytes in a vector with room for up to twice as many.
 const TIMER: usize = 32;
 
 /// How a byte is changed.
@@ -96,7 +96,7 @@ struct Resting {
 }
 
 impl Resting {
-    /// Waits until nobody is connected.
+    /// Waits until no client is connected.
     fn of(relay: &Relay) -> Self {
         relay.wait("everybody has left", |relay| {
             relay.metric("derp_current_connections") == 0 && relay.metric("towpath_pending_connections") == 0
@@ -105,21 +105,22 @@ impl Resting {
         Self { heap: Heap::allocated(), descriptors, logins: relay.metric("towpath_closed_total") }
     }
 
-    /// Whether there is no more than `before`, but for the timers of those who have logged in since.
+    /// Whether there is no more than `before`, except for the timers of clients that have logged in since.
     fn is_as(&self, before: &Self) -> bool {
         let timers = (self.logins - before.logins) as usize * TIMER;
         self.heap <= before.heap + timers + SLACK && self.descriptors <= before.descriptors
     }
 }
 
-/// The turn of a test that sweeps, to be taken before its relay is started: another relay in this process would be measured.
+/// The turn of a test that sweeps, to be taken before its relay is started: another relay in this process would be
+/// measured.
 pub(crate) async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
 
-/// Plays every damage to `part` of `recording` through `attempt`, in rounds, until one leaves nothing behind, and returns how
-/// many there were.
+/// Plays every damage to `part` of `recording` through `attempt`, in rounds, until one leaves nothing behind, and
+/// returns how many there were.
 ///
 /// `attempt` sends its bytes, says that it sends no more, and returns when the relay has closed.
 pub(crate) async fn sweep<A, F>(

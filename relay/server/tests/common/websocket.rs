@@ -32,7 +32,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A connection on which the relay has said who it is.
+    /// A connection on which the relay has sent its key.
     pub(crate) fn connect(relay: &Relay) -> Self {
         let mut stream =
             TcpStream::connect(relay.addresses.http.expect("a plain listener")).expect("the relay accepts");
