@@ -1,4 +1,4 @@
-# `make help` lists what there is. `.ci/run` is `make test` on a fresh machine.
+# `make help` lists the targets. `.ci/run` is `make test` on a fresh machine.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Foreign programs (Tailscale, Headscale, derper) are built once into this folder.
 TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
 TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
-# Not for `demo`: the relay would wonder what these variables of its own are.
+# `demo` does not get these variables: the relay would report them as unknown settings.
 budgets foreign peers interop bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
 budgets foreign peers interop bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 
@@ -52,39 +52,39 @@ check: ## Format, lints, documentation, dependencies, and the pure crates for wa
 	tools/deny --self-test
 	tools/deny
 
-docs: build ## What the documents say, held against the program
+docs: build ## Check the documents against the program
 	docs/check
 
-unit: ## Unit, property, golden and loopback tests
+unit: ## Run the unit, property, golden and loopback tests
 	cargo test --locked
 
-loom: ## Every interleaving of what the threads of the data plane share
+loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom
 
-budgets: build ## Instructions, memory and a storm of logins, on the release build
+budgets: build ## Test the budgets on the release build: instructions, memory, a storm of logins
 	cargo test --locked --release -p towpath-relay --test instructions
 	cargo test --locked --release -p towpath-loadtest
 
 foreign: ## Build and install the foreign programs of the tests
 	tests/interop/foreign/install
 
-peers: foreign ## Build and install what the relay is measured beside
+peers: foreign ## Build and install the servers that the relay is compared with
 	bench/install
 
-interop: build foreign ## The relay against Tailscale's, Headscale's and ts_derp's own code
+interop: build foreign ## Test the relay against Tailscale's, Headscale's and ts_derp's own code
 	cargo test --locked -p towpath-interop
 	cd tests/interop/go && go vet ./... && go test -count=1 ./...
 	cd tests/interop/foreign/headscale && go vet ./... && go test -count=1 ./...
 
-bench: build ## What a packet and an idle connection cost (root; two cores to itself)
+bench: build ## Measure the cost of a packet and of an idle connection (root; two idle cores)
 	bench/run
 
-compare: build peers ## The relay beside its peers: the tables and plots of docs/performance.md (root; hours; goes on where it was)
+compare: build peers ## Compare the relay with its peers for docs/performance.md (root; hours; resumes where it stopped)
 	bench/compare $(REPORTS) $(RUNS)
 	bench/report $(REPORTS)
 
-fuzz: ## Fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..."; needs a C++ compiler
+fuzz: ## Run the fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..." (needs a C++ compiler)
 	fuzz/run $(SECONDS) $(TARGETS)
 
-shape: ## How large files and functions are, module circles, shared type names, words (needs Python 3)
+shape: ## Measure file and function sizes, module circles, type names and words (needs Python 3)
 	tools/shape

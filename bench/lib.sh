@@ -15,16 +15,16 @@ die() {
 }
 
 for binary in "$relay" "$loadtest"; do
-    [[ -x $binary ]] || die "$binary is missing: cargo build --release --bins"
+    [[ -x $binary ]] || die "$binary is missing: run cargo build --release --bins"
 done
-[[ $(id -u) -eq 0 ]] || die "a network namespace needs root"
-[[ $(nproc) -ge 2 ]] || die "server and load need a core each"
+[[ $(id -u) -eq 0 ]] || die "network namespaces need root: run this as root"
+[[ $(nproc) -ge 2 ]] || die "this machine has one core: server and load need one each"
 for tool in ip sysctl taskset curl flock; do
-    command -v "$tool" > /dev/null || die "$tool is missing"
+    command -v "$tool" > /dev/null || die "$tool is missing: install it"
 done
 # Two at a time would measure each other, and undo each other's settings.
 exec {lock}> "${TMPDIR:-/tmp}/towpath-bench.lock"
-flock --nonblock "$lock" || die "another benchmark runs on this machine"
+flock --nonblock "$lock" || die "another benchmark is running on this machine: wait until it ends"
 
 namespace=towpath-bench-$$
 files=$(mktemp -d)
@@ -105,7 +105,7 @@ wait_for() {
         sleep 0.05
     done
     cat "$files/server.log" >&2
-    die "the server does not serve"
+    die "the server did not become ready; its log is above"
 }
 
 answers() {
@@ -209,6 +209,6 @@ measure() {
         if ((attempt > 1)) || ! grep -q '^  "limited": true' "$reports/$name.json"; then
             return
         fi
-        echo "bench: $name: the load generator was too slow" >&2
+        echo "bench: $name: the load generator was too slow; running it once more" >&2
     done
 }

@@ -181,7 +181,7 @@ impl Relay {
             self.act(pick, &peer, action);
         };
         self.flush_dirty();
-        let client = self.client(pick).expect("nobody left meanwhile");
+        let client = self.client(pick).expect("no client left meanwhile");
         client.session = session;
         if let Some(close) = closed {
             assert!(client.asked.is_none(), "a client that keeps to the rules is closed: {close:?}");
@@ -301,7 +301,7 @@ impl Relay {
             assert_eq!(peer.egress.waiting(), peer.owed.borrow().waiting());
             peer.owed.borrow().assert_bounds();
             let waits = peer.egress.waiting() > 0 || socket.has_unsent();
-            assert!(!waits || blocked || socket.broken, "what waits has nobody to send it");
+            assert!(!waits || blocked || socket.broken, "packets wait and no thread owes a flush");
             assert!(!blocked || socket.is_full() || socket.broken, "what waits could be sent");
         }
     }

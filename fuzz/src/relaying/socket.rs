@@ -120,7 +120,7 @@ impl SocketTransmit {
         let egress = self.egress.upgrade().expect("whose write this is");
         for packet in packets {
             let pushed = push_packet(&egress, &self.owed, Packet { at: now, ..packet });
-            assert_eq!(pushed, Pushed::Queued, "whoever writes looks again");
+            assert_eq!(pushed, Pushed::Queued, "the writing thread looks again");
         }
         if writable {
             self.socket.borrow_mut().room = None;

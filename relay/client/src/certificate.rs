@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_good_meta_certificate_names_nobody() {
+    fn a_malformed_meta_certificate_names_no_relay() {
         for (name, serial, is_meta) in [
             (format!("derpkey{KEY}"), 0, true),
             (format!("derpkey{KEY}"), 256, true),

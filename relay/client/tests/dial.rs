@@ -267,7 +267,7 @@ async fn the_step_that_failed_is_named() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn a_port_without_listener_fails_the_tcp_step() {
     // The socket is bound and does not listen, so that no other process can take the port.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subscribers_are_bounded_and_those_who_left_make_room() {
+    fn subscribers_are_bounded_and_departed_ones_make_room() {
         let mut subscribers = GoneSubscribers::default();
         let early: Vec<_> = (0..MAX_SUBSCRIBERS as u64).map(|id| (id, Arc::new(()))).collect();
         let late: Vec<_> = (MAX_SUBSCRIBERS as u64..).take(100).map(|id| (id, Arc::new(()))).collect();

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_is_not_told() {
+    fn a_listener_that_has_left_is_not_told() {
         let (senders, listener) = (UnannouncedSenders::default(), Arc::new(()));
         senders.note(&key(1), &listener);
         drop(listener);

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn without_secrets_nobody_has_rights() {
+    fn without_secrets_no_client_has_rights() {
         for claimed in [0, 1] {
             assert_eq!(Secrets::default().judge(&key(claimed), true), Claim::WrongKey);
         }

@@ -164,7 +164,7 @@ fn a_socket_that_becomes_writable_at_any_moment_is_written_to() {
 }
 
 #[test]
-fn what_the_way_out_has_of_its_own_is_sent_after_a_nudge_whoever_else_is_sending() {
+fn what_the_outbound_side_owes_is_sent_after_a_nudge_even_while_another_thread_sends() {
     loom::model(|| {
         let (socket, egress) = connection(true);
         let other = {

@@ -178,7 +178,7 @@ async fn a_sender_that_is_faster_than_its_reader_is_held_back_rather_than_droppe
 /// A sender that is held back is looked at again after a millisecond or later, and so 20 times at most in 20 ms,
 /// however slow the machine is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_sends_to_a_reader_that_never_reads_is_soon_read_on() {
+async fn a_sender_to_a_reader_that_never_reads_is_held_back_only_briefly() {
     let relay =
         Relay::start("outbox.bytes = \"128KiB\"\noutbox.age = \"60s\"\noutbox.write_timeout = \"60s\"");
     let (deaf, _deaf_client) = relay.client(1).await;

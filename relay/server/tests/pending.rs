@@ -21,7 +21,7 @@ fn refused(relay: &Relay) -> u64 {
 }
 
 #[tokio::test]
-async fn a_host_that_holds_its_places_keeps_itself_out_and_nobody_else() {
+async fn a_host_that_holds_its_places_keeps_out_only_itself() {
     let relay = Relay::start("login.max_pending_per_host = 2\nlogin.handshake_timeout = \"60s\"");
     // A client that has logged in holds no place.
     let (_, _client) = relay.client(1).await;

@@ -113,7 +113,7 @@ fn stopping_closes_the_sockets() {
 
 /// A socket that never runs empty neither starves another nor the order to stop.
 #[test]
-fn a_flood_on_one_socket_starves_nobody() {
+fn a_flood_on_one_socket_starves_no_other() {
     let (server, addresses) = serve(&["127.0.0.1:0", "127.0.0.1:0"]);
     let flooding = AtomicBool::new(true);
     thread::scope(|scope| {

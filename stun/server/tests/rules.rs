@@ -61,7 +61,7 @@ fn every_dialect_is_answered_and_counted() {
 }
 
 #[test]
-fn a_server_for_tailscale_answers_nobody_else() {
+fn a_server_for_tailscale_answers_no_other_client() {
     let policy = Policy { clients: ClientFilter::Tailscale, ..unlimited() };
     let (server, addresses) = serve_with(&["127.0.0.1:0"], &[], policy);
     let client = client(addresses[0]);

@@ -98,7 +98,7 @@ struct Resting {
 impl Resting {
     /// Waits until no client is connected.
     fn of(relay: &Relay) -> Self {
-        relay.wait("everybody has left", |relay| {
+        relay.wait("every client has left", |relay| {
             relay.metric("derp_current_connections") == 0 && relay.metric("towpath_pending_connections") == 0
         });
         let descriptors = std::fs::read_dir("/proc/self/fd").expect("Linux").count();

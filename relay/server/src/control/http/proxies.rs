@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn headers_of_other_clients_are_ignored() {
         assert_eq!(client(&["10.0.0.0/8"], "192.0.2.7:5", &["198.51.100.9"]), "192.0.2.7:5");
         assert_eq!(client(&[], "127.0.0.1:5", &["198.51.100.9"]), "127.0.0.1:5");
         let proxies = proxies(&["10.0.0.0/8"]);
