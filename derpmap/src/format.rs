@@ -20,7 +20,7 @@ impl MapFormat {
         }
     }
 
-    /// Who reads it, for messages.
+    /// The program that reads the format, for messages.
     pub(crate) fn reader(self) -> &'static str {
         match self {
             Self::Json => "JSON for Tailscale's clients and Headscale's derp.urls",

@@ -17,7 +17,7 @@ pub type RegionId = u64;
 /// The largest number of a region, 2^53−1: the largest up to which JavaScript has all whole numbers.
 pub const REGION_ID_MAX: RegionId = (1 << 53) - 1;
 
-/// The numbers for people who run their own relays (`tailcfg.DERPRegion.RegionID`).
+/// The numbers set aside for regions of an operator's own relays (`tailcfg.DERPRegion.RegionID`).
 pub const OWN_REGION_IDS: RangeInclusive<RegionId> = 900..=999;
 
 /// In `ipv4` or `ipv6`: do not use that address family. Anything that is not an address has this effect; this is the

@@ -1,6 +1,6 @@
 //! The record layer that a caller chooses, and the outcome of an open, which is the same for each.
 
-/// Who opens and seals once a [`Stream`](crate::Stream) is taken apart.
+/// What opens and seals records once a [`Stream`](crate::Stream) is taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordLayer {
     /// TLS 1.3: this crate. TLS 1.2: rustls.

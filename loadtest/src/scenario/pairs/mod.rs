@@ -82,7 +82,7 @@ enum ArrivalsOption {
 /// had no connection before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Placement {
-    /// The same worker, if the pairs are a multiple of the workers
+    /// One worker for both clients, if the pairs are a multiple of the workers
     Within,
     /// Two workers, if the pairs are a multiple of the workers and there are several
     Across,

@@ -36,7 +36,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
-/// Tells a person. If nobody listens any more there is nobody to tell that, either.
+/// Writes a line for a person to standard error. A failure is ignored, because there is no other place to report it.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

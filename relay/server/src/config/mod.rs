@@ -99,7 +99,7 @@ pub struct CertFiles {
 /// The region of a DERP map that the relay belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// The number, 1 to 2^53−1. 900 to 999 are set aside for people who run their own relays.
+    /// The number, 1 to 2^53−1. 900 to 999 are set aside for an operator's own relays.
     pub id: u64,
     /// The short name, shown by `tailscale netcheck`.
     pub code: String,

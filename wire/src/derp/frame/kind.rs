@@ -46,7 +46,7 @@ frame_types! {
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The type as it came; it may be one that nobody knows.
+    /// The type as it came, which may be unknown.
     pub kind: u8,
     /// Bytes of payload that follow.
     pub len: u32,

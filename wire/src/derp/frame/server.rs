@@ -7,7 +7,7 @@ use crate::derp::mesh::PresentFlags;
 use crate::derp::{HEADER_LEN, MAGIC, MAX_CLIENT_FRAME};
 use crate::key::{KEY_LEN, NodePublic};
 
-/// Why a relay says that a peer is gone.
+/// The reason for which a relay says that a peer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GoneReason {
     /// The peer was here, and left.
@@ -184,7 +184,7 @@ impl<'a> ServerFrame<'a> {
         }
     }
 
-    /// What [`encode`](Self::encode) does for a RecvPacket, inlined: a relay does it for every packet.
+    /// Encodes a RecvPacket like [`encode`](Self::encode), inlined because a relay does it for every packet.
     #[inline]
     pub fn encode_recv_packet(out: &mut Vec<u8>, from: &NodePublic, packet: &[u8]) {
         frame(out, FrameType::RecvPacket, &[from.as_bytes(), packet]);
