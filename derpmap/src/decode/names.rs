@@ -90,7 +90,7 @@ impl MapDecoder {
             Some((_, name)) => format!("did you mean {}?", self.format.spell(name)),
             None => "take it out, or look for a typing error".to_owned(),
         };
-        let message = format!("nobody knows {:?}", shorten(written));
+        let message = format!("no reader knows {:?}", shorten(written));
         self.findings.push(
             Finding::warning(FindingCode::UnknownKey, message)
                 .at(place, line)
