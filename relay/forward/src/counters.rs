@@ -37,7 +37,7 @@ numbers! {
     ColdCount {
         Pings = "derp_got_ping": "Ping frames received",
         Pongs = "derp_sent_pong": "Pong frames sent",
-        GoneDisconnected = "derp_peer_gone_disconnected_frames": "PeerGone frames to receivers of a key that left",
+        GoneDisconnected = "derp_peer_gone_disconnected_frames": "PeerGone frames to clients that heard from a key that left",
         GoneNotHere = "derp_peer_gone_not_here_frames":
             "PeerGone frames to senders of disco to a key that is not here",
         UnknownFrames = "derp_unknown_frames": "Frames of unknown types, which are skipped",
@@ -46,7 +46,7 @@ numbers! {
         Keepalives = "towpath_keepalives_total": "KeepAlive frames sent",
         ControlDropped = "towpath_control_frames_dropped_total":
             "Frames other than packets that found no room or a closed connection",
-        Holds = "towpath_holds_total": "Times that a sender was held back for a destination that could not keep up",
+        Holds = "towpath_holds_total": "Times that a sender was held back for a moment because a destination was behind",
     }
     /// Levels that connections change as they come and go, whichever worker owns them.
     Level {
@@ -55,19 +55,19 @@ numbers! {
         NotIdeal = "derp_current_notideal_connections":
             "Connections that another relay of the region would suit better",
         KeysLocal = "derp_clients_local": "Distinct keys on this relay",
-        KeysRemote = "derp_clients_remote": "Distinct keys on other relays of the region alone",
+        KeysRemote = "derp_clients_remote": "Distinct keys that other relays of the region have and this one does not have",
         Watchers = "derp_watchers": "Connections that are told of keys that come and go",
-        Links = "towpath_mesh_links": "Links to relays of the region that are up",
+        Links = "towpath_mesh_links": "Links that are up: the other relay announces its clients",
         SharedKeys = "derp_current_dup_client_keys": "Keys with more than one connection",
-        SharedConnections = "derp_current_dup_client_conns": "Connections of such keys",
+        SharedConnections = "derp_current_dup_client_conns": "Connections of keys with more than one connection",
     }
     /// Events that are counted as connections come and go, whichever worker owns them.
     Event {
         SharedConnection = "derp_total_dup_client_conns": "Connections that came while their key had one",
         ContestedKey = "towpath_contested_keys_total":
-            "Times that a key was found to be in use by two clients",
-        SecondForwarder = "derp_multiforwarder_created": "Keys that gained a second forwarder",
-        LastForwarder = "derp_multiforwarder_deleted": "Keys that were left with one forwarder after several",
+            "Times that two clients were found to use one key, and were told so",
+        SecondForwarder = "derp_multiforwarder_created": "Times that a key of one relay came to be on a second one",
+        LastForwarder = "derp_multiforwarder_deleted": "Times that a key of several relays came to be on one again",
     }
 }
 

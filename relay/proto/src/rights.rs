@@ -52,7 +52,7 @@ labels! {
         Prober = "prober",
         /// The key is the mesh's, but the address of the client is not in `mesh.sources`.
         WrongSource = "wrong_source",
-        /// The key is unknown. Such a client is an ordinary one, as in derper.
+        /// The key is none of the configured ones. Such a client is an ordinary one, as in derper.
         WrongKey = "wrong_key",
     }
 }

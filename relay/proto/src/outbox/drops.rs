@@ -11,13 +11,13 @@ labels! {
     pub enum DropReason {
         /// No connection has the destination's key.
         UnknownDestination = "unknown_dest",
-        /// Another relay of the region takes the destination to be here, and it is not.
+        /// No connection has the destination's key, of a packet that another relay of the region sent.
         UnknownOnForward = "unknown_dest_on_fwd",
         /// The destination left while the packet was on its way.
         Gone = "gone_disconnected",
-        /// The outbox was full and this was its oldest packet.
+        /// The outbox of the destination was full, and this was its oldest packet.
         QueueFull = "queue_head",
-        /// The packet waited longer than the outbox allows.
+        /// The packet waited longer than `outbox.age`.
         QueueAge = "queue_age",
         /// The write that carried the packet failed.
         WriteError = "write_error",

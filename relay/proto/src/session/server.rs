@@ -71,25 +71,25 @@ impl<'a> Relayed<'a> {
 labels! {
     /// Why the relay closes a connection that has logged in.
     pub enum Close {
-        /// The client closed, or the network did.
+        /// The client closed, or the network did; a write that fails is taken for that.
         PeerClosed = "peer_closed",
         /// A frame breaks the layout of its type.
         BadFrame = "bad_frame",
-        /// A frame needs mesh rights, which the client does not have.
+        /// A frame of the mesh came from a client without the right to it.
         NotPermitted = "not_permitted",
         /// The client broke TLS.
         Tls = "tls",
-        /// The client broke WebSocket.
+        /// The client broke WebSocket: text, a reserved bit, no mask, or a message of more than 1 MiB.
         WebSocket = "websocket",
-        /// The socket reports an error.
+        /// A read failed, such as after 15 s without an acknowledgement.
         Socket = "socket",
-        /// Nothing could be written for the write timeout.
+        /// The client took no byte for `outbox.write_timeout`.
         WriteTimeout = "write_timeout",
         /// Another relay of the region asked for it.
         ClosePeer = "close_peer",
-        /// A watcher read so slowly that it would have missed a change. It reconnects and receives a new snapshot.
+        /// A watcher read so slowly that 65,536 keys waited to be announced. It reconnects and receives a new snapshot.
         WatchOverflow = "watch_overflow",
-        /// The other relay of a link has not been heard for too long.
+        /// A relay that this one had linked to was not heard for 30 s.
         Silent = "silent",
         /// The relay shuts down.
         Shutdown = "shutdown",
