@@ -20,6 +20,8 @@ use crate::transport::{Inbound, Transport};
 /// A client that has logged in.
 #[derive(Debug)]
 pub struct ClientArrival<'a> {
+    /// Its number, see [`crate::DataPlane::next_connection`].
+    pub id: u64,
     /// The key that it has proved.
     pub key: RouteKey,
     /// Where it connects from.
@@ -44,6 +46,8 @@ pub struct ClientArrival<'a> {
 
 /// A link to another relay that this relay has dialled, after its login.
 pub struct LinkArrival {
+    /// Its number, see [`crate::DataPlane::next_connection`].
+    pub id: u64,
     /// The key of the other relay.
     pub relay: NodePublic,
     /// The address that was dialled.
@@ -93,9 +97,10 @@ pub(crate) struct NewLink {
 }
 
 impl NewClient {
-    pub(crate) fn new(arrival: ClientArrival<'_>, id: u64) -> Self {
+    pub(crate) fn new(arrival: ClientArrival<'_>) -> Self {
         let Transport { inbound, outbound } = arrival.transport;
-        let peer = Peer::new(arrival.key, id, arrival.address, arrival.flags, outbound, arrival.limits);
+        let peer =
+            Peer::new(arrival.key, arrival.id, arrival.address, arrival.flags, outbound, arrival.limits);
         // The owner flushes every new outbox.
         let _ =
             peer.egress.push(|outbox| outbox.push_control(&arrival.server_info, &mut BufferPool::default()));
@@ -111,10 +116,10 @@ impl NewClient {
 }
 
 impl NewLink {
-    pub(crate) fn new(arrival: LinkArrival, id: u64) -> Self {
+    pub(crate) fn new(arrival: LinkArrival) -> Self {
         let Transport { inbound, outbound } = arrival.transport;
         let (key, flags) = (arrival.relay.into(), PresentFlags::MESH_PEER);
-        let peer = Peer::new(key, id, arrival.address, flags, outbound, arrival.limits);
+        let peer = Peer::new(key, arrival.id, arrival.address, flags, outbound, arrival.limits);
         let (session, frames, on_event) = (arrival.session, arrival.frames, arrival.on_event);
         Self { peer: Arc::new(peer), inbound, session, frames, on_event }
     }

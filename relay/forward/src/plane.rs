@@ -66,15 +66,22 @@ impl DataPlane {
         Ok((plane, running))
     }
 
+    /// The number of the next connection, by which log lines of the control plane and the data plane name it. No other
+    /// connection of this process has it.
+    #[must_use]
+    pub fn next_connection(&self) -> u64 {
+        self.shared.registry.next_id()
+    }
+
     /// Hands a client that has logged in to one of the workers, in turn.
     pub fn attach(&self, arrival: ClientArrival<'_>) {
-        let client = NewClient::new(arrival, self.shared.registry.next_id());
+        let client = NewClient::new(arrival);
         self.next_inbox().send(WorkerMessage::Attach(Box::new(client)));
     }
 
     /// Hands a link that was dialled to one of the workers, in turn.
     pub fn attach_link(&self, arrival: LinkArrival) {
-        let link = NewLink::new(arrival, self.shared.registry.next_id());
+        let link = NewLink::new(arrival);
         self.next_inbox().send(WorkerMessage::AttachLink(Box::new(link)));
     }
 

@@ -139,7 +139,7 @@ impl Registry {
             && presence.note_sent(peer.id)
         {
             self.gauges.note(Event::ContestedKey);
-            debug!(peer = ?peer.key.node(), address = %peer.address, "two clients use this key");
+            debug!(connection = peer.id, peer = ?peer.key.node(), address = %peer.address, "two clients use this key");
             presence.connections().for_each(|each| notify(each, PresenceEvent::Health(CONTESTED)));
         }
     }

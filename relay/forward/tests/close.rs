@@ -43,6 +43,7 @@ fn client(plane: &DataPlane, key: RouteKey) -> TcpStream {
     socket.set_nonblocking(true).expect("not to wait");
     let (bytes, disco_bytes) = (128 * 1024, 32 * 1024);
     plane.attach(ClientArrival {
+        id: plane.next_connection(),
         key,
         address,
         flags: PresentFlags::REGULAR,

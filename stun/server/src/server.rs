@@ -249,7 +249,7 @@ impl Drop for RunningServer {
         match self.join() {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) | Err(error) => {
-                tracing::error!(%error, "the STUN server failed before it was stopped")
+                tracing::error!(%error, "the STUN server failed before it was stopped");
             }
             Ok(Err(_)) => tracing::error!("the STUN server panicked before it was stopped"),
         }

@@ -285,7 +285,8 @@ impl<'a> Worker<'a> {
     fn close(&mut self, token: usize, reason: Close) {
         let Some(mut connection) = self.connections.try_remove(token) else { return };
         let peer = connection.peer().clone();
-        debug!(peer = ?peer.key.node(), address = %peer.address, reason = reason.label(), "closed");
+        let (connection_id, key) = (peer.id, peer.key.node());
+        debug!(connection = connection_id, peer = ?key, address = %peer.address, reason = reason.label(), "closed");
         // Flush before closing: frames that wait for the connection reach it as far as its socket takes them. Its last
         // packets reach their destinations before the news that it is gone, which would overtake them.
         self.flush_dirty();

@@ -67,6 +67,7 @@ impl Driver {
         let id = self.0.turn.registry().next_id();
         let bytes = 128 * 1024;
         let arrival = ClientArrival {
+            id,
             key: key(id as u8 + 1),
             address,
             flags: PresentFlags::of(false, false, false),
@@ -84,7 +85,7 @@ impl Driver {
             not_ideal: false,
             first_keepalive,
         };
-        let new = NewClient::new(arrival, id);
+        let new = NewClient::new(arrival);
         let peer = new.peer.clone();
         self.0.attach(new);
         self.0.flush_dirty();

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::frontend::Frontend;
 use super::hosts::Hosts;
-use super::listener::ListenerKind;
+use super::listener::{Accepted, ListenerKind};
 use super::refusal::Refusal;
 
 /// The pause after a failed accept. Usually file descriptors have run out, and another accept would fail at once.
@@ -28,18 +28,19 @@ pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind:
         let Ok(permit) = pending.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, address)) => {
+                let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
                 // The connection is closed, because a waiting one would hold a permit.
                 let Some(host_permit) = hosts.permit(address.ip()) else {
-                    frontend.refuse(address, &Refusal::HostLimit);
+                    frontend.refuse(accepted, &Refusal::HostLimit);
                     continue;
                 };
                 if let Err(error) = set_socket_options(&socket) {
-                    warn!(%address, "cannot set the options of a new connection's socket: {error}");
+                    warn!(connection = accepted.id, %address, "cannot set the options of a new connection's socket: {error}");
                 }
                 let frontend = frontend.clone();
                 frontend.metrics.pending.inc();
                 tokio::spawn(async move {
-                    frontend.serve(socket, address, kind).await;
+                    frontend.serve(socket, accepted).await;
                     frontend.metrics.pending.dec();
                     drop((host_permit, permit));
                 });

@@ -21,6 +21,8 @@ const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 /// Facts about a client besides its login.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attachment {
+    /// The number of the connection.
+    pub(super) id: u64,
     /// The address of the client.
     pub(super) client: SocketAddr,
     /// The client said that another relay would be nearer.
@@ -39,7 +41,7 @@ pub(super) fn attach(
     attachment: Attachment,
 ) -> Result<(), Refusal> {
     let Introduced { stream, unwrapper, introduction, mut frames } = introduced;
-    let Attachment { client: address, not_ideal, keepalive, records } = attachment;
+    let Attachment { id, client: address, not_ideal, keepalive, records } = attachment;
     let StreamParts { socket, halves, incoming, mut plaintext } =
         stream.into_parts(records).map_err(Refusal::Broken)?;
     let transport = match (unwrapper, halves) {
@@ -60,6 +62,7 @@ pub(super) fn attach(
     let (rate, burst) = grant.rate.map_or((0, 0), |rate| (rate.bytes_per_second, rate.burst));
     let sealed = ServerInfo { rate, burst }.seal(&shared, &nonce);
     plane.attach(ClientArrival {
+        id,
         key: client.into(),
         address,
         flags: PresentFlags::of(grant.rights.is_mesh(), info.is_prober, not_ideal),

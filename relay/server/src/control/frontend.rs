@@ -1,6 +1,5 @@
 //! The frontend: the stages of a new connection in their order, and what they share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tracing::debug;
 use super::admit::{AdmissionPolicy, admit};
 use super::attach::{Attachment, attach};
 use super::http::{Http, UpgradeProtocol, UpgradeRequest, read_request};
-use super::listener::ListenerKind;
+use super::listener::{Accepted, ListenerKind};
 use super::login::{NodeKeys, introduce};
 use super::metrics::ControlMetrics;
 use super::refusal::Refusal;
@@ -42,42 +41,39 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// Serves one accepted connection until it is a client of the data plane or closed.
-    pub(super) async fn serve(&self, socket: TcpStream, address: SocketAddr, kind: ListenerKind) {
-        if let Err(refusal) = self.establish(socket, address, kind).await {
-            self.refuse(address, &refusal);
+    pub(super) async fn serve(&self, socket: TcpStream, accepted: Accepted) {
+        if let Err(refusal) = self.establish(socket, accepted).await {
+            self.refuse(accepted, &refusal);
         }
     }
 
     /// Counts a connection that did not become a client.
-    pub(super) fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+    pub(super) fn refuse(&self, Accepted { id, address, .. }: Accepted, refusal: &Refusal) {
         let reason = refusal.reason();
         self.metrics.refused(reason);
-        debug!(%address, reason = reason.label(), "connection refused: {refusal}");
+        debug!(connection = id, %address, reason = reason.label(), "connection refused: {refusal}");
     }
 
-    async fn establish(
-        &self,
-        socket: TcpStream,
-        address: SocketAddr,
-        kind: ListenerKind,
-    ) -> Result<(), Refusal> {
-        let stream = match kind {
+    async fn establish(&self, socket: TcpStream, accepted: Accepted) -> Result<(), Refusal> {
+        let stream = match accepted.kind {
             ListenerKind::Tls => {
                 let stream = secure(socket, self.tls.clone(), self.limits.handshake_timeout).await?;
                 self.metrics.tls_version(stream.protocol_version());
                 ClientStream::Tls(Box::new(stream))
             }
-            ListenerKind::Plain if !self.http.proxies.allow(address.ip()) => return Err(Refusal::NotAProxy),
+            ListenerKind::Plain if !self.http.proxies.allow(accepted.address.ip()) => {
+                return Err(Refusal::NotAProxy);
+            }
             ListenerKind::Plain | ListenerKind::Redirect => ClientStream::Plain(socket),
         };
-        let Some(request) = read_request(stream, &self.http, address, kind).await? else { return Ok(()) };
+        let Some(request) = read_request(stream, &self.http, accepted).await? else { return Ok(()) };
         self.metrics.accepted(matches!(request.upgrade.protocol, UpgradeProtocol::WebSocket { .. }));
-        timeout(self.limits.login_timeout, self.log_in(request))
+        timeout(self.limits.login_timeout, self.log_in(request, accepted.id))
             .await
             .map_err(|_: Elapsed| Refusal::LoginTimeout)?
     }
 
-    async fn log_in(&self, request: UpgradeRequest) -> Result<(), Refusal> {
+    async fn log_in(&self, request: UpgradeRequest, id: u64) -> Result<(), Refusal> {
         let UpgradeRequest { stream, received, upgrade, client } = request;
         let introduced = introduce(stream, received, &upgrade, &self.keys).await?;
         let introduction = &introduced.introduction;
@@ -85,16 +81,18 @@ impl Frontend {
         let grant = admit(&self.admission, &self.policies, introduction, client).await?;
         if let Some(claim) = grant.claim {
             self.mesh_metrics.claimed(claim);
-            debug!(?peer, address = %client, claim = claim.label(), "client sent a mesh key");
+            debug!(connection = id, ?peer, address = %client, claim = claim.label(), "client sent a mesh key");
         }
         let attachment = Attachment {
+            id,
             client,
             not_ideal: upgrade.not_ideal,
             keepalive: self.keepalive,
             records: self.records,
         };
         attach(&self.plane, introduced, grant, attachment)?;
-        debug!(?peer, address = %client, prober, protocol = ?upgrade.protocol, "client logged in");
+        let protocol = &upgrade.protocol;
+        debug!(connection = id, ?peer, address = %client, prober, ?protocol, "client logged in");
         Ok(())
     }
 }

@@ -186,8 +186,9 @@ impl LinkTask {
     async fn link(&self, client: Client) {
         let (events, mut told) = mpsc::unbounded_channel();
         let host = &self.peer.host;
-        if let Err(error) = self.hand_over(client, events) {
-            warn!(%host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
+        let connection = self.context.plane.next_connection();
+        if let Err(error) = self.hand_over(connection, client, events) {
+            warn!(connection, %host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
             return;
         }
         let mut was_up = false;
@@ -195,14 +196,15 @@ impl LinkTask {
             match event {
                 LinkEvent::Up => {
                     was_up = true;
-                    info!(%host, relay = ?self.peer.public_key, "mesh link up");
+                    info!(connection, %host, relay = ?self.peer.public_key, "mesh link up");
                 }
                 LinkEvent::Down(reason) if was_up => {
-                    warn!(%host, reason = reason.label(), "mesh link down");
+                    warn!(connection, %host, reason = reason.label(), "mesh link down");
                 }
                 LinkEvent::Down(reason) => {
                     let reason = reason.label();
                     warn!(
+                        connection,
                         %host,
                         reason,
                         "the relay announced no clients before the link closed; check that both have the same mesh \
@@ -213,13 +215,14 @@ impl LinkTask {
         }
     }
 
-    fn hand_over(&self, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {
+    fn hand_over(&self, id: u64, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {
         let relay = client.relay();
         let Raw { socket, tls, session, incoming, plaintext } = client.into_raw()?;
         let halves = tls.ok_or_else(|| io::Error::other("a link without TLS"))?;
         set_socket_options(&socket)?;
         let address = socket.peer_addr()?;
         self.context.plane.attach_link(LinkArrival {
+            id,
             relay,
             address,
             transport: Transport::dialled_tls(socket, halves, incoming),

@@ -32,7 +32,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use towpath_wire::sync::lock;
 
-use super::listener::ListenerKind;
+use super::listener::{Accepted, ListenerKind};
 use super::refusal::Refusal;
 use super::stream::{ClientStream, LINGER};
 
@@ -75,12 +75,11 @@ pub(super) struct UpgradeRequest {
 pub(super) async fn read_request(
     stream: ClientStream,
     http: &Http,
-    address: SocketAddr,
-    kind: ListenerKind,
+    accepted: Accepted,
 ) -> Result<Option<UpgradeRequest>, Refusal> {
     let slot = Mutex::new(None);
     let service = service_fn(|request: Request<Incoming>| {
-        let routed = http.route(&request, address, kind);
+        let routed = http.route(&request, accepted);
         let slot = &slot;
         Box::pin(async move {
             match routed {
@@ -126,8 +125,7 @@ impl Http {
     fn route<B>(
         &self,
         request: &Request<B>,
-        address: SocketAddr,
-        kind: ListenerKind,
+        Accepted { address, kind, .. }: Accepted,
     ) -> Result<(Upgrade, SocketAddr), Box<Page>> {
         let routed = match kind {
             ListenerKind::Redirect => Routed::Page(self.site.redirect(request)),
