@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
@@ -29,11 +29,11 @@ impl RelayUnderTest {
     /// Starts a relay and returns when it is ready.
     pub(crate) fn start() -> Self {
         let files = TempDir::new().expect("a temporary directory");
-        let (address, admin, stun) = (free_address(), free_address(), free_udp_address());
         let config = files.path().join("relay.toml");
         let text = format!(
-            "hostname = \"localhost\"\nlisten = \"{address}\"\nkey_file = {:?}\n\n\
-             [stun]\nlisten = [\"{stun}\"]\nrate = 1000000\n\n[admin]\nlisten = \"{admin}\"\n",
+            "hostname = \"localhost\"\nlisten = \"127.0.0.1:0\"\nkey_file = {:?}\n\n\
+             [stun]\nlisten = [\"127.0.0.1:0\"]\nrate = 1000000\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
+             [log]\nformat = \"json\"\n",
             files.path().join("relay.key")
         );
         fs::write(&config, text).expect("a configuration file");
@@ -51,14 +51,25 @@ impl RelayUnderTest {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-        let mut relay = Self { process, address, stun, admin, files };
+        let unknown = SocketAddr::from(([0; 4], 0));
+        let mut relay = Self { process, address: unknown, stun: unknown, admin: unknown, files };
         let deadline = Instant::now() + START_LIMIT;
-        while !is_ready(admin) {
+        // The kernel chooses the ports, and the relay's log says which: a port that a test chose beforehand may be taken
+        // by the time the relay binds it.
+        while !relay.is_listening() || !is_ready(relay.admin) {
             assert!(relay.process.try_wait().expect("a child").is_none(), "the relay ended at start");
             assert!(Instant::now() < deadline, "the relay is not ready after {START_LIMIT:?}");
             thread::sleep(Duration::from_millis(10));
         }
         relay
+    }
+
+    /// Whether the log says where the relay listens, which is noted then.
+    fn is_listening(&mut self) -> bool {
+        let log = fs::read_to_string(self.files.path().join("log")).expect("a log file");
+        let Some([address, stun, admin]) = log.lines().find_map(listening) else { return false };
+        (self.address, self.stun, self.admin) = (address, stun, admin);
+        true
     }
 
     /// A command that loads this relay, and writes the report that [`report`](Self::report) returns for `name`.
@@ -140,14 +151,12 @@ fn binary() -> PathBuf {
     binary
 }
 
-/// A loopback address with a UDP port that was free a moment ago.
-fn free_udp_address() -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("a bound address")
-}
-
-/// A loopback address with a TCP port that was free a moment ago.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound address")
+/// The addresses for TLS, STUN and metrics in a line of the relay's log, if it is the line that has them.
+fn listening(line: &str) -> Option<[SocketAddr; 3]> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let address = |name: &str| line[name].as_str()?.trim_matches(['[', ']']).parse().ok();
+    if line["message"] != "listening" {
+        return None;
+    }
+    Some([address("listen")?, address("stun")?, address("admin")?])
 }
