@@ -98,6 +98,14 @@ impl RelayUnderTest {
         format!("http://{}/metrics", self.admin)
     }
 
+    /// The value of a metric without labels.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let page = get(self.admin, "/metrics").expect("metrics");
+        let value =
+            page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("the metric");
+        value.trim().parse().expect("a number")
+    }
+
     /// The report of a command with this `name`.
     pub(crate) fn report<R: DeserializeOwned>(&self, name: &str) -> R {
         let text = fs::read(self.files.path().join(name)).expect("a report");
@@ -131,14 +139,16 @@ pub(crate) fn assert_success(output: &Output) {
 
 /// Whether `/readyz` answers with 200.
 fn is_ready(admin: SocketAddr) -> bool {
-    let ask = || {
-        let mut stream = TcpStream::connect(admin)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).map(|_| response)
-    };
-    ask().is_ok_and(|response: String| response.starts_with("HTTP/1.1 200 "))
+    get(admin, "/readyz").is_ok_and(|response| response.starts_with("HTTP/1.1 200 "))
+}
+
+/// The whole response to a request of the admin listener.
+fn get(admin: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).map(|_| response)
 }
 
 /// The relay's binary: `TOWPATH_RELAY`, or the workspace's own in the profile of the test.
