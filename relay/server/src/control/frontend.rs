@@ -90,9 +90,9 @@ impl Frontend {
             keepalive: self.keepalive,
             records: self.records,
         };
-        attach(&self.plane, introduced, grant, attachment)?;
+        // Before the data plane has the client: whatever it does is logged later.
         let protocol = &upgrade.protocol;
         debug!(connection = id, ?peer, address = %client, prober, ?protocol, "client logged in");
-        Ok(())
+        attach(&self.plane, introduced, grant, attachment)
     }
 }
