@@ -9,7 +9,7 @@ pub(crate) fn shorten(text: &str) -> String {
     }
 }
 
-/// The text with control characters spelt out: nothing in a file shall end a line of a report, or tell a terminal what to do.
+/// The text with control characters spelt out, so that no byte of a file ends a line of a report or controls a terminal.
 pub(crate) fn printable(text: impl Into<String>) -> String {
     let text = text.into();
     if !text.contains(char::is_control) {
