@@ -88,7 +88,7 @@ mod tests {
             Apple = "apple",
             /// A drupe,
             /// and black.
-            #[allow(dead_code)]
+            #[doc(alias = "cherry")]
             BlackCherry = "black_cherry",
             /// A berry.
             Currant = "currant",
