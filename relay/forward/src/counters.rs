@@ -82,16 +82,8 @@ pub struct PlaneSample {
     pub value: u64,
 }
 
-/// How many kinds of packets there are.
-const KINDS: usize = 2;
-
-/// The index of a kind in arrays by kind: disco, other.
-const fn kind_index(kind: PacketKind) -> usize {
-    match kind {
-        PacketKind::Disco => 0,
-        PacketKind::Other => 1,
-    }
-}
+/// The number of kinds of packets, which arrays by kind have as their length.
+const KINDS: usize = PacketKind::ALL.len();
 
 /// Packets and their bytes, keys and headers not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +158,7 @@ impl HotTraffic {
 
     const fn index(self) -> usize {
         match self {
-            Self::Received(kind) => kind_index(kind),
+            Self::Received(kind) => kind.index(),
             Self::ForwardedIn => KINDS,
             Self::HandedToLinks => KINDS + 1,
         }
@@ -262,7 +254,7 @@ fn sum<'a>(parts: impl IntoIterator<Item = &'a Traffic>) -> Traffic {
 impl DropSink for Tally {
     fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
         self.is_cold_due = true;
-        self.cold.dropped[reason.index()][kind_index(kind)].add(bytes);
+        self.cold.dropped[reason.index()][kind.index()].add(bytes);
         if hop == Hop::Relay {
             self.cold.dropped_on_links.add(bytes);
         }
@@ -384,9 +376,7 @@ impl PlaneStats {
     /// All packets from clients.
     #[must_use]
     pub fn all_received(&self) -> Traffic {
-        let mut all = self.received(PacketKind::Disco);
-        all.merge(self.received(PacketKind::Other));
-        all
+        sum(&PacketKind::ALL.map(|kind| self.received(kind)))
     }
 
     /// Packets from other relays.
@@ -417,7 +407,7 @@ impl PlaneStats {
     /// Packets of a kind that were dropped for a reason.
     #[must_use]
     pub const fn dropped(&self, reason: DropReason, kind: PacketKind) -> Traffic {
-        self.tally.cold.dropped[reason.index()][kind_index(kind)]
+        self.tally.cold.dropped[reason.index()][kind.index()]
     }
 
     /// Connections that were closed for a reason.

@@ -52,7 +52,7 @@ pub use config::{DataPlaneConfig, PollPolicy};
 pub use counters::{PlaneSample, PlaneStats, Traffic};
 pub use key::RouteKey;
 pub use plane::{DataPlane, Workers};
-pub use transport::{Reply, TCP_USER_TIMEOUT, Transport, Unwrapper, WebSocketEnd, set_socket_options};
+pub use transport::{Reply, Transport, Unwrapper, WebSocketEnd, set_socket_options};
 
 /// The fill of an outbox with room for `bytes` above which senders are held back: half of it, and little enough that
 /// the packets of one more read still fit.

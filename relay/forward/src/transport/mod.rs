@@ -41,7 +41,7 @@ use websocket::{WebSocketReader, WebSocketWriter};
 
 /// How long the kernel waits for the acknowledgement of bytes before it gives a connection up, unless told otherwise;
 /// derper's value.
-pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const TCP_USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection is silent before the kernel probes it; derper's value.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(600);
 /// Unsent bytes that the kernel takes for a connection. Without a bound it takes megabytes, and packets that wait there

@@ -12,13 +12,14 @@ use towpath_wire::pool::BufferPool;
 
 use crate::rights::Rights;
 
-/// Whether a packet is disco: it has a lane of its own and a label of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PacketKind {
-    /// The packet looks like disco.
-    Disco,
-    /// Anything else, as a rule WireGuard.
-    Other,
+labels! {
+    /// Whether a packet is disco: it has a lane of its own and a label of its own.
+    pub enum PacketKind {
+        /// The packet looks like disco.
+        Disco = "disco",
+        /// Anything else, as a rule WireGuard.
+        Other = "other",
+    }
 }
 
 impl PacketKind {

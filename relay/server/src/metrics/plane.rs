@@ -10,9 +10,6 @@ use towpath_relay_proto::session::{Close, PacketKind};
 
 use super::families::Families;
 
-/// The label of each kind of packet.
-const KINDS: [(&str, PacketKind); 2] = [("disco", PacketKind::Disco), ("other", PacketKind::Other)];
-
 /// Reads the data plane when Prometheus asks.
 pub(crate) struct PlaneScrape(pub(crate) Arc<DataPlane>);
 
@@ -46,7 +43,7 @@ fn add_traffic(families: &mut Families, stats: &PlaneStats) {
         "Bytes of packets from clients, keys and headers not counted",
         received.bytes,
     );
-    let by_kind = KINDS.map(|(label, kind)| ([("kind", label)], stats.received(kind).packets));
+    let by_kind = PacketKind::ALL.map(|kind| ([("kind", kind.label())], stats.received(kind).packets));
     families.counters("derp_packets_received_kind", "Packets from clients by kind", by_kind);
     let help = "Packets to clients: received from clients and relays, and neither dropped nor sent on; those that wait at this moment are included";
     families.counter("derp_packets_sent", help, sent.packets);
@@ -56,8 +53,8 @@ fn add_traffic(families: &mut Families, stats: &PlaneStats) {
     families.counter("derp_packets_forwarded_out", help, stats.forwarded_out().packets);
     let drops = |value: fn(Traffic) -> u64| {
         DropReason::ALL.into_iter().flat_map(move |reason| {
-            KINDS.map(|(label, kind)| {
-                ([("kind", label), ("reason", reason.label())], value(stats.dropped(reason, kind)))
+            PacketKind::ALL.map(|kind| {
+                ([("kind", kind.label()), ("reason", reason.label())], value(stats.dropped(reason, kind)))
             })
         })
     };
