@@ -46,48 +46,33 @@ pub trait RustlsSide: Send + 'static {
     ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
 }
 
-impl RustlsSide for Server {
-    type Connection = UnbufferedServerConnection;
-    type Data = ServerConnectionData;
-    const CLIENT: bool = false;
+/// Gives a side rustls' types for it. Their methods have the same names, and no trait of rustls has both.
+macro_rules! rustls_side {
+    ($side:ty, $connection:ty, $data:ty, client: $client:literal) => {
+        impl RustlsSide for $side {
+            type Connection = $connection;
+            type Data = $data;
+            const CLIENT: bool = $client;
 
-    fn process<'c, 'i>(
-        connection: &'c mut Self::Connection,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        connection.process_tls_records(incoming)
-    }
+            fn process<'c, 'i>(
+                connection: &'c mut Self::Connection,
+                incoming: &'i mut [u8],
+            ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+                connection.process_tls_records(incoming)
+            }
 
-    fn state(connection: &Self::Connection) -> &CommonState {
-        connection
-    }
+            fn state(connection: &Self::Connection) -> &CommonState {
+                connection
+            }
 
-    fn into_kernel(
-        connection: Self::Connection,
-    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        connection.dangerous_into_kernel_connection()
-    }
+            fn into_kernel(
+                connection: Self::Connection,
+            ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+                connection.dangerous_into_kernel_connection()
+            }
+        }
+    };
 }
 
-impl RustlsSide for Client {
-    type Connection = UnbufferedClientConnection;
-    type Data = ClientConnectionData;
-    const CLIENT: bool = true;
-
-    fn process<'c, 'i>(
-        connection: &'c mut Self::Connection,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        connection.process_tls_records(incoming)
-    }
-
-    fn state(connection: &Self::Connection) -> &CommonState {
-        connection
-    }
-
-    fn into_kernel(
-        connection: Self::Connection,
-    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        connection.dangerous_into_kernel_connection()
-    }
-}
+rustls_side!(Server, UnbufferedServerConnection, ServerConnectionData, client: false);
+rustls_side!(Client, UnbufferedClientConnection, ClientConnectionData, client: true);
