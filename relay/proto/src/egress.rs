@@ -3,7 +3,7 @@
 //! The thread whose push finds the outbox clean owes it a flush, which also sends later pushes. A flush that meets
 //! another flush leaves at once, because the other looks again before it ends. A flush whose socket is full leaves the
 //! rest in the outbox, and from then on the thread that owns the connection owes the flush, when its epoll says that
-//! the socket takes bytes again. So at any time at most one write is in flight for a connection, no thread waits for
+//! the socket takes bytes again. So at any time at most one write is in flight for a connection, no flush waits for
 //! another's write, and nothing is forgotten. The state of the flush is one word under the outbox's own lock:
 //!
 //! ```text
