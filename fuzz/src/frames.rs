@@ -1,8 +1,7 @@
 //! DERP frames in both directions: cut anywhere, they mean what a plain reading of the whole stream says.
 
 use towpath_relay_proto::rights::Rights;
-use towpath_relay_proto::session::{Action, Close, Session};
-use towpath_relay_proto::session::{ClientSession, StreamError};
+use towpath_relay_proto::session::{Action, ClientSession, Close, Session, StreamError};
 use towpath_wire::derp::buffer::{BadLength, Deframer};
 use towpath_wire::derp::frame::{ClientFrame, MAX_PING, ServerFrame};
 use towpath_wire::derp::{HEADER_LEN, MAX_CLIENT_FRAME, MAX_PACKET};

@@ -4,8 +4,7 @@ use std::sync::LazyLock;
 
 use towpath_relay_proto::login::{Login, LoginError, MAX_CLIENT_INFO};
 use towpath_wire::derp::HEADER_LEN;
-use towpath_wire::derp::frame::Header;
-use towpath_wire::derp::frame::{FrameType, frame};
+use towpath_wire::derp::frame::{FrameType, Header, frame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, MIN_CLIENT_INFO, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;

@@ -4,13 +4,12 @@
 
 use std::collections::HashMap;
 
+use proptest::prelude::*;
 use towpath_wire::derp::frame::{ClientFrame, FrameType, GoneReason, Header, Malformed, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::derp::{HEADER_LEN, MAGIC};
 use towpath_wire::key::{NodePrivate, NodePublic};
-
-use proptest::prelude::*;
 
 fn vectors() -> HashMap<&'static str, Vec<u8>> {
     include_str!("vectors/derp_frames.txt")

@@ -1,10 +1,9 @@
 //! A handshake in memory, as cheap as one can be had: its cost is most of a run.
 
-use std::fmt;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};

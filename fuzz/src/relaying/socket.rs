@@ -5,8 +5,7 @@ use std::rc::{Rc, Weak};
 
 use towpath_relay_proto::egress::{Egress, FlushContext, Flushed, Pushed, Sent, Transmit};
 use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop};
-use towpath_relay_proto::session::ClientSession;
-use towpath_relay_proto::session::PacketKind;
+use towpath_relay_proto::session::{ClientSession, PacketKind};
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::Header;
 use towpath_wire::pool::BufferPool;

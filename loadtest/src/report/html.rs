@@ -3,8 +3,7 @@
 use std::fmt::{self, Write};
 
 use crate::report::escape::HtmlEscaped;
-use crate::report::svg;
-use crate::report::{Parameter, ReportFile, ScenarioReport};
+use crate::report::{Parameter, ReportFile, ScenarioReport, svg};
 
 const STYLE: &str = include_str!("html.css");
 

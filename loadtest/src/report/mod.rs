@@ -1,8 +1,7 @@
 //! Reports: as a table, as JSON and as a page with plots; and several reports side by side.
 
-use std::fmt;
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;

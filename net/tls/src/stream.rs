@@ -1,11 +1,10 @@
 //! A TLS connection on tokio, from its first byte until it is taken apart.
 
-use std::fmt;
-use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::{fmt, io};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig};

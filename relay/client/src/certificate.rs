@@ -161,8 +161,9 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SerialNumber, date_time_ymd};
+
+    use super::*;
 
     const KEY: &str = "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254";
 

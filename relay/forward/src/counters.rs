@@ -419,8 +419,9 @@ impl PlaneStats {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
+
+    use super::*;
 
     #[test]
     fn published_numbers_add_up() {

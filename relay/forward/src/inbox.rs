@@ -5,10 +5,10 @@ use std::sync::Mutex;
 
 use mio::{Poll, Token, Waker};
 use towpath_relay_proto::session::Close;
+use towpath_wire::sync::lock;
 
 use crate::arrival::{NewClient, NewLink};
 use crate::peer::ConnectionRef;
-use towpath_wire::sync::lock;
 
 /// The token of the inbox in its worker's epoll.
 pub(crate) const WAKE: Token = Token(usize::MAX);

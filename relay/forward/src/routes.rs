@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use towpath_relay_proto::key_routes::{Forwards, Route};
-
 use towpath_wire::key::NodePublic;
 
 use crate::key::RouteKey;

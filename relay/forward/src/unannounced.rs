@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::key::RouteKey;
 use towpath_wire::sync::lock;
+
+use crate::key::RouteKey;
 
 /// Notes in one generation. An announcement follows its packet within a fraction of a second, in which fewer keys than
 /// this come.
@@ -81,8 +82,9 @@ fn is<C>(weak: &Weak<C>, listener: &Arc<C>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use towpath_wire::key::NodePublic;
+
+    use super::*;
 
     fn key(n: usize) -> RouteKey {
         let mut bytes = [0; 32];

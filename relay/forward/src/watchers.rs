@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use towpath_relay_proto::watch_backlog::PresenceChange;
+use towpath_wire::sync::{lock, read, write};
 
 use crate::key::RouteKey;
 use crate::peer::Peer;
-use towpath_wire::sync::{lock, read, write};
 
 /// A change of the registry that a connection is told of.
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +98,9 @@ impl Watchers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use towpath_wire::key::NodePublic;
+
+    use super::*;
 
     fn key(n: u32) -> RouteKey {
         let mut bytes = [0; 32];

@@ -119,12 +119,14 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
     use towpath_wire::derp::info::ClientInfo;
     use towpath_wire::derp::mesh::MeshKey;
     use towpath_wire::key::NodePrivate;
     use towpath_wire::sealed::SharedKey;
+
+    use super::*;
 
     fn admission() -> Admission {
         let sources: Vec<_> = vec!["10.0.0.0/8".parse().expect("a prefix")];

@@ -172,9 +172,10 @@ impl<C: Member> Presence<C> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
+
+    use super::*;
 
     #[derive(Debug)]
     struct Flags {

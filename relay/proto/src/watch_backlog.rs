@@ -112,9 +112,11 @@ impl WatchBacklog {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     fn key(n: u32) -> NodePublic {
         let mut bytes = [0; 32];

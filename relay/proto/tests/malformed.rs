@@ -2,8 +2,7 @@
 //! frame, never a panic, and never more held than the longest frame.
 
 use towpath_relay_proto::login::Login;
-use towpath_relay_proto::session::ClientSession;
-use towpath_relay_proto::session::{Action, Close, Session};
+use towpath_relay_proto::session::{Action, ClientSession, Close, Session};
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::{ClientFrame, Header, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ServerInfo};

@@ -9,13 +9,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
-use common::{MeshFiles, Relay, packet};
 use towpath_relay_client::Client;
 use towpath_wire::key::NodePublic;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use tungstenite::Message;
+
+use common::websocket::{Client as WebSocketClient, PLAIN, send_packet};
+use common::{MeshFiles, Relay, packet};
 
 thread_local! {
     /// Whether this thread moves packets.

@@ -5,8 +5,9 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Relay, event};
 use towpath_relay_client::{Client, Event};
+
+use common::{PATIENCE, Relay, event};
 
 const PINGS: u64 = 100;
 /// From a pong to the next ping.

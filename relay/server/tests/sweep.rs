@@ -9,14 +9,15 @@ mod common;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use common::heap::Heap;
 use common::login::{GREETING, UPGRADE, client_info, response, secured, upgraded};
 use common::sweep::{Changes, sweep, turn};
 use common::websocket::{HANDSHAKE, PLAIN};
 use common::{Relay, trusting_anyone};
-use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 #[global_allocator]
 static ALLOCATOR: Heap = Heap;

@@ -172,8 +172,9 @@ fn check(header: Header, bounds: impl Fn(u8) -> Option<(u32, u32)>) -> Result<bo
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const fn bounds(kind: u8) -> Option<(u32, u32)> {
         match kind {

@@ -5,11 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::key::{NodePrivate, NodePublic};
-use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
-
 use super::frame::{FrameType, frame};
 use super::mesh::MeshKey;
+use crate::key::{NodePrivate, NodePublic};
+use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
 
 /// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;

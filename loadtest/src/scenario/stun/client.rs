@@ -291,8 +291,9 @@ fn spread(local: IpAddr, index: u32) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use towpath_stun_proto::{RESPONSE_MAX_LEN, write_response};
+
+    use super::*;
 
     fn socket(window: usize) -> StunSocket {
         let socket = BatchSocket::new(towpath_udp::bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();

@@ -1,9 +1,11 @@
 //! Tests of the routes to a key.
 
-use super::*;
-use proptest::prelude::*;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+
+use proptest::prelude::*;
+
+use super::*;
 
 #[derive(Debug)]
 struct Flags {

@@ -1,8 +1,10 @@
-use super::*;
-use proptest::prelude::*;
 use std::collections::VecDeque as Queue;
+
+use proptest::prelude::*;
 use towpath_wire::derp::HEADER_LEN;
 use towpath_wire::derp::frame::Header;
+
+use super::*;
 
 const LIMITS: Limits =
     Limits { bytes: 1000, packets: 0, disco_bytes: 300, age: Duration::from_millis(160), hold_above: 500 };

@@ -58,9 +58,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::future::{pending, ready};
     use std::pin::Pin;
+
+    use super::*;
 
     type Question = Pin<Box<dyn Future<Output = Answer> + Send>>;
 

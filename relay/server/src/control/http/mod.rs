@@ -35,14 +35,13 @@ use towpath_wire::sync::lock;
 use super::listener::{Accepted, ListenerKind};
 use super::refusal::Refusal;
 use super::stream::{ClientStream, LINGER};
+use pages::Routed;
+use response::Page;
 
 pub(crate) use bootstrap::Bootstrap;
 pub(crate) use pages::Site;
 pub(crate) use proxies::Proxies;
 pub(crate) use upgrade::{Upgrade, UpgradeProtocol};
-
-use pages::Routed;
-use response::Page;
 
 /// The longest life of an HTTP connection, however busy it is. Probes need milliseconds.
 const MAX_HTTP_LIFE: Duration = Duration::from_secs(300);

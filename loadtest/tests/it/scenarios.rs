@@ -1,16 +1,13 @@
 //! Each scenario against the relay: it ends, and its counts are right.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod support;
-
-use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::scenario::fan_in::FanInReport;
 use towpath_loadtest::scenario::latency::LatencyReport;
 use towpath_loadtest::scenario::own_flood::OwnFloodReport;
 use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::stun::StunReport;
 use towpath_loadtest::{Arrivals, PacketDamage};
+
+use crate::support::{RelayUnderTest, assert_success};
 
 const SHORT: [&str; 4] = ["--warm-up", "100ms", "--duration", "1s"];
 

@@ -1,13 +1,12 @@
 //! The limits on connections that have not logged in: one host cannot use them all.
 
-mod common;
-
 use std::net::{Ipv4Addr, SocketAddr};
 
-use common::{PATIENCE, Relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+
+use crate::common::{PATIENCE, Relay};
 
 /// Connects from an address of loopback and says nothing.
 async fn connect(relay: &Relay, from: [u8; 4]) -> TcpStream {

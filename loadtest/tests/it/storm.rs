@@ -1,16 +1,13 @@
 //! A storm of connects does not disturb established connections.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::PacketDamage;
 use towpath_loadtest::scenario::pairs::PairsReport;
 use towpath_loadtest::scenario::storm::StormReport;
+
+use crate::support::{RelayUnderTest, assert_success};
 
 /// Makes 2,000 full handshakes and logins while 10 pairs exchange 20,000 packets a second.
 #[test]

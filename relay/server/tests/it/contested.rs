@@ -1,9 +1,8 @@
 //! A key that two clients use: both are told, and the one that is left is told that it is over.
 
-mod common;
-
-use common::{Relay, event};
 use towpath_relay_client::{Client, Event};
+
+use crate::common::{Relay, event};
 
 /// Sends a frame and waits for its effect, which makes the client the active one of its key.
 async fn ping(client: &mut Client, number: u8) {

@@ -1,18 +1,15 @@
 //! What goes over a connection after its login.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use support::{Identity, TlsStream, client_key, dialer, echo, log_in, relay_key, tls_relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use towpath_relay_client::{Client, Event, RecvError, SendError, TlsVersions};
 use towpath_wire::derp::frame::{FrameType, GoneReason, Header, ServerFrame};
 use towpath_wire::key::NodePublic;
+
+use crate::support::{Identity, TlsStream, client_key, dialer, echo, log_in, relay_key, tls_relay};
 
 const PEER: NodePublic = NodePublic::from_bytes([7; 32]);
 

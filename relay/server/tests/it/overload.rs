@@ -2,13 +2,12 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are worth a line in the log")]
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Relay, event, packet};
 use towpath_relay_client::{ClientSender, Event};
 use towpath_wire::key::NodePublic;
+
+use crate::common::{Relay, event, packet};
 
 const PACKET: usize = 1400;
 
@@ -248,6 +247,8 @@ async fn a_client_that_pings_and_does_not_read_costs_a_bounded_outbox() {
             }
         }
     };
-    tokio::time::timeout(common::PATIENCE, flooded).await.expect("pongs are dropped before memory is full");
+    tokio::time::timeout(crate::common::PATIENCE, flooded)
+        .await
+        .expect("pongs are dropped before memory is full");
     assert_eq!(event(&mut client).await, Event::Pong([1; 8]), "what was kept is delivered");
 }

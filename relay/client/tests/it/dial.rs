@@ -1,29 +1,26 @@
 //! Dialling over loopback: what is trusted, how the login goes, and which step is blamed.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod support;
-
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{CertificateError, ProtocolVersion, RootCertStore};
-use support::{
-    Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, read_request, relay_key, tcp_relay,
-    tls_relay,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
-use towpath_relay_client::{Client, certificate_pin};
 use towpath_relay_client::{
-    DialError, DialStep, Dialer, Event, LoginError, NotTrusted, TlsVersions, Trust, UpgradeError,
+    Client, DialError, DialStep, Dialer, Event, LoginError, NotTrusted, TlsVersions, Trust, UpgradeError,
+    certificate_pin,
 };
 use towpath_relay_proto::login::greet;
 use towpath_tls::HandshakeError;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::key::{NodePrivate, NodePublic};
+
+use crate::support::{
+    Identity, NAME, RATE, TlsStream, client_key, dialer, echo, log_in, read_request, relay_key, tcp_relay,
+    tls_relay,
+};
 
 const BOTH: TlsVersions = TlsVersions::Both;
 

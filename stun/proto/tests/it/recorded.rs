@@ -1,8 +1,6 @@
 //! Responses of other servers, recorded by Tailscale, and what is a STUN message at all: the tables of
 //! upstream's own tests (`net/stun/stun_test.go`).
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use towpath_stun_proto::Response;
 
 /// The bytes that these digits stand for.

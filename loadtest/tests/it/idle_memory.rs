@@ -1,13 +1,10 @@
 //! The memory that an idle connection costs the relay.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod support;
-
 use std::process::{Child, Stdio};
 
-use support::{RelayUnderTest, assert_success};
 use towpath_loadtest::scenario::idle::IdleReport;
+
+use crate::support::{RelayUnderTest, assert_success};
 
 /// The bytes of a connection: TLS state, registry entry and the connection itself, without the kernel's share.
 const BUDGET: f64 = 4.0 * 1024.0;

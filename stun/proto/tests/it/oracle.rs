@@ -1,7 +1,5 @@
 //! Properties of parsing and of messages of the fixed shape, against stun-rs, a complete STUN codec written by others.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 
 use proptest::collection::vec;

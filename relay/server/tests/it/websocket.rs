@@ -1,17 +1,16 @@
 //! WebSocket through real sockets: what comes in at one end comes out at the other, and what breaks the protocol is
 //! closed with its code, counted, and does no harm.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use common::websocket::{Client, PLAIN, send_packet};
-use common::{PATIENCE, Relay, packet};
 use towpath_wire::key::NodePrivate;
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+use crate::common::websocket::{Client, PLAIN, send_packet};
+use crate::common::{PATIENCE, Relay, packet};
 
 async fn expect_service(relay: &Relay) {
     let (_, mut sender) = relay.client(101).await;

@@ -1,7 +1,5 @@
 //! Golden vectors, and everything that is one step away from them.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 
 use towpath_stun_proto::{
@@ -11,7 +9,7 @@ use towpath_stun_proto::{
 
 /// Bytes of the golden vector called `name`.
 fn vector(name: &str) -> Vec<u8> {
-    let line = include_str!("vectors/stun.txt")
+    let line = include_str!("../vectors/stun.txt")
         .lines()
         .filter_map(|line| line.split_once(" = "))
         .find(|(key, _)| *key == name);

@@ -1,13 +1,12 @@
 //! What the relay offers in a TLS handshake, to rustls' own client.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use common::{Relay, trusting_anyone};
 use rustls::{AlertDescription, ClientConnection, Error, ProtocolVersion};
+
+use crate::common::{Relay, trusting_anyone};
 
 /// Connects with these ALPN protocols and asks for a page.
 fn connect(relay: &Relay, alpn: &[&str]) -> Result<ClientConnection, Error> {

@@ -1,9 +1,8 @@
 //! Keep-alives come without being asked for, and again.
 
-mod common;
-
-use common::{Relay, event};
 use towpath_relay_client::Event;
+
+use crate::common::{Relay, event};
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_told_that_the_relay_is_there() {

@@ -1,7 +1,5 @@
 //! Whatever the bytes: an error or a report, no panic, and in bounded time and memory.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::fs;
 use std::path::Path;
 

@@ -1,15 +1,14 @@
 //! The mesh, where it takes many clients or a look inside: what foreign programs can see of it is in
 //! `tests/interop/go/mesh_test.go`.
 
-mod common;
-
 use std::collections::HashSet;
 
-use common::{MeshFiles, Relay, event, mesh_info};
 use towpath_relay_client::{Client, Event};
 use towpath_wire::derp::frame::GoneReason;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::{NodePrivate, NodePublic};
+
+use crate::common::{MeshFiles, Relay, event, mesh_info};
 
 /// More than are announced at a time.
 const CLIENTS: usize = 1200;

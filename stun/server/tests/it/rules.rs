@@ -1,9 +1,5 @@
 //! Tests of the clients that a server answers, of its rates, and of the source of its answers.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
-mod common;
-
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU32;
 
@@ -12,7 +8,7 @@ use towpath_stun::{
 };
 use towpath_stun_proto::Response;
 
-use common::*;
+use crate::common::*;
 
 /// A request of RFC 8489 with these attributes, or of RFC 3489 without the cookie.
 fn binding(cookie: bool, attributes: &[u8]) -> Vec<u8> {

@@ -1,7 +1,5 @@
 //! Answers to requests of every dialect, read by stun-rs, a complete STUN codec written by others.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::net::SocketAddr;
 
 use proptest::collection::vec;

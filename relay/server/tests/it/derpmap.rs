@@ -1,8 +1,6 @@
 //! `derpmap` of the real binary: maps from files, checked, compared and printed. What is said of which map is tested in
 //! the `derpmap` crate; here it is options, exit codes and where output goes.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;

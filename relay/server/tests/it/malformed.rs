@@ -1,15 +1,14 @@
 //! Damaged logins and frames through a real socket: each is closed and counted, and the relay goes on.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::login::{Stream, client_info, secured, upgraded};
-use common::sweep::expect_service;
-use common::{PATIENCE, Relay, trusting_anyone};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::common::login::{Stream, client_info, secured, upgraded};
+use crate::common::sweep::expect_service;
+use crate::common::{PATIENCE, Relay, trusting_anyone};
 
 /// Sends `bytes` and waits for the relay to close, with or without an alert.
 async fn expect_close(mut stream: Stream, bytes: &[u8], what: &str) {

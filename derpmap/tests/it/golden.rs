@@ -1,9 +1,7 @@
 //! What is said of every map in `maps`, word for word, and what a change from `maps/changes/base.json` to each of its
 //! neighbours does.
 //!
-//! After a change on purpose, `TOWPATH_WRITE_REPORTS=1 cargo test -p towpath-derpmap --test golden` writes the reports anew.
-
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+//! After a change on purpose, `TOWPATH_WRITE_REPORTS=1 cargo test -p towpath-derpmap --test it golden` writes the reports anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

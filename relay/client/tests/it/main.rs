@@ -1,0 +1,7 @@
+//! Tests of the client against relays of this process.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod dial;
+mod frames;
+mod support;

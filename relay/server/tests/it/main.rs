@@ -1,0 +1,20 @@
+//! Tests of the relay: as a server in this process, and as the real program.
+//!
+//! Tests that need a process of their own are programs of their own beside this folder: they count what a whole process
+//! does (`budgets`, `busy_poll`, `instructions`, `sweep`).
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod cli;
+#[path = "../common/mod.rs"]
+mod common;
+mod contested;
+mod derpmap;
+mod handshake;
+mod keepalive;
+mod malformed;
+mod mesh;
+mod overload;
+mod pending;
+mod shutdown;
+mod websocket;
