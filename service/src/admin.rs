@@ -31,6 +31,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::{select, time};
 use tracing::{debug, warn};
 
+use crate::ErrorChain;
+
 /// Connections served at a time; more wait in the listener's backlog. A scraper, two probes and a person need four.
 const MAX_CONNECTIONS: usize = 16;
 
@@ -159,7 +161,7 @@ async fn serve(stream: TcpStream, pages: &Pages) {
     let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(pages.answer(&request)));
     let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
-        debug!(%error, "admin connection failed");
+        debug!(error = %ErrorChain(&error), "admin connection failed");
     }
 }
 

@@ -2,7 +2,10 @@
 
 pub mod admin;
 pub mod config;
+mod error_chain;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod signals;
+
+pub use error_chain::ErrorChain;

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -48,29 +47,29 @@ labels! {
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The host has no address.
-    #[error("cannot resolve {host}: {reason}")]
+    #[error("cannot resolve {host}")]
     Resolve {
         /// The host.
         host: String,
         /// What the resolver says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// No address of it accepts.
-    #[error("cannot connect to {address}: {reason}")]
+    #[error("cannot connect to {address}")]
     Tcp {
         /// The last address tried.
         address: SocketAddr,
         /// What the system says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// The TLS handshake failed, or the certificate is not trusted.
-    #[error("TLS: {0}")]
+    #[error("the TLS handshake failed")]
     Tls(#[source] HandshakeError),
     /// The HTTP upgrade failed.
-    #[error("HTTP: {0}")]
+    #[error("the HTTP upgrade failed")]
     Upgrade(#[source] UpgradeError),
     /// The login failed.
-    #[error("login: {0}")]
+    #[error("the login failed")]
     Login(#[source] LoginError),
     /// The deadline was over during this step.
     #[error("the deadline passed during the step `{}`", .0.label())]
@@ -212,7 +211,7 @@ impl Dialer {
         if let Some(address) = self.address {
             return Ok(vec![address]);
         }
-        let failed = |reason| DialError::Resolve { host: self.host.clone(), reason };
+        let failed = |source| DialError::Resolve { host: self.host.clone(), source };
         let addresses: Vec<_> =
             tokio::net::lookup_host((&*self.host, self.port)).await.map_err(failed)?.collect();
         if addresses.is_empty() {
@@ -270,7 +269,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
     for &address in addresses {
         match TcpStream::connect(address).await.and_then(|socket| socket.set_nodelay(true).map(|()| socket)) {
             Ok(socket) => return Ok(socket),
-            Err(reason) => failed = Some(DialError::Tcp { address, reason }),
+            Err(source) => failed = Some(DialError::Tcp { address, source }),
         }
     }
     Err(failed.expect("there is at least one address"))

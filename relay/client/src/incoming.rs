@@ -39,7 +39,7 @@ pub enum RecvError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// A Ping of the relay could not be answered.
-    #[error("cannot answer a ping: {0}")]
+    #[error("cannot answer a ping")]
     Pong(#[from] SendError),
 }
 

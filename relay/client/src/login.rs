@@ -44,10 +44,10 @@ pub enum LoginError {
         expected: NodePublic,
     },
     /// The relay's answer does not open, or holds something else than it should.
-    #[error("the relay's ServerInfo: {0}")]
-    ServerInfo(ClientInfoError),
+    #[error("the relay's ServerInfo is malformed")]
+    ServerInfo(#[source] ClientInfoError),
     /// No nonce.
-    #[error("cannot get random bytes from the system: {0}")]
+    #[error("cannot get random bytes from the system")]
     Random(#[from] getrandom::Error),
 }
 

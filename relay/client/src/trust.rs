@@ -9,10 +9,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme, SupportedProtocolVersion,
 };
-use rustls::{Error, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 use towpath_wire::pin::CertificatePin;
 
@@ -61,7 +60,7 @@ pub enum SetupError {
     #[error("{0:?} is not a server name")]
     ServerName(String),
     /// No roots are given.
-    #[error("no usable root certificates: {0}")]
+    #[error("no usable root certificates")]
     Roots(#[from] rustls::client::VerifierBuilderError),
     /// rustls does not take the settings.
     #[error(transparent)]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber,
 };
-use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SerialNumber};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Deserialize;
@@ -35,14 +35,14 @@ const CLOCK_SKEW: Duration = Duration::days(30);
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read or written.
-    #[error("cannot {action} {path}: {reason}", path = path.display())]
+    #[error("cannot {action} {path}", path = path.display())]
     File {
         /// What was tried.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// The key file holds something else. The message does not repeat its contents.
     #[error("{path} is not a key file: {reason}", path = .0.display(), reason = .1)]
@@ -51,13 +51,13 @@ pub enum IdentityError {
     #[error("{path}: {reason}", path = .0.display(), reason = .1)]
     Certificate(PathBuf, String),
     /// A certificate cannot be made.
-    #[error("cannot make a certificate: {0}")]
+    #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
     /// Certificate and key do not belong together, or TLS cannot be set up with them.
     #[error("cannot set up TLS: check that the certificate and the key belong together")]
     Tls(#[from] rustls::Error),
     /// The system has no random bytes.
-    #[error("cannot get random bytes from the system: {0}")]
+    #[error("cannot get random bytes from the system")]
     Random(#[from] getrandom::Error),
 }
 
@@ -177,7 +177,7 @@ fn load_or_create_key(path: &Path) -> Result<NodePrivate, IdentityError> {
             create(path, key_file_text(&key).as_bytes())?;
             Ok(key)
         }
-        Err(reason) => Err(IdentityError::File { action: "read", path: path.into(), reason }),
+        Err(source) => Err(IdentityError::File { action: "read", path: path.into(), source }),
     }
 }
 
@@ -198,7 +198,7 @@ fn parse_key_file(path: &Path, text: &str) -> Result<NodePrivate, IdentityError>
 pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
     let failed = |action, path: &Path| {
         let path = path.to_path_buf();
-        move |reason| IdentityError::File { action, path, reason }
+        move |source| IdentityError::File { action, path, source }
     };
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(failed("create the directory of", path))?;
@@ -221,7 +221,7 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
 type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|reason| IdentityError::File { action: "read", path: path.into(), reason })
+    fs::read(path).map_err(|source| IdentityError::File { action: "read", path: path.into(), source })
 }
 
 fn bad_certificate(path: &Path, reason: impl ToString) -> IdentityError {

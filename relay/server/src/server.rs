@@ -34,14 +34,14 @@ const CONTROL_NICENESS: i32 = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener for TLS or HTTP cannot be bound.
-    #[error("cannot bind {what} on {address}/tcp: {reason}")]
+    #[error("cannot bind {what} on {address}/tcp")]
     Tcp {
         /// The listener's purpose.
         what: &'static str,
         /// Its address.
         address: SocketAddr,
         /// What the system says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// A socket for STUN cannot be bound.
     #[error(transparent)]
@@ -110,7 +110,7 @@ impl Server {
     pub fn bind(config: &Config, identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
         let mesh = MeshSetup::load(&config.mesh, identity.node_public())?;
-        let tcp = |what, address| listen(address).map_err(|reason| StartError::Tcp { what, address, reason });
+        let tcp = |what, address| listen(address).map_err(|source| StartError::Tcp { what, address, source });
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;

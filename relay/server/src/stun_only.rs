@@ -29,7 +29,7 @@ impl StunServer {
     pub fn bind(config: &StunOnly) -> Result<Self, StartError> {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
         let tcp =
-            |address| listen(address).map_err(|reason| StartError::Tcp { what: "admin", address, reason });
+            |address| listen(address).map_err(|source| StartError::Tcp { what: "admin", address, source });
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
     }
 

@@ -1,9 +1,8 @@
 //! The configuration of rustls: the certificates that the relay shows, and the roots that it trusts.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,11 +34,18 @@ pub(crate) fn server_config(
 }
 
 /// The reason why there are no root certificates.
-#[derive(Debug)]
-pub(crate) enum RootsError {
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
     /// The file cannot be read.
-    File { path: PathBuf, reason: io::Error },
+    #[error("cannot read {path}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// No certificate can be used, for this reason.
+    #[error("{0}")]
     Unusable(String),
 }
 
@@ -59,7 +65,7 @@ pub(crate) fn root_certificates(file: Option<&Path>) -> Result<RootCertStore, Ro
         }
         return Ok(roots);
     };
-    let pem = fs::read(path).map_err(|reason| RootsError::File { path: path.into(), reason })?;
+    let pem = fs::read(path).map_err(|source| RootsError::File { path: path.into(), source })?;
     let bad = |why: String| RootsError::Unusable(format!("{}: {why}", path.display()));
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;

@@ -43,12 +43,12 @@ pub struct BoundServer {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The kernel refuses it.
-    #[error("cannot bind STUN on {address}/udp: {reason}")]
+    #[error("cannot bind STUN on {address}/udp")]
     Socket {
         /// The address that was asked for.
         address: SocketAddr,
         /// What the kernel says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// It is no second address: see [`StunSettings::alternates`].
     #[error(
@@ -184,7 +184,7 @@ impl BoundServer {
 }
 
 fn bind(address: SocketAddr) -> Result<Arc<BatchSocket>, BindError> {
-    towpath_udp::bind(address).and_then(open).map_err(|reason| BindError::Socket { address, reason })
+    towpath_udp::bind(address).and_then(open).map_err(|source| BindError::Socket { address, source })
 }
 
 fn open(socket: UdpSocket) -> io::Result<Arc<BatchSocket>> {

@@ -8,6 +8,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use towpath_relay_forward::DataPlane;
 use towpath_relay_proto::admission::Admission;
+use towpath_service::ErrorChain;
 use towpath_tls::RecordLayer;
 use tracing::debug;
 
@@ -51,7 +52,7 @@ impl Frontend {
     pub(super) fn refuse(&self, Accepted { id, address, .. }: Accepted, refusal: &Refusal) {
         let reason = refusal.reason();
         self.metrics.refused(reason);
-        debug!(connection = id, %address, reason = reason.label(), "connection refused: {refusal}");
+        debug!(connection = id, %address, reason = reason.label(), "connection refused: {}", ErrorChain(refusal));
     }
 
     async fn establish(&self, socket: TcpStream, accepted: Accepted) -> Result<(), Refusal> {

@@ -18,24 +18,24 @@ pub(crate) enum Refusal {
     NotAProxy,
     #[error("the TLS handshake took too long (login.handshake_timeout)")]
     HandshakeTimeout,
-    #[error("TLS: {0}")]
-    Handshake(HandshakeError),
-    #[error("HTTP: {0}")]
-    Http(hyper::Error),
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] HandshakeError),
+    #[error("the HTTP connection failed")]
+    Http(#[source] hyper::Error),
     #[error("the HTTP connection was idle or open for too long")]
     HttpTimeout,
     #[error("the login took too long (login.login_timeout)")]
     LoginTimeout,
     #[error("the WebSocket handshake lacks the subprotocol derp")]
     Subprotocol,
-    #[error("WebSocket: {0}")]
-    WebSocket(WebSocketEnd),
-    #[error("login: {0}")]
-    Login(LoginError),
+    #[error("the WebSocket connection ended before the login")]
+    WebSocket(#[source] WebSocketEnd),
+    #[error("the login failed")]
+    Login(#[source] LoginError),
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
-    #[error("the connection broke during the login: {0}")]
-    Broken(io::Error),
+    #[error("the connection broke during the login")]
+    Broken(#[source] io::Error),
 }
 
 labels! {

@@ -8,11 +8,10 @@
 //! names, after two tests: its certificate is trusted, and its node key is the expected one, which the login proves
 //! because it is sealed to that key. The first test fails before anything is sent, the second before the login is sent.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -20,6 +19,7 @@ use towpath_relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersio
 use towpath_relay_forward::{DataPlane, LinkArrival, LinkEvent, Transport, set_socket_options};
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Secrets;
+use towpath_service::ErrorChain;
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
@@ -43,26 +43,26 @@ const REDIAL_SPREAD: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A file cannot be read.
-    #[error("cannot read {path}: {reason}", path = path.display())]
+    #[error("cannot read {path}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        reason: io::Error,
+        source: io::Error,
     },
     /// A key file holds something else. The message does not repeat its contents.
-    #[error("{path}: {reason}", path = .0.display(), reason = .1)]
-    Key(PathBuf, MeshKeyTextError),
+    #[error("{path}", path = .0.display())]
+    Key(PathBuf, #[source] MeshKeyTextError),
     /// No certificate that could vouch for a relay.
-    #[error("no root certificates for mesh.peers without a pin: {0}")]
-    Roots(String),
+    #[error("no root certificates for mesh.peers without a pin")]
+    Roots(#[from] RootsError),
     /// The configured peer can never be dialled.
-    #[error("mesh.peers: {host}: {reason}")]
+    #[error("mesh.peers: {host}")]
     Peer {
         /// The relay's host.
         host: String,
         /// Why.
-        reason: SetupError,
+        source: SetupError,
     },
 }
 
@@ -82,15 +82,6 @@ pub(crate) struct LinkContext {
     /// The bounds of what waits for another relay.
     pub(crate) limits: Arc<Limits>,
     pub(crate) metrics: MeshMetrics,
-}
-
-impl From<RootsError> for MeshError {
-    fn from(error: RootsError) -> Self {
-        match error {
-            RootsError::File { path, reason } => Self::File { path, reason },
-            RootsError::Unusable(why) => Self::Roots(why),
-        }
-    }
 }
 
 impl MeshSetup {
@@ -114,7 +105,7 @@ impl MeshSetup {
                     (None, None) => unreachable!("roots are there where a peer has no pin"),
                 };
                 let dialer = dialer(peer, &trust, secrets.mesh.clone())
-                    .map_err(|reason| MeshError::Peer { host: peer.host.clone(), reason })?;
+                    .map_err(|source| MeshError::Peer { host: peer.host.clone(), source })?;
                 Ok((peer.clone(), dialer))
             })
             .collect::<Result<_, MeshError>>()?;
@@ -132,7 +123,7 @@ impl MeshSetup {
 
 fn read_key(path: &Path) -> Result<MeshKey, MeshError> {
     let text = fs::read_to_string(path).map(Zeroizing::new);
-    let text = text.map_err(|reason| MeshError::File { path: path.into(), reason })?;
+    let text = text.map_err(|source| MeshError::File { path: path.into(), source })?;
     text.parse().map_err(|error| MeshError::Key(path.into(), error))
 }
 
@@ -173,7 +164,7 @@ impl LinkTask {
     /// Logs a failure to dial. A failure that repeats the last one is logged at `debug` only.
     fn note_failure(&self, error: &DialError, last: &mut String) {
         self.context.metrics.dial_failed(error.step());
-        let (host, failure) = (&self.peer.host, error.to_string());
+        let (host, failure) = (&self.peer.host, ErrorChain(error).to_string());
         if failure == *last {
             debug!(%host, "still cannot link: {failure}");
         } else {
