@@ -49,6 +49,8 @@ check: ## Format, lints, documentation, dependencies, and the pure crates for wa
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --document-private-items --quiet
 	cargo check --locked --target wasm32-unknown-unknown $(PURE:%=-p %)
 	@for folder in $(PURE_FOLDERS); do cmp wire/clippy.toml $$folder/clippy.toml; done
+	tools/imports --self-test
+	tools/imports
 	tools/deny --self-test
 	tools/deny
 
