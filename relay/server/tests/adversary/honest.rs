@@ -1,0 +1,39 @@
+//! The honest pair: two clients that exchange numbered packets beside an attacker.
+
+use towpath_relay_client::Client;
+use towpath_wire::key::NodePublic;
+
+use crate::common::{Relay, packet};
+
+/// Two clients, of which the first sends to the second.
+pub(crate) struct Pair {
+    sender: Client,
+    receiver: Client,
+    from: NodePublic,
+    to: NodePublic,
+    sent: u64,
+}
+
+impl Pair {
+    /// Two clients of `relay`.
+    pub(crate) async fn new(relay: &Relay) -> Self {
+        let (from, sender) = relay.client(0xa1).await;
+        let (to, receiver) = relay.client(0xa2).await;
+        Self { sender, receiver, from, to, sent: 0 }
+    }
+
+    /// Sends `count` packets one by one, each after the one before has come. None may be lost or changed.
+    pub(crate) async fn exchange(&mut self, count: u64) {
+        for _ in 0..count {
+            let sent = self.sent.to_be_bytes();
+            self.sender.send(self.to, &sent).await.expect("the honest sender is connected");
+            let (from, received) = packet(&mut self.receiver).await;
+            assert_eq!(
+                (from, received.as_slice()),
+                (self.from, &sent[..]),
+                "a packet of the honest pair is lost"
+            );
+            self.sent += 1;
+        }
+    }
+}
