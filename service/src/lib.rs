@@ -5,6 +5,7 @@ pub mod config;
 mod error_chain;
 pub mod limits;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod signals;
 

@@ -28,16 +28,43 @@ impl Packet {
     }
 }
 
-/// One lane of packets.
+/// The packets of one kind: sent in the order of their senders, each once, or dropped and reported.
 #[derive(Debug, Default)]
 struct ModelLane {
-    waiting: VecDeque<Packet>,
-    /// What came while a write was at the others, and waits behind them.
-    meanwhile: VecDeque<Packet>,
+    /// What was pushed and not sent, dropped packets included, in the order of arrival.
+    waiting: Vec<Packet>,
+    /// The lengths of dropped packets that are not found yet: a report names neither sender nor content.
+    dropped: Vec<usize>,
+    /// Bytes of frames that wait.
+    bytes: usize,
 }
 
-fn bytes(packets: &VecDeque<Packet>) -> usize {
-    packets.iter().map(Packet::frame).sum()
+impl ModelLane {
+    /// How many packets wait.
+    fn len(&self) -> usize {
+        self.waiting.len() - self.dropped.len()
+    }
+
+    /// Finds the report of the drop of `packet`.
+    fn account_for(&mut self, packet: &Packet) {
+        let report = self.dropped.iter().position(|&len| len == packet.bytes.len());
+        self.dropped.swap_remove(report.expect("a packet is neither here nor there"));
+    }
+
+    /// A frame with this packet leaves. What its sender pushed before has left or was dropped.
+    fn take(&mut self, from: &NodePublic, packet: &[u8], now: Instant) {
+        let mut at = 0;
+        loop {
+            let next = self.waiting[at..].iter().position(|waiting| waiting.from == *from);
+            at += next.expect("what is sent was here, is not too old, and leaves in the order of its sender");
+            let older = self.waiting.remove(at);
+            if older.bytes == packet && now.since(older.at) <= LIMITS.age {
+                self.bytes -= older.frame();
+                return;
+            }
+            self.account_for(&older);
+        }
+    }
 }
 
 /// What waits for one connection and what is on its way.
@@ -72,9 +99,9 @@ impl ModelOutbox {
         self.pushing = 0;
         let writing = self.writing;
         let (lane, bound) = self.lane(PacketKind::of(&packet.bytes));
-        let queue = if writing { &mut lane.meanwhile } else { &mut lane.waiting };
-        queue.push_back(packet);
-        assert!(bytes(queue) <= bound || queue.len() == 1, "the lane keeps to its bound");
+        lane.bytes += packet.frame();
+        lane.waiting.push(packet);
+        assert!(writing || lane.bytes <= bound || lane.len() == 1, "packets of a kind keep to their bound");
     }
 
     /// Whether there is room for another control frame.
@@ -92,58 +119,54 @@ impl ModelOutbox {
         self.control.iter().map(Vec::len).sum()
     }
 
-    /// A packet was dropped: the oldest of its lane, and for a reason.
+    /// A packet was dropped, for a reason.
     pub(super) fn drop_packet(&mut self, now: Instant, reason: DropReason, kind: PacketKind, len: usize) {
-        let (pushing, writing) = (self.pushing, self.writing);
+        let pushing = self.pushing;
         let (lane, bound) = self.lane(kind);
-        // While others are being written, only what came meanwhile is in the outbox.
-        let queue = if writing && pushing > 0 { &mut lane.meanwhile } else { &mut lane.waiting };
-        let before = bytes(queue);
-        let packet = queue.pop_front().expect("what is dropped was here");
-        assert_eq!(packet.bytes.len(), len, "the oldest goes");
         match reason {
             DropReason::QueueFull => {
-                assert!(before + pushing > bound, "{before} + {pushing} bytes are not too many");
+                assert!(lane.bytes + pushing > bound, "{} + {pushing} bytes are not too many", lane.bytes);
             }
             DropReason::QueueAge => {
                 // An outbox measures age in sixteen steps.
-                assert!(now.since(packet.at) > LIMITS.age * 15 / 16, "{:?} is not old", now.since(packet.at));
+                let old = |packet: &Packet| now.since(packet.at) > LIMITS.age * 15 / 16;
+                let found = lane.waiting.iter().any(|packet| packet.bytes.len() == len && old(packet));
+                assert!(found, "no packet of {len} bytes is old");
             }
             DropReason::WriteError | DropReason::Gone => {}
+            DropReason::Memory => panic!("the pools have no bound"),
             DropReason::UnknownDestination | DropReason::UnknownOnForward => {
                 panic!("an outbox knows no destinations")
             }
         }
+        lane.bytes -= HEADER_LEN + KEY_LEN + len;
+        lane.dropped.push(len);
     }
 
     pub(super) fn begin_write(&mut self) {
         self.writing = true;
     }
 
-    /// The way out takes the first frame of what waits: control first, then disco, then the rest.
+    /// The way out takes the first frame of what waits: control first, then packets.
     pub(super) fn take_frame(&mut self, now: Instant, frame: &[u8]) {
         self.flying.push_back(frame.to_vec());
         if let Some(control) = self.control.pop_front() {
             assert_eq!(control, frame, "control frames go first");
             return;
         }
-        let disco = self.disco.waiting.pop_front();
-        let packet = disco.or_else(|| self.data.waiting.pop_front()).expect("what is sent was here");
-        assert!(now.since(packet.at) <= LIMITS.age, "{:?} is too old", now.since(packet.at));
-        let mut expected = Vec::new();
-        ServerFrame::RecvPacket { from: packet.from, packet: &packet.bytes }.encode(&mut expected);
-        assert!(expected == frame, "packets of a kind leave in order");
+        let Ok(Some(ServerFrame::RecvPacket { from, packet })) =
+            ServerFrame::decode(frame[0], &frame[HEADER_LEN..])
+        else {
+            panic!("what is sent besides control frames is packets")
+        };
+        self.lane(PacketKind::of(packet)).0.take(&from, packet, now);
     }
 
-    /// The write is over; what came meanwhile is behind what it left. Where it failed, the control frames are lost; the
-    /// packets are reported.
+    /// The write is over. Where it failed, the control frames are lost; the packets are reported.
     pub(super) fn end_write(&mut self, failed: bool) {
         self.writing = false;
         if failed {
             self.control.clear();
-        }
-        for lane in [&mut self.disco, &mut self.data] {
-            lane.waiting.append(&mut lane.meanwhile);
         }
     }
 
@@ -156,21 +179,22 @@ impl ModelOutbox {
 
     /// Bytes that wait.
     pub(super) fn waiting(&self) -> usize {
-        let packets = bytes(&self.disco.waiting) + bytes(&self.data.waiting);
-        self.control_bytes() + packets
+        self.control_bytes() + self.disco.bytes + self.data.bytes
     }
 
-    /// The connection is closed. Control frames are not counted; no packet may be left.
-    pub(super) fn assert_closed(&self) {
-        assert!(
-            self.disco.waiting.is_empty() && self.data.waiting.is_empty(),
-            "a packet is neither here nor there"
-        );
+    /// The connection is closed. Control frames are not counted; every packet is accounted for.
+    pub(super) fn assert_closed(&mut self) {
+        for lane in [&mut self.disco, &mut self.data] {
+            for packet in std::mem::take(&mut lane.waiting) {
+                lane.account_for(&packet);
+            }
+            assert!(lane.dropped.is_empty() && lane.bytes == 0, "a packet was dropped twice");
+        }
     }
 
     pub(super) fn assert_bounds(&self) {
         for (lane, bound) in [(&self.disco, LIMITS.disco_bytes), (&self.data, LIMITS.bytes)] {
-            assert!(bytes(&lane.waiting) <= bound || lane.waiting.len() == 1);
+            assert!(lane.bytes <= bound || lane.len() == 1);
         }
     }
 }

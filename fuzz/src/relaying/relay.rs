@@ -237,7 +237,7 @@ impl Relay {
 
     fn flush_dirty(&mut self) {
         for peer in std::mem::take(&mut self.dirty) {
-            let flushed = with_context(self.now, &peer.owed, |context| peer.egress.flush(context));
+            let flushed = flush(self.now, &peer);
             assert_eq!(flushed == Flushed::BecameBlocked, peer.egress.is_blocked());
         }
     }
@@ -248,7 +248,10 @@ impl Relay {
         let Some(TestClient { peer, .. }) = self.client(pick) else { return };
         peer.socket.borrow_mut().room = room;
         if room != Some(0) {
-            with_context(now, &peer.owed, |context| peer.egress.flush_writable(context));
+            let flushed = with_context(now, &peer.owed, |context| peer.egress.flush_writable(context));
+            if flushed == Flushed::Unfinished {
+                let _ = flush(now, peer);
+            }
         }
     }
 
@@ -283,7 +286,7 @@ impl Relay {
         }
         assert!(!peer.active.get() && !peer.shared.get());
         with_context(self.now, &peer.owed, |context| peer.egress.close(context, |_, _| ()));
-        peer.owed.borrow().assert_closed();
+        peer.owed.borrow_mut().assert_closed();
         assert_eq!(peer.egress.waiting(), 0);
         assert_eq!(peer.egress.push(|_| true), Pushed::Closed);
     }
@@ -328,6 +331,16 @@ impl From<Action<'_>> for Expected {
             Action::Relay(_) | Action::Watch | Action::ClosePeer(_) => {
                 panic!("no client here has the right to {action:?}")
             }
+        }
+    }
+}
+
+/// Flushes until the flush is finished, as a worker does over several turns.
+fn flush(now: Instant, peer: &TestPeer) -> Flushed {
+    loop {
+        let flushed = with_context(now, &peer.owed, |context| peer.egress.flush(context));
+        if flushed != Flushed::Unfinished {
+            return flushed;
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::{Action, Close, Session};
 use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 use tracing::info;
 
@@ -43,17 +44,22 @@ impl ClientState {
     }
 
     /// Acts on the frames in `plaintext`, and counts those that it skips.
+    ///
+    /// Each frame makes the connection the active one of its key, even a frame of an unknown type. The first frame of a
+    /// read decides for the others: `unnoted` is true until it has come, where the key has other connections.
     #[inline]
-    pub(crate) fn handle(&mut self, plaintext: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
-        // Each frame makes the connection the active one of its key, even a frame of an unknown type. The first frame
-        // of a record decides for the others.
-        let mut unnoted = self.peer().is_shared();
+    pub(crate) fn handle(
+        &mut self,
+        plaintext: &[u8],
+        unnoted: &mut bool,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
         let skipped = self.session.skipped();
-        let acted = self.act(plaintext, &mut unnoted, turn);
+        let acted = self.act(plaintext, unnoted, turn);
         let skipped = self.session.skipped() - skipped;
         if skipped > 0 {
             turn.tally.add_cold(ColdCount::UnknownFrames, skipped);
-            if unnoted {
+            if std::mem::take(unnoted) {
                 turn.note_sent(self.peer());
             }
         }
@@ -99,8 +105,11 @@ impl ClientState {
             return;
         }
         if turn.registry().watch(&peer) {
-            self.ingress.mesh_mut().begin_snapshot(&peer, turn);
-            turn.snapshots.push_back(peer.place().1);
+            let mesh = self.ingress.mesh_mut();
+            mesh.begin_snapshot(&peer, turn);
+            if mesh.list() {
+                turn.snapshots.push_back(peer.place().1);
+            }
         }
     }
 
@@ -108,6 +117,11 @@ impl ClientState {
     pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
         let Ingress { peer, mesh, .. } = &mut self.ingress;
         mesh.as_mut().map_or(SnapshotCursor::Done, |mesh| mesh.continue_snapshot(peer, turn))
+    }
+
+    /// Notes that the watcher is listed for the next step of its snapshot. Returns false if it is listed already.
+    pub(crate) fn list_snapshot(&mut self) -> bool {
+        self.ingress.mesh.as_deref_mut().is_some_and(MeshState::list)
     }
 
     /// Whether a watcher has not been sent all of its snapshot because it is behind in reading.
@@ -128,6 +142,17 @@ impl ClientState {
         turn.now + keepalive
     }
 
+    /// The number of the frame that has begun and is not whole; `None` if there is none.
+    #[inline]
+    pub(crate) const fn unfinished(&self) -> Option<u32> {
+        self.session.unfinished()
+    }
+
+    /// Gives up a frame that is not whole and returns its buffer.
+    pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
+        self.session.clear(pool);
+    }
+
     /// Forgets the client everywhere but in its owner's slab.
     pub(crate) fn depart(&self, turn: &mut Turn<'_>) {
         let (registry, peer) = (turn.registry(), self.peer());
@@ -136,8 +161,7 @@ impl ClientState {
         if self.session.rights().may_watch() {
             registry.unwatch(peer);
         }
-        for listener in registry.leave(peer, &mut |each, event| turn.notify(each, event)) {
-            turn.push_gone(&listener, &peer.key);
-        }
+        let subscribers = registry.leave(peer, &mut |each, event| turn.notify(each, event));
+        turn.departures.add_key(peer.key, subscribers);
     }
 }

@@ -20,6 +20,10 @@ pub struct DataPlaneConfig {
     pub own_key: NodePublic,
     /// Whether a login can give the right to watch. If none can, no list of keys is kept for watchers.
     pub watchable: bool,
+    /// The most connections of one key; more close the one that has been silent the longest.
+    pub max_connections_per_key: usize,
+    /// The most bytes that frames may take which wait or are unfinished, over all connections.
+    pub max_frame_memory: usize,
 }
 
 /// What a worker does while it has nothing to do. At most one of the two is on; with none it sleeps until an event.

@@ -35,19 +35,52 @@ pub(crate) struct Connection {
     pub(crate) listed: bool,
     /// When to send the next keep-alive to a client, or the next ping to a relay.
     pub(crate) keepalive_at: Instant,
+    unfinished: Option<Unfinished>,
 }
 
+/// A frame or a record that the other end has begun. It must be whole in time: until then it holds memory, and
+/// keep-alives and acknowledgements show no harm.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    part: Part,
+    whole_by: Instant,
+}
+
+/// What is unfinished, by its number on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Frame(u32),
+    Record(u32),
+}
+
+/// How long a frame or a record may take from its first byte to its last. The longest frame, of 64 KiB, then comes at
+/// 2 KiB a second.
+pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A client that takes frames in a turn.
-struct ClientSink<'s, 't>(&'s mut ClientState, &'s mut Turn<'t>);
+struct ClientSink<'s, 't> {
+    client: &'s mut ClientState,
+    turn: &'s mut Turn<'t>,
+    /// The key has other connections, and this one has yet to be noted as the one that sends.
+    unnoted: bool,
+}
+
+impl<'s, 't> ClientSink<'s, 't> {
+    #[inline]
+    fn new(client: &'s mut ClientState, turn: &'s mut Turn<'t>) -> Self {
+        let unnoted = client.peer().is_shared();
+        Self { client, turn, unnoted }
+    }
+}
 
 impl FrameSink for ClientSink<'_, '_> {
     fn pool(&mut self) -> &mut BufferPool {
-        &mut self.1.pool
+        &mut self.turn.pool
     }
 
     #[inline]
     fn receive(&mut self, frames: &[u8]) -> Result<(), Close> {
-        self.0.handle(frames, self.1)
+        self.client.handle(frames, &mut self.unnoted, self.turn)
     }
 }
 
@@ -84,13 +117,13 @@ impl Connection {
     }
 
     const fn of(role: Role, inbound: Inbound, keepalive_at: Instant) -> Self {
-        Self { role, inbound, listed: false, keepalive_at }
+        Self { role, inbound, listed: false, keepalive_at, unfinished: None }
     }
 
     fn resume(&mut self, frames: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
         let resumed = match &mut self.role {
             Role::Client(client) => {
-                let mut sink = ClientSink(client, turn);
+                let mut sink = ClientSink::new(client, turn);
                 sink.receive(frames).and_then(|()| self.inbound.resume(&mut sink))
             }
             Role::Link(link) => {
@@ -138,11 +171,32 @@ impl Connection {
     pub(crate) fn read(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Result<ReadOutcome, Close> {
         turn.tally.add(HotCount::Reads);
         let received = match &mut self.role {
-            Role::Client(client) => self.inbound.read(buffer, &mut ClientSink(client, turn)),
+            Role::Client(client) => self.inbound.read(buffer, &mut ClientSink::new(client, turn)),
             Role::Link(link) => self.inbound.read(buffer, &mut LinkSink(link, turn)),
         };
         self.hand_over_reply(turn);
         received
+    }
+
+    /// Notes what has begun and is not whole after a read or an arrival. Returns when it must be whole, if it is new.
+    #[inline]
+    pub(crate) fn note_unfinished(&mut self, now: Instant) -> Option<Instant> {
+        let frame = match &self.role {
+            Role::Client(client) => client.unfinished(),
+            Role::Link(link) => link.unfinished(),
+        };
+        let part = frame.map(Part::Frame).or_else(|| self.inbound.unfinished().map(Part::Record));
+        if part == self.unfinished.map(|unfinished| unfinished.part) {
+            return None;
+        }
+        let whole_by = now + FRAME_TIMEOUT;
+        self.unfinished = part.map(|part| Unfinished { part, whole_by });
+        part.map(|_| whole_by)
+    }
+
+    /// When what has begun must be whole; `None` if nothing has.
+    pub(crate) fn whole_by(&self) -> Option<Instant> {
+        self.unfinished.map(|unfinished| unfinished.whole_by)
     }
 
     /// Hands replies that the last read made due, such as a WebSocket pong, to the outbound side.
@@ -157,13 +211,13 @@ impl Connection {
         }
     }
 
-    /// Sends the keep-alive or ping that is due, and returns when to call this again.
-    pub(crate) fn keep_alive(&mut self, keepalive: Duration, turn: &mut Turn<'_>) -> Result<Instant, Close> {
+    /// Sends the keep-alive or ping that is due, and notes when the next one is.
+    pub(crate) fn keep_alive(&mut self, keepalive: Duration, turn: &mut Turn<'_>) -> Result<(), Close> {
         self.keepalive_at = match &self.role {
             Role::Client(client) => client.keep_alive(keepalive, turn),
             Role::Link(link) => link.ping(turn)?,
         };
-        Ok(self.keepalive_at)
+        Ok(())
     }
 
     /// Sends the next step of the snapshot if the client is a watcher that has not been sent all of it.
@@ -171,6 +225,14 @@ impl Connection {
         match &mut self.role {
             Role::Client(client) => client.continue_snapshot(turn),
             Role::Link(_) => SnapshotCursor::Done,
+        }
+    }
+
+    /// Notes that a watcher is listed for the next step of its snapshot. Returns false if it is listed already.
+    pub(crate) fn list_snapshot(&mut self) -> bool {
+        match &mut self.role {
+            Role::Client(client) => client.list_snapshot(),
+            Role::Link(_) => false,
         }
     }
 
@@ -182,18 +244,18 @@ impl Connection {
         }
     }
 
-    /// Forgets the connection everywhere but in its owner's slab.
-    pub(crate) fn depart(&mut self, turn: &mut Turn<'_>) {
+    /// Forgets the connection everywhere but in its owner's slab, or leaves it to later turns.
+    pub(crate) fn depart(&mut self, reason: Close, turn: &mut Turn<'_>) {
         match &mut self.role {
-            Role::Client(client) => client.depart(turn),
-            Role::Link(link) => link.depart(turn),
+            Role::Client(client) => {
+                client.clear(&mut turn.pool);
+                client.depart(turn);
+            }
+            Role::Link(link) => {
+                link.clear(&mut turn.pool);
+                link.depart(reason, turn);
+            }
         }
-    }
-
-    /// Reports that the connection is closed and forgotten, if it is a link.
-    pub(crate) fn report(&self, reason: Close) {
-        if let Role::Link(link) = &self.role {
-            link.report(reason);
-        }
+        self.inbound.clear(&mut turn.pool);
     }
 }

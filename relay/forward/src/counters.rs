@@ -58,6 +58,8 @@ numbers! {
         KeysRemote = "derp_clients_remote": "Distinct keys that other relays of the region have and this one does not have",
         Watchers = "derp_watchers": "Connections that are told of keys that come and go",
         Links = "towpath_mesh_links": "Links that are up: the other relay announces its clients",
+        FrameMemory = "towpath_frame_memory_bytes":
+            "Memory of packets and other frames that wait or are unfinished, and of free buffers, at most `memory.max`",
         SharedKeys = "derp_current_dup_client_keys": "Keys with more than one connection",
         SharedConnections = "derp_current_dup_client_conns": "Connections of keys with more than one connection",
     }
@@ -221,6 +223,11 @@ impl Tally {
         self.cold.counts[count as usize]
     }
 
+    #[cfg(test)]
+    pub(crate) fn closed_for(&self, reason: Close) -> u64 {
+        self.cold.closed[reason.index()]
+    }
+
     #[inline]
     pub(crate) fn received(&mut self, kind: PacketKind, bytes: usize) {
         self.hot.add(HotTraffic::Received(kind), bytes);
@@ -317,7 +324,7 @@ impl Gauges {
 
     /// Reads a level. A level that is read between the two halves of a change may be off by one, and is never below
     /// zero.
-    fn level(&self, level: Level) -> u64 {
+    pub(crate) fn level(&self, level: Level) -> u64 {
         u64::try_from(self.levels[level as usize].load(Ordering::Relaxed)).unwrap_or(0)
     }
 }

@@ -11,6 +11,7 @@ use towpath_wire::derp::frame::{GoneReason, ServerFrame};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
+use crate::budget::{Budget, Rate};
 use crate::counters::ColdCount;
 use crate::key::RouteKey;
 use crate::mesh::MeshState;
@@ -18,26 +19,20 @@ use crate::peer::Peer;
 use crate::routes::{Forwarder, RouteCache, RouteSlot};
 use crate::turn::Turn;
 
-/// How long a connection is held back at most until a slow destination catches up. A destination that needs longer
-/// loses packets, so that packets for others are not delayed.
-const MAX_HOLD: Duration = Duration::from_millis(20);
+/// How long a connection is held at a time before the reason is looked at again.
+pub(crate) const HOLD: Duration = Duration::from_millis(1);
 
 /// A connection as the source of packets.
 #[derive(Debug)]
 pub(crate) struct Ingress {
     pub(crate) peer: Arc<Peer>,
     routes: RouteCache,
-    not_here: NotHereBudget,
+    not_here: Budget,
     /// `None` for a connection that has nothing to do with other relays, which is nearly every one.
     pub(crate) mesh: Option<Box<MeshState>>,
-    congestion: Option<Congestion>,
-}
-
-/// A destination that was congested when a packet was sent to it.
-#[derive(Debug)]
-struct Congestion {
-    destination: Arc<Peer>,
-    since: Instant,
+    /// A destination that was congested when a packet was sent to it.
+    congested: Option<Arc<Peer>>,
+    holds: Budget,
 }
 
 /// Why a connection is not read for a moment.
@@ -49,8 +44,8 @@ pub(crate) enum Hold {
 
 impl Ingress {
     pub(crate) fn new(peer: Arc<Peer>) -> Self {
-        let (routes, not_here) = (RouteCache::default(), NotHereBudget::default());
-        Self { peer, routes, not_here, mesh: None, congestion: None }
+        let (routes, not_here) = (RouteCache::default(), Budget::default());
+        Self { peer, routes, not_here, mesh: None, congested: None, holds: Budget::default() }
     }
 
     pub(crate) fn mesh_mut(&mut self) -> &mut MeshState {
@@ -74,17 +69,16 @@ impl Ingress {
         let congested = turn.push_packet(destination, Hop::Client, packet, |outbox, now, pool, tally| {
             outbox.push_packet(now, from, packet, pool, tally);
         });
-        if congested && self.congestion.is_none() {
-            self.congestion = Some(Congestion { destination: destination.clone(), since: turn.now });
+        if congested && self.congested.is_none() {
+            self.congested = Some(destination.clone());
         }
     }
 
     /// The reason not to read the connection at `now`, if there is one. Forgets a destination that has caught up.
     #[inline]
     pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
-        self.congestion.take_if(|congestion| !congestion.destination.egress.is_congested());
-        let congestion = self.congestion.as_ref()?;
-        (now.since(congestion.since) < MAX_HOLD).then_some(Hold::Congestion)
+        self.congested.take_if(|destination| !destination.egress.is_congested());
+        (self.congested.is_some() && self.holds.spend(&HOLDS, now)).then_some(Hold::Congestion)
     }
 
     /// Asks the registry for the route to `to`: on the first packet, and on each packet that goes over another relay.
@@ -116,8 +110,8 @@ impl Ingress {
         let congested = turn.push_packet(link, Hop::Relay, packet, |outbox, now, pool, tally| {
             outbox.push_forward(now, keys, packet, pool, tally);
         });
-        if congested && self.congestion.is_none() {
-            self.congestion = Some(Congestion { destination: link.clone(), since: turn.now });
+        if congested && self.congested.is_none() {
+            self.congested = Some(link.clone());
         }
     }
 
@@ -144,7 +138,7 @@ impl Ingress {
     fn drop_unknown(&mut self, reason: DropReason, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
         let kind = PacketKind::of(packet);
         turn.tally.dropped(Hop::Client, reason, kind, packet.len());
-        if kind == PacketKind::Disco && self.not_here.spend(turn.now) {
+        if kind == PacketKind::Disco && self.not_here.spend(&NOT_HERE, turn.now) {
             let gone = ServerFrame::PeerGone { peer: *to, reason: GoneReason::NotHere };
             turn.push_control(&self.peer, &gone);
             turn.tally.add_cold(ColdCount::GoneNotHere, 1);
@@ -152,31 +146,13 @@ impl Ingress {
     }
 }
 
+/// The limit on holding a connection back until a slow destination catches up: 20 holds at once, and a tenth of the time
+/// in the long run, however many destinations are slow and however often they catch up. A destination that needs longer
+/// loses packets, so that packets for others are not delayed.
+const HOLDS: Rate = Rate { burst: 20, interval: HOLD.saturating_mul(10) };
+
 /// The limit on telling a client that a peer is not here: like derper, three at once and then one a second.
-#[derive(Clone, Copy, Debug)]
-struct NotHereBudget {
-    /// When all three may be sent again.
-    full_at: Instant,
-}
-
-impl Default for NotHereBudget {
-    fn default() -> Self {
-        Self { full_at: Instant::ZERO }
-    }
-}
-
-impl NotHereBudget {
-    const BURST: u32 = 3;
-    const INTERVAL: Duration = Duration::from_secs(1);
-
-    fn spend(&mut self, now: Instant) -> bool {
-        let granted = self.full_at.since(now) <= Self::INTERVAL * (Self::BURST - 1);
-        if granted {
-            self.full_at = self.full_at.max(now) + Self::INTERVAL;
-        }
-        granted
-    }
-}
+const NOT_HERE: Rate = Rate { burst: 3, interval: Duration::from_secs(1) };
 
 #[cfg(test)]
 mod tests {
@@ -185,12 +161,19 @@ mod tests {
     #[test]
     fn not_here_is_told_three_times_at_once_and_then_once_a_second() {
         let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
-        let mut budget = NotHereBudget::default();
+        let mut budget = Budget::default();
         let granted =
-            |budget: &mut NotHereBudget, ms, tries| (0..tries).filter(|_| budget.spend(at(ms))).count();
+            |budget: &mut Budget, ms, tries| (0..tries).filter(|_| budget.spend(&NOT_HERE, at(ms))).count();
         assert_eq!(granted(&mut budget, 10, 6), 3);
         assert_eq!(granted(&mut budget, 1_000, 6), 0);
         assert_eq!(granted(&mut budget, 1_010, 6), 1);
         assert_eq!(granted(&mut budget, 100_000, 6), 3);
+    }
+
+    #[test]
+    fn a_sender_is_held_for_a_tenth_of_its_time_at_most() {
+        let mut budget = Budget::default();
+        let held = (0..60_000).filter(|ms| budget.spend(&HOLDS, Instant::from_nanos(ms * 1_000_000))).count();
+        assert!((6_000..=6_020).contains(&held), "{held} ms of 60,000");
     }
 }

@@ -22,17 +22,20 @@
 #![forbid(unsafe_code)]
 
 mod arrival;
+mod budget;
 mod client;
 mod clock;
 mod coalesce;
 mod config;
 mod connection;
 mod counters;
+mod departures;
 mod gone_subscribers;
 mod inbox;
 mod ingress;
 mod key;
 mod link;
+mod memory;
 mod mesh;
 mod pairs;
 mod peer;

@@ -3,15 +3,16 @@
 //! It is a connection of the data plane like a client's: read by one worker, with an outbox that any worker fills and
 //! empties. It carries packets from clients of this relay to clients of the other relay, and announcements of clients
 //! in the other direction. The keys that are learned on a link belong to it: when it breaks, all of them are forgotten
-//! before anything else happens.
+//! before this relay dials again.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, hash_set};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_relay_proto::session::{ClientSession, Close};
 use towpath_wire::derp::frame::{ClientFrame, GoneReason, ServerFrame};
+use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
 use crate::arrival::{LinkEvent, LinkObserver};
@@ -105,17 +106,41 @@ impl Link {
         Ok(next)
     }
 
-    /// Forgets everything that was learned here.
-    pub(crate) fn depart(&mut self, turn: &mut Turn<'_>) {
-        for key in std::mem::take(&mut self.learned) {
-            forget(&key, &self.peer, turn);
-        }
-        turn.registry().gauges().change(Level::Links, -i64::from(self.is_up));
+    /// The number of the frame that has begun and is not whole; `None` if there is none.
+    pub(crate) const fn unfinished(&self) -> Option<u32> {
+        self.session.unfinished()
     }
 
+    /// Gives up a frame that is not whole and returns its buffer.
+    pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
+        self.session.clear(pool);
+    }
+
+    /// Leaves it to later turns to forget everything that was learned here, and to report that the link is closed.
+    pub(crate) fn depart(&mut self, reason: Close, turn: &mut Turn<'_>) {
+        turn.registry().gauges().change(Level::Links, -i64::from(self.is_up));
+        turn.departures.add_link(BrokenLink {
+            peer: self.peer.clone(),
+            keys: std::mem::take(&mut self.learned).into_iter(),
+            reason,
+            on_event: std::mem::replace(&mut self.on_event, Box::new(|_| {})),
+        });
+    }
+}
+
+/// A link that is closed, and what has yet to be forgotten of it.
+pub(crate) struct BrokenLink {
+    pub(crate) peer: Arc<Peer>,
+    /// The keys that were learned on the link.
+    pub(crate) keys: hash_set::IntoIter<RouteKey>,
+    reason: Close,
+    on_event: LinkObserver,
+}
+
+impl BrokenLink {
     /// Reports why the link is closed, after everything learned on it is forgotten.
-    pub(crate) fn report(&self, reason: Close) {
-        (self.on_event)(LinkEvent::Down(reason));
+    pub(crate) fn report(&self) {
+        (self.on_event)(LinkEvent::Down(self.reason));
     }
 }
 
@@ -125,10 +150,9 @@ fn ask_again(now: Instant, heard: Instant) -> Result<Instant, Close> {
 }
 
 /// Forgets that `link` leads to `key`, and tells the subscribers of the key if nothing else leads to it.
-fn forget(key: &RouteKey, link: &Peer, turn: &mut Turn<'_>) {
-    for listener in turn.registry().remove_forwarder(key, link) {
-        turn.push_gone(&listener, key);
-    }
+pub(crate) fn forget(key: &RouteKey, link: &Peer, turn: &mut Turn<'_>) {
+    let subscribers = turn.registry().remove_forwarder(key, link);
+    turn.departures.add_key(*key, subscribers);
 }
 
 /// Appends a frame for the relay at the other end of a link.
@@ -136,6 +160,12 @@ fn push_request(peer: &Arc<Peer>, frame: &ClientFrame<'_>, turn: &mut Turn<'_>) 
     let pool = &mut turn.pool;
     let pushed = peer.egress.push(|outbox| outbox.push_request(frame, pool));
     turn.note_control(peer, pushed);
+}
+
+impl fmt::Debug for BrokenLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokenLink").field("peer", &self.peer).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Link {

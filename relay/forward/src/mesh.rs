@@ -20,6 +20,8 @@ pub(crate) struct MeshState {
     /// The connections that packets of a relay go to.
     pub(crate) pairs: PairCache,
     cursor: SnapshotCursor,
+    /// The watcher is on its worker's list of those that are sent the next step.
+    listed: bool,
 }
 
 /// How far a watcher has been sent its snapshot.
@@ -40,8 +42,15 @@ impl MeshState {
         self.send_step(watcher, None, turn);
     }
 
-    /// Sends the next step of its snapshot to `watcher`, unless it has all or is behind in reading.
+    /// Notes that the watcher is listed for the next step. Returns false if it is listed already.
+    pub(crate) const fn list(&mut self) -> bool {
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// Sends the next step of its snapshot to `watcher`, unless it has all or is behind in reading. It is no longer
+    /// listed.
     pub(crate) fn continue_snapshot(&mut self, watcher: &Arc<Peer>, turn: &mut Turn<'_>) -> SnapshotCursor {
+        self.listed = false;
         match self.cursor {
             SnapshotCursor::Done => {}
             SnapshotCursor::At(after) | SnapshotCursor::Behind(after) => {

@@ -47,7 +47,7 @@ impl DataPlane {
         let clock = Clock::start();
         let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let inboxes = polls.iter().map(WorkerInbox::new).collect::<io::Result<Box<[_]>>>()?;
-        let registry = Registry::new(config.watchable);
+        let registry = Registry::new(config.watchable, config.max_connections_per_key);
         let shared = Arc::new(PlaneShared { registry, config, inboxes });
         let mut plane = Self { shared: shared.clone(), counters: Vec::new(), next: AtomicUsize::new(0) };
         let mut running = Workers { shared, threads: Vec::new() };

@@ -24,6 +24,9 @@ use crate::watchers::{Notify, PresenceEvent, Watchers};
 
 /// The text that the clients of a key receive while two of them use it. Stock clients show it among network problems.
 const CONTESTED: &str = "another device uses the same node key; packets go to whichever sent last";
+/// The text that a connection receives before it is closed because its key has too many.
+const EVICTED: &str =
+    "too many connections use this node key; the relay closes the one that has been silent the longest";
 /// The text that the last client of such a key receives. A Health frame without a text withdraws the problem.
 const RESOLVED: &str = "";
 
@@ -36,6 +39,7 @@ pub(crate) struct Registry {
     unannounced: UnannouncedSenders<Peer>,
     ids: AtomicU64,
     gauges: Gauges,
+    max_per_key: usize,
 }
 
 /// What is known of one key.
@@ -64,14 +68,15 @@ impl KeyEntry {
 }
 
 impl Registry {
-    /// An empty registry. `watchable`: a login can give the right to watch.
-    pub(crate) fn new(watchable: bool) -> Self {
+    /// An empty registry. `watchable`: a login can give the right to watch. A key has at most `max_per_key` connections.
+    pub(crate) fn new(watchable: bool, max_per_key: usize) -> Self {
         Self {
             keys: DashMap::new(),
             watchers: Watchers::new(watchable),
             unannounced: UnannouncedSenders::default(),
             ids: AtomicU64::new(0),
             gauges: Gauges::default(),
+            max_per_key,
         }
     }
 
@@ -84,9 +89,11 @@ impl Registry {
         &self.gauges
     }
 
-    /// Adds a connection; from now on packets for its key go to it. Watchers are told.
-    pub(crate) fn join(&self, peer: &Arc<Peer>, notify: &mut Notify<'_>) {
+    /// Adds a connection; from now on packets for its key go to it. Watchers are told. Returns the connection of the key
+    /// that must be closed because there are too many; the key has forgotten it already.
+    pub(crate) fn join(&self, peer: &Arc<Peer>, notify: &mut Notify<'_>) -> Option<Arc<Peer>> {
         self.gauges.change(Level::Connections, 1);
+        let mut evicted = None;
         let _entry = match self.keys.entry(peer.key) {
             Entry::Vacant(vacant) => {
                 self.gauges.change(Level::KeysLocal, 1);
@@ -106,6 +113,14 @@ impl Registry {
                     }
                 }
                 routes.join(peer.clone());
+                evicted = routes.presence_mut().and_then(|presence| presence.evict(self.max_per_key));
+                if let Some(evicted) = &evicted {
+                    let alone = routes.connections() == 1;
+                    self.gauges.change(Level::SharedKeys, -i64::from(alone));
+                    self.gauges.change(Level::SharedConnections, if alone { -2 } else { -1 });
+                    self.gauges.change(Level::Connections, -1);
+                    notify(evicted, PresenceEvent::Health(EVICTED));
+                }
                 if routes.presence().is_some_and(Presence::is_contested) {
                     notify(peer, PresenceEvent::Health(CONTESTED));
                 }
@@ -114,6 +129,7 @@ impl Registry {
         };
         self.watchers.insert(&peer.key);
         self.watchers.notify(peer.key, peer.arrival(), notify);
+        evicted
     }
 
     /// The route that packets for `key` take.

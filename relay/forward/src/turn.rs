@@ -15,6 +15,7 @@ use towpath_wire::time::Instant;
 
 use crate::config::DataPlaneConfig;
 use crate::counters::{ColdCount, Tally};
+use crate::departures::Departures;
 use crate::inbox::OwnerRequest;
 use crate::key::RouteKey;
 use crate::peer::{ConnectionRef, Peer};
@@ -35,6 +36,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) dirty: Vec<Arc<Peer>>,
     /// Watchers that are being sent their snapshot, some of it in each turn.
     pub(crate) snapshots: VecDeque<ConnectionRef>,
+    /// What is left to do after connections have gone, some of it in each turn.
+    pub(crate) departures: Departures,
 }
 
 impl<'a> Turn<'a> {
@@ -47,6 +50,7 @@ impl<'a> Turn<'a> {
             scratch: WriteScratch::new(),
             dirty: Vec::new(),
             snapshots: VecDeque::new(),
+            departures: Departures::default(),
         }
     }
 

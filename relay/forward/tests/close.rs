@@ -30,6 +30,8 @@ fn config() -> DataPlaneConfig {
         poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
         own_key: NodePublic::from_bytes([9; 32]),
         watchable: false,
+        max_connections_per_key: 8,
+        max_frame_memory: 64 << 20,
     }
 }
 

@@ -3,15 +3,17 @@
 //! The thread whose push finds the outbox clean owes it a flush, which also sends later pushes. A flush that meets
 //! another flush leaves at once, because the other looks again before it ends. A flush whose socket is full leaves the
 //! rest in the outbox, and from then on the thread that owns the connection owes the flush, when its epoll says that
-//! the socket takes bytes again. So at any time at most one write is in flight for a connection, no flush waits for
+//! the socket takes bytes again. A flush that other threads keep supplied ends after some rounds and is owed again by the
+//! same thread, which first serves its other connections. So at any time at most one write is in flight for a connection, no flush waits for
 //! another's write, and nothing is forgotten. The state of the flush is one word under the outbox's own lock:
 //!
 //! ```text
 //!           push              flush               nothing left
 //!   Clean ────────▶ Owed ────────────▶ Sending ────────────────▶ Clean
-//!                                      ▲     │ socket full
-//!                    socket writable   │     ▼
-//!                                      Blocked
+//!                    ▲                 │ ▲     │
+//!                    └─────────────────┘ │     │ socket full
+//!                    enough rounds       │     ▼
+//!                        socket writable Blocked
 //! ```
 
 use std::fmt;
@@ -22,6 +24,10 @@ use towpath_wire::time::Instant;
 
 use crate::outbox::{Batch, DropReason, DropSink, Limits, Outbox};
 use crate::sync::{Mutex, lock};
+
+/// How many times a flush takes what waits. While other threads push as fast as a flush sends, the flush would otherwise
+/// have no end, and the connections of its thread would wait. One of them is the look that finds nothing.
+const ROUNDS: usize = if cfg!(loom) { 2 } else { 5 };
 
 /// The outbound side of a connection, into which an outbox is emptied.
 ///
@@ -90,9 +96,13 @@ pub enum Pushed {
 
 /// The outcome of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub enum Flushed {
     /// Everything is sent, or another thread is sending it.
     Done,
+    /// Other threads push as fast as this one sends. The caller must [`flush`](Egress::flush) again, after it has done
+    /// its other work.
+    Unfinished,
     /// The socket has just become full. The connection's owner must be told, so that it watches the write timeout.
     BecameBlocked,
 }
@@ -194,7 +204,10 @@ impl<T: Transmit> Egress<T> {
         {
             let mut queue = lock(&self.queue);
             match &mut queue.state {
-                State::Blocked => queue.state = State::Sending { event: false },
+                State::Blocked => {
+                    queue.state = State::Sending { event: false };
+                    queue.outbox.set_blocked(false);
+                }
                 State::Sending { event } => {
                     *event = true;
                     return Flushed::Done;
@@ -215,6 +228,13 @@ impl<T: Transmit> Egress<T> {
     #[must_use]
     pub fn is_congested(&self) -> bool {
         lock(&self.queue).outbox.is_congested()
+    }
+
+    /// Drops what has waited too long, which nothing else does while the socket is full. Returns when to call this again.
+    pub fn expire<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Instant {
+        let outbox = &mut lock(&self.queue).outbox;
+        outbox.expire(context.now, context.pool, context.drops);
+        outbox.next_expiry(context.now)
     }
 
     /// Keys of which a watcher is owed a change.
@@ -251,10 +271,11 @@ impl<T: Transmit> Egress<T> {
         end(&mut lock(&self.transmit), context)
     }
 
-    /// Sends until nothing waits or the socket is full. The state is `Sending`, so no other thread sends.
+    /// Sends until nothing waits, the socket is full, or [`ROUNDS`] have been sent. The state is `Sending`, so no other
+    /// thread sends.
     fn drain<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Flushed {
         let mut transmit = lock(&self.transmit);
-        loop {
+        for _ in 0..ROUNDS {
             let mut batch = self.take(context);
             let sent = transmit.send(batch.as_mut(), context.now, context.pool, context.scratch);
             match (sent, batch) {
@@ -274,6 +295,7 @@ impl<T: Transmit> Egress<T> {
                 }
             }
         }
+        self.put_off()
     }
 
     fn take<D: DropSink>(&self, context: &mut FlushContext<'_, T::Scratch, D>) -> Option<Batch> {
@@ -294,6 +316,16 @@ impl<T: Transmit> Egress<T> {
         queue.state == State::Clean
     }
 
+    /// Leaves the rest to another flush of the same thread.
+    fn put_off(&self) -> Flushed {
+        let mut queue = lock(&self.queue);
+        if queue.state == State::Closed {
+            return Flushed::Done;
+        }
+        queue.state = State::Owed;
+        Flushed::Unfinished
+    }
+
     /// Puts back what was not sent, for the owner to send later; returns false where the socket became writable again.
     fn leave_to_owner<D: DropSink>(
         &self,
@@ -307,10 +339,11 @@ impl<T: Transmit> Egress<T> {
             }
             return true;
         }
+        let again = queue.state == State::Sending { event: true };
+        queue.outbox.set_blocked(!again);
         if let Some(batch) = batch {
             queue.outbox.give_back(batch, context.pool, context.drops);
         }
-        let again = queue.state == State::Sending { event: true };
         queue.state = if again { State::Sending { event: false } } else { State::Blocked };
         !again
     }

@@ -136,6 +136,19 @@ impl<C: Member> Presence<C> {
         alone.into_iter().chain(clones.iter().map(|member| &member.connection))
     }
 
+    /// Removes the connection that has sent the longest ago, the active one apart, where the key has more than `most`
+    /// connections.
+    pub fn evict(&mut self, most: usize) -> Option<Arc<C>> {
+        let (clones, active) = (self.clones.as_ref()?, self.active.id());
+        if clones.members.len() <= most {
+            return None;
+        }
+        let inactive = clones.members.iter().filter(|member| member.connection.id() != active);
+        let evicted = inactive.min_by_key(|member| member.last_sent)?.connection.clone();
+        self.leave(evicted.id());
+        Some(evicted)
+    }
+
     /// Removes the connection `id`. After [`Departure::KeyGone`] the presence must be dropped.
     pub fn leave(&mut self, id: u64) -> Departure {
         let Some(clones) = &mut self.clones else {
@@ -258,6 +271,25 @@ mod tests {
         assert_eq!(presence.active().id, 3, "an idle clone that leaves changes nothing");
         presence.leave(3);
         assert_eq!(presence.active().id, 1, "the oldest of those left");
+    }
+
+    #[test]
+    fn the_connection_that_has_been_silent_the_longest_makes_room() {
+        let [a, b, c, d] = connections();
+        let mut presence = Presence::new(a.clone());
+        presence.join(b.clone());
+        presence.join(c.clone());
+        assert!(presence.evict(3).is_none(), "three are within the bound");
+        presence.note_sent(b.id);
+        presence.join(d.clone());
+        // The one that was alone counts as having sent before all others, and the third has never sent.
+        let evicted = presence.evict(3).expect("a fourth");
+        assert_eq!((evicted.id, evicted.is_shared(), presence.count()), (c.id, false, 3));
+        assert_eq!(presence.active().id, d.id);
+        assert_eq!(presence.evict(2).expect("a third").id, a.id);
+        assert_eq!(presence.evict(1).expect("a second").id, b.id);
+        assert!(presence.evict(1).is_none() && d.is_active() && !d.is_shared());
+        assert_eq!(presence.leave(c.id), Departure::Unknown, "it has left already");
     }
 
     #[test]

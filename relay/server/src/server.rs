@@ -192,6 +192,8 @@ impl Server {
             poll: self.config.poll,
             own_key: self.identity.node_public(),
             watchable: self.mesh.secrets.give_watching(),
+            max_connections_per_key: self.config.login.max_connections_per_key,
+            max_frame_memory: self.config.max_memory,
         }
     }
 

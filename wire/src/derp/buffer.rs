@@ -34,6 +34,8 @@ pub struct Deframer {
     /// `partial` held a whole frame that has been handed out.
     used: bool,
     skip: u32,
+    /// How many frames were cut, so that one cut frame can be told from the next.
+    begun: u32,
     skipped: u64,
 }
 
@@ -103,7 +105,18 @@ impl Deframer {
     /// Bytes of an unfinished frame that are held.
     #[must_use]
     pub const fn held(&self) -> usize {
-        self.partial.len()
+        if self.used { 0 } else { self.partial.len() }
+    }
+
+    /// The number of the unfinished frame that is held; `None` if there is none. The next one has another number.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<u32> {
+        if self.used || self.partial.is_empty() { None } else { Some(self.begun) }
+    }
+
+    /// Gives up an unfinished frame and returns its buffer. The stream is then of no more use.
+    pub fn clear(&mut self, pool: &mut BufferPool) {
+        self.release(pool);
     }
 
     fn continue_partial(
@@ -113,7 +126,7 @@ impl Deframer {
         pool: &mut BufferPool,
     ) -> Result<Continued, BadLength> {
         if self.partial.len() < HEADER_LEN {
-            self.draw(input, HEADER_LEN);
+            self.draw(input, HEADER_LEN, pool);
             let Some(header) = Header::decode(&self.partial) else { return Ok(Continued::Starved) };
             if !check(header, bounds)? {
                 self.release(pool);
@@ -123,13 +136,14 @@ impl Deframer {
         }
         let header = Header::decode(&self.partial).expect("five bytes are held");
         let end = HEADER_LEN + header.len as usize;
-        self.draw(input, end);
+        self.draw(input, end, pool);
         Ok(if self.partial.len() == end { Continued::Whole(header.kind) } else { Continued::Starved })
     }
 
     /// Moves bytes from `input` until `until` are held.
-    fn draw(&mut self, input: &mut &[u8], until: usize) {
+    fn draw(&mut self, input: &mut &[u8], until: usize, pool: &mut BufferPool) {
         let (taken, rest) = input.split_at((until - self.partial.len()).min(input.len()));
+        pool.reserve(&mut self.partial, taken.len());
         self.partial.extend_from_slice(taken);
         *input = rest;
     }
@@ -137,6 +151,8 @@ impl Deframer {
     fn keep(&mut self, input: &mut &[u8], pool: &mut BufferPool) {
         if !input.is_empty() {
             self.partial = pool.take();
+            self.begun = self.begun.wrapping_add(1);
+            pool.reserve(&mut self.partial, input.len());
             self.partial.extend_from_slice(input);
             *input = &[];
         }

@@ -185,6 +185,27 @@ impl Inbound {
         }
     }
 
+    /// The number of the record that has begun and is not whole; `None` if there is none.
+    #[inline]
+    pub(crate) fn unfinished(&self) -> Option<u32> {
+        match self {
+            Self::Tls(stream) => stream.unfinished(),
+            Self::DialledTls(stream) => stream.unfinished(),
+            Self::Plain(stream) => stream.unfinished(),
+            Self::WebSocket(stream) => stream.unfinished(),
+        }
+    }
+
+    /// Gives up a record that is not whole and returns its buffer.
+    pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
+        match self {
+            Self::Tls(stream) => stream.clear(pool),
+            Self::DialledTls(stream) => stream.clear(pool),
+            Self::Plain(stream) => stream.clear(pool),
+            Self::WebSocket(stream) => stream.clear(pool),
+        }
+    }
+
     fn socket(&self) -> &TcpStream {
         match self {
             Self::Tls(stream) => stream.socket(),
@@ -235,6 +256,12 @@ impl Outbound {
             Self::Plain(stream) => stream.end(reason, pool, scratch),
             Self::WebSocket(stream) => stream.end(reason, pool, scratch),
         }
+    }
+
+    /// An outbound side without TLS that shares its socket.
+    #[cfg(test)]
+    pub(crate) fn sharing(socket: &Arc<TcpStream>) -> Self {
+        Self::Plain(Box::new(StreamOutbound::new(socket.clone(), Plain)))
     }
 
     /// Takes over the reply of the inbound side. It is sent with the next transmission.

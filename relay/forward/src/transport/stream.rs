@@ -24,6 +24,17 @@ pub(crate) const READ_SIZE: usize = 64 * 1024;
 /// ciphertext behind, which cannot be dropped any more.
 const MAX_WRITE: usize = 64 * 1024;
 
+/// The least that is encoded for a write, however little memory is free.
+const MIN_WRITE: usize = 4 * 1024;
+/// The part of the memory that is free which one write may leave behind when its socket is full.
+const ROOM_PART: usize = 64;
+
+/// How much is encoded before it is written.
+#[inline]
+fn max_write(pool: &BufferPool) -> usize {
+    (pool.room() / ROOM_PART).clamp(MIN_WRITE, MAX_WRITE)
+}
+
 /// The receiver of decoded bytes.
 pub(crate) trait FrameSink {
     /// The caller's pool of buffers.
@@ -91,12 +102,14 @@ pub(crate) struct StreamInbound<D> {
     decoder: D,
     socket: Arc<TcpStream>,
     tail: Vec<u8>,
+    /// How many records were cut, so that one cut record can be told from the next.
+    cut: u32,
     hung_up: bool,
 }
 
 impl<D> StreamInbound<D> {
     pub(super) const fn new(socket: Arc<TcpStream>, decoder: D, incoming: Vec<u8>) -> Self {
-        Self { decoder, socket, tail: incoming, hung_up: false }
+        Self { decoder, socket, tail: incoming, cut: 0, hung_up: false }
     }
 
     pub(super) const fn decoder_mut(&mut self) -> &mut D {
@@ -105,6 +118,16 @@ impl<D> StreamInbound<D> {
 
     pub(super) fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// The number of the record that has begun and is not whole; `None` if there is none.
+    pub(super) const fn unfinished(&self) -> Option<u32> {
+        if self.tail.is_empty() { None } else { Some(self.cut) }
+    }
+
+    /// Gives up a record that is not whole and returns its buffer.
+    pub(super) fn clear(&mut self, pool: &mut BufferPool) {
+        pool.give(std::mem::take(&mut self.tail));
     }
 
     pub(super) const fn note_hang_up(&mut self) {
@@ -150,7 +173,9 @@ impl<D: Decode> StreamInbound<D> {
         let consumed = self.decoder.decode(bytes, sink)?;
         let rest = &bytes[consumed..];
         if !rest.is_empty() {
+            self.cut = self.cut.wrapping_add(u32::from(consumed > 0));
             self.tail = sink.pool().take();
+            sink.pool().reserve(&mut self.tail, rest.len());
             self.tail.extend_from_slice(rest);
         }
         Ok(())
@@ -211,7 +236,7 @@ impl<E> StreamOutbound<E> {
     fn write_unsent(&mut self, now: Instant, pool: &mut BufferPool, writes: &mut u64) -> Sent {
         match self.write(&self.unsent[self.written..], writes) {
             Wrote::All => {
-                pool.give(std::mem::take(&mut self.unsent));
+                pool.release(std::mem::take(&mut self.unsent));
                 self.written = 0;
                 self.progress = now;
                 Sent::All
@@ -238,8 +263,9 @@ impl<E> StreamOutbound<E> {
                 if written > 0 {
                     self.progress = now;
                 }
-                self.unsent = pool.take();
-                self.unsent.extend_from_slice(&encoded[written..]);
+                let unsent = &encoded[written..];
+                self.unsent = pool.allocate(unsent.len());
+                self.unsent.extend_from_slice(unsent);
                 Sent::Blocked
             }
             Wrote::Failed => Sent::Failed,
@@ -264,7 +290,7 @@ impl<E: Encode> StreamOutbound<E> {
         }
         loop {
             scratch.seal.clear();
-            if self.fill(batch.as_deref_mut(), scratch).is_err() {
+            if self.fill(batch.as_deref_mut(), max_write(pool), scratch).is_err() {
                 scratch.messages.clear();
                 if let Some(socket) = &self.socket {
                     let _ = socket.shutdown(Shutdown::Both);
@@ -281,13 +307,18 @@ impl<E: Encode> StreamOutbound<E> {
         }
     }
 
-    /// Encodes for one write as much of `batch` as goes into it.
+    /// Encodes for one write as much of `batch` as goes into it, at most `most` bytes unless one frame alone is longer.
     #[inline]
-    fn fill(&mut self, batch: Option<&mut Batch>, scratch: &mut WriteScratch) -> Result<(), CannotEncode> {
+    fn fill(
+        &mut self,
+        batch: Option<&mut Batch>,
+        most: usize,
+        scratch: &mut WriteScratch,
+    ) -> Result<(), CannotEncode> {
         if let Some(batch) = batch {
-            let mut room = MAX_WRITE;
+            let mut room = most;
             while let Some(chunk) = batch.chunk(room)
-                && (chunk.len() <= room || room == MAX_WRITE)
+                && (chunk.len() <= room || room == most)
             {
                 let len = chunk.len();
                 self.encoder.push(chunk, scratch)?;
@@ -308,7 +339,7 @@ impl<E: Encode> StreamOutbound<E> {
                 let _ = (&*socket).write(scratch.seal.as_slice());
             }
         }
-        pool.give(std::mem::take(&mut self.unsent));
+        pool.release(std::mem::take(&mut self.unsent));
         let _ = socket.shutdown(Shutdown::Write);
     }
 }

@@ -136,6 +136,7 @@ impl Decode for WebSocketReader {
         tls::open(reader, bytes, |plaintext| {
             // rustls does not lend its plaintext for writing.
             let mut copy = sink.pool().take();
+            sink.pool().reserve(&mut copy, plaintext.len());
             copy.extend_from_slice(plaintext);
             let unwrapped = unwrapper.unwrap(&mut copy, |data| sink.receive(data));
             sink.pool().give(copy);

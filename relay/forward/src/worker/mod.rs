@@ -18,7 +18,9 @@ use crate::clock::Clock;
 use crate::coalesce::Coalescer;
 use crate::connection::Connection;
 use crate::counters::{HotCount, WorkerCounters};
+use crate::departures::continue_departures;
 use crate::inbox::{OwnerRequest, WAKE, WorkerMessage};
+use crate::memory::settle;
 use crate::peer::{ConnectionRef, Peer};
 use crate::shared::PlaneShared;
 use crate::transport::READ_SIZE;
@@ -35,6 +37,8 @@ mod timers;
 const EVENTS: usize = 1024;
 /// The bytes read after which dirty outboxes are flushed, so that no packet waits until all connections are read.
 const FLUSH_AFTER: usize = 256 * 1024;
+/// How often the outbox of a connection that is being closed is flushed. Its socket takes less than that in a moment.
+const CLOSING_FLUSHES: usize = 4;
 
 /// One thread's share of the connections, and what it needs to serve them.
 #[derive(Debug)]
@@ -50,8 +54,8 @@ pub(crate) struct Worker<'a> {
     /// Connections that may have something to read.
     ready: VecDeque<usize>,
     holds: Holds,
-    wheel: Wheel<ConnectionRef>,
-    due: Vec<ConnectionRef>,
+    wheel: Wheel,
+    due: Vec<usize>,
 }
 
 impl<'a> Worker<'a> {
@@ -116,6 +120,9 @@ impl<'a> Worker<'a> {
         let (connections, bytes) = self.read_ready();
         self.coalescer.note(self.turn.now, connections, bytes);
         self.continue_snapshots();
+        if !self.turn.departures.is_empty() {
+            continue_departures(&mut self.turn);
+        }
         self.flush_dirty();
         self.handle_timers();
         self.publish();
@@ -157,8 +164,10 @@ impl<'a> Worker<'a> {
         }
         if writable {
             let (egress, id) = (&connection.peer().egress, connection.peer().id);
-            if egress.flush_writable(&mut self.turn.flush_context()) == Flushed::BecameBlocked {
-                self.watch_write_timeout(ConnectionRef { token, id });
+            match egress.flush_writable(&mut self.turn.flush_context()) {
+                Flushed::Done => {}
+                Flushed::Unfinished => self.turn.dirty.push(connection.peer().clone()),
+                Flushed::BecameBlocked => self.watch_write_timeout(ConnectionRef { token, id }),
             }
         }
     }
@@ -202,10 +211,13 @@ impl<'a> Worker<'a> {
         peer.assign(self.index, self.connections.vacant_key());
         // The client joins before its outbox sends the ServerInfo, so that a client that has read it can be reached.
         let turn = &mut self.turn;
-        turn.registry().join(&peer, &mut |each, event| turn.notify(each, event));
+        let evicted = turn.registry().join(&peer, &mut |each, event| turn.notify(each, event));
         let (connection, resumed) = Connection::new(client, turn);
         turn.dirty.push(peer);
         self.register(connection, resumed);
+        if let Some(evicted) = evicted {
+            self.at_owner(&evicted, OwnerRequest::Close(Close::KeyLimit));
+        }
     }
 
     fn attach_link(&mut self, link: NewLink) {
@@ -215,13 +227,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Registers a connection with epoll and the timer wheel, and closes it if `resumed` is an error.
-    fn register(&mut self, connection: Connection, resumed: Result<(), Close>) {
-        let (id, fd) = (connection.peer().id, connection.descriptor());
+    fn register(&mut self, mut connection: Connection, resumed: Result<(), Close>) {
+        let fd = connection.descriptor();
         let keepalive_at = connection.keepalive_at;
         // Without this, the kernel would give up sooner than the relay.
         let patient = connection.inbound().set_patience(self.turn.config().write_timeout(connection.peer()));
+        let whole_by = connection.note_unfinished(self.turn.now);
         let token = self.connections.insert(connection);
-        self.wheel.insert(keepalive_at, ConnectionRef { token, id });
+        self.wheel.schedule(token, whole_by.map_or(keepalive_at, |whole_by| whole_by.min(keepalive_at)));
         // Edge-triggered: both directions once and for all, whichever thread finds the socket full.
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut SourceFd(&fd), Token(token), interest);
@@ -246,6 +259,9 @@ impl<'a> Worker<'a> {
                     connections += 1;
                     bytes += received.bytes;
                     since_flush += received.bytes;
+                    if let Some(whole_by) = connection.note_unfinished(self.turn.now) {
+                        self.wheel.schedule(token, whole_by);
+                    }
                     if received.more {
                         self.list(token);
                     }
@@ -271,37 +287,53 @@ impl<'a> Worker<'a> {
         self.connections.get(connection.token).is_some_and(|owned| owned.peer().id == connection.id)
     }
 
-    /// Flushes every peer whose outbox this turn made dirty, each once.
+    /// Flushes every peer whose outbox this turn made dirty, each once. A flush that is not finished goes on in the next
+    /// turn, after the other connections have been served.
     fn flush_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.turn.dirty);
-        for peer in dirty.drain(..) {
-            if peer.egress.flush(&mut self.turn.flush_context()) == Flushed::BecameBlocked {
-                self.at_owner(&peer, OwnerRequest::WatchWriteTimeout);
+        dirty.retain(|peer| match peer.egress.flush(&mut self.turn.flush_context()) {
+            Flushed::Done => false,
+            Flushed::Unfinished => true,
+            Flushed::BecameBlocked => {
+                self.at_owner(peer, OwnerRequest::WatchWriteTimeout);
+                false
             }
-        }
+        });
+        dirty.append(&mut self.turn.dirty);
         self.turn.dirty = dirty;
     }
 
     fn close(&mut self, token: usize, reason: Close) {
         let Some(mut connection) = self.connections.try_remove(token) else { return };
+        self.wheel.cancel(token);
         let peer = connection.peer().clone();
         let (connection_id, key) = (peer.id, peer.key.node());
         debug!(connection = connection_id, peer = ?key, address = %peer.address, reason = reason.label(), "closed");
         // Flush before closing: frames that wait for the connection reach it as far as its socket takes them. Its last
         // packets reach their destinations before the news that it is gone, which would overtake them.
         self.flush_dirty();
-        let _ = peer.egress.flush(&mut self.turn.flush_context());
+        for _ in 0..CLOSING_FLUSHES {
+            if peer.egress.flush(&mut self.turn.flush_context()) != Flushed::Unfinished {
+                break;
+            }
+        }
         let _ = self.poll.registry().deregister(&mut SourceFd(&connection.descriptor()));
-        connection.depart(&mut self.turn);
+        connection.depart(reason, &mut self.turn);
         peer.egress.close(&mut self.turn.flush_context(), |outbound, context| {
             outbound.end(reason, context.pool, context.scratch);
         });
-        connection.report(reason);
         self.turn.tally.closed(reason);
     }
 
     fn publish(&mut self) {
+        debug_assert_eq!(self.wheel.len(), self.connections.len(), "each connection has one timer");
+        debug_assert!(self.turn.snapshots.len() <= self.connections.len(), "a watcher is listed once");
         self.turn.tally.set(HotCount::Writes, self.turn.scratch.writes);
+        let (most, gauges) = (self.turn.config().max_frame_memory, self.turn.registry().gauges());
+        let above = settle(&mut self.turn.pool, most, gauges);
+        if above > 0 {
+            self.shed(above);
+        }
         self.counters.publish(&mut self.turn.tally);
     }
 }

@@ -14,10 +14,11 @@ use super::*;
 use crate::arrival::ClientArrival;
 use crate::config::{DataPlaneConfig, PollPolicy};
 use crate::counters::ColdCount;
+use crate::departures::STEPS;
 use crate::inbox::WorkerInbox;
 use crate::key::RouteKey;
 use crate::registry::Registry;
-use crate::transport::{TCP_USER_TIMEOUT, Transport, set_socket_options};
+use crate::transport::{Outbound, TCP_USER_TIMEOUT, Transport, set_socket_options};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -44,9 +45,11 @@ impl Driver {
             keepalive,
             poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
             own_key: NodePublic::from_bytes([0; 32]),
-            watchable: false,
+            watchable: true,
+            max_connections_per_key: 8,
+            max_frame_memory: 64 << 20,
         };
-        let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(false), config, inboxes }));
+        let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(true, 8), config, inboxes }));
         let mut worker = Worker::new(0, poll, shared, Arc::default(), Clock::start());
         worker.turn.now = START;
         worker.wheel.advance(START, &mut Vec::new());
@@ -58,30 +61,27 @@ impl Driver {
     }
 
     fn attach(&mut self, first_keepalive: Duration) -> Wire {
+        let id = self.0.turn.registry().next_id();
+        self.attach_as(id, key(id as u8 + 1), Rights::Client, first_keepalive)
+    }
+
+    fn attach_as(&mut self, id: u64, key: RouteKey, rights: Rights, first_keepalive: Duration) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let client = TcpStream::connect(address).expect("a connection");
         let socket = listener.accept().expect("a connection").0;
         socket.set_nonblocking(true).expect("not to wait");
         set_socket_options(&socket).expect("options");
-        let id = self.0.turn.registry().next_id();
-        let bytes = 128 * 1024;
         let arrival = ClientArrival {
             id,
-            key: key(id as u8 + 1),
+            key,
             address,
             flags: PresentFlags::of(false, false, false),
             transport: Transport::plain(socket),
             frames: Vec::new(),
             server_info: ServerFrame::KeepAlive,
-            rights: Rights::default(),
-            limits: Arc::new(Limits {
-                bytes,
-                packets: 32,
-                disco_bytes: 32 * 1024,
-                age: MINUTE,
-                hold_above: crate::hold_above(bytes),
-            }),
+            rights,
+            limits: Arc::new(limits()),
             not_ideal: false,
             first_keepalive,
         };
@@ -107,6 +107,12 @@ impl Driver {
         self.0.flush_dirty();
     }
 
+    fn finish_departures(&mut self) {
+        while !self.0.turn.departures.is_empty() {
+            continue_departures(&mut self.0.turn);
+        }
+    }
+
     fn count(&self, count: ColdCount) -> u64 {
         self.0.turn.tally.cold(count)
     }
@@ -128,6 +134,11 @@ fn the_kernel_has_as_much_patience_as_the_relay() {
     assert_eq!(user_timeout(MINUTE), Some(MINUTE));
 }
 
+fn limits() -> Limits {
+    let bytes = 128 * 1024;
+    Limits { bytes, packets: 32, disco_bytes: 32 * 1024, age: MINUTE, hold_above: crate::hold_above(bytes) }
+}
+
 fn key(number: u8) -> RouteKey {
     NodePublic::from_bytes([number; 32]).into()
 }
@@ -139,7 +150,7 @@ fn frame(frame: &ClientFrame<'_>) -> Vec<u8> {
 }
 
 #[test]
-fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_packets() {
+fn a_sender_is_held_back_for_a_moment_and_then_the_destination_loses_packets() {
     let mut driver = Driver::new(MINUTE, MINUTE);
     let (deaf, sender) = (driver.attach(MINUTE), driver.attach(MINUTE));
     let flood = frame(&ClientFrame::SendPacket { to: *deaf.peer.key.node(), packet: &[0; 1400] }).repeat(20);
@@ -150,10 +161,11 @@ fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_
     }
     assert_eq!((driver.count(ColdCount::Holds), driver.dropped()), (0, 0));
 
-    // Later frames, of whatever type, wait for 20 ms. The reason is checked each millisecond.
+    // Later frames, of whatever type, wait for 20 ms, and for a tenth of that time besides. The reason is checked each
+    // millisecond.
     (&sender.client).write_all(&frame(&ClientFrame::Ping([7; 8]))).expect("sent");
     driver.read(&sender);
-    for passed in 1..20 {
+    for passed in 1..22 {
         assert_eq!((driver.count(ColdCount::Holds), driver.count(ColdCount::Pings)), (passed, 0));
         driver.set(START + MILLISECOND * passed as u32 - Duration::from_nanos(1));
         driver.turn();
@@ -161,18 +173,15 @@ fn a_sender_is_held_back_for_twenty_milliseconds_and_then_the_destination_loses_
         driver.set(START + MILLISECOND * passed as u32);
         driver.turn();
     }
-    driver.set(START + MILLISECOND * 20 - Duration::from_nanos(1));
+    driver.set(START + MILLISECOND * 22);
     driver.turn();
-    assert_eq!(driver.count(ColdCount::Pings), 0);
-    driver.set(START + MILLISECOND * 20);
-    driver.turn();
-    assert_eq!((driver.count(ColdCount::Holds), driver.count(ColdCount::Pings)), (20, 1));
+    assert_eq!((driver.count(ColdCount::Holds), driver.count(ColdCount::Pings)), (22, 1));
     // After that, frames are read as they come.
     for _ in 0..20 {
         (&sender.client).write_all(&flood).expect("the relay reads all of it");
         driver.read(&sender);
     }
-    assert_eq!(driver.count(ColdCount::Holds), 20);
+    assert_eq!(driver.count(ColdCount::Holds), 22);
     assert!(driver.dropped() > 0);
 }
 
@@ -200,4 +209,132 @@ fn keepalives_come_at_the_interval_that_is_set() {
     let mut frames = vec![0; 8 * KEEPALIVE.len()];
     wire.client.read_exact(&mut frames).expect("all of them");
     assert_eq!(frames, KEEPALIVE.repeat(8));
+}
+
+/// A watcher that reads slowly, such as a prober behind a congested link, once multiplied its timers: each that found a
+/// reason set another, and two reasons set two.
+#[test]
+fn a_slow_watcher_has_one_timer_and_one_place_in_the_list_of_snapshots() {
+    const KEYS: u64 = 40_000;
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let stand_in = Arc::new(driver.attach(MINUTE).client);
+    for number in 0..KEYS {
+        driver.0.turn.registry().join(&Arc::new(peer(1_000 + number, &stand_in)), &mut |_, _| {});
+    }
+    let watcher = driver.attach_as(1, key(2), Rights::Watch, MINUTE);
+    (&watcher.client).write_all(&frame(&ClientFrame::WatchConns)).expect("sent");
+    driver.read(&watcher);
+    watcher.client.set_nonblocking(true).expect("not to wait");
+    let (mut behind, mut chunk) = (0, [0; 400]);
+    for passed in (0..30_000).step_by(5) {
+        driver.set(START + MILLISECOND * passed);
+        // 80 kB a second.
+        let _ = (&watcher.client).read(&mut chunk);
+        driver.0.note_event(watcher.token, false, false, true);
+        driver.0.continue_snapshots();
+        driver.0.flush_dirty();
+        driver.0.handle_timers();
+        assert_eq!(driver.0.wheel.len(), driver.0.connections.len());
+        assert!(driver.0.turn.snapshots.len() <= 1);
+        behind += u32::from(driver.0.connections[watcher.token].is_behind());
+    }
+    assert!(behind > 1000, "the watcher is hardly ever behind: {behind}");
+}
+
+/// More connections of a key than are allowed close the one that has been silent the longest, and say why.
+#[test]
+fn a_key_has_so_many_connections_and_no_more() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let mut wires: Vec<_> = (0..8).map(|id| driver.attach_as(id, key(1), Rights::Client, MINUTE)).collect();
+    // The first has sent, so the second has been silent the longest.
+    (&wires[0].client).write_all(&frame(&ClientFrame::NotePreferred(true))).expect("sent");
+    driver.read(&wires[0]);
+    wires.push(driver.attach_as(8, key(1), Rights::Client, MINUTE));
+    driver.0.flush_dirty();
+    assert_eq!(driver.0.connections.len(), 8);
+    assert!(!driver.0.owns(wires[1].peer.place().1) && driver.0.owns(wires[0].peer.place().1));
+    let mut heard = Vec::new();
+    (&wires[1].client).read_to_end(&mut heard).expect("the connection is closed");
+    let heard = String::from_utf8_lossy(&heard);
+    assert!(heard.contains("too many connections use this node key"), "{heard}");
+}
+
+/// The first bytes of a frame hold memory until the frame is whole, and nothing else ends them: keep-alives go out and the
+/// kernel acknowledges them.
+#[test]
+fn a_frame_that_has_begun_is_whole_in_time_or_the_connection_is_closed() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let (slow, honest) = (driver.attach(MINUTE), driver.attach(MINUTE));
+    let ping = frame(&ClientFrame::Ping([7; 8]));
+    let long = frame(&ClientFrame::SendPacket { to: *slow.peer.key.node(), packet: &[0; 60] });
+    for passed in 0..=31 {
+        driver.set(START + Duration::from_secs(passed));
+        // A byte each second, of a frame of 97 bytes and of frames of 13.
+        (&slow.client).write_all(&long[passed as usize..][..1]).expect("the relay reads, or has closed");
+        (&honest.client).write_all(&ping[passed as usize % 13..][..1]).expect("sent");
+        driver.read(&slow);
+        driver.read(&honest);
+        driver.0.handle_timers();
+    }
+    assert!(!driver.0.owns(slow.peer.place().1), "closed after 30 s");
+    assert!(driver.0.owns(honest.peer.place().1), "each frame is whole in time");
+    assert_eq!(driver.count(ColdCount::Pings), 2);
+    assert_eq!(driver.0.turn.tally.closed_for(Close::FrameTimeout), 1);
+}
+
+/// Nothing but a timer looks at an outbox whose socket is full.
+#[test]
+fn what_waits_too_long_behind_a_full_socket_is_dropped() {
+    let mut driver = Driver::new(MINUTE, MINUTE * 10);
+    let (deaf, sender) = (driver.attach(MINUTE * 10), driver.attach(MINUTE * 10));
+    let flood = frame(&ClientFrame::SendPacket { to: *deaf.peer.key.node(), packet: &[0; 1400] }).repeat(20);
+    while driver.dropped() == 0 {
+        (&sender.client).write_all(&flood).expect("the relay reads all of it");
+        driver.0.note_event(sender.token, true, false, false);
+        driver.turn();
+        driver.set(driver.0.turn.now + MILLISECOND);
+    }
+    let waiting = deaf.peer.egress.waiting();
+    assert!(waiting > 64 * 1024, "{waiting} bytes wait");
+    driver.set(driver.0.turn.now + limits().age / 2);
+    driver.0.handle_timers();
+    assert_eq!(deaf.peer.egress.waiting(), waiting, "half the time has passed");
+    driver.set(driver.0.turn.now + limits().age);
+    driver.0.handle_timers();
+    assert_eq!(deaf.peer.egress.waiting(), 0);
+    assert!(driver.0.owns(deaf.peer.place().1));
+}
+
+/// A key with many subscribers leaves in pieces, and a subscriber is not told of a key that has come back.
+#[test]
+fn the_subscribers_of_a_key_are_told_some_in_each_turn() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let (leaver, stand_in) = (driver.attach(MINUTE), Arc::new(driver.attach(MINUTE).client));
+    let subscribers: Vec<_> = (0..3_000).map(|id| Arc::new(peer(id + 1_000, &stand_in))).collect();
+    let registry = driver.0.turn.registry();
+    for subscriber in &subscribers {
+        assert!(registry.subscribe(&leaver.peer.key, subscriber).is_ok());
+    }
+    driver.0.close(leaver.token, Close::PeerClosed);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        continue_departures(&mut driver.0.turn);
+        told.push(driver.count(ColdCount::GoneDisconnected) as usize);
+    }
+    assert_eq!(told, [STEPS, 2 * STEPS]);
+    let again = driver.attach_as(7, leaver.peer.key, Rights::Client, MINUTE);
+    driver.finish_departures();
+    assert_eq!(driver.count(ColdCount::GoneDisconnected) as usize, 2 * STEPS, "the key is here");
+    driver.0.close(again.token, Close::PeerClosed);
+    driver.finish_departures();
+    assert_eq!(driver.count(ColdCount::GoneDisconnected), 3_000, "the others are still subscribed");
+}
+
+/// A connection of a key of its own that no worker owns.
+fn peer(id: u64, socket: &Arc<TcpStream>) -> Peer {
+    let mut key = [0xee; 32];
+    key[..8].copy_from_slice(&id.to_be_bytes());
+    let (address, flags) = (([192, 0, 2, 1], 1).into(), PresentFlags::REGULAR);
+    let (outbound, limits) = (Outbound::sharing(socket), Arc::new(limits()));
+    Peer::new(NodePublic::from_bytes(key).into(), id, address, flags, outbound, limits)
 }

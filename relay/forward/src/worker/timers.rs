@@ -4,26 +4,38 @@ use std::time::Duration;
 
 use towpath_relay_proto::session::Close;
 
+use towpath_tls::MAX_RECORD;
+
 use super::Worker;
+use crate::connection::{Connection, FRAME_TIMEOUT};
 use crate::counters::ColdCount;
-use crate::ingress::Hold;
+use crate::ingress::{HOLD, Hold};
 use crate::mesh::SnapshotCursor;
 use crate::peer::ConnectionRef;
 
 /// How long a watcher that reads slowly is left alone before it is sent more of its snapshot.
 const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The least time between two looks for packets that have waited too long while the socket is full.
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+
+/// How old an unfinished frame must be to be given up for want of memory. A frame of an honest client takes less.
+const SHED_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a connection is held at a time before the reason is looked at again.
 const fn hold_time(hold: Hold) -> Duration {
     match hold {
-        Hold::Congestion => Duration::from_millis(1),
+        Hold::Congestion => HOLD,
     }
 }
 
 impl Worker<'_> {
     /// How long to wait for events.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.turn.snapshots.is_empty() {
+        let turn = &self.turn;
+        let is_work_left =
+            !turn.dirty.is_empty() || !turn.snapshots.is_empty() || !turn.departures.is_empty();
+        if is_work_left || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let now = self.turn.now;
@@ -58,8 +70,14 @@ impl Worker<'_> {
         }
         match self.connections[watcher.token].continue_snapshot(&mut self.turn) {
             SnapshotCursor::Done => {}
-            SnapshotCursor::At(_) => self.turn.snapshots.push_back(watcher),
-            SnapshotCursor::Behind(_) => self.wheel.insert(self.turn.now + SNAPSHOT_PAUSE, watcher),
+            SnapshotCursor::At(_) => self.list_snapshot(watcher),
+            SnapshotCursor::Behind(_) => self.wheel.schedule(watcher.token, self.turn.now + SNAPSHOT_PAUSE),
+        }
+    }
+
+    fn list_snapshot(&mut self, watcher: ConnectionRef) {
+        if self.connections[watcher.token].list_snapshot() {
+            self.turn.snapshots.push_back(watcher);
         }
     }
 
@@ -67,42 +85,69 @@ impl Worker<'_> {
         if self.owns(connection) {
             let peer = self.connections[connection.token].peer();
             let timeout = self.turn.config().write_timeout(peer);
-            self.wheel.insert(self.turn.now + timeout, connection);
+            let expiry = peer.egress.expire(&mut self.turn.flush_context());
+            let deadline = self.turn.now + timeout;
+            self.wheel.schedule(connection.token, deadline.min(expiry));
         }
     }
 
     pub(super) fn handle_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(self.turn.now, &mut due);
-        for connection in due.drain(..) {
-            if self.owns(connection) {
-                self.handle_timer(connection);
+        for token in due.drain(..) {
+            if self.connections.contains(token) {
+                self.handle_timer(token);
             }
         }
         self.due = due;
         self.flush_dirty();
     }
 
-    fn handle_timer(&mut self, due: ConnectionRef) {
+    /// Frees `above` bytes, as far as it can: returns free buffers to the allocator, and closes connections whose
+    /// unfinished frames are old, the oldest first.
+    #[cold]
+    pub(super) fn shed(&mut self, above: usize) {
+        self.turn.pool.clear();
+        let begun_by = self.turn.now + FRAME_TIMEOUT - SHED_AFTER;
+        let old = |connection: &Connection| connection.whole_by().filter(|&whole_by| whole_by <= begun_by);
+        let unfinished =
+            self.connections.iter().filter_map(|(token, connection)| Some((old(connection)?, token)));
+        let mut unfinished: Vec<_> = unfinished.collect();
+        unfinished.sort_unstable();
+        for (_, token) in unfinished.into_iter().take(above.div_ceil(MAX_RECORD)) {
+            self.close(token, Close::Memory);
+        }
+    }
+
+    /// Checks everything for which the connection may have a timer, and sets its timer for what is due next.
+    fn handle_timer(&mut self, token: usize) {
         let (now, config) = (self.turn.now, self.turn.config());
-        let connection = &mut self.connections[due.token];
+        let connection = &mut self.connections[token];
         let peer = connection.peer().clone();
         if peer.egress.is_blocked() {
             let progress = peer.egress.with_transmit(|outbound| outbound.progress());
             let deadline = progress + config.write_timeout(&peer);
             if deadline <= now {
-                return self.close(due.token, Close::WriteTimeout);
+                return self.close(token, Close::WriteTimeout);
             }
-            self.wheel.insert(deadline, due);
+            // A flood that goes on has something to drop at every look, so the looks are spaced.
+            let expiry = peer.egress.expire(&mut self.turn.flush_context());
+            self.wheel.schedule(token, deadline.min(expiry.max(now + EXPIRE_EVERY)));
         }
+        if let Some(whole_by) = connection.whole_by() {
+            if whole_by <= now {
+                return self.close(token, Close::FrameTimeout);
+            }
+            self.wheel.schedule(token, whole_by);
+        }
+        if connection.keepalive_at <= now
+            && let Err(close) = connection.keep_alive(config.keepalive, &mut self.turn)
+        {
+            return self.close(token, close);
+        }
+        self.wheel.schedule(token, connection.keepalive_at);
         if connection.is_behind() {
-            self.turn.snapshots.push_back(due);
-        }
-        if connection.keepalive_at <= now {
-            match connection.keep_alive(config.keepalive, &mut self.turn) {
-                Ok(again) => self.wheel.insert(again, due),
-                Err(close) => self.close(due.token, close),
-            }
+            self.list_snapshot(peer.place().1);
         }
     }
 }

@@ -17,6 +17,9 @@ labels! {
         Gone = "gone_disconnected",
         /// The outbox of the destination was full, and this was its oldest packet.
         QueueFull = "queue_head",
+        /// The memory for packets that wait was used up (`memory.max`), and this was the oldest of its sender in an outbox
+        /// that cannot be sent.
+        Memory = "memory",
         /// The packet waited longer than `outbox.age`.
         QueueAge = "queue_age",
         /// The write that carried the packet failed.

@@ -1,4 +1,4 @@
-//! One lane of an outbox.
+//! A lane: frames in the order in which they are sent, in one buffer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use towpath_wire::time::Instant;
 use super::drops::{DropReason, DropSink, Hop};
 use crate::session::PacketKind;
 
-/// Frames in the order in which they came, in one buffer.
+/// Frames in the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) buffer: Vec<u8>,
@@ -19,65 +19,77 @@ pub(super) struct Lane {
     head: usize,
     /// When the oldest frames came, to the precision of `marks`.
     since: Instant,
-    /// From which offset on frames are younger, and since when. Empty unless frames wait for long.
-    marks: VecDeque<(usize, Instant)>,
+    /// From which offset on frames are younger, and since when. `None` unless frames wait for long.
+    #[expect(
+        clippy::box_collection,
+        reason = "each connection has three lanes, and nearly every lane has no marks"
+    )]
+    marks: Option<Box<VecDeque<(usize, Instant)>>>,
 }
 
 /// How many steps an outbox's age is measured in.
-const AGE_STEPS: u32 = 16;
+pub(super) const AGE_STEPS: u32 = 16;
 
 impl Lane {
+    #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.buffer.len() - self.head
     }
 
+    #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The header of the frame at the head.
-    pub(super) fn head_header(&self) -> Option<Header> {
+    fn head_header(&self) -> Option<Header> {
         Header::decode(&self.buffer[self.head..])
     }
 
-    /// The length of the frame at the head, header included.
-    pub(super) fn head_frame(&self) -> Option<usize> {
-        self.head_header().map(|header| HEADER_LEN + header.len as usize)
+    /// The length of the frame at the head, header included; zero if there is none.
+    pub(super) fn head_frame(&self) -> usize {
+        self.head_header().map_or(0, |header| HEADER_LEN + header.len as usize)
     }
 
-    /// Whether frames must go before there is room for `len` bytes more: they would be more than `bytes`, and more than
-    /// `packets` as long as the one at the head, or as `len`.
-    #[inline(always)]
-    pub(super) fn is_full(&self, len: usize, bytes: usize, packets: usize) -> bool {
-        let all = self.len() + len;
-        all > bytes && self.head_frame().is_some_and(|head| all > packets * head.max(len))
+    /// When the oldest frame came; `None` if there is none.
+    pub(super) fn since(&self) -> Option<Instant> {
+        (!self.is_empty()).then_some(self.since)
     }
 
-    /// Makes ready for one more frame that came at `now`.
+    /// Makes ready for one more frame of `len` bytes that came at `now`.
     #[inline(always)]
-    pub(super) fn note(&mut self, now: Instant, age: Duration, pool: &mut BufferPool) {
+    pub(super) fn note(&mut self, now: Instant, age: Duration, len: usize, pool: &mut BufferPool) {
         if self.is_empty() {
             if self.buffer.capacity() == 0 {
                 self.buffer = pool.take();
             }
             self.buffer.clear();
             self.head = 0;
-            self.marks.clear();
+            self.marks = None;
             self.since = now;
-            return;
+        } else {
+            self.note_behind(now, age);
         }
-        let latest = self.marks.back().map_or(self.since, |&(_, since)| since);
+        pool.reserve(&mut self.buffer, len);
+    }
+
+    /// Notes when a frame came that others are in front of.
+    #[inline]
+    fn note_behind(&mut self, now: Instant, age: Duration) {
+        let latest =
+            self.marks.as_ref().and_then(|marks| marks.back()).map_or(self.since, |&(_, since)| since);
         if now.since(latest) > age / AGE_STEPS {
-            self.marks.push_back((self.buffer.len(), now));
+            self.marks.get_or_insert_default().push_back((self.buffer.len(), now));
         }
         if self.head > self.len() {
             self.compact();
         }
     }
 
-    pub(super) fn compact(&mut self) {
+    #[cold]
+    fn compact(&mut self) {
         self.buffer.drain(..self.head);
-        for (offset, _) in &mut self.marks {
+        for (offset, _) in self.marks.iter_mut().flat_map(|marks| marks.iter_mut()) {
             *offset -= self.head;
         }
         self.head = 0;
@@ -92,11 +104,12 @@ impl Lane {
 
     pub(super) fn advance(&mut self, bytes: usize) {
         self.head += bytes;
-        while let Some(&(offset, since)) = self.marks.front()
+        let Some(marks) = &mut self.marks else { return };
+        while let Some(&(offset, since)) = marks.front()
             && offset <= self.head
         {
             self.since = since;
-            self.marks.pop_front();
+            marks.pop_front();
         }
     }
 
@@ -125,11 +138,27 @@ impl Lane {
             return;
         }
         let shift = older.buffer.len();
-        older.marks.push_back((shift, self.since));
+        let marks = older.marks.get_or_insert_default();
+        marks.push_back((shift, self.since));
         // An offset never lies before the head, so neither does its shifted image before `older`'s end.
-        older.marks.extend(self.marks.iter().map(|&(offset, since)| (shift + offset - self.head, since)));
+        let later = self.marks.iter().flat_map(|marks| marks.iter());
+        marks.extend(later.map(|&(offset, since)| (shift + offset - self.head, since)));
+        pool.reserve(&mut older.buffer, self.len());
         older.buffer.extend_from_slice(&self.buffer[self.head..]);
         pool.give(std::mem::replace(self, older).buffer);
+    }
+
+    /// Gives the memory of frames that are gone back, as far as it is more than half of the lane's.
+    pub(super) fn shrink(&mut self, pool: &mut BufferPool) {
+        if self.is_empty() {
+            pool.give(std::mem::take(&mut self.buffer));
+            self.head = 0;
+        } else if self.buffer.capacity() > 2 * self.len() {
+            self.compact();
+            let mut buffer = pool.allocate(self.len());
+            buffer.extend_from_slice(&self.buffer);
+            pool.give(std::mem::replace(&mut self.buffer, buffer));
+        }
     }
 
     /// A run of whole frames at the head, of at most `max` bytes unless the first frame alone is longer.

@@ -1,10 +1,11 @@
-//! What waits to be sent to one connection: three lanes of ready-made frames, bounded by bytes and by age.
+//! What waits to be sent to one connection: control frames, disco, and other packets, bounded by bytes and by age.
 //!
 //! A packet is copied once, into the frame that will be sent. Control frames go first, then disco, then the rest; disco
-//! has a bound of its own, so that it cannot starve the packets behind it. Where a lane is full the **oldest** frames
-//! are dropped: a tunnelled TCP learns more from a loss now than from a delivery of stale packets later. A frame that
-//! waited too long is dropped for the same reason, so that a slow reader's backlog is short in time as well as in
-//! bytes.
+//! has a bound of its own, so that it cannot starve the packets behind it. Packets that cannot be sent at once wait in a
+//! queue for each sender. Where there is no room, the **oldest** packet of the sender that holds the most is dropped: a
+//! tunnelled TCP learns more from a loss now than from a delivery of stale packets later, and a client that floods a key
+//! drops only its own packets. A frame that waited too long is dropped, so that a slow reader's backlog is short in time
+//! as well as in bytes.
 //!
 //! Presence changes for a watcher are none of these: they must not be lost, and may be many. They wait in a
 //! [`WatchBacklog`] and become control frames only as earlier control frames leave.
@@ -19,9 +20,12 @@ use towpath_wire::time::Instant;
 
 mod drops;
 mod lane;
+mod packets;
+mod senders;
 
 pub use self::drops::{DropReason, DropSink, Hop};
 use self::lane::Lane;
+use self::packets::{Bounds, Packets};
 use crate::session::PacketKind;
 use crate::watch_backlog::{PresenceChange, WatchBacklog};
 
@@ -47,13 +51,18 @@ pub struct Limits {
 /// has no use for more of them.
 pub const MAX_CONTROL: usize = 16 * 1024;
 
+/// The longest control frame: a Health frame with the longest text that this relay sends, or a ServerInfo.
+const MAX_CONTROL_FRAME: usize = 256;
+
 /// What waits to be sent to one connection.
 #[derive(Debug)]
 pub struct Outbox {
     limits: Arc<Limits>,
     control: Lane,
-    disco: Lane,
-    data: Lane,
+    disco: Packets,
+    data: Packets,
+    /// The socket is full.
+    blocked: bool,
     /// `None` unless a watcher is behind.
     backlog: Option<Box<WatchBacklog>>,
 }
@@ -62,8 +71,13 @@ impl Outbox {
     /// An empty outbox with these bounds.
     #[must_use]
     pub fn new(limits: Arc<Limits>) -> Self {
-        let [control, disco, data] = Default::default();
-        Self { limits, control, disco, data, backlog: None }
+        let (control, disco, data) = Default::default();
+        Self { limits, control, disco, data, blocked: false, backlog: None }
+    }
+
+    /// Notes whether the socket is full, so that what is pushed now will wait.
+    pub const fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
     }
 
     /// Appends a packet `from` a peer.
@@ -77,8 +91,10 @@ impl Outbox {
         drops: &mut impl DropSink,
     ) {
         let (kind, len) = (PacketKind::of(packet), ServerFrame::recv_packet_len(packet.len()));
-        let lane = self.lane_with_room(now, kind, len, pool, drops);
-        ServerFrame::encode_recv_packet(lane, from, packet);
+        match self.buffer_for((from, len), (now, kind), pool, drops) {
+            Some(buffer) => ServerFrame::encode_recv_packet(buffer, from, packet),
+            None => drops.dropped(Hop::Client, DropReason::Memory, kind, packet.len()),
+        }
     }
 
     /// Appends a packet `from` a peer here `to` one behind the relay at the other end.
@@ -92,47 +108,45 @@ impl Outbox {
         drops: &mut impl DropSink,
     ) {
         let (kind, len) = (PacketKind::of(packet), ClientFrame::forward_packet_len(packet.len()));
-        let lane = self.lane_with_room(now, kind, len, pool, drops);
-        ClientFrame::ForwardPacket { from: *from, to: *to, packet }.encode(lane);
+        match self.buffer_for((from, len), (now, kind), pool, drops) {
+            Some(buffer) => ClientFrame::ForwardPacket { from: *from, to: *to, packet }.encode(buffer),
+            None => drops.dropped(Hop::Relay, DropReason::Memory, kind, packet.len()),
+        }
     }
 
-    /// The buffer for a packet of this kind, in a frame of `len` bytes; whatever is too much has been dropped.
+    /// The buffer for a packet of this kind and sender, in a frame of `len` bytes.
     #[inline(always)]
-    fn lane_with_room(
+    fn buffer_for(
         &mut self,
-        now: Instant,
-        kind: PacketKind,
-        len: usize,
+        (from, len): (&NodePublic, usize),
+        (now, kind): (Instant, PacketKind),
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
-    ) -> &mut Vec<u8> {
-        let (lane, bytes, packets) = match kind {
-            PacketKind::Disco => (&mut self.disco, self.limits.disco_bytes, 0),
-            PacketKind::Other => (&mut self.data, self.limits.bytes, self.limits.packets),
+    ) -> Option<&mut Vec<u8>> {
+        let bounds = self.limits.of(kind);
+        let packets = match kind {
+            PacketKind::Disco => &mut self.disco,
+            PacketKind::Other => &mut self.data,
         };
-        while lane.is_full(len, bytes, packets) {
-            lane.drop_head(DropReason::QueueFull, kind, drops);
-        }
-        lane.note(now, self.limits.age, pool);
-        &mut lane.buffer
+        packets.buffer_for((from, len), (now, self.blocked), bounds, pool, drops)
     }
 
     /// Appends a control frame. Returns whether there was room for it.
     pub fn push_control(&mut self, frame: &ServerFrame<'_>, pool: &mut BufferPool) -> bool {
-        self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
+        self.control_buffer(pool).map(|buffer| frame.encode(buffer)).is_some()
     }
 
     /// Appends a request to the relay at the other end of a link. Returns whether there was room for it.
     pub fn push_request(&mut self, frame: &ClientFrame<'_>, pool: &mut BufferPool) -> bool {
-        self.control_lane(pool).map(|lane| frame.encode(lane)).is_some()
+        self.control_buffer(pool).map(|buffer| frame.encode(buffer)).is_some()
     }
 
     /// The buffer for control frames, if there is room.
-    fn control_lane(&mut self, pool: &mut BufferPool) -> Option<&mut Vec<u8>> {
+    fn control_buffer(&mut self, pool: &mut BufferPool) -> Option<&mut Vec<u8>> {
         if self.control.len() >= MAX_CONTROL {
             return None;
         }
-        self.control.note(Instant::ZERO, Duration::MAX, pool);
+        self.control.note(Instant::ZERO, Duration::MAX, MAX_CONTROL_FRAME, pool);
         Some(&mut self.control.buffer)
     }
 
@@ -183,47 +197,60 @@ impl Outbox {
         self.len() == 0 && self.backlog.is_none()
     }
 
-    /// Hands out all that waits and has not waited too long; `None` when that is nothing. Of the backlog it hands out
-    /// as many changes as may wait as control frames.
+    /// Hands out what waits and has not waited too long, as far as it goes into one batch; `None` when that is nothing. Of
+    /// the backlog of a watcher it hands out as many changes as may wait as control frames.
     pub fn take(&mut self, now: Instant, pool: &mut BufferPool, drops: &mut impl DropSink) -> Option<Batch> {
         if self.backlog.is_some() {
             self.write_backlog(pool);
         }
-        let deadline = now - self.limits.age;
-        self.disco.expire(deadline, PacketKind::Disco, drops);
-        self.data.expire(deadline, PacketKind::Other, drops);
+        self.expire(now, pool, drops);
         if self.is_empty() {
             return None;
         }
-        Some(self.take_lanes())
+        let control = std::mem::take(&mut self.control);
+        let disco = self.disco.take(self.limits.of(PacketKind::Disco), pool);
+        let data = self.data.take(self.limits.of(PacketKind::Other), pool);
+        Some(Batch { lanes: [control, disco, data] })
+    }
+
+    /// Drops what has waited too long.
+    pub fn expire(&mut self, now: Instant, pool: &mut BufferPool, drops: &mut impl DropSink) {
+        self.disco.expire(now, self.limits.of(PacketKind::Disco), pool, drops);
+        self.data.expire(now, self.limits.of(PacketKind::Other), pool, drops);
+    }
+
+    /// Until when no packet will have waited too long, neither one that waits at `now` nor one that comes later.
+    #[must_use]
+    pub fn next_expiry(&self, now: Instant) -> Instant {
+        let since = self.disco.since().into_iter().chain(self.data.since()).min();
+        since.unwrap_or(now) + self.limits.age
     }
 
     /// Takes back the unsent frames of `batch`, in front of frames that came since. Drops the oldest beyond the bounds.
     pub fn give_back(&mut self, batch: Batch, pool: &mut BufferPool, drops: &mut impl DropSink) {
         let [control, disco, data] = batch.lanes;
         self.control.restore(control, pool);
-        self.disco.restore(disco, pool);
-        self.data.restore(data, pool);
-        let limits = &self.limits;
-        for (lane, bytes, packets, kind) in [
-            (&mut self.disco, limits.disco_bytes, 1, PacketKind::Disco),
-            (&mut self.data, limits.bytes, limits.packets.max(1), PacketKind::Other),
-        ] {
-            while lane.is_full(0, bytes, packets) {
-                lane.drop_head(DropReason::QueueFull, kind, drops);
-            }
-        }
+        self.disco.give_back(disco, self.limits.of(PacketKind::Disco), pool, drops);
+        self.data.give_back(data, self.limits.of(PacketKind::Other), pool, drops);
     }
 
     /// Drops everything for `reason`.
     pub fn drop_all(&mut self, reason: DropReason, pool: &mut BufferPool, drops: &mut impl DropSink) {
         self.backlog = None;
-        self.take_lanes().drop_all(reason, pool, drops);
+        pool.give(std::mem::take(&mut self.control).buffer);
+        self.disco.drop_all(reason, PacketKind::Disco, pool, drops);
+        self.data.drop_all(reason, PacketKind::Other, pool, drops);
     }
+}
 
-    fn take_lanes(&mut self) -> Batch {
-        let Self { control, disco, data, .. } = self;
-        Batch { lanes: [std::mem::take(control), std::mem::take(disco), std::mem::take(data)] }
+impl Limits {
+    /// The bounds of packets of this kind.
+    #[inline(always)]
+    const fn of(&self, kind: PacketKind) -> Bounds {
+        match kind {
+            PacketKind::Disco => Bounds { kind, bytes: self.disco_bytes, packets: 0, age: self.age },
+            PacketKind::Other => Bounds { kind, bytes: self.bytes, packets: self.packets, age: self.age },
+        }
     }
 }
 

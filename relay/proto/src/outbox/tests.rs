@@ -63,6 +63,17 @@ fn drain(mut batch: Batch, max: usize, chunks: usize) -> (Vec<u32>, Batch) {
     (sent, batch)
 }
 
+/// Sends everything, batch after batch, and returns the numbers sent.
+fn send_all(outbox: &mut Outbox, now: Instant, drops: &mut Drops) -> Vec<u32> {
+    let (mut sent, mut pool) = (Vec::new(), BufferPool::default());
+    while let Some(batch) = outbox.take(now, &mut pool, drops) {
+        let (numbers, rest) = drain(batch, usize::MAX, usize::MAX);
+        sent.extend(numbers);
+        rest.recycle(&mut pool);
+    }
+    sent
+}
+
 fn push(outbox: &mut Outbox, now: Instant, packet: &[u8], drops: &mut Drops) {
     outbox.push_packet(now, &FROM, packet, &mut BufferPool::default(), drops);
 }
@@ -89,8 +100,8 @@ fn a_full_lane_drops_its_oldest_and_leaves_the_other_alone() {
     }
     let dropped = (DropReason::QueueFull, PacketKind::Other, 300 - 37);
     assert_eq!(drops.0, [dropped; 2]);
-    let batch = outbox.take(at(0), &mut BufferPool::default(), &mut drops).expect("frames");
-    assert_eq!(drain(batch, 9999, 9).0, [0, 3, 4, 5]);
+    // What is sent next stays, and the oldest behind it make room.
+    assert_eq!(send_all(&mut outbox, at(0), &mut drops), [0, 1, 4, 5]);
 }
 
 #[test]
@@ -110,9 +121,8 @@ fn what_waited_too_long_is_dropped_and_what_did_not_is_kept() {
         push(&mut outbox, at(u64::from(n) * 20), &packet(n, 40, false), &mut drops);
     }
     // The age is 160 ms, measured in steps of 10: at 241 ms those of 0, 20, 40, 60 and 80 have been there too long.
-    let batch = outbox.take(at(241), &mut BufferPool::default(), &mut drops).expect("frames");
+    assert_eq!(send_all(&mut outbox, at(241), &mut drops), [5, 6, 7, 8, 9]);
     assert_eq!(drops.0, [(DropReason::QueueAge, PacketKind::Other, 40); 5]);
-    assert_eq!(drain(batch, 9999, 9).0, [5, 6, 7, 8, 9]);
 }
 
 #[test]
@@ -140,7 +150,7 @@ fn so_many_packets_wait_however_long_they_are() {
     for _ in 0..12 {
         push(&mut outbox, 100, &mut drops);
     }
-    assert_eq!(outbox.len(), 7 * 137, "and short ones have 1,000 bytes");
+    assert_eq!(outbox.len(), 537 + 3 * 137, "short ones have 1,000 bytes, and what is sent next stays");
 }
 
 #[test]
@@ -254,14 +264,14 @@ fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
     outbox.push_forward(at(0), (&FROM, &to), &[1; 400], &mut pool, &mut hops);
     outbox.push_packet(at(0), &FROM, &[2; 400], &mut pool, &mut hops);
     outbox.push_forward(at(0), (&FROM, &to), &[3; 401], &mut pool, &mut hops);
-    assert_eq!(hops.0, [(Hop::Relay, 400)], "the oldest made room");
-    let batch = outbox.take(at(0), &mut pool, &mut hops).expect("two frames");
+    assert_eq!(hops.0, [(Hop::Client, 400)], "the oldest that is not next made room");
+    let batch = outbox.take(at(0), &mut pool, &mut hops).expect("a frame");
     let mut expected = Vec::new();
-    ServerFrame::RecvPacket { from: FROM, packet: &[2; 400] }.encode(&mut expected);
-    ClientFrame::ForwardPacket { from: FROM, to, packet: &[3; 401] }.encode(&mut expected);
+    ClientFrame::ForwardPacket { from: FROM, to, packet: &[1; 400] }.encode(&mut expected);
     assert_eq!(batch.chunk(9999), Some(&expected[..]));
     batch.drop_all(DropReason::WriteError, &mut pool, &mut hops);
-    assert_eq!(hops.0[1..], [(Hop::Client, 400), (Hop::Relay, 401)]);
+    outbox.drop_all(DropReason::Gone, &mut pool, &mut hops);
+    assert_eq!(hops.0[1..], [(Hop::Relay, 400), (Hop::Relay, 401)]);
 }
 
 /// A region of 100,000 keys is told to a watcher that takes nothing at first, in bounds and without a loss.
@@ -304,4 +314,118 @@ fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
     }
     assert!(outbox.take(at(0), &mut pool, &mut drops).is_none() && outbox.is_empty());
     assert!(outbox.backlog.is_none(), "nothing is kept for a watcher that is owed nothing");
+}
+
+/// A sender that floods a key loses its own packets. Another one's leave in order, none is lost, and none waits for the
+/// backlog of the flood.
+#[test]
+fn a_flood_evicts_nothing_of_other_senders_and_does_not_delay_them() {
+    const BYTES: usize = 512 * 1024;
+    let limits = Limits {
+        bytes: BYTES,
+        packets: 32,
+        disco_bytes: 32 * 1024,
+        age: Duration::from_secs(1),
+        hold_above: BYTES,
+    };
+    let flooder = NodePublic::from_bytes([1; 32]);
+    for disco in [false, true] {
+        let (mut outbox, mut drops, mut pool) = (outbox(limits), Drops::default(), BufferPool::default());
+        outbox.set_blocked(true);
+        let (mut pushed, mut arrived, mut next, mut worst) = (0, Vec::new(), 0, 0);
+        // The receiver drains a packet each millisecond, the flooder sends ten, the other one each ten milliseconds.
+        for ms in 0..10_000 {
+            for _ in 0..10 {
+                outbox.push_packet(at(ms), &flooder, &packet(u32::MAX, 1400, disco), &mut pool, &mut drops);
+            }
+            if ms % 10 == 0 {
+                outbox.push_packet(at(ms), &FROM, &packet(ms as u32, 1400, disco), &mut pool, &mut drops);
+                pushed += 1;
+            }
+            let batch = outbox.take(at(ms), &mut pool, &mut drops).expect("a backlog");
+            let (sent, rest) = drain(batch, 1, 1);
+            outbox.give_back(rest, &mut pool, &mut drops);
+            for number in sent.into_iter().filter(|&number| number != u32::MAX) {
+                assert_eq!(number, next, "in order");
+                next += 10;
+                worst = worst.max(ms - u64::from(number));
+                arrived.push(number);
+            }
+        }
+        assert!(worst <= 50, "a packet waited for {worst} ms");
+        assert!(pushed - arrived.len() <= 5, "{} of {pushed} arrived", arrived.len());
+        assert!(drops.0.len() > 80_000);
+    }
+}
+
+/// The memory of an outbox whose socket is full, against what its bound says.
+#[test]
+fn an_outbox_takes_hardly_more_memory_than_its_bound() {
+    const BYTES: usize = 512 * 1024;
+    let limits = Limits {
+        bytes: BYTES,
+        packets: 32,
+        disco_bytes: 32 * 1024,
+        age: Duration::from_secs(1),
+        hold_above: BYTES,
+    };
+    for (len, most) in [(100, 1.2), (1_400, 1.2), (9_000, 1.2), (65_000, 4.1)] {
+        let (mut outbox, mut drops, mut pool) = (outbox(limits), Drops::default(), BufferPool::default());
+        outbox.set_blocked(true);
+        let mut held = 0;
+        for ms in 0..900 {
+            for sender in 0..20 {
+                let from = NodePublic::from_bytes([sender; 32]);
+                outbox.push_packet(at(ms), &from, &vec![0; len], &mut pool, &mut drops);
+            }
+            held += pool.settle();
+            assert!(held <= (BYTES as f64 * most) as isize, "{held} bytes for packets of {len}");
+        }
+        assert!(outbox.len() > BYTES * 9 / 10, "{} bytes wait", outbox.len());
+        assert!(outbox.next_expiry(at(900)) >= at(0) + limits.age);
+        // Nothing is pushed or sent any more.
+        outbox.expire(at(3_000), &mut pool, &mut drops);
+        held += pool.settle();
+        assert_eq!((outbox.len(), outbox.next_expiry(at(3_000))), (0, at(4_000)));
+        assert!(held <= 64 * 1024, "{held} bytes are kept for nothing");
+    }
+}
+
+/// Outboxes whose sockets are full leave memory to the others, and take no more than there is.
+#[test]
+fn outboxes_that_cannot_be_sent_share_what_memory_there_is() {
+    const ROOM: isize = 8 * 1024 * 1024;
+    let limits = Limits {
+        bytes: 512 * 1024,
+        packets: 32,
+        disco_bytes: 32 * 1024,
+        age: Duration::from_secs(9),
+        hold_above: 1,
+    };
+    let (mut pool, mut drops) = (BufferPool::default(), Drops::default());
+    let mut outboxes: Vec<_> = (0..1_000).map(|_| outbox(limits)).collect();
+    pool.set_room(ROOM);
+    for _ in 0..100 {
+        for outbox in &mut outboxes {
+            outbox.set_blocked(true);
+            push_into(outbox, 1400, &mut pool, &mut drops);
+        }
+    }
+    assert!(pool.room() > ROOM as usize / 64, "{} bytes are left to others", pool.room());
+    assert!(outboxes.iter().all(|outbox| outbox.len() >= 1437), "each holds something");
+    assert!(drops.0.iter().all(|&(reason, ..)| reason == DropReason::Memory));
+    // What comes for an outbox whose socket takes bytes is not refused.
+    let mut free = outbox(limits);
+    let before = drops.0.len();
+    (0..20).for_each(|_| push_into(&mut free, 1400, &mut pool, &mut drops));
+    assert_eq!((free.len(), drops.0.len()), (20 * 1437, before));
+    for mut outbox in outboxes.into_iter().chain([free]) {
+        outbox.drop_all(DropReason::Gone, &mut pool, &mut drops);
+    }
+    pool.clear();
+    assert_eq!(pool.settle(), 0, "all of it is given back");
+}
+
+fn push_into(outbox: &mut Outbox, len: usize, pool: &mut BufferPool, drops: &mut Drops) {
+    outbox.push_packet(at(0), &FROM, &vec![0; len], pool, drops);
 }

@@ -37,4 +37,15 @@ impl ClientSession {
         };
         Ok(ServerFrame::decode(frame.kind, frame.payload)?)
     }
+
+    /// The number of the frame that has begun and is not whole; `None` if there is none.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<u32> {
+        self.deframer.unfinished()
+    }
+
+    /// Gives up a frame that is not whole and returns its buffer. The session is then at its end.
+    pub fn clear(&mut self, pool: &mut BufferPool) {
+        self.deframer.clear(pool);
+    }
 }

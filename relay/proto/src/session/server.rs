@@ -90,6 +90,13 @@ labels! {
         ClosePeer = "close_peer",
         /// A watcher read so slowly that 65,536 keys waited to be announced. It reconnects and receives a new snapshot.
         WatchOverflow = "watch_overflow",
+        /// The key of the client had more connections than `login.max_connections_per_key`, and this one had been silent
+        /// the longest.
+        KeyLimit = "key_limit",
+        /// A frame or a TLS record that the client had begun was not whole 30 s later.
+        FrameTimeout = "frame_timeout",
+        /// The memory for frames was used up (`memory.max`), and this connection held an unfinished frame.
+        Memory = "memory",
         /// A relay that this one had linked to was not heard for 30 s.
         Silent = "silent",
         /// The relay shuts down.
@@ -160,6 +167,23 @@ impl Session {
                 unreachable!("a type without bounds is skipped by the deframer")
             }
         }
+    }
+
+    /// The number of the frame that has begun and is not whole; `None` if there is none.
+    #[must_use]
+    pub const fn unfinished(&self) -> Option<u32> {
+        self.deframer.unfinished()
+    }
+
+    /// Bytes of a frame that has begun and is not whole.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.deframer.held()
+    }
+
+    /// Gives up a frame that is not whole and returns its buffer. The session is then at its end.
+    pub fn clear(&mut self, pool: &mut BufferPool) {
+        self.deframer.clear(pool);
     }
 
     /// Frames of unknown types that were skipped.

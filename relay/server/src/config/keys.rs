@@ -66,12 +66,17 @@ settings! {
         "Connections that have not logged in yet. More wait in the backlog of the listener.",
     MAX_PENDING_PER_HOST = "login.max_pending_per_host":
         "Connections of one IPv4 address or one IPv6 /64 that have not logged in yet. More are closed.",
+    MAX_CONNECTIONS_PER_KEY = "login.max_connections_per_key":
+        "Connections of one node key. More close the one that has been silent the longest.",
     OUTBOX_BYTES = "outbox.bytes":
         "Bytes of packets that wait for one client, disco apart. The oldest are dropped. 32 packets always fit, as in derper.",
     OUTBOX_AGE = "outbox.age": "How long a packet waits for its client before it is dropped.",
     OUTBOX_DISCO_BYTES = "outbox.disco_bytes":
         "Bytes of disco messages that wait for one client, ahead of the rest. At most `outbox.bytes`.",
     WRITE_TIMEOUT = "outbox.write_timeout": "How long a client may take no bytes before its connection is closed.",
+    MEMORY_MAX = "memory.max".with_default_words("a quarter of what the cgroup or the machine has"):
+        "Bytes of packets that wait and of frames that are unfinished, over all connections. At the bound, clients that do \
+         not read lose packets first.",
     MESH_KEY_FILE = "mesh.key_file":
         "The file with the key that the relays of a region share. `keygen --mesh` makes one.",
     MESH_SECOND_KEY_FILE = "mesh.second_key_file":

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use towpath_relay_forward::PollPolicy;
 use towpath_service::config::{ByteSize, Choice, ConfigReader, Problems, Resolved, Sources, Value};
+use towpath_service::memory::available_memory;
 use towpath_tls::RecordLayer;
 use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 use towpath_wire::ports;
@@ -66,6 +67,8 @@ pub struct Config {
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
     pub outbox: OutboxLimits,
+    /// Bytes of packets that wait and of frames that are unfinished, over all connections, 16 MiB to 1 TiB.
+    pub max_memory: usize,
     /// The interval of keep-alive frames, 5 s to 90 s. Stock clients leave a relay that is silent for 120 s.
     pub keepalive: Duration,
     /// How long a shutdown may take, up to a minute; zero ends at once.
@@ -120,6 +123,8 @@ pub struct LoginLimits {
     pub max_pending: usize,
     /// Pending connections from one IPv4 address or one /64 of IPv6, 1 to 1 000 000.
     pub max_pending_per_host: usize,
+    /// Connections of one node key, 1 to 1,000.
+    pub max_connections_per_key: usize,
 }
 
 /// Limits on what waits for one peer. What exceeds them is dropped, the oldest first.
@@ -171,6 +176,7 @@ impl Config {
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
             login: LoginLimits::read(&mut reader),
             outbox: OutboxLimits::read(&mut reader),
+            max_memory: max_memory(&mut reader),
             mesh: Mesh::read(&mut reader),
             log: Log::read(&mut reader),
             dev,
@@ -252,6 +258,8 @@ impl LoginLimits {
             // Many clients may share an address and come back together, but a login holds its place for a few round
             // trips only.
             max_pending_per_host: reader.key(keys::MAX_PENDING_PER_HOST).within(1..=1_000_000).or(512),
+            // A client has one, and a second while it comes back before its old connection is noticed to be dead.
+            max_connections_per_key: reader.key(keys::MAX_CONNECTIONS_PER_KEY).within(1..=1_000).or(8),
         }
     }
 }
@@ -272,6 +280,12 @@ impl OutboxLimits {
         let write_timeout = reader.key(keys::WRITE_TIMEOUT).within(millis(100)..=secs(60)).or(secs(2));
         Self { bytes: bytes.get(), age, disco_bytes: disco_bytes.get(), write_timeout }
     }
+}
+
+fn max_memory(reader: &mut ConfigReader<'_>) -> usize {
+    let sizes = ByteSize::mib(16)..=ByteSize::mib(1024 * 1024);
+    let quarter = ByteSize::bytes(available_memory() / 4).clamp(*sizes.start(), *sizes.end());
+    reader.key(keys::MEMORY_MAX).within(sizes).or(quarter).get()
 }
 
 fn secs(secs: u64) -> Duration {

@@ -92,12 +92,16 @@ login_timeout = "2s"
 idle_http_timeout = "3s"
 max_pending = 5
 max_pending_per_host = 4
+max_connections_per_key = 3
 
 [outbox]
 bytes = "66KiB"
 age = "10ms"
 disco_bytes = "2KiB"
 write_timeout = "100ms"
+
+[memory]
+max = "16MiB"
 
 [mesh]
 key_file = "/etc/mesh.key"
@@ -142,6 +146,7 @@ level = "debug"
         idle_http_timeout: secs(3),
         max_pending: 5,
         max_pending_per_host: 4,
+        max_connections_per_key: 3,
     };
     assert_eq!(config.login, login);
     let outbox = OutboxLimits {
@@ -371,6 +376,8 @@ fn bounds_are_those_of_the_documentation() {
         ("login.idle_http_timeout", "'999ms'", "'601s'", "\"1s\" to \"10m\""),
         ("login.max_pending", "0", "1000001", "1 to 1000000"),
         ("login.max_pending_per_host", "0", "1000001", "1 to 1000000"),
+        ("login.max_connections_per_key", "0", "1001", "1 to 1000"),
+        ("memory.max", "'15MiB'", "'1025GiB'", "\"16MiB\" to \"1024GiB\""),
         ("stun.rate", "-1", "1000001", "0 to 1000000"),
         ("stun.discovery_rate", "0", "1000001", "1 to 1000000"),
         ("outbox.bytes", "'65KiB'", "'65MiB'", "\"66KiB\" to \"64MiB\""),

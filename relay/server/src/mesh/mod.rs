@@ -249,12 +249,12 @@ mod tests {
         assert_eq!(read_key(&file).expect("a key"), MeshKey::from_bytes([0xab; 32]));
         for text in ["", &"0".repeat(64), "secret"] {
             fs::write(&file, text).expect("a file");
-            let message = read_key(&file).expect_err("no key").to_string();
+            let message = ErrorChain(&read_key(&file).expect_err("no key")).to_string();
             let expected = "not a mesh key: expected 64 hexadecimal digits that are not all zero";
             assert_eq!(message, format!("{}: {expected}", file.display()));
         }
         let missing = dir.path().join("missing");
-        let message = read_key(&missing).expect_err("no file").to_string();
+        let message = ErrorChain(&read_key(&missing).expect_err("no file")).to_string();
         assert!(message.starts_with(&format!("cannot read {}: ", missing.display())), "{message}");
     }
 

@@ -13,12 +13,12 @@ mod honest;
 mod memory;
 mod silent_connections;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// The attack that runs. Two at a time would measure each other.
-static ATTACK: Mutex<()> = Mutex::new(());
+static ATTACK: Mutex<()> = Mutex::const_new(());
 
 /// Waits until no other test of this program runs.
-fn alone() -> MutexGuard<'static, ()> {
-    ATTACK.lock().unwrap_or_else(PoisonError::into_inner)
+async fn alone() -> MutexGuard<'static, ()> {
+    ATTACK.lock().await
 }

@@ -12,7 +12,7 @@ const SILENT: usize = 16 * 1024;
 
 #[tokio::test]
 async fn silent_connections_cost_little_and_disturb_no_pair() {
-    let _alone = alone();
+    let _alone = alone().await;
     let relay = Relay::start("");
     let mut pair = Pair::new(&relay).await;
     pair.exchange(10).await;

@@ -147,6 +147,8 @@ workers = 4
 id = 901
 [outbox]
 bytes = 1_048_576
+[memory]
+max = "64MiB"
 "#;
     cli.write("relay.toml", text);
     let key = NodePrivate::from_bytes([10; 32]).to_text();
@@ -209,12 +211,16 @@ login_timeout = "10s"  # default
 idle_http_timeout = "30s"  # default
 max_pending = 4096  # default
 max_pending_per_host = 512  # default
+max_connections_per_key = 8  # default
 
 [outbox]
 bytes = "1MiB"  # relay.toml:8
 age = "1s"  # default
 disco_bytes = "32KiB"  # default
 write_timeout = "2s"  # default
+
+[memory]
+max = "64MiB"  # relay.toml:10
 
 [mesh]
 # key_file is not set

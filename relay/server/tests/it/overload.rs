@@ -174,8 +174,8 @@ async fn a_sender_that_is_faster_than_its_reader_is_held_back_rather_than_droppe
     assert!(dropped < COUNT / 10, "{dropped} of {COUNT} dropped");
 }
 
-/// A sender that is held back is looked at again after a millisecond or later, and so 20 times at most in 20 ms,
-/// however slow the machine is.
+/// A sender may be held back 20 times at once, for a millisecond or more each, and then once in 10 ms: 22 times while the
+/// first lasts, and once more for each of its few reads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_to_a_reader_that_never_reads_is_held_back_only_briefly() {
     let relay =
@@ -183,23 +183,28 @@ async fn a_sender_to_a_reader_that_never_reads_is_held_back_only_briefly() {
     let (deaf, _deaf_client) = relay.client(1).await;
     let (heard, mut hearing) = relay.client(2).await;
     relay.fill(deaf, &[0; PACKET], 3).await;
-    let counts = || ["towpath_holds_total", "derp_packets_dropped"].map(|name| relay.metric(name));
+    let counts = || {
+        ["towpath_holds_total", "derp_packets_dropped", "towpath_reads_total"].map(|name| relay.metric(name))
+    };
     // Three reads' worth, and then something for others.
     const COUNT: u64 = 150;
     let mut most = 0;
     for seed in 10..20 {
         let (_, mut sender) = relay.client(seed).await;
-        let [holds, dropped] = counts();
+        let [holds, dropped, reads] = counts();
         sender.send_batch(vec![(deaf, &[0; PACKET][..]); COUNT as usize]).await.expect("packets go out");
         sender.send(heard, &numbered(seed.into())).await.expect("a packet goes out");
         sender.ping([seed; 8]).await.expect("a ping goes out");
         assert_eq!(number(&packet(&mut hearing).await.1), u64::from(seed));
         assert_eq!(event(&mut sender).await, Event::Pong([seed; 8]));
         relay.wait("the deaf one loses as many as came", |_| counts()[1] == dropped + COUNT);
-        most = most.max(counts()[0] - holds);
+        let [later_holds, _, later_reads] = counts();
+        let (holds, reads) = (later_holds - holds, later_reads - reads);
+        assert!(holds <= 22 + reads, "held back {holds} times, and {reads} reads");
+        most = most.max(holds);
     }
     println!("held back {most} times at most");
-    assert!((1..=20).contains(&most), "held back {most} times");
+    assert!(most > 0);
 }
 
 #[tokio::test]
