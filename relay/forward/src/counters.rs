@@ -46,6 +46,8 @@ numbers! {
         Keepalives = "towpath_keepalives_total": "KeepAlive frames sent",
         ControlDropped = "towpath_control_frames_dropped_total":
             "Frames other than packets that found no room or a closed connection",
+        SnapshotKeys = "towpath_snapshot_keys_total": "Keys that new watchers were told in their snapshots",
+        ForgottenKeys = "towpath_forgotten_keys_total": "Keys of other relays that were forgotten with a broken link",
         Holds = "towpath_holds_total": "Times that a sender was held back for a moment because a destination was behind",
     }
     /// Levels that connections change as they come and go, whichever worker owns them.
@@ -60,6 +62,8 @@ numbers! {
         Links = "towpath_mesh_links": "Links that are up: the other relay announces its clients",
         FrameMemory = "towpath_frame_memory_bytes":
             "Memory of packets and other frames that wait or are unfinished, and of free buffers, at most `memory.max`",
+        MostWork = "towpath_turn_work_max":
+            "Most steps that one worker did in one turn: reads, writes, packets, pings, and keys of snapshots and departures",
         SharedKeys = "derp_current_dup_client_keys": "Keys with more than one connection",
         SharedConnections = "derp_current_dup_client_conns": "Connections of keys with more than one connection",
     }
@@ -209,6 +213,13 @@ impl Tally {
         *self.hot.count_mut(count) += 1;
     }
 
+    /// Everything that was counted and takes time, in steps of some hundred nanoseconds.
+    pub(crate) fn work(&self) -> u64 {
+        let traffic = self.hot.0[..HotNumbers::TRAFFIC_CELLS].iter().step_by(Traffic::CELLS);
+        let counts = [HotCount::Reads, HotCount::Writes].map(|count| self.hot.count(count));
+        traffic.chain(&counts).chain(&self.cold.counts).sum()
+    }
+
     pub(crate) fn set(&mut self, count: HotCount, value: u64) {
         *self.hot.count_mut(count) = value;
     }
@@ -316,6 +327,11 @@ pub(crate) struct Gauges {
 impl Gauges {
     pub(crate) fn change(&self, level: Level, by: i64) {
         self.levels[level as usize].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Raises a level that is a maximum.
+    pub(crate) fn raise(&self, level: Level, to: u64) {
+        self.levels[level as usize].fetch_max(to as i64, Ordering::Relaxed);
     }
 
     pub(crate) fn note(&self, event: Event) {

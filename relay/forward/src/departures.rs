@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::counters::ColdCount;
 use crate::key::RouteKey;
 use crate::link::{BrokenLink, forget};
 use crate::peer::Peer;
@@ -56,7 +57,10 @@ pub(crate) fn continue_departures(turn: &mut Turn<'_>) {
             Departure::Key(key, subscribers) => {
                 subscribers.pop().map(|subscriber| tell(key, &subscriber, turn))
             }
-            Departure::Link(link) => link.keys.next().map(|key| forget(&key, &link.peer, turn)),
+            Departure::Link(link) => link.keys.next().map(|key| {
+                turn.tally.add_cold(ColdCount::ForgottenKeys, 1);
+                forget(&key, &link.peer, turn);
+            }),
         };
         if next.is_none()
             && let Some(Departure::Link(link)) = departures.pop_front()

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::counters::ColdCount;
 use crate::key::RouteKey;
 use crate::pairs::PairCache;
 use crate::peer::Peer;
@@ -71,8 +72,13 @@ impl MeshState {
 
     fn send_step(&mut self, watcher: &Arc<Peer>, after: Option<RouteKey>, turn: &mut Turn<'_>) {
         let registry = turn.registry();
-        let mut notify = |watcher: &Arc<Peer>, event| turn.notify(watcher, event);
+        let mut keys = 0;
+        let mut notify = |watcher: &Arc<Peer>, event| {
+            keys += 1;
+            turn.notify(watcher, event);
+        };
         let last = registry.send_snapshot(watcher, after, SNAPSHOT_STEP, &mut notify);
+        turn.tally.add_cold(ColdCount::SnapshotKeys, keys);
         self.cursor = last.map_or(SnapshotCursor::Done, SnapshotCursor::At);
     }
 }

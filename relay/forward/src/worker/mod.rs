@@ -17,7 +17,7 @@ use crate::arrival::{NewClient, NewLink};
 use crate::clock::Clock;
 use crate::coalesce::Coalescer;
 use crate::connection::Connection;
-use crate::counters::{HotCount, WorkerCounters};
+use crate::counters::{HotCount, Level, WorkerCounters};
 use crate::departures::continue_departures;
 use crate::inbox::{OwnerRequest, WAKE, WorkerMessage};
 use crate::memory::settle;
@@ -56,6 +56,9 @@ pub(crate) struct Worker<'a> {
     holds: Holds,
     wheel: Wheel,
     due: Vec<usize>,
+    /// The work of all turns before this one, and of the one that did the most.
+    work_before: u64,
+    most_work: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -80,6 +83,8 @@ impl<'a> Worker<'a> {
             holds: Holds::default(),
             wheel: Wheel::new(now),
             due: Vec::new(),
+            work_before: 0,
+            most_work: 0,
         }
     }
 
@@ -329,6 +334,12 @@ impl<'a> Worker<'a> {
         debug_assert_eq!(self.wheel.len(), self.connections.len(), "each connection has one timer");
         debug_assert!(self.turn.snapshots.len() <= self.connections.len(), "a watcher is listed once");
         self.turn.tally.set(HotCount::Writes, self.turn.scratch.writes);
+        let work = self.turn.tally.work();
+        if work - self.work_before > self.most_work {
+            self.most_work = work - self.work_before;
+            self.turn.registry().gauges().raise(Level::MostWork, self.most_work);
+        }
+        self.work_before = work;
         let (most, gauges) = (self.turn.config().max_frame_memory, self.turn.registry().gauges());
         let above = settle(&mut self.turn.pool, most, gauges);
         if above > 0 {

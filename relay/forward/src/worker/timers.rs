@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use towpath_relay_proto::session::Close;
-
 use towpath_tls::MAX_RECORD;
 
 use super::Worker;

@@ -22,6 +22,13 @@ impl Pair {
         Self { sender, receiver, from, to, sent: 0 }
     }
 
+    /// Asserts that no turn of the relay did more than `most` steps, so that no packet of the pair has waited for more
+    /// than that and the turn in which it came.
+    pub(crate) fn assert_undelayed(&self, relay: &Relay, most: u64) {
+        let work = relay.metric("towpath_turn_work_max");
+        assert!(work <= most, "a turn did {work} steps");
+    }
+
     /// Sends `count` packets one by one, each after the one before has come. None may be lost or changed.
     pub(crate) async fn exchange(&mut self, count: u64) {
         for _ in 0..count {

@@ -7,11 +7,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod clones;
 #[path = "../common/mod.rs"]
 mod common;
+mod deaf_receivers;
+mod floods;
 mod honest;
 mod memory;
+mod pings;
+mod routes;
 mod silent_connections;
+mod unfinished_frames;
+mod watchers;
+mod websocket_fragments;
 
 use tokio::sync::{Mutex, MutexGuard};
 

@@ -91,6 +91,15 @@ impl Relay {
         (key.public(), client)
     }
 
+    /// The socket of a client without TLS that has logged in, with a key made from `seed`.
+    pub(crate) async fn plain_socket(&self, seed: u8) -> tokio::net::TcpStream {
+        let address = self.addresses.http.expect("a plain listener");
+        let dialer = Dialer::plain("localhost", address.port()).at(address);
+        let client = dialer.connect(&NodePrivate::from_random([seed; 32])).await.expect("a login");
+        let socket = client.into_raw().expect("the client's parts").socket;
+        tokio::net::TcpStream::from_std(socket).expect("a socket")
+    }
+
     /// The answer of the admin listener, head and body.
     pub(crate) fn get(&self, path: &str) -> String {
         let admin = self.addresses.admin.expect("an admin listener");
