@@ -6,10 +6,12 @@
 //! [`alone`].
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::await_holding_lock, reason = "each test has a runtime of its own, and waits for the others")]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod honest;
+mod key_updates;
 mod memory;
 mod silent_connections;
 
