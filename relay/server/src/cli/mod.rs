@@ -78,6 +78,10 @@ struct Keygen {
 /// Does what the command line asks for.
 pub(crate) fn main() -> ExitCode {
     let Cli { run, command } = Cli::parse();
+    // Before any key is read or made.
+    if let Err(error) = limits::forbid_dumps() {
+        say(&format!("towpath-relay: warning: cannot keep keys out of core dumps: {error}"));
+    }
     let done = match command {
         None => start(&run),
         Some(Command::CheckConfig(run)) => check_config(&run),
