@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
-use towpath_relay::{Addresses, Identity, Server, StunServer, identity};
+use towpath_relay::{Addresses, Identity, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::signals::Shutdown;
 use towpath_service::{limits, logs};
@@ -146,7 +146,7 @@ fn mesh_keygen(file: Option<&Path>) -> Result<(), Failure> {
 /// Creates a file with the secret `text`, or prints it if there is no file.
 fn write_key(file: Option<&Path>, text: &str) -> Result<(), Failure> {
     match file {
-        Some(path) => identity::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
+        Some(path) => secret_file::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
         None => print(text)?,
     }
     Ok(())

@@ -12,6 +12,7 @@ mod contested;
 mod derpmap;
 mod handshake;
 mod keepalive;
+mod key_files;
 mod malformed;
 mod mesh;
 mod overload;
