@@ -10,6 +10,7 @@ mod cli;
 mod common;
 mod contested;
 mod derpmap;
+mod faults;
 mod handshake;
 mod keepalive;
 mod key_files;
