@@ -13,8 +13,8 @@ use towpath_wire::sealed::SharedKey;
 use crate::bytes::CutStream;
 
 /// The keys of the golden vectors, so that the golden login is a seed.
-const RELAY: NodePrivate = NodePrivate::from_bytes(count_from(0x00, 0x5f));
-const CLIENT: NodePrivate = NodePrivate::from_bytes(count_from(0x20, 0x7f));
+static RELAY: LazyLock<NodePrivate> = LazyLock::new(|| NodePrivate::from_bytes(count_from(0x00, 0x5f)));
+static CLIENT: LazyLock<NodePrivate> = LazyLock::new(|| NodePrivate::from_bytes(count_from(0x20, 0x7f)));
 const NONCE: [u8; 24] = [9; 24];
 
 static PUBLIC: LazyLock<(NodePublic, NodePublic)> = LazyLock::new(|| (RELAY.public(), CLIENT.public()));

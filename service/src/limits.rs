@@ -1,8 +1,8 @@
-//! Limits that the kernel puts on the process.
+//! Limits that the kernel puts on the process, and on others that look at it.
 
 use std::io;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Raises the soft limit on open files to the hard limit and returns what holds now; `None` is unlimited.
 ///
@@ -19,6 +19,16 @@ pub fn raise_open_files() -> io::Result<Option<u64>> {
         setrlimit(Resource::Nofile, limit)?;
     }
     Ok(getrlimit(Resource::Nofile).current)
+}
+
+/// Keeps the memory of the process, in which keys are, to itself: no core dump is written, and no other process of the same
+/// user can read or trace it. Root still can.
+///
+/// # Errors
+///
+/// If the kernel refuses, which no Linux does.
+pub fn forbid_dumps() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
 use crate::hex;
+use crate::secret::Secret;
 
 /// Bytes of a key of either kind.
 pub const KEY_LEN: usize = 32;
@@ -134,31 +135,33 @@ impl FromStr for NodePublic {
     }
 }
 
-/// The private key of a node. Wiped when dropped; neither printed nor compared.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct NodePrivate([u8; KEY_LEN]);
+/// The private key of a node. Wiped when its last clone is dropped; neither printed nor compared.
+#[derive(Clone)]
+pub struct NodePrivate(Secret);
 
 impl NodePrivate {
     const PREFIX: &'static str = "privkey:";
 
     /// The private key made of 32 random bytes, clamped as upstream clamps it at creation (RFC 7748 section 5).
     #[must_use]
-    pub const fn from_random(mut bytes: [u8; KEY_LEN]) -> Self {
+    pub fn from_random(mut bytes: [u8; KEY_LEN]) -> Self {
         bytes[0] &= 248;
         bytes[31] = bytes[31] & 127 | 64;
-        Self(bytes)
+        let key = Self::from_bytes(bytes);
+        bytes.zeroize();
+        key
     }
 
     /// The key with exactly these bytes. X25519 clamps when it multiplies, so an unclamped key works as well.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        Self(Secret::new(bytes))
     }
 
     /// The public half.
     #[must_use]
     pub fn public(&self) -> NodePublic {
-        NodePublic(*crypto_box::SecretKey::from(self.0).public_key().as_bytes())
+        NodePublic(*crypto_box::SecretKey::from(*self.as_bytes()).public_key().as_bytes())
     }
 
     /// The text form `privkey:<64 digits>`, for a key file.
@@ -166,12 +169,12 @@ impl NodePrivate {
     pub fn to_text(&self) -> String {
         let mut text = String::with_capacity(Self::PREFIX.len() + 2 * KEY_LEN);
         text.push_str(Self::PREFIX);
-        hex::write(&mut text, &self.0).expect("writing to a String cannot fail");
+        hex::write(&mut text, self.as_bytes()).expect("writing to a String cannot fail");
         text
     }
 
-    pub(crate) const fn as_bytes(&self) -> &[u8; KEY_LEN] {
-        &self.0
+    pub(crate) fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        self.0.as_bytes()
     }
 }
 
@@ -186,7 +189,7 @@ impl FromStr for NodePrivate {
 
     fn from_str(text: &str) -> Result<Self, KeyTextError> {
         text.strip_prefix(Self::PREFIX)
-            .and_then(hex::read)
+            .and_then(Secret::from_hex)
             .map(Self)
             .ok_or(KeyTextError { kind: "node private key", prefix: Self::PREFIX })
     }

@@ -14,5 +14,6 @@ pub mod pin;
 pub mod pool;
 pub mod ports;
 pub mod sealed;
+mod secret;
 pub mod sync;
 pub mod time;

@@ -8,6 +8,10 @@ use super::error::{MAX_DEPTH, MAX_VALUES, ReadError};
 use super::text::number;
 use super::value::{DocumentValue, ObjectMember, ValueKind};
 
+/// Bytes of a text that count as a value where the text is copied. A text as long as a file can be would otherwise be
+/// copied as often as a file has room for aliases.
+const TEXT_AS_VALUE: usize = 64;
+
 /// A collection that has begun and not ended.
 struct Open {
     line: u32,
@@ -26,6 +30,7 @@ struct Tree {
     open: Vec<Open>,
     /// What `&name` marked, by the parser's number for it, with the count of its values.
     anchors: HashMap<usize, (DocumentValue, usize)>,
+    /// Values in the tree and in the copies of `anchors`.
     values: usize,
     root: Option<DocumentValue>,
     last_line: u32,
@@ -122,7 +127,9 @@ impl Tree {
     fn put(&mut self, value: DocumentValue, anchor: usize) -> Result<(), ReadError> {
         self.count(1, value.line)?;
         if anchor != 0 {
+            // The copy counts as an alias does. Without that, anchors around anchors copy the innermost at each level.
             let count = count(&value);
+            self.count(count, value.line)?;
             self.anchors.insert(anchor, (value.clone(), count));
         }
         match self.open.last_mut() {
@@ -176,10 +183,16 @@ fn merged(members: Vec<ObjectMember>) -> Vec<ObjectMember> {
     own
 }
 
+/// What a copy of `value` counts: its values, and one more for every [`TEXT_AS_VALUE`] bytes of a text.
 fn count(value: &DocumentValue) -> usize {
     1 + match &value.kind {
         ValueKind::List(values) => values.iter().map(count).sum(),
-        ValueKind::Map(members) => members.iter().map(|member| 1 + count(&member.value)).sum(),
-        _ => 0,
+        ValueKind::Map(members) => {
+            members.iter().map(|member| count(&member.key) + count(&member.value)).sum()
+        }
+        ValueKind::Text(text) | ValueKind::Plain(text) | ValueKind::Number(text) => {
+            text.len() / TEXT_AS_VALUE
+        }
+        ValueKind::Null | ValueKind::Bool(_) => 0,
     }
 }

@@ -127,8 +127,34 @@ fn aliases_are_counted() {
         let below = format!("*a{}, ", level - 1).repeat(10);
         text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
     }
-    error("m.yaml", text.as_bytes(), "line 6: comes to more than 200000 values, aliases expanded");
+    error("m.yaml", text.as_bytes(), "line 5: comes to more than 200000 values, aliases expanded");
     error("m.yaml", b"a: &a [*a]", "line 1: not YAML: an alias to what is not complete here");
+}
+
+/// The parser keeps a copy of what has an anchor, also where no alias uses it: of anchors around anchors each copies all
+/// that it holds.
+#[test]
+fn the_copies_of_nested_anchors_are_counted() {
+    let nested = |levels: usize, innermost: &str| {
+        let open: String = (0..levels).map(|level| format!("&a{level} [")).collect();
+        format!("a: {open}{innermost}{}", "]".repeat(levels))
+    };
+    let scalars = "x, ".repeat(20_000);
+    let refused = "line 1: comes to more than 200000 values, aliases expanded";
+    Loaded::read("m.yaml", nested(8, &scalars).as_bytes(), None).expect("the tree and eight copies fit");
+    error("m.yaml", nested(9, &scalars).as_bytes(), refused);
+    error("m.yaml", nested(97, &"x, ".repeat(100_000)).as_bytes(), refused);
+    // What is a key is copied, too.
+    error("m.yaml", nested(9, &format!("{{? [{scalars}] : x}}")).as_bytes(), refused);
+}
+
+/// A copy of a text counts by its length.
+#[test]
+fn the_copies_of_long_texts_are_counted() {
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(64_000), "*a, ".repeat(250));
+    error("m.yaml", text.as_bytes(), "line 2: comes to more than 200000 values, aliases expanded");
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(64), "*a, ".repeat(250));
+    Loaded::read("m.yaml", text.as_bytes(), None).expect("short texts fit");
 }
 
 /// As many regions, nodes and unknown names as fit.

@@ -16,6 +16,8 @@ use peer::{ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, Peer, TAG_LEN};
 
 /// Records without data that may come in a row.
 const MAX_IDLE: u32 = 32;
+/// Key updates that may come before the 65,536 records that earn one more, which no input here is long enough for.
+const MAX_UPDATES: u32 = 32;
 const MAX_PLAINTEXT: usize = 16 * 1024;
 /// The most that the sealed part of a record may have (RFC 8446 section 5.2).
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
@@ -84,6 +86,7 @@ struct Connection {
     expected: Vec<u8>,
     received: usize,
     idle: u32,
+    updates: u32,
     /// Key updates that the peer has asked for, with how much of what it sent they have been.
     requests: Vec<usize>,
     sent: usize,
@@ -105,6 +108,7 @@ impl Connection {
             expected: Vec::new(),
             received: 0,
             idle: 0,
+            updates: 0,
             requests: Vec::new(),
             sent: 0,
             consumed: 0,
@@ -167,6 +171,9 @@ impl Connection {
             match end_of(kind, content) {
                 Some(end) => self.ends_with(end),
                 None => {
+                    if matches!(content, [KEY_UPDATE, 0, 0, 1, 0 | 1]) && kind == HANDSHAKE {
+                        self.note_update();
+                    }
                     self.note_idle();
                     if content == [KEY_UPDATE, 0, 0, 1, 1] && self.end.is_none() {
                         self.requests.push(self.sent);
@@ -175,6 +182,13 @@ impl Connection {
             }
         }
         self.put(kind, content, padding);
+    }
+
+    fn note_update(&mut self) {
+        self.updates += 1;
+        if self.updates > MAX_UPDATES {
+            self.ends_with(End::Error(RecordError::KeyUpdates));
+        }
     }
 
     fn note_idle(&mut self) {
@@ -287,7 +301,8 @@ impl Connection {
         let (kind, content) = self.peer.rx.open(&mut records);
         let expected = match &self.ended {
             Some(Err(
-                TlsError::Record(RecordError::Unexpected | RecordError::Idle) | TlsError::HandshakeInPieces,
+                TlsError::Record(RecordError::Unexpected | RecordError::Idle | RecordError::KeyUpdates)
+                | TlsError::HandshakeInPieces,
             )) => [2, 10],
             Some(Err(TlsError::Record(RecordError::BadRecordMac))) => [2, 20],
             Some(Err(TlsError::Record(RecordError::Overflow))) => [2, 22],

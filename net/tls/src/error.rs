@@ -1,5 +1,7 @@
 //! Errors of a connection after its handshake.
 
+use rustls::PeerMisbehaved;
+
 use crate::own::RecordError;
 
 /// Why a connection can no longer be read or written.
@@ -20,4 +22,16 @@ pub enum TlsError {
     /// Keys are used up (TLS 1.2), the connection is not open, or it has failed before.
     #[error("the connection is of no more use")]
     Unusable,
+}
+
+impl TlsError {
+    /// Whether the peer has changed keys too often.
+    #[must_use]
+    pub const fn is_key_updates(&self) -> bool {
+        matches!(
+            self,
+            Self::Record(RecordError::KeyUpdates)
+                | Self::Rustls(rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyKeyUpdateRequests))
+        )
+    }
 }

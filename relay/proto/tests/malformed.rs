@@ -1,6 +1,8 @@
 //! Damage to the golden logins and to a session of every frame that a client may send, cut anywhere: an error or a
 //! frame, never a panic, and never more held than the longest frame.
 
+use std::sync::LazyLock;
+
 use towpath_relay_proto::login::Login;
 use towpath_relay_proto::session::{Action, ClientSession, Close, Session};
 use towpath_wire::derp::HEADER_LEN;
@@ -9,8 +11,8 @@ use towpath_wire::derp::info::{ClientInfo, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
 
-const RELAY: NodePrivate = NodePrivate::from_bytes([0x42; 32]);
-const CLIENT: NodePrivate = NodePrivate::from_bytes([0x24; 32]);
+static RELAY: LazyLock<NodePrivate> = LazyLock::new(|| NodePrivate::from_bytes([0x42; 32]));
+static CLIENT: LazyLock<NodePrivate> = LazyLock::new(|| NodePrivate::from_bytes([0x24; 32]));
 
 fn login() -> Vec<u8> {
     let mut frame = Vec::new();

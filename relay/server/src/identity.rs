@@ -1,10 +1,8 @@
 //! The identity of the relay: its node key, its certificate, and the meta certificate, which carries the node key in
 //! TLS.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
@@ -20,9 +18,11 @@ use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::derp::{META_NAME_PREFIX, PROTOCOL_VERSION};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::config::{CertFiles, Config, KeySource, self_signed_files};
+use crate::secret_file::{self, SecretFileError};
 use crate::tls::server_config;
 
 /// The life of a self-signed certificate. A client that pins it checks its dates, so an earlier end would be an
@@ -34,7 +34,7 @@ const CLOCK_SKEW: Duration = Duration::days(30);
 /// The reason why the relay has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file cannot be read or written.
+    /// A file cannot be read.
     #[error("cannot {action} {path}", path = path.display())]
     File {
         /// What was tried.
@@ -44,6 +44,9 @@ pub enum IdentityError {
         /// What the system says.
         source: io::Error,
     },
+    /// A file with a secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     /// The key file holds something else. The message does not repeat its contents.
     #[error("{path} is not a key file: {reason}", path = .0.display(), reason = .1)]
     KeyFile(PathBuf, String),
@@ -85,8 +88,8 @@ impl Identity {
             (Some(CertFiles { cert, key }), _) => load_certificate(cert, key)?,
             (None, KeySource::File(path)) => load_or_create_self_signed(path, &config.hostname)?,
             (None, KeySource::Inline(_) | KeySource::Ephemeral) => {
-                let (cert, key) = self_signed(&config.hostname)?;
-                let chain = vec![cert.der().clone()];
+                let key = self_signed_key()?;
+                let chain = vec![self_signed(&config.hostname, &key)?.der().clone()];
                 (chain, PrivateKeyDer::Pkcs8(key.serialize_der().into()))
             }
         };
@@ -170,15 +173,8 @@ pub fn key_file_text(key: &NodePrivate) -> Zeroizing<String> {
 }
 
 fn load_or_create_key(path: &Path) -> Result<NodePrivate, IdentityError> {
-    match fs::read_to_string(path).map(Zeroizing::new) {
-        Ok(text) => parse_key_file(path, &text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = random_key()?;
-            create(path, key_file_text(&key).as_bytes())?;
-            Ok(key)
-        }
-        Err(source) => Err(IdentityError::File { action: "read", path: path.into(), source }),
-    }
+    let text = secret_file::read_or_create(path, || Ok::<_, IdentityError>(key_file_text(&random_key()?)))?;
+    parse_key_file(path, &text)
 }
 
 fn parse_key_file(path: &Path, text: &str) -> Result<NodePrivate, IdentityError> {
@@ -188,34 +184,6 @@ fn parse_key_file(path: &Path, text: &str) -> Result<NodePrivate, IdentityError>
         bad(format!("line {} is not {{\"PrivateKey\":\"privkey:…\"}}", error.line().max(1)))
     })?;
     file.private_key.parse().map_err(|error: towpath_wire::key::KeyTextError| bad(error.to_string()))
-}
-
-/// Creates a secret file whole or not at all, readable by its owner only. An existing file is never replaced.
-///
-/// # Errors
-///
-/// [`IdentityError::File`].
-pub fn create(path: &Path, contents: &[u8]) -> Result<(), IdentityError> {
-    let failed = |action, path: &Path| {
-        let path = path.to_path_buf();
-        move |source| IdentityError::File { action, path, source }
-    };
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::create_dir_all(dir).map_err(failed("create the directory of", path))?;
-    }
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.tmp", std::process::id()));
-    let draft = PathBuf::from(draft);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        // Unlike a rename, a link fails if another process was faster.
-        fs::hard_link(&draft, path)
-    };
-    let written = write();
-    let _ = fs::remove_file(&draft);
-    written.map_err(failed("create", path))
 }
 
 type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -240,7 +208,7 @@ fn load_chain(cert: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError
 
 fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityError> {
     let chain = load_chain(cert)?;
-    let key_pem = Zeroizing::new(read(key)?);
+    let key_pem = secret_file::read(key)?;
     let tls_key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => bad_certificate(key, "no private key in PEM form"),
         error => bad_certificate(key, error),
@@ -250,26 +218,56 @@ fn load_certificate(cert: &Path, key: &Path) -> Result<Certificate, IdentityErro
 
 /// Loads or creates the self-signed certificate beside the key file, so that a pin outlives a restart.
 fn load_or_create_self_signed(key_file: &Path, hostname: &str) -> Result<Certificate, IdentityError> {
-    let CertFiles { cert, key } = self_signed_files(key_file);
-    if !cert.exists() {
-        let (made, made_key) = self_signed(hostname)?;
-        // The key is written first, so that a certificate is never without its key.
-        if !key.exists() {
-            create(&key, Zeroizing::new(made_key.serialize_pem()).as_bytes())?;
-            create(&cert, made.pem().as_bytes())?;
-        } else {
-            return Err(IdentityError::Certificate(
-                key,
-                "is there without self-signed.crt: remove it or restore the certificate".into(),
-            ));
+    let files = self_signed_files(key_file);
+    let CertFiles { cert, key } = &files;
+    match (is_there(cert)?, is_there(key)?) {
+        (true, true) => {}
+        (true, false) => {
+            let why = format!(
+                "is there without {}: restore the key, or remove the certificate and print the map again",
+                key.display()
+            );
+            return Err(IdentityError::Certificate(cert.clone(), why));
+        }
+        (false, has_key) => {
+            make_self_signed(&files, hostname)?;
+            if has_key {
+                warn!(
+                    "{} was there without its certificate, and {} was made for it; if a DERP map pins an earlier one, \
+                     print it again",
+                    key.display(),
+                    cert.display()
+                );
+            }
         }
     }
-    let (chain, tls_key) = load_certificate(&cert, &key)?;
+    let (chain, tls_key) = load_certificate(cert, key)?;
     if !is_for(&chain, hostname) {
         let why = format!("is not for {hostname}: remove it and {}, and new ones are made", key.display());
-        return Err(IdentityError::Certificate(cert, why));
+        return Err(IdentityError::Certificate(cert.clone(), why));
     }
     Ok((chain, tls_key))
+}
+
+/// Makes the self-signed certificate for the key beside it. Makes the key first if it is missing, too.
+///
+/// Nothing that clients may have pinned is ever replaced, and what they pin is the certificate. A process that ends
+/// between the two leaves a key for which there never was a certificate, so the next start makes one, and no person is
+/// needed. The reverse is no state of a crash: a certificate without its key may be pinned, and its key in a backup.
+fn make_self_signed(CertFiles { cert, key }: &CertFiles, hostname: &str) -> Result<(), IdentityError> {
+    let pem = secret_file::read_or_create(key, || {
+        Ok::<_, IdentityError>(Zeroizing::new(self_signed_key()?.serialize_pem()))
+    })?;
+    let pair = KeyPair::from_pem(&pem).map_err(|error| bad_certificate(key, error))?;
+    match secret_file::create(cert, self_signed(hostname, &pair)?.pem().as_bytes()) {
+        // Another process was faster, with the same key.
+        Err(error) if error.is_already_there() => Ok(()),
+        created => Ok(created?),
+    }
+}
+
+fn is_there(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists().map_err(|source| IdentityError::File { action: "look for", path: path.into(), source })
 }
 
 /// Whether the leaf of `chain` is for `hostname`, a DNS name or an address.
@@ -279,8 +277,11 @@ fn is_for(chain: &[CertificateDer<'_>], hostname: &str) -> bool {
     leaf.is_some_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
-fn self_signed(hostname: &str) -> Result<(rcgen::Certificate, KeyPair), rcgen::Error> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+fn self_signed_key() -> Result<KeyPair, rcgen::Error> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+}
+
+fn self_signed(hostname: &str, key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
     let mut params = CertificateParams::new([hostname.to_owned()])?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, hostname);
@@ -288,7 +289,7 @@ fn self_signed(hostname: &str) -> Result<(rcgen::Certificate, KeyPair), rcgen::E
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let now = OffsetDateTime::now_utc();
     (params.not_before, params.not_after) = (now - CLOCK_SKEW, now + SELF_SIGNED_LIFE);
-    Ok((params.self_signed(&key)?, key))
+    params.self_signed(key)
 }
 
 /// The certificate by which a client learns the node key inside the TLS handshake, and so saves a round trip.

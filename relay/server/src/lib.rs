@@ -1,7 +1,7 @@
 //! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.
 //!
-//! - [`config`]: the settings. [`identity`]: keys and certificates. [`derpmap`]: the map by which clients find the
-//!   relay.
+//! - [`config`]: the settings. [`identity`]: keys and certificates, in files of [`secret_file`]. [`derpmap`]: the map by
+//!   which clients find the relay.
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
@@ -15,6 +15,7 @@ mod documents;
 pub mod identity;
 mod mesh;
 mod metrics;
+pub mod secret_file;
 mod server;
 mod socket;
 mod stun_only;

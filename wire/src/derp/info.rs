@@ -3,7 +3,11 @@
 //! Go matches JSON keys in any case, ignores unknown keys, refuses a key of a wrong type, and takes `null` for an empty
 //! object. So does this parser, because a relay must admit exactly those clients that upstream admits.
 
+use std::fmt::{self, Write};
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::frame::{FrameType, frame};
 use super::mesh::MeshKey;
@@ -12,6 +16,9 @@ use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
 
 /// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
+
+/// More bytes than the JSON of a [`ClientInfo`] has. A text that grows would leave parts of the mesh key behind.
+const MAX_JSON: usize = 192;
 
 /// The message with which a client introduces itself at login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +63,7 @@ impl ClientInfo {
             return Err(ClientInfoError::Key);
         }
         let shared = SharedKey::new(relay, &client);
-        let json = shared.open(nonce, sealed).map_err(|_| ClientInfoError::Box)?;
+        let json = Zeroizing::new(shared.open(nonce, sealed).map_err(|_| ClientInfoError::Box)?);
         Ok(Introduction { client, info: Self::from_json(&json)?, shared })
     }
 
@@ -66,43 +73,116 @@ impl ClientInfo {
         frame(out, FrameType::ClientInfo, &[client.public().as_bytes(), nonce, &sealed]);
     }
 
-    fn to_json(&self) -> String {
-        let mut mesh_key = String::new();
+    fn to_json(&self) -> Zeroizing<String> {
+        let mut json = Zeroizing::new(String::with_capacity(MAX_JSON));
+        json.push('{');
         if let Some(key) = &self.mesh_key {
-            mesh_key.push_str("\"meshKey\":\"");
-            key.write(&mut mesh_key);
-            mesh_key.push_str("\",");
+            json.push_str("\"meshKey\":\"");
+            key.write(&mut json);
+            json.push_str("\",");
         }
         let prober = if self.is_prober { ",\"IsProber\":true" } else { "" };
-        format!("{{{mesh_key}\"version\":{},\"CanAckPings\":{}{prober}}}", self.version, self.can_ack_pings)
+        write!(json, "\"version\":{},\"CanAckPings\":{}{prober}}}", self.version, self.can_ack_pings)
+            .expect("writing to a String cannot fail");
+        json
     }
 
-    /// Reads the JSON by Go's rules.
+    /// Reads the JSON by Go's rules. The key of the mesh is taken from where it stands; no other copy of it is made unless
+    /// its digits are escaped, which no client does.
     ///
     /// # Errors
     ///
     /// [`ClientInfoError::Json`].
     pub fn from_json(json: &[u8]) -> Result<Self, ClientInfoError> {
-        let bad = ClientInfoError::Json;
-        let object = match serde_json::from_slice(json).map_err(|_| bad)? {
-            Value::Object(object) => object,
-            Value::Null => Map::new(),
-            _ => return Err(bad),
-        };
-        let mut info = Self::default();
-        for (name, value) in &object {
-            match name.to_ascii_lowercase().as_str() {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let read = reader.deserialize_any(InfoVisitor).and_then(|info| reader.end().map(|()| info));
+        read.map_err(|_| ClientInfoError::Json)
+    }
+}
+
+/// The reader of the object that is a ClientInfo.
+struct InfoVisitor;
+
+impl<'de> Visitor<'de> for InfoVisitor {
+    type Value = ClientInfo;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or null")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<ClientInfo, E> {
+        Ok(ClientInfo::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ClientInfo, A::Error> {
+        let mut info = ClientInfo::default();
+        while let Some(name) = members.next_key()? {
+            match name {
                 // Upstream parses this field with a parser of its own, which refuses null and the empty text too.
-                "meshkey" => info.mesh_key = Some(value.as_str().and_then(MeshKey::from_claim).ok_or(bad)?),
-                _ if value.is_null() => {}
-                "version" => info.version = value.as_i64().ok_or(bad)?,
-                "canackpings" => info.can_ack_pings = value.as_bool().ok_or(bad)?,
-                "isprober" => info.is_prober = value.as_bool().ok_or(bad)?,
-                "appname" if !value.is_string() => return Err(bad),
-                _ => {}
+                InfoName::MeshKey => info.mesh_key = Some(members.next_value::<ClaimedKey>()?.0),
+                InfoName::Version => {
+                    info.version = members.next_value::<Option<i64>>()?.unwrap_or(info.version);
+                }
+                InfoName::CanAckPings => {
+                    info.can_ack_pings = members.next_value::<Option<bool>>()?.unwrap_or(info.can_ack_pings);
+                }
+                InfoName::IsProber => {
+                    info.is_prober = members.next_value::<Option<bool>>()?.unwrap_or(info.is_prober);
+                }
+                InfoName::AppName => drop(members.next_value::<Option<String>>()?),
+                InfoName::Unknown => _ = members.next_value::<IgnoredAny>()?,
             }
         }
         Ok(info)
+    }
+}
+
+/// The name of a member.
+enum InfoName {
+    MeshKey,
+    Version,
+    CanAckPings,
+    IsProber,
+    AppName,
+    Unknown,
+}
+
+impl<'de> Deserialize<'de> for InfoName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(|name: &str| {
+            Some(match name.to_ascii_lowercase().as_str() {
+                "meshkey" => Self::MeshKey,
+                "version" => Self::Version,
+                "canackpings" => Self::CanAckPings,
+                "isprober" => Self::IsProber,
+                "appname" => Self::AppName,
+                _ => Self::Unknown,
+            })
+        }))
+    }
+}
+
+/// The key of the mesh, as a client claims it.
+struct ClaimedKey(MeshKey);
+
+impl<'de> Deserialize<'de> for ClaimedKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(MeshKey::from_claim)).map(Self)
+    }
+}
+
+/// The reader of a text, which it lends to a function and does not copy.
+struct TextVisitor<F>(F);
+
+impl<T, F: Fn(&str) -> Option<T>> Visitor<'_> for TextVisitor<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text of its form")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).ok_or_else(|| E::custom("not of its form"))
     }
 }
 
@@ -191,6 +271,17 @@ mod tests {
         assert_eq!(read(r#"{"version":null}"#), Ok(ClientInfo::default()));
     }
 
+    /// Each member in its turn, as Go does it.
+    #[test]
+    fn members_that_come_twice_are_both_read() {
+        let read = |json: &str| ClientInfo::from_json(json.as_bytes());
+        assert_eq!(read(r#"{"VERSION":1,"version":2}"#).map(|info| info.version), Ok(2));
+        assert_eq!(read(r#"{"version":2,"VERSION":1}"#).map(|info| info.version), Ok(1));
+        assert_eq!(read(r#"{"version":2,"VERSION":null}"#).map(|info| info.version), Ok(2));
+        assert_eq!(read(r#"{"version":"2","version":2}"#), Err(ClientInfoError::Json));
+        assert_eq!(read(r#"{} {}"#), Err(ClientInfoError::Json));
+    }
+
     #[test]
     fn json_of_wrong_types_is_refused() {
         let short = "ab".repeat(31);
@@ -219,9 +310,11 @@ mod tests {
         let info = ClientInfo { mesh_key, version: 2, can_ack_pings: false, is_prober: true };
         let key = "01".repeat(32);
         assert_eq!(
-            info.to_json(),
+            *info.to_json(),
             format!(r#"{{"meshKey":"{key}","version":2,"CanAckPings":false,"IsProber":true}}"#)
         );
-        assert_eq!(ClientInfo::from_json(info.to_json().as_bytes()), Ok(info));
+        assert_eq!(ClientInfo::from_json(info.to_json().as_bytes()), Ok(info.clone()));
+        let longest = ClientInfo { version: i64::MIN, ..info }.to_json();
+        assert!(longest.len() <= MAX_JSON && longest.capacity() == MAX_JSON, "it has not grown");
     }
 }

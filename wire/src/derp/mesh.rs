@@ -4,19 +4,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::hex;
+use crate::secret::{SECRET_LEN, Secret};
 
 /// Bytes of a mesh key.
-pub const MESH_KEY_LEN: usize = 32;
+pub const MESH_KEY_LEN: usize = SECRET_LEN;
 
 /// The secret that the relays of a region share. A client with this key may watch, forward and close at each of them.
 ///
-/// Wiped when dropped and never printed. Comparing takes as long for any two keys; upstream's plain comparison was a
+/// Wiped when its last clone is dropped, and never printed. Comparing takes as long for any two keys; upstream's plain comparison was a
 /// vulnerability (TS-2025-003).
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MeshKey([u8; MESH_KEY_LEN]);
+#[derive(Clone)]
+pub struct MeshKey(Secret);
 
 /// A text that is not a mesh key. The message never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,32 +26,33 @@ pub struct MeshKeyTextError;
 impl MeshKey {
     /// The key with these bytes. All zero stands for "no key" and matches nothing.
     #[must_use]
-    pub const fn from_bytes(bytes: [u8; MESH_KEY_LEN]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: [u8; MESH_KEY_LEN]) -> Self {
+        Self(Secret::new(bytes))
     }
 
     /// Whether `claimed` is this key. A key of zeros is never.
     #[must_use]
     pub fn admits(&self, claimed: &Self) -> bool {
-        let zero = self.0.ct_eq(&[0; MESH_KEY_LEN]);
-        (self.0.ct_eq(&claimed.0) & !zero).into()
+        let (key, claimed) = (self.0.as_bytes(), claimed.0.as_bytes());
+        let zero = key.ct_eq(&[0; MESH_KEY_LEN]);
+        (key.ct_eq(claimed) & !zero).into()
     }
 
     /// The 64 digits, for a key file.
     #[must_use]
     pub fn to_text(&self) -> String {
         let mut text = String::with_capacity(2 * MESH_KEY_LEN);
-        hex::write(&mut text, &self.0).expect("writing to a String cannot fail");
+        hex::write(&mut text, self.0.as_bytes()).expect("writing to a String cannot fail");
         text
     }
 
     /// The key that a ClientInfo claims.
     pub(super) fn from_claim(text: &str) -> Option<Self> {
-        hex::read(text).map(Self)
+        Secret::from_hex(text).map(Self)
     }
 
     pub(super) fn write(&self, out: &mut String) {
-        hex::write(out, &self.0).expect("writing to a String cannot fail");
+        hex::write(out, self.0.as_bytes()).expect("writing to a String cannot fail");
     }
 }
 
@@ -63,7 +64,7 @@ impl fmt::Debug for MeshKey {
 
 impl PartialEq for MeshKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 }
 
@@ -74,7 +75,7 @@ impl FromStr for MeshKey {
     type Err = MeshKeyTextError;
 
     fn from_str(text: &str) -> Result<Self, MeshKeyTextError> {
-        let key = hex::read(text.trim()).map(Self).ok_or(MeshKeyTextError)?;
+        let key = Secret::from_hex(text.trim()).map(Self).ok_or(MeshKeyTextError)?;
         if key.admits(&key) { Ok(key) } else { Err(MeshKeyTextError) }
     }
 }

@@ -18,6 +18,9 @@ pub enum RecordError {
     /// Too many records without data in a row.
     #[error("too many records without data")]
     Idle,
+    /// More changes of keys than the records between them justify.
+    #[error("too many key updates")]
+    KeyUpdates,
     /// The peer ends the connection for this reason (appendix B.2).
     #[error("the peer reports an error (alert {0})")]
     Alert(u8),
@@ -27,7 +30,7 @@ impl RecordError {
     /// The alert that tells the peer of it; none where the peer told us.
     pub(super) const fn alert(self) -> Option<u8> {
         match self {
-            Self::Unexpected | Self::Idle => Some(10),
+            Self::Unexpected | Self::Idle | Self::KeyUpdates => Some(10),
             Self::BadRecordMac => Some(20),
             Self::Overflow => Some(22),
             Self::Decode => Some(50),

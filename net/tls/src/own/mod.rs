@@ -10,10 +10,11 @@
 //! - a nonce is used once: the sequence number only grows, and a key is replaced long before it could end;
 //! - [`Opener::open`] hands out no plaintext whose tag did not verify (aws-lc compares in constant time);
 //! - after an error nothing is opened and nothing but the alert is sealed;
-//! - a peer cannot cause work without sending data: records without data are limited.
+//! - a peer cannot cause work without sending data: records without data are limited in a row, and changes of keys by the
+//!   records that come between them.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::aead::{
@@ -24,12 +25,14 @@ use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 use zeroize::Zeroizing;
 
 mod error;
+mod updates;
 
 pub use self::error::RecordError;
 use crate::error::TlsError;
 use crate::layer::Opened;
 use crate::limits::{MAX_PLAINTEXT, RECORD_HEADER};
 use crate::seal::SealBuffer;
+use updates::UpdateBucket;
 
 /// Records sealed under one key before it is replaced. RFC 8446 section 5.5 allows 2^24.5 of full size for AES-GCM, and
 /// more for ChaCha20-Poly1305; one bound for all is one thing less to get wrong.
@@ -68,6 +71,8 @@ struct Shared<Data> {
     update_owed: AtomicBool,
     /// The fatal alert that the peer must be told, or zero.
     alert_owed: AtomicU8,
+    /// Records that were sealed under keys which have been replaced since the peer's last KeyUpdate.
+    sealed: AtomicU64,
 }
 
 impl<Data> Shared<Data> {
@@ -83,9 +88,10 @@ pub(crate) fn split<Data>(
     client: bool,
 ) -> Result<(Opener<Data>, Sealer<Data>), TlsError> {
     let (update_owed, alert_owed) = (AtomicBool::new(false), AtomicU8::new(0));
-    let shared = Arc::new(Shared { kernel: Mutex::new(kernel), update_owed, alert_owed });
-    let opener =
-        Opener { key: Key::new(secrets.rx)?, shared: shared.clone(), client, idle: 0, failed: false };
+    let (kernel, sealed) = (Mutex::new(kernel), AtomicU64::new(0));
+    let shared = Arc::new(Shared { kernel, update_owed, alert_owed, sealed });
+    let (key, updates) = (Key::new(secrets.rx)?, UpdateBucket::default());
+    let opener = Opener { key, shared: shared.clone(), client, idle: 0, updates, failed: false };
     Ok((opener, Sealer { key: Key::new(secrets.tx)?, shared }))
 }
 
@@ -127,6 +133,7 @@ pub(crate) struct Opener<Data> {
     client: bool,
     /// Records without data since the last with data.
     idle: u8,
+    updates: UpdateBucket,
     failed: bool,
 }
 
@@ -243,7 +250,14 @@ impl<Data> Opener<Data> {
         if content.is_empty() { Ok(()) } else { Err(TlsError::HandshakeInPieces) }
     }
 
+    /// Follows a KeyUpdate of the peer. One bucket bounds both directions, because each KeyUpdate changes the peer's key
+    /// and asks for a change of ours at most once. Records of both directions count: a peer may change keys for the sake
+    /// of what it receives. Those that were sealed are known once the sealing side has answered, an update later.
     fn update_key(&mut self, requested: bool) -> Result<(), TlsError> {
+        let records = self.key.sequence.saturating_add(self.shared.sealed.swap(0, Ordering::Relaxed));
+        if !self.updates.take(records) {
+            return Err(RecordError::KeyUpdates.into());
+        }
         self.key = Key::new(self.shared.kernel().update_rx_secret()?)?;
         if requested {
             self.shared.update_owed.store(true, Ordering::Release);
@@ -306,6 +320,7 @@ impl<Data> Sealer<Data> {
     fn update_key(&mut self, out: &mut SealBuffer) -> Result<(), TlsError> {
         let [a, b, c, d] = NOT_REQUESTED;
         self.seal_record(HANDSHAKE, &[KEY_UPDATE, a, b, c, d], out)?;
+        self.shared.sealed.fetch_add(self.key.sequence, Ordering::Relaxed);
         self.key = Key::new(self.shared.kernel().update_tx_secret()?)?;
         Ok(())
     }

@@ -342,15 +342,55 @@ fn records_without_data_are_limited_in_a_row_and_not_in_all() {
     assert!(matches!(refused, Err(TlsError::Record(RecordError::Idle))), "{refused:?}");
 }
 
-#[test]
-fn a_flood_of_key_updates_is_a_flood_of_records_without_data() {
-    let mut pair = pair(SUITES[0]);
-    let mut refused = None;
-    for _ in 0..=MAX_IDLE_RECORDS {
-        pair.client.refresh_traffic_keys().unwrap();
-        refused = open(&mut pair.reader, &mut sent(&mut pair.client)).err();
+/// Lets the client of `pair` send `data` records of data and then a KeyUpdate that asks for one, and our side answer with
+/// `answers` records.
+fn update(pair: &mut Pair, data: u32, answers: u32) -> Result<(), TlsError> {
+    let mut out = SealBuffer::default();
+    for _ in 0..data {
+        pair.client.writer().write_all(b"x").unwrap();
     }
-    assert!(matches!(refused, Some(TlsError::Record(RecordError::Idle))), "{refused:?}");
+    pair.client.refresh_traffic_keys().unwrap();
+    open(&mut pair.reader, &mut sent(&mut pair.client))?;
+    for _ in 0..answers {
+        pair.writer.seal(b"y", &mut out).unwrap();
+    }
+    receive(&mut pair.client, out.as_slice()).unwrap();
+    Ok(())
+}
+
+/// How many of 200 such updates are taken.
+fn updates_taken(data: u32, answers: u32) -> usize {
+    let mut pair = pair(SUITES[0]);
+    for taken in 0..200 {
+        match update(&mut pair, data, answers) {
+            Ok(()) => {}
+            Err(TlsError::Record(RecordError::KeyUpdates)) => {
+                let mut out = SealBuffer::default();
+                pair.writer.close(&mut out).unwrap();
+                let told = receive(&mut pair.client, out.as_slice()).unwrap_err();
+                assert_eq!(told, rustls::Error::AlertReceived(AlertDescription::UnexpectedMessage));
+                return taken;
+            }
+            Err(other) => panic!("update {taken}: {other}"),
+        }
+    }
+    200
+}
+
+#[test]
+fn key_updates_are_refused_beyond_the_rate_of_the_records_between_them() {
+    assert_eq!(updates_taken(0, 0), 32, "in a row");
+    assert!((32..=34).contains(&updates_taken(1, 0)), "data between them earns next to nothing");
+    assert!((32..=35).contains(&updates_taken(1, 1)), "nor do answers");
+}
+
+/// Whichever direction it changes keys for.
+#[test]
+fn a_peer_that_changes_keys_at_the_rate_of_the_records_is_never_refused() {
+    let one = updates::RECORDS_FOR_ONE;
+    assert_eq!(updates_taken(one, 0), 200, "that it sends");
+    assert_eq!(updates_taken(1, one), 200, "that it receives");
+    assert_eq!(updates_taken(one / 2, one / 2), 200, "together");
 }
 
 #[test]

@@ -29,6 +29,8 @@ use towpath_wire::time::Instant;
 
 mod plain;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod websocket;
 
@@ -268,7 +270,11 @@ impl Outbound {
     pub(crate) fn owe(&mut self, reply: Reply) {
         match self {
             Self::Tls(_) | Self::DialledTls(_) | Self::Plain(_) => {}
-            Self::WebSocket(stream) => stream.encoder_mut().owe(reply),
+            Self::WebSocket(stream) => {
+                if let Some(encoder) = stream.encoder_mut() {
+                    encoder.owe(reply);
+                }
+            }
         }
     }
 

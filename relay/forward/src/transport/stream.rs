@@ -185,7 +185,8 @@ impl<D: Decode> StreamInbound<D> {
 /// The outbound side: a socket, and what it did not take.
 #[derive(Debug)]
 pub(crate) struct StreamOutbound<E> {
-    encoder: E,
+    /// `None` once closed: senders may hold the peer for long after that, and what they hold has no keys.
+    encoder: Option<E>,
     /// `None` once closed.
     socket: Option<Arc<TcpStream>>,
     /// Encoded bytes that the socket did not take, up to `written` of them written since.
@@ -203,11 +204,17 @@ enum Wrote {
 
 impl<E> StreamOutbound<E> {
     pub(super) const fn new(socket: Arc<TcpStream>, encoder: E) -> Self {
-        Self { encoder, socket: Some(socket), unsent: Vec::new(), written: 0, progress: Instant::ZERO }
+        Self {
+            encoder: Some(encoder),
+            socket: Some(socket),
+            unsent: Vec::new(),
+            written: 0,
+            progress: Instant::ZERO,
+        }
     }
 
-    pub(super) const fn encoder_mut(&mut self) -> &mut E {
-        &mut self.encoder
+    pub(super) const fn encoder_mut(&mut self) -> Option<&mut E> {
+        self.encoder.as_mut()
     }
 
     pub(super) const fn progress(&self) -> Instant {
@@ -315,26 +322,28 @@ impl<E: Encode> StreamOutbound<E> {
         most: usize,
         scratch: &mut WriteScratch,
     ) -> Result<(), CannotEncode> {
+        let Some(encoder) = &mut self.encoder else { return Err(CannotEncode) };
         if let Some(batch) = batch {
             let mut room = most;
             while let Some(chunk) = batch.chunk(room)
                 && (chunk.len() <= room || room == most)
             {
                 let len = chunk.len();
-                self.encoder.push(chunk, scratch)?;
+                encoder.push(chunk, scratch)?;
                 batch.advance(len);
                 room = room.saturating_sub(len);
             }
         }
-        self.encoder.finish(scratch)
+        encoder.finish(scratch)
     }
 
-    /// Closes the socket, after its closing messages as far as it takes them without waiting.
+    /// Closes the socket, after its closing messages as far as it takes them without waiting. The encoder is dropped, and
+    /// with it its keys are wiped.
     pub(super) fn end(&mut self, reason: Close, pool: &mut BufferPool, scratch: &mut WriteScratch) {
-        let Some(socket) = self.socket.take() else { return };
+        let (Some(socket), Some(mut encoder)) = (self.socket.take(), self.encoder.take()) else { return };
         if self.unsent.is_empty() {
             scratch.seal.clear();
-            self.encoder.close(reason, scratch);
+            encoder.close(reason, scratch);
             if !scratch.seal.is_empty() {
                 let _ = (&*socket).write(scratch.seal.as_slice());
             }

@@ -38,6 +38,7 @@ pub(super) fn open<S: Side>(
         if received.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     received?;
-    let opened = opened.map_err(|_| Close::Tls)?;
+    let opened =
+        opened.map_err(|error| if error.is_key_updates() { Close::KeyUpdates } else { Close::Tls })?;
     if opened.closed { Err(Close::PeerClosed) } else { Ok(opened.consumed) }
 }

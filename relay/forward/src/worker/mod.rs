@@ -30,6 +30,8 @@ use holds::Holds;
 
 mod holds;
 #[cfg(test)]
+mod reuse_tests;
+#[cfg(test)]
 mod tests;
 mod timers;
 

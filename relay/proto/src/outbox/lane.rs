@@ -28,7 +28,14 @@ pub(super) struct Lane {
 }
 
 /// How many steps an outbox's age is measured in.
-pub(super) const AGE_STEPS: u32 = 16;
+const AGE_STEPS: u32 = 16;
+
+/// The step in which `age` is measured, in nanoseconds.
+#[inline(always)]
+pub(super) const fn age_step(age: Duration) -> u64 {
+    let seconds = age.as_secs().saturating_mul(1_000_000_000 / AGE_STEPS as u64);
+    seconds.saturating_add((age.subsec_nanos() / AGE_STEPS) as u64)
+}
 
 impl Lane {
     #[inline(always)]
@@ -49,6 +56,12 @@ impl Lane {
     /// The length of the frame at the head, header included; zero if there is none.
     pub(super) fn head_frame(&self) -> usize {
         self.head_header().map_or(0, |header| HEADER_LEN + header.len as usize)
+    }
+
+    /// Whether a frame came before `deadline`.
+    #[inline(always)]
+    pub(super) fn is_older_than(&self, deadline: Instant) -> bool {
+        !self.is_empty() && self.since < deadline
     }
 
     /// When the oldest frame came; `None` if there is none.
@@ -74,15 +87,24 @@ impl Lane {
     }
 
     /// Notes when a frame came that others are in front of.
-    #[inline]
+    #[inline(always)]
     fn note_behind(&mut self, now: Instant, age: Duration) {
-        let latest =
-            self.marks.as_ref().and_then(|marks| marks.back()).map_or(self.since, |&(_, since)| since);
-        if now.since(latest) > age / AGE_STEPS {
-            self.marks.get_or_insert_default().push_back((self.buffer.len(), now));
+        let step = age_step(age);
+        if now.as_nanos() > self.since.as_nanos().saturating_add(step) {
+            self.mark(now, step);
         }
         if self.head > self.len() {
             self.compact();
+        }
+    }
+
+    /// Notes that frames from here on came at `now`, unless the latest mark says so within a step.
+    #[cold]
+    fn mark(&mut self, now: Instant, step: u64) {
+        let marks = self.marks.get_or_insert_default();
+        let latest = marks.back().map_or(self.since, |&(_, since)| since);
+        if now.as_nanos() > latest.as_nanos().saturating_add(step) {
+            marks.push_back((self.buffer.len(), now));
         }
     }
 
@@ -115,7 +137,7 @@ impl Lane {
 
     /// Drops what came before `deadline`.
     pub(super) fn expire(&mut self, deadline: Instant, kind: PacketKind, drops: &mut impl DropSink) {
-        while !self.is_empty() && self.since < deadline {
+        while self.is_older_than(deadline) {
             self.drop_head(DropReason::QueueAge, kind, drops);
         }
     }

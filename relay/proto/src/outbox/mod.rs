@@ -214,9 +214,11 @@ impl Outbox {
     }
 
     /// Drops what has waited too long.
+    #[inline]
     pub fn expire(&mut self, now: Instant, pool: &mut BufferPool, drops: &mut impl DropSink) {
-        self.disco.expire(now, self.limits.of(PacketKind::Disco), pool, drops);
-        self.data.expire(now, self.limits.of(PacketKind::Other), pool, drops);
+        let deadline = now - self.limits.age;
+        self.disco.expire(deadline, PacketKind::Disco, pool, drops);
+        self.data.expire(deadline, PacketKind::Other, pool, drops);
     }
 
     /// Until when no packet will have waited too long, neither one that waits at `now` nor one that comes later.

@@ -76,7 +76,7 @@ impl Packets {
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) -> Option<&mut Vec<u8>> {
-        self.expire(now, bounds, pool, drops);
+        self.expire(now - bounds.age, bounds.kind, pool, drops);
         while self.is_full(len, bounds.bytes, bounds.packets) {
             self.drop_oldest(DropReason::QueueFull, bounds.kind, pool, drops);
         }
@@ -134,18 +134,32 @@ impl Packets {
         self.senders.take_if(|senders| senders.len() == 0);
     }
 
-    /// Drops what has waited too long at `now`.
+    /// Drops what came before `deadline`.
+    #[inline(always)]
     pub(super) fn expire(
         &mut self,
-        now: Instant,
-        bounds: Bounds,
+        deadline: Instant,
+        kind: PacketKind,
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) {
-        let deadline = now - bounds.age;
-        self.front.expire(deadline, bounds.kind, drops);
+        if self.senders.is_some() || self.front.is_older_than(deadline) {
+            self.drop_older(deadline, kind, pool, drops);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn drop_older(
+        &mut self,
+        deadline: Instant,
+        kind: PacketKind,
+        pool: &mut BufferPool,
+        drops: &mut impl DropSink,
+    ) {
+        self.front.expire(deadline, kind, drops);
         if let Some(senders) = &mut self.senders {
-            senders.expire(deadline, bounds.kind, pool, drops);
+            senders.expire(deadline, kind, pool, drops);
             self.forget_senders();
         }
     }

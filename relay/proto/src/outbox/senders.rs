@@ -18,7 +18,7 @@ use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
 use super::drops::{DropReason, DropSink, Hop};
-use super::lane::AGE_STEPS;
+use super::lane::age_step;
 use crate::session::PacketKind;
 
 /// Most queues. A sender beyond them shares the queue that its key falls to, as in stochastic fairness queueing.
@@ -89,7 +89,8 @@ impl Queue {
     /// Whether a frame of `len` bytes that comes at `now` goes into the last chunk.
     fn last_takes(&self, len: usize, now: Instant, age: Duration) -> bool {
         self.chunks.back().is_some_and(|chunk| {
-            chunk.buffer.len() + len <= chunk.buffer.capacity() && now.since(chunk.since) <= age / AGE_STEPS
+            chunk.buffer.len() + len <= chunk.buffer.capacity()
+                && now.as_nanos() <= chunk.since.as_nanos().saturating_add(age_step(age))
         })
     }
 }

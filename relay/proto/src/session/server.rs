@@ -80,6 +80,8 @@ labels! {
         NotPermitted = "not_permitted",
         /// The client broke TLS.
         Tls = "tls",
+        /// The client changed its TLS keys too often: more than 32 times, and one more for each 65,536 records.
+        KeyUpdates = "key_updates",
         /// The client broke WebSocket: text, a reserved bit, no mask, or a message of more than 1 MiB.
         WebSocket = "websocket",
         /// A read failed, such as after 15 s without an acknowledgement.

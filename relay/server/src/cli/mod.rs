@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
-use towpath_relay::{Addresses, Identity, Server, StunServer, identity};
+use towpath_relay::{Addresses, Identity, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::signals::Shutdown;
 use towpath_service::{limits, logs};
@@ -78,6 +78,10 @@ struct Keygen {
 /// Does what the command line asks for.
 pub(crate) fn main() -> ExitCode {
     let Cli { run, command } = Cli::parse();
+    // Before any key is read or made.
+    if let Err(error) = limits::forbid_dumps() {
+        say(&format!("towpath-relay: warning: cannot keep keys out of core dumps: {error}"));
+    }
     let done = match command {
         None => start(&run),
         Some(Command::CheckConfig(run)) => check_config(&run),
@@ -142,7 +146,7 @@ fn mesh_keygen(file: Option<&Path>) -> Result<(), Failure> {
 /// Creates a file with the secret `text`, or prints it if there is no file.
 fn write_key(file: Option<&Path>, text: &str) -> Result<(), Failure> {
     match file {
-        Some(path) => identity::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
+        Some(path) => secret_file::create(path, text.as_bytes()).map_err(anyhow::Error::from)?,
         None => print(text)?,
     }
     Ok(())

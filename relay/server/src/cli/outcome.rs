@@ -46,3 +46,20 @@ pub(super) fn warn(resolved: &Resolved) {
         say(&format!("towpath-relay: warning: {warning}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use towpath_relay::RunError;
+
+    use super::*;
+
+    /// So a supervisor starts the relay again.
+    #[test]
+    fn a_worker_that_panics_is_a_failure_with_its_reason() {
+        let failure = Failure::from(anyhow::Error::from(RunError::Worker));
+        let said = "a worker of the data plane panicked; the relay cannot go on without it";
+        assert_eq!(failure.to_string(), said);
+        // Exit codes can only be printed.
+        assert_eq!(format!("{:?}", ExitCode::from(failure)), format!("{:?}", ExitCode::from(1)));
+    }
+}

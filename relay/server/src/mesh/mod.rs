@@ -8,10 +8,10 @@
 //! names, after two tests: its certificate is trusted, and its node key is the expected one, which the login proves
 //! because it is sealed to that key. The first test fails before anything is sent, the second before the login is sent.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -25,9 +25,9 @@ use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use tracing::{debug, info, warn};
-use zeroize::Zeroizing;
 
 use crate::config::{Mesh, MeshPeer};
+use crate::secret_file::{self, SecretFileError};
 use crate::tls::{RootsError, root_certificates};
 
 mod metrics;
@@ -42,14 +42,9 @@ const REDIAL_SPREAD: Duration = Duration::from_secs(1);
 /// The reason why the mesh cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
-    /// A file cannot be read.
-    #[error("cannot read {path}", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    /// A key file cannot be used.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
     /// A key file holds something else. The message does not repeat its contents.
     #[error("{path}", path = .0.display())]
     Key(PathBuf, #[source] MeshKeyTextError),
@@ -122,8 +117,7 @@ impl MeshSetup {
 }
 
 fn read_key(path: &Path) -> Result<MeshKey, MeshError> {
-    let text = fs::read_to_string(path).map(Zeroizing::new);
-    let text = text.map_err(|source| MeshError::File { path: path.into(), source })?;
+    let text = secret_file::read_text(path)?;
     text.parse().map_err(|error| MeshError::Key(path.into(), error))
 }
 
@@ -237,6 +231,9 @@ fn spread() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use towpath_wire::pin::CertificatePin;
 
     use super::*;
@@ -246,6 +243,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("mesh.key");
         fs::write(&file, format!("{}\n", "aB".repeat(32))).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
         assert_eq!(read_key(&file).expect("a key"), MeshKey::from_bytes([0xab; 32]));
         for text in ["", &"0".repeat(64), "secret"] {
             fs::write(&file, text).expect("a file");
@@ -256,6 +254,9 @@ mod tests {
         let missing = dir.path().join("missing");
         let message = ErrorChain(&read_key(&missing).expect_err("no file")).to_string();
         assert!(message.starts_with(&format!("cannot read {}: ", missing.display())), "{message}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("permissions");
+        let message = ErrorChain(&read_key(&file).expect_err("anyone's key")).to_string();
+        assert!(message.contains("can be changed by other users (mode 0666)"), "{message}");
     }
 
     #[test]

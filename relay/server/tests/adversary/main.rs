@@ -13,6 +13,7 @@ mod common;
 mod deaf_receivers;
 mod floods;
 mod honest;
+mod key_updates;
 mod memory;
 mod pings;
 mod routes;

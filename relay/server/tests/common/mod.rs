@@ -9,6 +9,7 @@ pub(crate) mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -187,7 +188,12 @@ impl MeshFiles {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let write = |name, text: &str| std::fs::write(dir.path().join(name), text).expect("a file");
+        let write = |name, text: &str| {
+            // Whatever the umask: a file that others can write is refused.
+            let mut options = std::fs::OpenOptions::new();
+            let file = options.write(true).create_new(true).mode(0o600).open(dir.path().join(name));
+            file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
+        };
         write("cert.pem", &certificate.pem());
         write("key.pem", &key.serialize_pem());
         write("mesh.key", &MeshKey::from_bytes(MESH_KEY).to_text());

@@ -33,7 +33,8 @@ pub struct Workers {
 }
 
 impl DataPlane {
-    /// Starts `workers` threads. Each calls `started` first, and `ended` if it ends without having been told to stop.
+    /// Starts `workers` threads. Each calls `started` first, and `ended` if it panics, there or later: see
+    /// `docs/decisions/0002-a-panic-ends-the-process.md`.
     ///
     /// # Errors
     ///
@@ -56,8 +57,8 @@ impl DataPlane {
             plane.counters.push(counters.clone());
             let (started, ended, shared) = (started.clone(), ended.clone(), plane.shared.clone());
             let thread = std::thread::Builder::new().name(format!("forward-{index}")).spawn(move || {
-                started();
                 let guard = CallOnUnwind(ended);
+                started();
                 Worker::new(index, poll, &shared, counters, clock).run();
                 std::mem::forget(guard);
             })?;
@@ -121,3 +122,6 @@ impl<F: Fn()> Drop for CallOnUnwind<F> {
         (self.0)();
     }
 }
+
+#[cfg(test)]
+mod tests;
