@@ -6,6 +6,7 @@ mod error_chain;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
+pub mod repeated;
 pub mod signals;
 
 pub use error_chain::ErrorChain;

@@ -242,7 +242,9 @@ impl Running {
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
         let readiness = Readiness::new();
-        let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
+        let admin = admin
+            .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
+            .transpose()?;
 
         let keys = NodeKeys { private: identity.node_key().clone(), public: identity.node_public() };
         let (secrets, mesh_sources) = (mesh.secrets.clone(), config.mesh.sources.clone());

@@ -48,6 +48,8 @@ settings! {
     STUN_DISCOVERY_RATE = "stun.discovery_rate":
         "Answers to NAT behaviour discovery, which are longer, a second for each IPv4 address and each IPv6 /64.",
     ADMIN_LISTEN = "admin.listen": "The TCP address for metrics and health, over plain HTTP.",
+    ADMIN_HOSTS = "admin.hosts":
+        "The names in `Host` by which the admin listener may be asked. IP addresses and `localhost` always do.",
     HTTP_LISTEN = "http.listen":
         "The TCP address for DERP and HTTP without TLS, behind a proxy. It is on loopback unless there are `http.proxies`.",
     HTTP_PROXIES = "http.proxies":

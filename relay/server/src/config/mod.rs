@@ -52,6 +52,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// HTTP without TLS, and the pages.
     pub http: HttpSettings,
+    /// The names by which clients may ask the admin listener, besides IP addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// The names that `/bootstrap-dns` resolves.
     pub bootstrap_dns: BootstrapDns,
     /// What opens and seals TLS 1.3 records after the handshake: the relay's own record layer, which costs no
@@ -153,6 +155,7 @@ impl Config {
     pub fn read(sources: &Sources, dev: bool) -> Result<(Self, Resolved), Problems> {
         let mut reader = ConfigReader::new(sources);
         reader.accept_variable(CONFIG_VARIABLE);
+            admin_hosts: admin::hosts(&mut reader),
         // Field by field in the order of evaluation, which is the order of `print-config`.
         let config = Self {
             hostname: hostname(&mut reader, dev),

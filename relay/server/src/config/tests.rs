@@ -72,6 +72,7 @@ discovery_rate = 7
 
 [admin]
 listen = ""
+hosts = ["metrics.example.com"]
 
 [http]
 listen = "192.0.2.1:80"
@@ -133,6 +134,7 @@ level = "debug"
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
+    assert_eq!(config.admin_hosts, ["metrics.example.com"]);
     assert_eq!(config.http.home, Home::Redirect("https://example.com/".parse().unwrap()));
     assert_eq!(config.bootstrap_dns.names, ["login.example.com", "log.example.com"]);
     assert_eq!(config.bootstrap_dns.unpublished_names, ["hidden.example.com"]);

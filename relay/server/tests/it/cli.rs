@@ -189,6 +189,7 @@ discovery_rate = 20  # default
 
 [admin]
 listen = "127.0.0.1:9090"  # default
+hosts = []  # default
 
 [http]
 listen = ""  # default
