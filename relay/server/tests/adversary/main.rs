@@ -6,12 +6,21 @@
 //! [`alone`].
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(
+    clippy::await_holding_lock,
+    reason = "each test has a thread and a runtime of its own, which may wait for the others"
+)]
 
+mod attacker;
 #[path = "../common/mod.rs"]
 mod common;
 mod honest;
+mod http_requests;
+mod logins;
 mod memory;
+mod open_files;
 mod silent_connections;
+mod unfinished_handshakes;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -205,11 +205,14 @@ unpublished_names = []  # default
 records = "own"  # default
 
 [login]
+first_byte_timeout = "2s"  # default
 handshake_timeout = "10s"  # default
 login_timeout = "10s"  # default
 idle_http_timeout = "30s"  # default
 max_pending = 4096  # default
 max_pending_per_host = 512  # default
+# max_connections is not set
+# max_connections_per_host is not set
 
 [outbox]
 bytes = "1MiB"  # relay.toml:8
