@@ -308,3 +308,27 @@ fn page(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// The clock of tokio goes on when nothing else can.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_whole_head_is_closed_after_a_second() {
+        let pages = Pages { registry: Registry::new(), readiness: Readiness::new(), hosts: Vec::new() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        for head in [&b""[..], b"GET /healthz HTTP/1.1\r\n"] {
+            let address = listener.local_addr().expect("an address");
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            client.write_all(head).await.expect("the kernel takes the bytes");
+            let (stream, peer) = listener.accept().await.expect("a connection");
+            let (begun, has_asked) = (time::Instant::now(), AtomicBool::default());
+            serve(stream, peer, &pages, &has_asked).await;
+            assert_eq!(begun.elapsed(), HEAD_DEADLINE);
+            assert!(!has_asked.into_inner());
+        }
+    }
+}

@@ -166,32 +166,20 @@ fn is_closed(mut stream: impl Read) -> bool {
 }
 
 #[test]
-fn clients_that_send_no_whole_head_are_closed() {
-    let admin = start(Registry::new(), Readiness::new());
-    let mut slow = connect(admin.local_addr());
-    slow.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-    assert!(is_closed(&mut slow), "closed without an answer");
-    let mut silent = connect(admin.local_addr());
-    assert!(is_closed(&mut silent), "closed without an answer");
-}
-
-#[test]
 fn a_probe_does_not_wait_for_clients_that_send_nothing() {
+    /// After this a connection that sends nothing is closed in any case.
+    const HEAD_DEADLINE: Duration = Duration::from_secs(1);
     let admin = start(Registry::new(), Readiness::new());
-    let started = Instant::now();
-    for attempt in 1.. {
+    // On a machine that is busy for a second, an attempt proves nothing.
+    let proves = || {
+        let begun = Instant::now();
         // More than are served at a time. The oldest lose their places.
         let silent: Vec<_> = (0..40).map(|_| connect(admin.local_addr())).collect();
         assert_eq!(ask(admin.local_addr(), "GET", "/healthz").status(), "200");
-        silent[39].set_nonblocking(true).unwrap();
-        let newest = (&silent[39]).read(&mut [0; 64]).map_err(|error| error.kind());
         assert!(is_closed(&silent[0]), "the oldest is closed");
-        // It proves nothing when this machine is so slow that the deadline has closed them all.
-        if newest == Err(ErrorKind::WouldBlock) {
-            return;
-        }
-        assert!(attempt < 10 && started.elapsed() < PATIENCE, "the newest is closed, too");
-    }
+        begun.elapsed() < HEAD_DEADLINE
+    };
+    assert!((0..10).any(|_| proves()), "the oldest are closed at their deadline only");
 }
 
 #[test]
