@@ -6,39 +6,52 @@
 //! | `/healthz` | 200 `ok` while the process lives |
 //! | `/readyz` | 200 `ready`, or 503 with the reason: `starting`, `draining` |
 //!
+//! A page of the web that a browser on the same network shows cannot read any of it, even if its name is made to resolve to
+//! this listener (DNS rebinding). A request names an IP address, `localhost` or a name of the settings in `Host`, or it is
+//! answered with 421: for any other name, the browser would take the answer for the page's own. An address cannot be rebound, so
+//! each is allowed, and probes and scrapers that use one need no setting. A cross-origin request (`Origin`) is answered with 403.
+//!
 //! It runs on a thread of its own with a runtime of its own: it must answer precisely when everything else is too busy
 //! to. Connections are few, short (one request each) and bounded in time.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::{select, time};
 use tracing::{debug, warn};
 
 use crate::ErrorChain;
+use crate::limits::SpareFile;
+use crate::repeated::Repeated;
 
-/// Connections served at a time; more wait in the listener's backlog. A scraper, two probes and a person need four.
+/// Connections served at a time; more take the places of older ones. A scraper, two probes and a person need four.
 const MAX_CONNECTIONS: usize = 16;
 
 /// How long a connection may take from being accepted to the last byte of the answer. Prometheus gives up after 10 s by
 /// default.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a connection may take from being accepted to the end of its request's head. Clients are near.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The pause after a failed accept. Usually file descriptors have run out, and another accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -93,12 +106,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves on `listener`, on a new thread.
+    /// Serves on `listener`, on a new thread. Requests may name it in `Host` by an IP address, as `localhost` or as one of
+    /// `hosts`.
     ///
     /// # Errors
     ///
     /// If the thread or its runtime cannot be set up.
-    pub fn start(listener: TcpListener, registry: Registry, readiness: Readiness) -> io::Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        registry: Registry,
+        readiness: Readiness,
+        hosts: Vec<String>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -107,7 +126,7 @@ impl Admin {
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
-        let pages = Arc::new(Pages { registry, readiness });
+        let pages = Arc::new(Pages { registry, readiness, hosts });
         let thread = thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 select! {
@@ -135,33 +154,72 @@ impl Drop for Admin {
 }
 
 async fn accept(listener: &tokio::net::TcpListener, pages: &Arc<Pages>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = Connections::default();
+    let (mut spare, mut failures) = (SpareFile::open(), Repeated::default());
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let pages = pages.clone();
-                tokio::spawn(async move {
-                    if time::timeout(CONNECTION_DEADLINE, serve(stream, &pages)).await.is_err() {
-                        debug!(%peer, "closed an admin connection that took too long");
-                    }
-                    drop(slot);
-                });
-            }
+            Ok((stream, peer)) => connections.start(stream, peer, pages),
             Err(error) => {
-                warn!(%error, "cannot accept an admin connection; retrying");
-                time::sleep(ACCEPT_PAUSE).await;
+                if let Some(times) = failures.note(Instant::now()) {
+                    warn!(times, %error, "cannot accept admin connections; raise the limit on open files if they have run out");
+                }
+                // The spare file makes room for one connection at a time.
+                let served = spare.lend(async {
+                    if let Ok(Ok((stream, peer))) = time::timeout(ACCEPT_PAUSE, listener.accept()).await {
+                        serve(stream, peer, pages, &AtomicBool::default()).await;
+                    } else {
+                        time::sleep(ACCEPT_PAUSE).await;
+                    }
+                });
+                served.await;
             }
         }
     }
 }
 
-/// Serves one request. A connection that fails is logged at `debug` only.
-async fn serve(stream: TcpStream, pages: &Pages) {
-    let service = service_fn(async |request: Request<Incoming>| Ok::<_, Infallible>(pages.answer(&request)));
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        debug!(error = %ErrorChain(&error), "admin connection failed");
+/// The connections that are served, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<Connection>);
+
+struct Connection {
+    /// Its request has come.
+    has_asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Connections {
+    /// Serves a connection. If as many are served as may be, the oldest whose request has not come is closed, or else the
+    /// oldest: a client that sends nothing must not make a probe wait.
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr, pages: &Arc<Pages>) {
+        self.0.retain(|connection| !connection.task.is_finished());
+        if self.0.len() >= MAX_CONNECTIONS {
+            let silent = self.0.iter().position(|connection| !connection.has_asked.load(Ordering::Relaxed));
+            if let Some(oldest) = self.0.remove(silent.unwrap_or(0)) {
+                oldest.task.abort();
+            }
+        }
+        let (pages, has_asked) = (pages.clone(), Arc::new(AtomicBool::default()));
+        let asked = has_asked.clone();
+        let task = tokio::spawn(async move { serve(stream, peer, &pages, &asked).await }).abort_handle();
+        self.0.push_back(Connection { has_asked, task });
+    }
+}
+
+/// Serves one request, which it notes in `has_asked`. A connection that fails is logged at `debug` only.
+async fn serve(stream: TcpStream, peer: SocketAddr, pages: &Pages, has_asked: &AtomicBool) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
+        Ok::<_, Infallible>(pages.answer(&request))
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(TokioIo::new(stream), service);
+    match time::timeout(CONNECTION_DEADLINE, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%peer, error = %ErrorChain(&error), "admin connection failed"),
+        Err(_) => debug!(%peer, "closed an admin connection that took too long"),
     }
 }
 
@@ -169,10 +227,19 @@ async fn serve(stream: TcpStream, pages: &Pages) {
 struct Pages {
     registry: Registry,
     readiness: Readiness,
+    hosts: Vec<String>,
 }
 
 impl Pages {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !self.is_named(request) {
+            const WHY: &str =
+                "Host is neither an IP address nor localhost nor one of the names in admin.hosts\n";
+            return page(StatusCode::MISDIRECTED_REQUEST, TEXT, WHY);
+        }
+        if is_cross_origin(request) {
+            return page(StatusCode::FORBIDDEN, TEXT, "not for pages of other sites\n");
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -187,6 +254,25 @@ impl Pages {
             "/metrics" => self.metrics(),
             _ => page(StatusCode::NOT_FOUND, TEXT, "not found; there are /metrics, /healthz and /readyz\n"),
         }
+    }
+
+    /// Whether `request` names this listener in a way that no page of another site can.
+    fn is_named<B>(&self, request: &Request<B>) -> bool {
+        let mut hosts = request.headers().get_all(HOST).iter();
+        let authority = match (request.uri().authority(), hosts.next(), hosts.next()) {
+            (_, _, Some(_)) => return false,
+            (Some(authority), ..) => authority.clone(),
+            (None, Some(host), None) => {
+                let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+                authority
+            }
+            // Browsers speak no version without `Host`.
+            (None, None, None) => return request.version() < Version::HTTP_11,
+        };
+        let name = authority.host();
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let is = |host: &str| name.trim_end_matches('.').eq_ignore_ascii_case(host);
+        address.parse::<IpAddr>().is_ok() || is("localhost") || self.hosts.iter().any(|host| is(host))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
@@ -205,10 +291,44 @@ impl Pages {
     }
 }
 
+/// Whether a browser says that a page of another site has made the request.
+fn is_cross_origin<B>(request: &Request<B>) -> bool {
+    let Some(origin) = request.headers().get(ORIGIN) else { return false };
+    let own = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let of_scheme = |scheme: &[u8]| origin.as_bytes().strip_prefix(scheme);
+    of_scheme(b"http://")
+        .or_else(|| of_scheme(b"https://"))
+        .is_none_or(|origin| !origin.eq_ignore_ascii_case(own))
+}
+
 fn page(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    /// The clock of tokio goes on when nothing else can.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_whole_head_is_closed_after_a_second() {
+        let pages = Pages { registry: Registry::new(), readiness: Readiness::new(), hosts: Vec::new() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        for head in [&b""[..], b"GET /healthz HTTP/1.1\r\n"] {
+            let address = listener.local_addr().expect("an address");
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            client.write_all(head).await.expect("the kernel takes the bytes");
+            let (stream, peer) = listener.accept().await.expect("a connection");
+            let (begun, has_asked) = (time::Instant::now(), AtomicBool::default());
+            serve(stream, peer, &pages, &has_asked).await;
+            assert_eq!(begun.elapsed(), HEAD_DEADLINE);
+            assert!(!has_asked.into_inner());
+        }
+    }
 }

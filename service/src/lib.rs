@@ -7,6 +7,7 @@ pub mod limits;
 pub mod logs;
 pub mod memory;
 pub mod metrics;
+pub mod repeated;
 pub mod signals;
 
 pub use error_chain::ErrorChain;

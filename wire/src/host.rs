@@ -27,6 +27,74 @@ impl Host {
         };
         Self { bits }
     }
+
+    /// The prefixes by which a limit has to see what comes from this host, the narrowest first.
+    ///
+    /// An IPv4 address is one. For IPv6 they are the /64, the /56 and the /48, because those are what a provider commonly
+    /// delegates to one customer (RFC 6177): a limit on the /64 alone is 65,536 limits for a customer with a /48.
+    pub fn prefixes(self) -> impl Iterator<Item = SourcePrefix> {
+        let widths: &[PrefixWidth] =
+            if self.bits <= u32::MAX.into() { &[PrefixWidth::Host] } else { &PrefixWidth::ALL };
+        widths.iter().map(move |&width| SourcePrefix { bits: self.bits >> width.cut() << width.cut(), width })
+    }
+}
+
+/// A prefix of source addresses that a limit counts as one principal: a [`Host`], or the /56 or /48 that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourcePrefix {
+    bits: u64,
+    width: PrefixWidth,
+}
+
+impl SourcePrefix {
+    /// How wide the prefix is.
+    #[must_use]
+    pub const fn width(self) -> PrefixWidth {
+        self.width
+    }
+}
+
+/// The width of a [`SourcePrefix`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrefixWidth {
+    /// An IPv4 address, or a /64 of IPv6.
+    Host,
+    /// A /56 of IPv6.
+    Net56,
+    /// A /48 of IPv6.
+    Net48,
+}
+
+impl PrefixWidth {
+    /// Every width, the narrowest first.
+    pub const ALL: [Self; 3] = [Self::Host, Self::Net56, Self::Net48];
+
+    /// How many times as much as a host a prefix of this width may use: 1, 2 for a /56, 4 for a /48.
+    ///
+    /// A /56 or a /48 is one customer as a rule, and sometimes a few of them or a campus.
+    #[must_use]
+    pub const fn factor(self) -> usize {
+        match self {
+            Self::Host => 1,
+            Self::Net56 => 2,
+            Self::Net48 => 4,
+        }
+    }
+
+    /// The position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Bits of the /64 that do not belong to the prefix.
+    const fn cut(self) -> u32 {
+        match self {
+            Self::Host => 0,
+            Self::Net56 => 8,
+            Self::Net48 => 16,
+        }
+    }
 }
 
 /// A list of prefixes of IP addresses.
@@ -89,6 +157,30 @@ mod tests {
         ] {
             assert_eq!(Host::of(ip(one)) == Host::of(ip(other)), same, "{one} and {other}");
         }
+    }
+
+    #[test]
+    fn a_host_of_ipv6_is_seen_by_three_prefixes_and_one_of_ipv4_by_one() {
+        let prefixes = |text| Host::of(ip(text)).prefixes().collect::<Vec<_>>();
+        let one = prefixes("2001:db8:0:1::1");
+        assert_eq!(one.iter().map(|prefix| prefix.width()).collect::<Vec<_>>(), PrefixWidth::ALL);
+        for (other, shared) in [
+            ("2001:db8:0:1::2", 3),
+            ("2001:db8:0:ff::1", 2),
+            ("2001:db8:0:100::1", 1),
+            ("2001:db8:0:ffff::1", 1),
+            ("2001:db8:1:1::1", 0),
+            ("192.0.2.1", 0),
+        ] {
+            let other_prefixes = prefixes(other);
+            let found = one.iter().filter(|prefix| other_prefixes.contains(prefix)).count();
+            assert_eq!(found, shared, "{other}");
+        }
+        assert_eq!(prefixes("192.0.2.1"), prefixes("::ffff:192.0.2.1"));
+        assert_eq!(prefixes("192.0.2.1").len(), 1);
+        assert_ne!(prefixes("192.0.2.1"), prefixes("192.0.2.2"));
+        // The /64, the /56 and the /48 of one number are three prefixes.
+        assert_eq!(prefixes("2001:db8::").iter().collect::<std::collections::HashSet<_>>().len(), 3);
     }
 
     #[test]

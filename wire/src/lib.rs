@@ -13,6 +13,7 @@ pub mod map;
 pub mod pin;
 pub mod pool;
 pub mod ports;
+pub mod rate;
 pub mod sealed;
 mod secret;
 pub mod sync;

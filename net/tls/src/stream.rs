@@ -18,6 +18,9 @@ use crate::side::{Client, RustlsSide, Server, Side};
 
 /// How much is read at once. Handshakes and logins are short; what comes after is read elsewhere.
 const READ_SIZE: usize = 4 * 1024;
+/// How much a client may send of a handshake message before it is whole. A ClientHello has less than 2 KiB, or 4 with a
+/// certificate's worth of extensions; rustls by itself would keep 64 KiB for each connection.
+const MAX_UNFINISHED: usize = 16 * 1024;
 /// How much may wait to be written before a writer is held up.
 const MAX_UNSENT: usize = 64 * 1024;
 
@@ -30,6 +33,9 @@ pub enum HandshakeError {
     /// The TLS handshake failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The client's handshake message is longer than this server keeps. The client is told nothing.
+    #[error("a handshake message is longer than 16 KiB")]
+    TooLong,
 }
 
 /// A TLS connection over a byte stream.
@@ -76,7 +82,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Server> {
     /// See [`HandshakeError`]. The peer has been told by an alert, as far as the socket took it.
     pub async fn accept(io: IO, config: Arc<ServerConfig>) -> Result<Self, HandshakeError> {
         let connection = <Server as RustlsSide>::Connection::new(config).map_err(TlsError::Rustls)?;
-        Self::handshake(io, connection).await
+        Self::handshake(io, connection, MAX_UNFINISHED).await
     }
 }
 
@@ -93,12 +99,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Stream<IO, Client> {
         name: ServerName<'static>,
     ) -> Result<Self, HandshakeError> {
         let connection = <Client as RustlsSide>::Connection::new(config, name).map_err(TlsError::Rustls)?;
-        Self::handshake(io, connection).await
+        Self::handshake(io, connection, usize::MAX).await
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
-    async fn handshake(io: IO, connection: S::Connection) -> Result<Self, HandshakeError> {
+    /// Does the handshake. `max_unfinished`: bytes that the peer may have sent of a message before it is whole.
+    async fn handshake(
+        io: IO,
+        connection: S::Connection,
+        max_unfinished: usize,
+    ) -> Result<Self, HandshakeError> {
         let mut stream = Self {
             io,
             records: Records::new(connection),
@@ -115,6 +126,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
             stream.io.write_all(&owed).await?;
             let stopped = stopped?;
             match stopped {
+                Stopped::Handshaking if stream.incoming.len() > max_unfinished => {
+                    return Err(HandshakeError::TooLong);
+                }
                 Stopped::Handshaking => {}
                 Stopped::Closed if stream.is_handshaking() => {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -126,7 +140,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
                     return Ok(stream);
                 }
             }
-            stream.incoming.reserve(READ_SIZE);
+            // Not more than is read: an unfinished message may stay for as long as its sender likes.
+            stream.incoming.reserve_exact(READ_SIZE);
             if stream.io.read_buf(&mut stream.incoming).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }

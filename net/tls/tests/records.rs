@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -323,4 +324,26 @@ async fn a_client_that_does_not_speak_tls_is_told_by_an_alert() {
     let mut alert = Vec::new();
     near.read_to_end(&mut alert).await.unwrap();
     assert_eq!((alert[0], alert.len()), (21, 7), "a fatal alert in clear");
+}
+
+/// The start of a ClientHello of 65,535 bytes, in records of 8 KiB.
+fn endless_hello(records: usize) -> Vec<u8> {
+    let mut message = vec![1, 0, 0xff, 0xff, 3, 3];
+    message.resize(records * 8192, 0);
+    message.chunks(8192).flat_map(|chunk| [&[22, 3, 1, 0x20, 0][..], chunk].concat()).collect()
+}
+
+#[tokio::test]
+async fn a_client_hello_of_more_than_16_kib_is_refused_before_it_is_whole() {
+    let (_, server) = configs(&rustls::version::TLS13);
+    let (mut near, far) = tokio::io::duplex(100_000);
+    near.write_all(&endless_hello(1)).await.unwrap();
+    let accepting = tokio::spawn(Server::accept(far, server));
+    // It has been read, and the server waits for the rest: nothing ends by itself.
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    assert!(!accepting.is_finished());
+    near.write_all(&endless_hello(3)).await.unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(20), accepting).await.expect("an end").unwrap();
+    assert!(matches!(refused, Err(HandshakeError::TooLong)));
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::{ClientSession, Close};
@@ -42,6 +43,8 @@ pub struct ClientArrival<'a> {
     pub not_ideal: bool,
     /// When its first keep-alive is due, counted from now.
     pub first_keepalive: Duration,
+    /// What it is charged to. It is given back when the connection is closed.
+    pub seat: Seat,
 }
 
 /// A link to another relay that this relay has dialled, after its login.
@@ -85,6 +88,7 @@ pub(crate) struct NewClient {
     pub(crate) rights: Rights,
     pub(crate) not_ideal: bool,
     pub(crate) first_keepalive: Duration,
+    pub(crate) seat: Seat,
 }
 
 /// A link on its way to its owner.
@@ -111,6 +115,7 @@ impl NewClient {
             rights: arrival.rights,
             not_ideal: arrival.not_ideal,
             first_keepalive: arrival.first_keepalive,
+            seat: arrival.seat,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::egress::Pushed;
 use towpath_relay_proto::session::Close;
 use towpath_wire::pool::BufferPool;
@@ -22,7 +23,8 @@ use crate::turn::Turn;
 /// What is at the other end of a connection.
 #[derive(Debug)]
 enum Role {
-    Client(ClientState),
+    /// The seat is kept for its drop, which gives it back.
+    Client(ClientState, #[allow(dead_code, reason = "its drop is its use")] Seat),
     Link(Box<Link>),
 }
 
@@ -100,9 +102,9 @@ impl FrameSink for LinkSink<'_, '_> {
 impl Connection {
     /// Takes over a client, and acts on the frames that were already read from it.
     pub(crate) fn new(client: NewClient, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
-        let NewClient { peer, inbound, frames, rights, not_ideal, first_keepalive } = client;
+        let NewClient { peer, inbound, frames, rights, not_ideal, first_keepalive, seat } = client;
         let client = ClientState::new(peer, rights, not_ideal, turn);
-        let mut connection = Self::of(Role::Client(client), inbound, turn.now + first_keepalive);
+        let mut connection = Self::of(Role::Client(client, seat), inbound, turn.now + first_keepalive);
         let resumed = connection.resume(&frames, turn);
         (connection, resumed)
     }
@@ -122,7 +124,7 @@ impl Connection {
 
     fn resume(&mut self, frames: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
         let resumed = match &mut self.role {
-            Role::Client(client) => {
+            Role::Client(client, _) => {
                 let mut sink = ClientSink::new(client, turn);
                 sink.receive(frames).and_then(|()| self.inbound.resume(&mut sink))
             }
@@ -138,7 +140,7 @@ impl Connection {
     #[inline]
     pub(crate) const fn peer(&self) -> &Arc<Peer> {
         match &self.role {
-            Role::Client(client) => client.peer(),
+            Role::Client(client, _) => client.peer(),
             Role::Link(link) => link.peer(),
         }
     }
@@ -162,7 +164,7 @@ impl Connection {
     #[inline]
     pub(crate) fn hold(&mut self, now: Instant) -> Option<Hold> {
         match &mut self.role {
-            Role::Client(client) => client.hold(now),
+            Role::Client(client, _) => client.hold(now),
             Role::Link(_) => None,
         }
     }
@@ -171,7 +173,7 @@ impl Connection {
     pub(crate) fn read(&mut self, buffer: &mut [u8], turn: &mut Turn<'_>) -> Result<ReadOutcome, Close> {
         turn.tally.add(HotCount::Reads);
         let received = match &mut self.role {
-            Role::Client(client) => self.inbound.read(buffer, &mut ClientSink::new(client, turn)),
+            Role::Client(client, _) => self.inbound.read(buffer, &mut ClientSink::new(client, turn)),
             Role::Link(link) => self.inbound.read(buffer, &mut LinkSink(link, turn)),
         };
         self.hand_over_reply(turn);
@@ -182,7 +184,7 @@ impl Connection {
     #[inline]
     pub(crate) fn note_unfinished(&mut self, now: Instant) -> Option<Instant> {
         let frame = match &self.role {
-            Role::Client(client) => client.unfinished(),
+            Role::Client(client, _) => client.unfinished(),
             Role::Link(link) => link.unfinished(),
         };
         let part = frame.map(Part::Frame).or_else(|| self.inbound.unfinished().map(Part::Record));
@@ -192,6 +194,15 @@ impl Connection {
         let whole_by = now + FRAME_TIMEOUT;
         self.unfinished = part.map(|part| Unfinished { part, whole_by });
         part.map(|_| whole_by)
+    }
+
+    /// Bytes of what has begun and is not whole.
+    pub(crate) fn held(&self) -> usize {
+        let frame = match &self.role {
+            Role::Client(client, _) => client.held(),
+            Role::Link(link) => link.held(),
+        };
+        frame + self.inbound.held()
     }
 
     /// When what has begun must be whole; `None` if nothing has.
@@ -214,7 +225,7 @@ impl Connection {
     /// Sends the keep-alive or ping that is due, and notes when the next one is.
     pub(crate) fn keep_alive(&mut self, keepalive: Duration, turn: &mut Turn<'_>) -> Result<(), Close> {
         self.keepalive_at = match &self.role {
-            Role::Client(client) => client.keep_alive(keepalive, turn),
+            Role::Client(client, _) => client.keep_alive(keepalive, turn),
             Role::Link(link) => link.ping(turn)?,
         };
         Ok(())
@@ -223,7 +234,7 @@ impl Connection {
     /// Sends the next step of the snapshot if the client is a watcher that has not been sent all of it.
     pub(crate) fn continue_snapshot(&mut self, turn: &mut Turn<'_>) -> SnapshotCursor {
         match &mut self.role {
-            Role::Client(client) => client.continue_snapshot(turn),
+            Role::Client(client, _) => client.continue_snapshot(turn),
             Role::Link(_) => SnapshotCursor::Done,
         }
     }
@@ -231,7 +242,7 @@ impl Connection {
     /// Notes that a watcher is listed for the next step of its snapshot. Returns false if it is listed already.
     pub(crate) fn list_snapshot(&mut self) -> bool {
         match &mut self.role {
-            Role::Client(client) => client.list_snapshot(),
+            Role::Client(client, _) => client.list_snapshot(),
             Role::Link(_) => false,
         }
     }
@@ -239,7 +250,7 @@ impl Connection {
     /// Whether a watcher has not been sent all of its snapshot because it is behind in reading.
     pub(crate) fn is_behind(&self) -> bool {
         match &self.role {
-            Role::Client(client) => client.is_behind(),
+            Role::Client(client, _) => client.is_behind(),
             Role::Link(_) => false,
         }
     }
@@ -247,7 +258,7 @@ impl Connection {
     /// Forgets the connection everywhere but in its owner's slab, or leaves it to later turns.
     pub(crate) fn depart(&mut self, reason: Close, turn: &mut Turn<'_>) {
         match &mut self.role {
-            Role::Client(client) => {
+            Role::Client(client, _) => {
                 client.clear(&mut turn.pool);
                 client.depart(turn);
             }

@@ -111,6 +111,11 @@ impl Link {
         self.session.unfinished()
     }
 
+    /// Bytes of a frame that has begun and is not whole.
+    pub(crate) const fn held(&self) -> usize {
+        self.session.held()
+    }
+
     /// Gives up a frame that is not whole and returns its buffer.
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
         self.session.clear(pool);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use towpath_relay_forward::{
     ClientArrival, DataPlane, DataPlaneConfig, PollPolicy, RouteKey, Transport, hold_above,
 };
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::Close;
@@ -62,6 +63,7 @@ fn client(plane: &DataPlane, key: RouteKey) -> TcpStream {
         }),
         not_ideal: false,
         first_keepalive: MINUTE,
+        seat: Seat::unbounded(),
     });
     expect(&mut client, &ServerFrame::Health("registered"));
     client

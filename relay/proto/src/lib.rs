@@ -1,5 +1,6 @@
 //! The pure logic of a DERP relay and its client: logins, sessions, outboxes, presence; no sockets, no clock.
 //!
+//! - [`account`]: what a source of connections and the process hold, within bounds.
 //! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what
 //!   [`rights`].
 //! - [`session`]: what the bytes of a connection ask for, after its login.
@@ -11,6 +12,7 @@
 //!
 //! Every reason why a packet is dropped or a connection closed is an enum variant here, and a metric label elsewhere.
 
+pub mod account;
 pub mod admission;
 pub mod egress;
 pub mod key_routes;

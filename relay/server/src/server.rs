@@ -14,11 +14,12 @@ use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers, hold_above};
 use towpath_relay_proto::admission::Admission;
 use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
 use towpath_service::admin::{Admin, Readiness};
+use towpath_service::limits;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LoginLimits, room_for_connections};
 use crate::control::{
-    Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
+    Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
 };
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::{LinkContext, MeshError, MeshMetrics, MeshSetup};
@@ -236,15 +237,18 @@ impl Running {
         let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
         let Server { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } =
             server;
-        let workers = config.workers.get();
-        let (plane, workers) = DataPlane::start(workers, plane_config, worker_hook, report(Part::Worker))?;
+        let workers_wanted = config.workers.get();
+        let (plane, workers) =
+            DataPlane::start(workers_wanted, plane_config, worker_hook, report(Part::Worker))?;
         let plane = Arc::new(plane);
         let stun = stun.map(|stun| stun.spawn_with(report(Part::Stun))).transpose()?;
 
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
         let readiness = Readiness::new();
-        let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
+        let admin = admin
+            .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
+            .transpose()?;
 
         let keys = NodeKeys { private: identity.node_key().clone(), public: identity.node_public() };
         let (secrets, mesh_sources) = (mesh.secrets.clone(), config.mesh.sources.clone());
@@ -262,6 +266,7 @@ impl Running {
             keys,
             keepalive: config.keepalive,
             http: http_of(&config, port, bootstrap.clone()),
+            accounts: accounts_of(&config.login, workers_wanted),
             limits: config.login,
             admission: Admission { secrets, mesh_sources, limits },
             policies: Vec::new(),
@@ -311,6 +316,22 @@ fn http_of(config: &Config, port: u16, bootstrap: Arc<Bootstrap>) -> Http {
         proxies: Proxies::new(config.http.proxies.clone()),
         idle_timeout: config.login.idle_http_timeout,
     }
+}
+
+/// The accounts of connections, within what the process may open.
+fn accounts_of(login: &LoginLimits, workers: usize) -> Accounts {
+    let files = limits::open_files();
+    let room = room_for_connections(files, workers);
+    let bounds = login.connection_bounds(files, workers);
+    if bounds.all > room {
+        warn!(
+            max_connections = bounds.all,
+            ?files,
+            "login.max_connections is more than the limit on open files leaves room for, {room}: raise the limit, or else \
+             health checks and links of the mesh fail when clients use it up"
+        );
+    }
+    Accounts::new(login.place_bounds(), bounds)
 }
 
 /// Registers everything that is counted, and returns what the control plane counts in.

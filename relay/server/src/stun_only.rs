@@ -18,6 +18,7 @@ use crate::socket::listen;
 pub struct StunServer {
     stun: towpath_stun::BoundServer,
     admin: Option<TcpListener>,
+    admin_hosts: Vec<String>,
 }
 
 impl StunServer {
@@ -30,7 +31,7 @@ impl StunServer {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
         let tcp =
             |address| listen(address).map_err(|source| StartError::Tcp { what: "admin", address, source });
-        Ok(Self { stun, admin: config.admin.map(tcp).transpose()? })
+        Ok(Self { stun, admin: config.admin.map(tcp).transpose()?, admin_hosts: config.admin_hosts.clone() })
     }
 
     /// Returns the addresses on which STUN is answered.
@@ -54,7 +55,7 @@ impl StunServer {
     ///
     /// See [`RunError`].
     pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { stun, admin } = self;
+        let Self { stun, admin, admin_hosts } = self;
         let (ended, thread_ended) = oneshot::channel::<()>();
         // Dropping the sender completes the receiver, so the thread need not send anything.
         let stun = stun.spawn_with(move || drop(ended))?;
@@ -62,7 +63,9 @@ impl StunServer {
         registry.register(Box::new(StunScrape::new(stun.counters())?))?;
         towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
         let readiness = Readiness::new();
-        let admin = admin.map(|listener| Admin::start(listener, registry, readiness.clone())).transpose()?;
+        let admin = admin
+            .map(|listener| Admin::start(listener, registry, readiness.clone(), admin_hosts))
+            .transpose()?;
         readiness.ready();
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             tokio::select! {

@@ -1,6 +1,6 @@
 //! The admin listener over real sockets.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ fn connect(address: SocketAddr) -> TcpStream {
 
 fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
     let mut stream = connect(address);
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: admin\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -42,7 +42,13 @@ fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
 }
 
 fn start(registry: Registry, readiness: Readiness) -> Admin {
-    Admin::start(TcpListener::bind("127.0.0.1:0").unwrap(), registry, readiness).unwrap()
+    Admin::start(
+        TcpListener::bind("127.0.0.1:0").unwrap(),
+        registry,
+        readiness,
+        vec!["metrics.example".into()],
+    )
+    .unwrap()
 }
 
 #[test]
@@ -94,23 +100,86 @@ fn everything_else_is_refused() {
     assert!(head.has_header("content-length: 3"), "{}", head.head);
 }
 
+/// Sends this head and returns the status of the answer.
+fn status_of(address: SocketAddr, head: &str) -> String {
+    let mut stream = connect(address);
+    write!(stream, "{head}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().into()
+}
+
 #[test]
-fn clients_that_send_nothing_are_closed_and_then_others_are_served() {
+fn a_page_whose_name_is_made_to_resolve_here_reads_nothing() {
     let admin = start(Registry::new(), Readiness::new());
-    // More than are served at a time, so that only their end makes room.
-    let silent: Vec<_> = (0..40)
-        .map(|_| {
-            let mut stream = connect(admin.local_addr());
-            stream.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
-            stream
-        })
-        .collect();
-    let start = Instant::now();
-    let mut first = &silent[0];
-    assert_eq!(first.read(&mut [0; 64]).unwrap(), 0, "closed without an answer");
-    assert!(start.elapsed() < PATIENCE);
-    drop(silent);
-    assert_eq!(ask(admin.local_addr(), "GET", "/healthz").status(), "200");
+    let status =
+        |host: &str| status_of(admin.local_addr(), &format!("GET /metrics HTTP/1.1\r\nHost: {host}"));
+    for host in [
+        "localhost",
+        "LocalHost.:9090",
+        "127.0.0.1:9090",
+        "127.0.0.1",
+        "[::1]:9090",
+        "10.1.2.3:9090",
+        "metrics.example",
+        "METRICS.example:80",
+    ] {
+        assert_eq!(status(host), "200", "{host}");
+    }
+    for host in
+        ["attacker.example:9090", "localhost.attacker.example", "127.0.0.1.attacker.example", "", "a b"]
+    {
+        assert_eq!(status(host), "421", "{host}");
+    }
+    for (head, expected) in [
+        ("GET /metrics HTTP/1.0", "200"),
+        ("GET /metrics HTTP/1.1", "421"),
+        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: attacker.example", "421"),
+        ("GET http://attacker.example/metrics HTTP/1.1\r\nHost: localhost", "421"),
+        ("GET /healthz HTTP/1.1\r\nHost: attacker.example", "421"),
+    ] {
+        assert_eq!(status_of(admin.local_addr(), head), expected, "{head}");
+    }
+}
+
+#[test]
+fn a_page_of_another_site_is_refused() {
+    let admin = start(Registry::new(), Readiness::new());
+    for (origin, expected) in [
+        ("http://localhost:9090", "200"),
+        ("https://localhost:9090", "200"),
+        ("http://localhost:8080", "403"),
+        ("http://attacker.example", "403"),
+        ("null", "403"),
+    ] {
+        let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost:9090\r\nOrigin: {origin}");
+        assert_eq!(status_of(admin.local_addr(), &head), expected, "{origin}");
+    }
+}
+
+/// Whether the listener closes the connection without an answer.
+fn is_closed(mut stream: impl Read) -> bool {
+    match stream.read(&mut [0; 64]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn a_probe_does_not_wait_for_clients_that_send_nothing() {
+    /// After this a connection that sends nothing is closed in any case.
+    const HEAD_DEADLINE: Duration = Duration::from_secs(1);
+    let admin = start(Registry::new(), Readiness::new());
+    // On a machine that is busy for a second, an attempt proves nothing.
+    let proves = || {
+        let begun = Instant::now();
+        // More than are served at a time. The oldest lose their places.
+        let silent: Vec<_> = (0..40).map(|_| connect(admin.local_addr())).collect();
+        assert_eq!(ask(admin.local_addr(), "GET", "/healthz").status(), "200");
+        assert!(is_closed(&silent[0]), "the oldest is closed");
+        begun.elapsed() < HEAD_DEADLINE
+    };
+    assert!((0..10).any(|_| proves()), "the oldest are closed at their deadline only");
 }
 
 #[test]

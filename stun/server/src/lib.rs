@@ -22,7 +22,6 @@
 //! ```
 
 mod counters;
-mod limiter;
 mod listener;
 mod server;
 mod settings;

@@ -1,7 +1,9 @@
 //! One socket and the state of its service.
 
+use std::collections::hash_map::RandomState;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +11,10 @@ use towpath_stun_proto::{
     ANSWER_MAX_LEN, Answer, AnswerKind, AskedOrigin, ChangeRequest, Dialect, Origins, Request,
 };
 use towpath_udp::{BATCH_MAX, BatchSocket, DatagramBatch, LocalAddr, SendOutcome};
+use towpath_wire::host::Host;
+use towpath_wire::rate::Limiter;
 
 use crate::counters::{StunCounters, Unanswered, Withheld};
-use crate::limiter::Limiter;
 use crate::settings::{ClientFilter, Policy};
 
 /// Most batches that a socket is served before the others get their turn. Two full ones make the poll in
@@ -37,8 +40,8 @@ impl Service {
             answerer: Answerer {
                 clients: policy.clients,
                 start,
-                answers: policy.rate.map(Limiter::new),
-                discoveries: does_discovery.then(|| Limiter::new(policy.discovery_rate)),
+                answers: policy.rate.map(limiter),
+                discoveries: does_discovery.then(|| limiter(policy.discovery_rate)),
                 answer: [0; ANSWER_MAX_LEN],
             },
             requests: DatagramBatch::with_capacity(BATCH_MAX),
@@ -48,12 +51,20 @@ impl Service {
     }
 }
 
+/// A limit on answers for each [`Host`]: what one client can have, and what WireGuard limits by. A wider IPv4 prefix, as
+/// resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
+type HostLimiter = Limiter<RandomState>;
+
+fn limiter(rate: NonZeroU32) -> HostLimiter {
+    Limiter::new(rate, RandomState::new())
+}
+
 /// The policy on clients to answer, and the answer that was written last.
 struct Answerer {
     clients: ClientFilter,
     start: Instant,
-    answers: Option<Limiter>,
-    discoveries: Option<Limiter>,
+    answers: Option<HostLimiter>,
+    discoveries: Option<HostLimiter>,
     answer: [u8; ANSWER_MAX_LEN],
 }
 
@@ -67,8 +78,8 @@ impl Answerer {
         now: Instant,
     ) -> Result<Answer, Unanswered> {
         let now = now.saturating_duration_since(self.start);
-        let admits = |limiter: &mut Option<Limiter>| {
-            limiter.as_mut().is_none_or(|limiter| limiter.admits(client.ip(), now))
+        let admits = |limiter: &mut Option<HostLimiter>| {
+            limiter.as_mut().is_none_or(|limiter| limiter.admits(Host::of(client.ip()), now))
         };
         let request = Request::parse(datagram).map_err(Unanswered::NotStun)?;
         if self.clients == ClientFilter::Tailscale && request.dialect() != Dialect::Tailscale {

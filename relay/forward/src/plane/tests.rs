@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::ClientSession;
@@ -62,6 +63,7 @@ fn client(plane: &DataPlane) -> TcpStream {
         limits: limits(),
         not_ideal: false,
         first_keepalive: MINUTE,
+        seat: Seat::unbounded(),
     });
     far
 }

@@ -198,6 +198,16 @@ impl Inbound {
         }
     }
 
+    /// Bytes of a record that has begun and is not whole.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Tls(stream) => stream.held(),
+            Self::DialledTls(stream) => stream.held(),
+            Self::Plain(stream) => stream.held(),
+            Self::WebSocket(stream) => stream.held(),
+        }
+    }
+
     /// Gives up a record that is not whole and returns its buffer.
     pub(crate) fn clear(&mut self, pool: &mut BufferPool) {
         match self {

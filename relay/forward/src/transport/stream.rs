@@ -125,6 +125,11 @@ impl<D> StreamInbound<D> {
         if self.tail.is_empty() { None } else { Some(self.cut) }
     }
 
+    /// Bytes of a record that has begun and is not whole.
+    pub(super) const fn held(&self) -> usize {
+        self.tail.len()
+    }
+
     /// Gives up a record that is not whole and returns its buffer.
     pub(super) fn clear(&mut self, pool: &mut BufferPool) {
         pool.give(std::mem::take(&mut self.tail));

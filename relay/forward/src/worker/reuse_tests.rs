@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::frame::ServerFrame;
@@ -63,6 +64,7 @@ fn attach(worker: &mut Worker<'_>) -> (ConnectionRef, TcpStream) {
         limits: Arc::new(Limits { bytes, packets: 32, disco_bytes: 32 * 1024, age: MINUTE, hold_above }),
         not_ideal: false,
         first_keepalive: MINUTE + MINUTE / 2,
+        seat: Seat::unbounded(),
     });
     let peer = new.peer.clone();
     worker.attach(new);

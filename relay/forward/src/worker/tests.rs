@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
@@ -84,6 +85,7 @@ impl Driver {
             limits: Arc::new(limits()),
             not_ideal: false,
             first_keepalive,
+            seat: Seat::unbounded(),
         };
         let new = NewClient::new(arrival);
         let peer = new.peer.clone();

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use towpath_relay_proto::session::Close;
-use towpath_tls::MAX_RECORD;
 
 use super::Worker;
-use crate::connection::{Connection, FRAME_TIMEOUT};
+use crate::connection::Connection;
 use crate::counters::ColdCount;
 use crate::ingress::{HOLD, Hold};
 use crate::mesh::SnapshotCursor;
@@ -17,9 +16,6 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The least time between two looks for packets that have waited too long while the socket is full.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
-
-/// How old an unfinished frame must be to be given up for want of memory. A frame of an honest client takes less.
-const SHED_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a connection is held at a time before the reason is looked at again.
 const fn hold_time(hold: Hold) -> Duration {
@@ -102,18 +98,21 @@ impl Worker<'_> {
         self.flush_dirty();
     }
 
-    /// Frees `above` bytes, as far as it can: returns free buffers to the allocator, and closes connections whose
-    /// unfinished frames are old, the oldest first.
+    /// Frees `above` bytes, as far as it can: returns free buffers to the allocator, and closes the connections whose
+    /// unfinished frames are the oldest. The frames of honest clients are young: a frame that is cut between two reads is
+    /// whole a moment later.
     #[cold]
     pub(super) fn shed(&mut self, above: usize) {
         self.turn.pool.clear();
-        let begun_by = self.turn.now + FRAME_TIMEOUT - SHED_AFTER;
-        let old = |connection: &Connection| connection.whole_by().filter(|&whole_by| whole_by <= begun_by);
-        let unfinished =
-            self.connections.iter().filter_map(|(token, connection)| Some((old(connection)?, token)));
-        let mut unfinished: Vec<_> = unfinished.collect();
+        let whole_by = |(token, connection): (usize, &Connection)| Some((connection.whole_by()?, token));
+        let mut unfinished: Vec<_> = self.connections.iter().filter_map(whole_by).collect();
         unfinished.sort_unstable();
-        for (_, token) in unfinished.into_iter().take(above.div_ceil(MAX_RECORD)) {
+        let mut freed = 0;
+        for (_, token) in unfinished {
+            if freed >= above {
+                break;
+            }
+            freed += self.connections[token].held();
             self.close(token, Close::Memory);
         }
     }

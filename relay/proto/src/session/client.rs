@@ -44,6 +44,12 @@ impl ClientSession {
         self.deframer.unfinished()
     }
 
+    /// Bytes of a frame that has begun and is not whole.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.deframer.held()
+    }
+
     /// Gives up a frame that is not whole and returns its buffer. The session is then at its end.
     pub fn clear(&mut self, pool: &mut BufferPool) {
         self.deframer.clear(pool);

@@ -48,6 +48,8 @@ settings! {
     STUN_DISCOVERY_RATE = "stun.discovery_rate":
         "Answers to NAT behaviour discovery, which are longer, a second for each IPv4 address and each IPv6 /64.",
     ADMIN_LISTEN = "admin.listen": "The TCP address for metrics and health, over plain HTTP.",
+    ADMIN_HOSTS = "admin.hosts":
+        "The names in `Host` by which the admin listener may be asked. IP addresses and `localhost` always do.",
     HTTP_LISTEN = "http.listen":
         "The TCP address for DERP and HTTP without TLS, behind a proxy. It is on loopback unless there are `http.proxies`.",
     HTTP_PROXIES = "http.proxies":
@@ -59,13 +61,20 @@ settings! {
         "The names whose addresses `/bootstrap-dns` tells to every client.",
     BOOTSTRAP_DNS_UNPUBLISHED_NAMES = "bootstrap_dns.unpublished_names":
         "The names whose addresses `/bootstrap-dns` tells only to clients that ask for them by name (`?q=`).",
-    HANDSHAKE_TIMEOUT = "login.handshake_timeout": "The time from accepting a connection to the end of its TLS handshake.",
+    FIRST_BYTE_TIMEOUT = "login.first_byte_timeout": "How long a new connection may send nothing.",
+    HANDSHAKE_TIMEOUT = "login.handshake_timeout": "The time from the first byte of a connection to the end of its TLS handshake.",
     LOGIN_TIMEOUT = "login.login_timeout": "The time from the HTTP upgrade to the end of the login.",
     IDLE_HTTP_TIMEOUT = "login.idle_http_timeout": "How long an HTTP connection may send no request.",
     MAX_PENDING = "login.max_pending":
-        "Connections that have not logged in yet. More wait in the backlog of the listener.",
+        "Connections that have not logged in yet, on all listeners. At the bound a new one takes the place of an old one.",
     MAX_PENDING_PER_HOST = "login.max_pending_per_host":
-        "Connections of one IPv4 address or one IPv6 /64 that have not logged in yet. More are closed.",
+        "Connections of one IPv4 address or one IPv6 /64 that have not logged in yet. A /56 may have twice as many, a /48 \
+         four times. More are closed.",
+    MAX_CONNECTIONS = "login.max_connections".with_default_words("the limit on open files less 256"):
+        "Connections, before and after their logins. More are closed.",
+    MAX_CONNECTIONS_PER_HOST = "login.max_connections_per_host".with_default_words("4096, or half of `login.max_connections`"):
+        "Connections of one IPv4 address or one IPv6 /64. A /56 may have twice as many, a /48 four times, and all some more for \
+         each key that is logged in behind them, up to half of `login.max_connections`. More are closed.",
     MAX_CONNECTIONS_PER_KEY = "login.max_connections_per_key":
         "Connections of one node key. More close the one that has been silent the longest.",
     OUTBOX_BYTES = "outbox.bytes":

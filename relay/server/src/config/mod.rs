@@ -19,6 +19,7 @@ mod admin;
 mod http;
 pub mod keys;
 mod log;
+mod login;
 mod mesh;
 mod node_key;
 mod rules;
@@ -27,6 +28,7 @@ mod variables;
 
 pub use self::http::{BootstrapDns, Home, HttpSettings};
 pub use self::log::Log;
+pub use self::login::{LoginLimits, room_for_connections};
 pub use self::mesh::{Mesh, MeshPeer};
 pub use self::node_key::KeySource;
 use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, path};
@@ -51,6 +53,8 @@ pub struct Config {
     pub stun: towpath_stun::StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
+    /// The names by which clients may ask the admin listener, besides IP addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// HTTP without TLS, and the pages.
     pub http: HttpSettings,
     /// The names that `/bootstrap-dns` resolves.
@@ -63,7 +67,7 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// What a worker does while it has nothing to do.
     pub poll: PollPolicy,
-    /// Limits on connections that have not logged in.
+    /// Limits on connections, most of them until the login.
     pub login: LoginLimits,
     /// Limits on what waits for a peer.
     pub outbox: OutboxLimits,
@@ -110,23 +114,6 @@ pub struct Region {
     pub name: String,
 }
 
-/// Limits on connections that have not logged in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoginLimits {
-    /// From accept to the end of the TLS handshake, 1 s to 60 s.
-    pub handshake_timeout: Duration,
-    /// From the upgrade request to the end of the login, 1 s to 60 s.
-    pub login_timeout: Duration,
-    /// How long an HTTP connection may send no request, 1 s to 10 min.
-    pub idle_http_timeout: Duration,
-    /// Connections that have not logged in, all together, 1 to 1 000 000.
-    pub max_pending: usize,
-    /// Pending connections from one IPv4 address or one /64 of IPv6, 1 to 1 000 000.
-    pub max_pending_per_host: usize,
-    /// Connections of one node key, 1 to 1,000.
-    pub max_connections_per_key: usize,
-}
-
 /// Limits on what waits for one peer. What exceeds them is dropped, the oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxLimits {
@@ -171,6 +158,7 @@ impl Config {
             region: Region::read(&mut reader),
             stun: stun::read(&mut reader, dev),
             admin: admin::read(&mut reader),
+            admin_hosts: admin::hosts(&mut reader),
             http: HttpSettings::read(&mut reader, dev),
             bootstrap_dns: BootstrapDns::read(&mut reader),
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
@@ -246,22 +234,6 @@ fn poll_policy(reader: &mut ConfigReader<'_>) -> PollPolicy {
         reader.conflict(keys::BUSY_POLL, "excludes gather, for which a worker sleeps: give one of them");
     }
     PollPolicy { busy_poll, gather }
-}
-
-impl LoginLimits {
-    fn read(reader: &mut ConfigReader<'_>) -> Self {
-        Self {
-            handshake_timeout: reader.key(keys::HANDSHAKE_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
-            login_timeout: reader.key(keys::LOGIN_TIMEOUT).within(secs(1)..=secs(60)).or(secs(10)),
-            idle_http_timeout: reader.key(keys::IDLE_HTTP_TIMEOUT).within(secs(1)..=secs(600)).or(secs(30)),
-            max_pending: reader.key(keys::MAX_PENDING).within(1..=1_000_000).or(4096),
-            // Many clients may share an address and come back together, but a login holds its place for a few round
-            // trips only.
-            max_pending_per_host: reader.key(keys::MAX_PENDING_PER_HOST).within(1..=1_000_000).or(512),
-            // A client has one, and a second while it comes back before its old connection is noticed to be dead.
-            max_connections_per_key: reader.key(keys::MAX_CONNECTIONS_PER_KEY).within(1..=1_000).or(8),
-        }
-    }
 }
 
 impl OutboxLimits {

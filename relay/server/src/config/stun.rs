@@ -22,6 +22,8 @@ pub struct StunOnly {
     pub stun: StunSettings,
     /// The loopback TCP address for metrics and health; `None` for none.
     pub admin: Option<SocketAddr>,
+    /// The names by which clients may ask the admin listener, besides IP addresses and `localhost`.
+    pub admin_hosts: Vec<String>,
     /// What is logged and how.
     pub log: Log,
 }
@@ -38,6 +40,7 @@ impl StunOnly {
         let config = Self {
             stun: read(&mut reader, false),
             admin: admin::read(&mut reader),
+            admin_hosts: admin::hosts(&mut reader),
             log: Log::read(&mut reader),
         };
         if config.stun.listen.is_empty() {

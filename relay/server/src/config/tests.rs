@@ -72,6 +72,7 @@ discovery_rate = 7
 
 [admin]
 listen = ""
+hosts = ["metrics.example.com"]
 
 [http]
 listen = "192.0.2.1:80"
@@ -87,11 +88,14 @@ unpublished_names = ["hidden.example.com"]
 records = "rustls"
 
 [login]
+first_byte_timeout = "100ms"
 handshake_timeout = "1s"
 login_timeout = "2s"
 idle_http_timeout = "3s"
 max_pending = 5
 max_pending_per_host = 4
+max_connections = 7
+max_connections_per_host = 6
 max_connections_per_key = 3
 
 [outbox]
@@ -134,6 +138,7 @@ level = "debug"
     };
     assert_eq!(config.stun.policy, policy);
     assert_eq!(config.admin, None);
+    assert_eq!(config.admin_hosts, ["metrics.example.com"]);
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
@@ -141,11 +146,14 @@ level = "debug"
     assert_eq!(config.bootstrap_dns.names, ["login.example.com", "log.example.com"]);
     assert_eq!(config.bootstrap_dns.unpublished_names, ["hidden.example.com"]);
     let login = LoginLimits {
+        first_byte_timeout: Duration::from_millis(100),
         handshake_timeout: secs(1),
         login_timeout: secs(2),
         idle_http_timeout: secs(3),
         max_pending: 5,
         max_pending_per_host: 4,
+        max_connections: Some(7),
+        max_connections_per_host: Some(6),
         max_connections_per_key: 3,
     };
     assert_eq!(config.login, login);

@@ -1,55 +1,103 @@
-//! The stage accept: takes sockets from a listener, within the bounds on connections that have not logged in.
+//! The stage accept: takes sockets from a listener, within the bounds on connections.
+//!
+//! It never stops accepting: a backlog that nothing empties would be the attacker's to fill. What is above a bound is closed,
+//! or an older connection is, see `towpath_relay_proto::account`.
 
+use std::future::ready;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 use towpath_relay_forward::set_socket_options;
+use towpath_relay_proto::account::Origin;
+use towpath_service::limits::SpareFile;
+use towpath_service::repeated::Repeated;
+use towpath_wire::host::Host;
 use tracing::warn;
 
 use super::frontend::Frontend;
-use super::hosts::Hosts;
 use super::listener::{Accepted, ListenerKind};
 use super::refusal::Refusal;
 
-/// The pause after a failed accept. Usually file descriptors have run out, and another accept would fail at once.
+/// The pause after a failed accept that nothing can be done about, because another accept would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until it is cancelled.
 pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind: ListenerKind) {
-    let limits = &frontend.limits;
-    let pending = Arc::new(Semaphore::new(limits.max_pending));
-    // All clients of a proxy come from its address.
-    let per_host = if kind == ListenerKind::Plain { usize::MAX } else { limits.max_pending_per_host };
-    let hosts = Arc::new(Hosts::new(per_host));
+    let (mut spare, mut failures) = (SpareFile::open(), Repeated::default());
     loop {
-        // More logins at a time would only slow each one down. Further connections wait in the backlog.
-        let Ok(permit) = pending.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((socket, address)) => {
                 let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
-                // The connection is closed, because a waiting one would hold a permit.
-                let Some(host_permit) = hosts.permit(address.ip()) else {
-                    frontend.refuse(accepted, &Refusal::HostLimit);
-                    continue;
-                };
-                if let Err(error) = set_socket_options(&socket) {
-                    warn!(connection = accepted.id, %address, "cannot set the options of a new connection's socket: {error}");
-                }
-                let frontend = frontend.clone();
-                frontend.metrics.pending.inc();
-                tokio::spawn(async move {
-                    frontend.serve(socket, accepted).await;
-                    frontend.metrics.pending.dec();
-                    drop((host_permit, permit));
-                });
+                begin(&frontend, socket, accepted);
             }
             Err(error) => {
                 frontend.metrics.accept_errors.inc();
-                warn!("cannot accept a connection, retrying in 100 ms: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                if let Some(times) = failures.note(Instant::now()) {
+                    warn!(
+                        times,
+                        listener = ?kind,
+                        "cannot accept connections: {error}; if open files have run out, raise their limit or lower \
+                         login.max_connections"
+                    );
+                }
+                if !SpareFile::helps(&error) || !make_room(&listener, kind, &frontend, &mut spare).await {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
+    }
+}
+
+/// Closes a connection that is pending and the next one of the backlog, so that neither fills up when no more files can be
+/// opened. Returns whether it could take one from the backlog.
+async fn make_room(
+    listener: &TcpListener,
+    kind: ListenerKind,
+    frontend: &Frontend,
+    spare: &mut SpareFile,
+) -> bool {
+    frontend.accounts.displace_silent();
+    let accepted = spare.lend(async {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted.ok().map(|(_, address)| address),
+            () = ready(()) => None,
+        }
+    });
+    let Some(address) = accepted.await else { return false };
+    let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
+    frontend.refuse(accepted, &Refusal::OpenFiles);
+    true
+}
+
+/// Starts the stages of a new connection, or closes it if a bound is reached.
+fn begin(frontend: &Arc<Frontend>, socket: TcpStream, accepted: Accepted) {
+    let Accepted { id, address, kind } = accepted;
+    if kind == ListenerKind::Plain && !frontend.http.proxies.allow(address.ip()) {
+        return frontend.refuse(accepted, &Refusal::NotAProxy);
+    }
+    let (standing, displaced) = match frontend.accounts.open(id, origin(kind, address)) {
+        Ok(opened) => opened,
+        Err(exceeded) => return frontend.refuse(accepted, &Refusal::Exceeded(exceeded)),
+    };
+    if let Err(error) = set_socket_options(&socket) {
+        warn!(connection = id, %address, "cannot set the options of a new connection's socket: {error}");
+    }
+    let frontend = frontend.clone();
+    frontend.metrics.pending.inc();
+    tokio::spawn(async move {
+        frontend.serve(socket, accepted, standing, displaced).await;
+        frontend.metrics.pending.dec();
+    });
+}
+
+/// The origin of a connection before its first request.
+fn origin(kind: ListenerKind, address: SocketAddr) -> Origin {
+    let host = Host::of(address.ip());
+    match kind {
+        ListenerKind::Plain => Origin::Proxy(host),
+        ListenerKind::Tls | ListenerKind::Redirect => Origin::Client(host),
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_relay_forward::{ClientArrival, DataPlane, Transport};
+use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::admission::Grant;
 use towpath_tls::RecordLayer;
 use towpath_wire::derp::frame::ServerFrame;
@@ -19,7 +20,7 @@ use super::stream::StreamParts;
 const KEEPALIVE_SPREAD: Duration = Duration::from_secs(5);
 
 /// Facts about a client besides its login.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Attachment {
     /// The number of the connection.
     pub(super) id: u64,
@@ -31,6 +32,8 @@ pub(super) struct Attachment {
     pub(super) keepalive: Duration,
     /// What opens and seals TLS 1.3 records from now on.
     pub(super) records: RecordLayer,
+    /// What the connection is charged to.
+    pub(super) seat: Seat,
 }
 
 /// Hands a client to the data plane.
@@ -41,7 +44,7 @@ pub(super) fn attach(
     attachment: Attachment,
 ) -> Result<(), Refusal> {
     let Introduced { stream, unwrapper, introduction, mut frames } = introduced;
-    let Attachment { id, client: address, not_ideal, keepalive, records } = attachment;
+    let Attachment { id, client: address, not_ideal, keepalive, records, seat } = attachment;
     let StreamParts { socket, halves, incoming, mut plaintext } =
         stream.into_parts(records).map_err(Refusal::Broken)?;
     let transport = match (unwrapper, halves) {
@@ -73,6 +76,7 @@ pub(super) fn attach(
         limits: grant.limits,
         not_ideal,
         first_keepalive: first_keepalive(keepalive, jitter[0]),
+        seat,
     });
     Ok(())
 }

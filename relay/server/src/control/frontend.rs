@@ -1,17 +1,20 @@
 //! The frontend: the stages of a new connection in their order, and what they share.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use towpath_relay_forward::DataPlane;
 use towpath_relay_proto::admission::Admission;
 use towpath_service::ErrorChain;
 use towpath_tls::RecordLayer;
+use towpath_wire::host::Host;
 use tracing::debug;
 
+use super::accounts::{Accounts, Standing};
 use super::admit::{AdmissionPolicy, admit};
 use super::attach::{Attachment, attach};
 use super::http::{Http, UpgradeProtocol, UpgradeRequest, read_request};
@@ -31,6 +34,7 @@ pub(crate) struct Frontend {
     pub(crate) records: RecordLayer,
     pub(crate) keys: NodeKeys,
     pub(crate) limits: LoginLimits,
+    pub(crate) accounts: Accounts,
     pub(crate) keepalive: Duration,
     pub(crate) http: Http,
     pub(crate) admission: Admission,
@@ -41,9 +45,20 @@ pub(crate) struct Frontend {
 }
 
 impl Frontend {
-    /// Serves one accepted connection until it is a client of the data plane or closed.
-    pub(super) async fn serve(&self, socket: TcpStream, accepted: Accepted) {
-        if let Err(refusal) = self.establish(socket, accepted).await {
+    /// Serves one accepted connection until it is a client of the data plane or closed, or until `displaced` completes.
+    pub(super) async fn serve(
+        &self,
+        socket: TcpStream,
+        accepted: Accepted,
+        standing: Standing,
+        displaced: oneshot::Receiver<()>,
+    ) {
+        let ended = tokio::select! {
+            biased;
+            Ok(()) = displaced => Err(Refusal::Displaced),
+            ended = self.establish(socket, accepted, standing) => ended,
+        };
+        if let Err(refusal) = ended {
             self.refuse(accepted, &refusal);
         }
     }
@@ -55,26 +70,44 @@ impl Frontend {
         debug!(connection = id, %address, reason = reason.label(), "connection refused: {}", ErrorChain(refusal));
     }
 
-    async fn establish(&self, socket: TcpStream, accepted: Accepted) -> Result<(), Refusal> {
+    async fn establish(
+        &self,
+        socket: TcpStream,
+        accepted: Accepted,
+        mut standing: Standing,
+    ) -> Result<(), Refusal> {
+        // A look at the byte, because `readable` may complete when there is none.
+        let heard = timeout(self.limits.first_byte_timeout, socket.peek(&mut [0]))
+            .await
+            .map_err(|_: Elapsed| Refusal::FirstByteTimeout)?
+            .map_err(Refusal::Broken)?;
+        standing.hear();
         let stream = match accepted.kind {
+            // Nothing that is heard is the end of the connection.
+            ListenerKind::Tls if heard > 0 && !self.admit_handshake(accepted) => {
+                return Err(Refusal::HandshakeRate);
+            }
             ListenerKind::Tls => {
                 let stream = secure(socket, self.tls.clone(), self.limits.handshake_timeout).await?;
                 self.metrics.tls_version(stream.protocol_version());
                 ClientStream::Tls(Box::new(stream))
             }
-            ListenerKind::Plain if !self.http.proxies.allow(accepted.address.ip()) => {
-                return Err(Refusal::NotAProxy);
-            }
             ListenerKind::Plain | ListenerKind::Redirect => ClientStream::Plain(socket),
         };
-        let Some(request) = read_request(stream, &self.http, accepted).await? else { return Ok(()) };
+        let Some(request) = read_request(stream, &self.http, accepted, &mut standing).await? else {
+            return Ok(());
+        };
         self.metrics.accepted(matches!(request.upgrade.protocol, UpgradeProtocol::WebSocket { .. }));
-        timeout(self.limits.login_timeout, self.log_in(request, accepted.id))
+        timeout(self.limits.login_timeout, self.log_in(request, accepted.id, standing))
             .await
             .map_err(|_: Elapsed| Refusal::LoginTimeout)?
     }
 
-    async fn log_in(&self, request: UpgradeRequest, id: u64) -> Result<(), Refusal> {
+    fn admit_handshake(&self, Accepted { address, .. }: Accepted) -> bool {
+        self.accounts.admit_handshake(Host::of(address.ip()), Instant::now())
+    }
+
+    async fn log_in(&self, request: UpgradeRequest, id: u64, standing: Standing) -> Result<(), Refusal> {
         let UpgradeRequest { stream, received, upgrade, client } = request;
         let introduced = introduce(stream, received, &upgrade, &self.keys).await?;
         let introduction = &introduced.introduction;
@@ -90,6 +123,7 @@ impl Frontend {
             not_ideal: upgrade.not_ideal,
             keepalive: self.keepalive,
             records: self.records,
+            seat: standing.admit(&peer),
         };
         // Before the data plane has the client: whatever it does is logged later.
         let protocol = &upgrade.protocol;

@@ -40,7 +40,7 @@ impl ControlMetrics {
             )?,
             pending: IntGauge::new(
                 "towpath_pending_connections",
-                "Connections that have not logged in, at most `login.max_pending` for each listener",
+                "Connections that have not logged in, at most `login.max_pending`",
             )?,
         };
         for reason in RefusalReason::ALL {

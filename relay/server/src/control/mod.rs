@@ -5,7 +5,7 @@
 //!
 //! | stage | what | file |
 //! |---|---|---|
-//! | accept | a socket, within the bounds on connections that have not logged in | `accept.rs`, `hosts.rs` |
+//! | accept | a socket, within the bounds on connections | `accept.rs`, `accounts.rs` |
 //! | secure | the TLS handshake, unless the listener is plain | `tls.rs` |
 //! | read the request | HTTP, until a request asks for DERP | `http/` |
 //! | introduce | the DERP login: the client proves its key | `login.rs` |
@@ -15,10 +15,10 @@
 //! `frontend.rs` runs them in order.
 
 mod accept;
+mod accounts;
 mod admit;
 mod attach;
 mod frontend;
-mod hosts;
 mod http;
 mod listener;
 mod login;
@@ -28,6 +28,7 @@ mod stream;
 mod tls;
 
 pub(crate) use accept::accept;
+pub(crate) use accounts::Accounts;
 pub(crate) use frontend::Frontend;
 pub(crate) use http::{Bootstrap, Http, Proxies, Site};
 pub(crate) use listener::ListenerKind;

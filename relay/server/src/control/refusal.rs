@@ -3,6 +3,7 @@
 use std::io;
 
 use towpath_relay_forward::WebSocketEnd;
+use towpath_relay_proto::account::Exceeded;
 use towpath_relay_proto::admission::NotAdmitted;
 use towpath_relay_proto::login::LoginError;
 use towpath_tls::HandshakeError;
@@ -12,8 +13,16 @@ use towpath_wire::labels;
 /// The reason why a connection did not become a client, with details. Its [`reason`](Self::reason) is a metric label.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("too many pending logins from this host (login.max_pending_per_host)")]
-    HostLimit,
+    #[error(transparent)]
+    Exceeded(Exceeded),
+    #[error("another connection took its place before it had logged in (login.max_pending)")]
+    Displaced,
+    #[error("no more files can be opened")]
+    OpenFiles,
+    #[error("no byte came in time (login.first_byte_timeout)")]
+    FirstByteTimeout,
+    #[error("the source has had too many TLS handshakes for a busy relay")]
+    HandshakeRate,
     #[error("not one of the proxies that may connect to the plain listener (http.proxies)")]
     NotAProxy,
     #[error("the TLS handshake took too long (login.handshake_timeout)")]
@@ -24,6 +33,8 @@ pub(crate) enum Refusal {
     Http(#[source] hyper::Error),
     #[error("the HTTP connection was idle or open for too long")]
     HttpTimeout,
+    #[error("the HTTP connection has had as many answers as it may")]
+    HttpRequests,
     #[error("the login took too long (login.login_timeout)")]
     LoginTimeout,
     #[error("the WebSocket handshake lacks the subprotocol derp")]
@@ -41,18 +52,35 @@ pub(crate) enum Refusal {
 labels! {
     /// The reason of a [`Refusal`], as metrics have it.
     pub(crate) enum RefusalReason {
-        /// The host of the client held `login.max_pending_per_host` places already.
+        /// The host of the client held `login.max_pending_per_host` places already, and each had sent something.
         HostLimit = "host_limit",
+        /// The host of the client held `login.max_connections_per_host` connections already.
+        HostConnectionLimit = "host_connection_limit",
+        /// The relay held `login.max_connections` connections already.
+        ConnectionLimit = "connection_limit",
+        /// A newer connection took the place: all were taken, and this connection was the oldest of a host with the most, as a
+        /// rule one that had sent nothing.
+        Displaced = "displaced",
+        /// The process could open no more files, which `login.max_connections` prevents by default.
+        OpenFiles = "open_files",
+        /// The connection sent nothing for `login.first_byte_timeout`.
+        FirstByteTimeout = "first_byte_timeout",
+        /// The host of the client asked for more than 128 TLS handshakes a second while more than half of the
+        /// `login.max_pending` places were taken.
+        HandshakeRate = "handshake_rate",
         /// The connection to `http.listen` came from an address that is not in `http.proxies`.
         NotAProxy = "not_a_proxy",
         /// The TLS handshake took longer than `login.handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
-        /// The TLS handshake failed, as with a port scan or a client that does not trust the certificate.
+        /// The TLS handshake failed, as with a port scan, a client that does not trust the certificate, or a
+        /// message above 16 KiB.
         Handshake = "handshake",
         /// The bytes that came were not HTTP.
         Http = "http",
         /// No request came for `login.idle_http_timeout`, or the HTTP connection lived longer than five minutes.
         HttpTimeout = "http_timeout",
+        /// The HTTP connection had 16 answers, and none of its requests asked for DERP.
+        HttpRequests = "http_requests",
         /// The login took longer than `login.login_timeout`.
         LoginTimeout = "login_timeout",
         /// The WebSocket client did not offer the subprotocol `derp`.
@@ -77,12 +105,19 @@ labels! {
 impl Refusal {
     pub(crate) const fn reason(&self) -> RefusalReason {
         match self {
-            Self::HostLimit => RefusalReason::HostLimit,
+            Self::Exceeded(Exceeded::PendingOfSource) => RefusalReason::HostLimit,
+            Self::Exceeded(Exceeded::ConnectionsOfSource) => RefusalReason::HostConnectionLimit,
+            Self::Exceeded(Exceeded::Connections) => RefusalReason::ConnectionLimit,
+            Self::Displaced => RefusalReason::Displaced,
+            Self::OpenFiles => RefusalReason::OpenFiles,
+            Self::FirstByteTimeout => RefusalReason::FirstByteTimeout,
+            Self::HandshakeRate => RefusalReason::HandshakeRate,
             Self::NotAProxy => RefusalReason::NotAProxy,
             Self::HandshakeTimeout => RefusalReason::HandshakeTimeout,
             Self::Handshake(_) => RefusalReason::Handshake,
             Self::Http(_) => RefusalReason::Http,
             Self::HttpTimeout => RefusalReason::HttpTimeout,
+            Self::HttpRequests => RefusalReason::HttpRequests,
             Self::LoginTimeout => RefusalReason::LoginTimeout,
             Self::Subprotocol => RefusalReason::Subprotocol,
             Self::WebSocket(WebSocketEnd::Closed) => RefusalReason::Broken,

@@ -7,18 +7,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod attacker;
 mod clones;
 #[path = "../common/mod.rs"]
 mod common;
 mod deaf_receivers;
 mod floods;
 mod honest;
+mod http_requests;
 mod key_updates;
+mod logins;
 mod memory;
+mod open_files;
 mod pings;
 mod routes;
 mod silent_connections;
 mod unfinished_frames;
+mod unfinished_handshakes;
 mod watchers;
 mod websocket_fragments;
 

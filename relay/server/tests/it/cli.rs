@@ -191,6 +191,7 @@ discovery_rate = 20  # default
 
 [admin]
 listen = "127.0.0.1:9090"  # default
+hosts = []  # default
 
 [http]
 listen = ""  # default
@@ -206,11 +207,14 @@ unpublished_names = []  # default
 records = "own"  # default
 
 [login]
+first_byte_timeout = "2s"  # default
 handshake_timeout = "10s"  # default
 login_timeout = "10s"  # default
 idle_http_timeout = "30s"  # default
 max_pending = 4096  # default
 max_pending_per_host = 512  # default
+# max_connections is not set
+# max_connections_per_host is not set
 max_connections_per_key = 8  # default
 
 [outbox]

@@ -62,10 +62,17 @@ async fn a_dripping_login_is_closed_at_its_deadline() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed_before_tls_and_before_http() {
-    let relay = Relay::start("login.handshake_timeout = \"1s\"\nlogin.idle_http_timeout = \"1s\"");
+    let relay = Relay::start(
+        "login.first_byte_timeout = \"1s\"\nlogin.handshake_timeout = \"1s\"\nlogin.idle_http_timeout = \"1s\"",
+    );
     let refused =
         |relay: &Relay, reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
     let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let closed = timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    relay.wait("it is counted", |relay| refused(relay, "first_byte_timeout") == 1);
+    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    socket.write_all(&[22]).await.expect("the relay takes the byte");
     let closed = timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     relay.wait("it is counted", |relay| refused(relay, "handshake_timeout") == 1);

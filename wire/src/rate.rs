@@ -1,20 +1,13 @@
-//! How many answers a source may have.
-//!
-//! A source is a [`Host`], an IPv4 address or an IPv6 /64: what one host can have, and what WireGuard limits by. A
-//! wider IPv4 prefix, as resolvers of the DNS take, would put tens of thousands behind a carrier's NAT into one bucket.
+//! Rates: how often each of many sources may have something, in constant memory.
 //!
 //! Sources are hashed, with a secret key, to a fixed number of buckets, which do not store their sources. Two sources
 //! in one bucket share its rate, which is high enough that they do not notice. A source cannot choose its bucket. A
 //! flood of forged sources finds no table to fill: it takes buckets times rate requests a second before all sources are
 //! held back.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::hash::{BuildHasher, Hash};
 use std::num::NonZeroU32;
 use std::time::Duration;
-
-use towpath_wire::host::Host;
 
 /// Buckets of a limiter, 8 bytes each. A power of two.
 const BUCKETS: usize = 1 << 16;
@@ -24,27 +17,30 @@ const BURST: u64 = SECOND;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A limit on answers for each source (the "virtual scheduling" form of the generic cell rate algorithm).
+/// A limit on the rate of each source (the "virtual scheduling" form of the generic cell rate algorithm).
 #[derive(Debug)]
-pub(crate) struct Limiter {
-    /// Time in nanoseconds between two answers at the full rate.
+pub struct Limiter<S> {
+    /// Time in nanoseconds between two admissions at the full rate.
     interval: u64,
-    /// For each bucket, when all that it has admitted is paid for, in nanoseconds since the server's start.
+    /// For each bucket, when all that it has admitted is paid for, in nanoseconds since the beginning.
     paid: Box<[u64]>,
-    hasher: RandomState,
+    hasher: S,
 }
 
-impl Limiter {
-    /// A limiter to `rate` answers a second for each source.
-    pub(crate) fn new(rate: NonZeroU32) -> Self {
+impl<S: BuildHasher> Limiter<S> {
+    /// Creates a limiter to `rate` admissions a second for each source. `hasher` has a secret key, such as that of
+    /// `RandomState`, or else a source can choose its bucket.
+    #[must_use]
+    pub fn new(rate: NonZeroU32, hasher: S) -> Self {
         let interval = SECOND / u64::from(rate.get());
-        Self { interval, paid: vec![0; BUCKETS].into_boxed_slice(), hasher: RandomState::new() }
+        Self { interval, paid: vec![0; BUCKETS].into_boxed_slice(), hasher }
     }
 
-    /// Whether `source` may have an answer now, and if so, counts it. `now` is since the server's start.
-    pub(crate) fn admits(&mut self, source: IpAddr, now: Duration) -> bool {
+    /// Whether `source` is admitted now; if so, the admission is charged to it. `now` is since a beginning of the
+    /// caller's choice.
+    pub fn admits(&mut self, source: impl Hash, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 2 * BURST);
-        let bucket = self.hasher.hash_one(Host::of(source)) as usize % BUCKETS;
+        let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
         let paid = self.paid[bucket].max(now) + self.interval;
         let is_admitted = paid <= now + BURST;
         if is_admitted {
@@ -56,19 +52,23 @@ impl Limiter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::hash_map::RandomState;
+    use std::net::IpAddr;
 
-    fn limiter(rate: u32) -> Limiter {
-        Limiter::new(NonZeroU32::new(rate).unwrap())
+    use super::*;
+    use crate::host::Host;
+
+    fn limiter(rate: u32) -> Limiter<RandomState> {
+        Limiter::new(NonZeroU32::new(rate).expect("a rate"), RandomState::new())
     }
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn host(text: &str) -> Host {
+        Host::of(text.parse().expect("an address"))
     }
 
     /// How many of `asked` requests at one moment are admitted.
-    fn admitted(limiter: &mut Limiter, source: &str, now: Duration, asked: usize) -> usize {
-        (0..asked).filter(|_| limiter.admits(ip(source), now)).count()
+    fn admitted(limiter: &mut Limiter<RandomState>, source: &str, now: Duration, asked: usize) -> usize {
+        (0..asked).filter(|_| limiter.admits(host(source), now)).count()
     }
 
     #[test]
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn sources_are_addresses_of_ipv4_and_networks_of_ipv6() {
         let mut limiter = limiter(1);
-        let mut admits = |source| limiter.admits(ip(source), Duration::ZERO);
+        let mut admits = |source| limiter.admits(host(source), Duration::ZERO);
         assert!(admits("192.0.2.1"));
         assert!(!admits("192.0.2.1"));
         assert!(!admits("::ffff:192.0.2.1"));
@@ -104,13 +104,13 @@ mod tests {
     fn a_flood_of_sources_leaves_the_others_alone() {
         let mut limiter = limiter(1000);
         for source in 0..200_000_u32 {
-            limiter.admits(IpAddr::V4(source.into()), Duration::ZERO);
+            limiter.admits(Host::of(IpAddr::V4(source.into())), Duration::ZERO);
         }
-        assert!(limiter.admits(ip("2001:db8::1"), Duration::ZERO));
+        assert!(limiter.admits(host("2001:db8::1"), Duration::ZERO));
     }
 
     #[test]
     fn time_never_overflows() {
-        assert!(limiter(1).admits(ip("192.0.2.1"), Duration::MAX));
+        assert!(limiter(1).admits(host("192.0.2.1"), Duration::MAX));
     }
 }
