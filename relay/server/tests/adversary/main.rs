@@ -14,6 +14,7 @@ mod deaf_receivers;
 mod floods;
 mod honest;
 mod memory;
+mod mesh_announcements;
 mod pings;
 mod routes;
 mod silent_connections;
