@@ -11,6 +11,7 @@ use towpath_wire::key::NodePublic;
 use crate::arrival::{LinkArrival, NewLink};
 use crate::config::{DataPlaneConfig, PollPolicy};
 use crate::key::RouteKey;
+use crate::peer::Peer;
 use crate::registry::Registry;
 use crate::shared::PlaneShared;
 use crate::transport::Transport;
@@ -40,6 +41,11 @@ pub(crate) fn shared(max_link_keys: usize) -> PlaneShared {
         max_link_keys,
     };
     PlaneShared { registry: Registry::new(true, MAX_PER_KEY), config, inboxes: Box::default() }
+}
+
+/// The connection `id` of `key`, whose other end never reads.
+pub(crate) fn peer(id: u64, key: RouteKey) -> Arc<Peer> {
+    new_link(id, key).peer
 }
 
 /// The link `id` to the relay with `key`, which says nothing.
