@@ -8,7 +8,7 @@ use towpath_relay_proto::session::{Action, Close, Session};
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::counters::{ColdCount, Level};
 use crate::ingress::{Hold, Ingress};
@@ -130,9 +130,10 @@ impl ClientState {
     }
 
     #[cold]
-    fn close_peer(&self, key: &RouteKey, turn: &Turn<'_>) {
+    fn close_peer(&self, key: &RouteKey, turn: &mut Turn<'_>) {
+        turn.tally.add_cold(ColdCount::ClosePeers, 1);
         let connections = turn.shared.close(key, Close::ClosePeer);
-        info!(peer = ?key.node(), by = ?self.peer().key.node(), connections, "closing a client: another relay asked to");
+        debug!(peer = ?key.node(), by = ?self.peer().key.node(), connections, "closing a client: another relay asked to");
     }
 
     /// Sends a keep-alive if one is due, and returns when to call this again.
@@ -168,5 +169,28 @@ impl ClientState {
         }
         let subscribers = registry.leave(peer, &mut |each, event| turn.notify(each, event));
         turn.departures.add_key(peer.key, subscribers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::derp::frame::ClientFrame;
+
+    use super::*;
+    use crate::testing::{key, peer, shared};
+
+    #[test]
+    fn each_request_to_close_a_client_is_counted_if_it_comes_from_a_relay() {
+        let shared = shared(0);
+        let turn = &mut Turn::new(&shared, Instant::ZERO);
+        let mut request = Vec::new();
+        ClientFrame::ClosePeer(*key(9).node()).encode(&mut request);
+        for (rights, outcome, counted) in
+            [(Rights::Watch, Err(Close::NotPermitted), 0), (Rights::Mesh, Ok(()), 2)]
+        {
+            let mut client = ClientState::new(peer(1, key(1)), rights, false, turn);
+            assert_eq!(client.handle(&request.repeat(2), &mut false, turn), outcome);
+            assert_eq!(turn.tally.cold(ColdCount::ClosePeers), counted);
+        }
     }
 }

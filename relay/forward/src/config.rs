@@ -24,6 +24,8 @@ pub struct DataPlaneConfig {
     pub max_connections_per_key: usize,
     /// The most bytes that frames may take which wait or are unfinished, over all connections.
     pub max_frame_memory: usize,
+    /// The keys that one other relay may announce on a link. A link with more is closed.
+    pub max_link_keys: usize,
 }
 
 /// What a worker does while it has nothing to do. At most one of the two is on; with none it sleeps until an event.

@@ -43,6 +43,7 @@ numbers! {
         UnknownFrames = "derp_unknown_frames": "Frames of unknown types, which are skipped",
         UnfoundedGone = "derp_packet_forwarder_delete_other_value":
             "Keys that another relay took back without having announced them",
+        ClosePeers = "towpath_close_peer_frames_total": "ClosePeer frames of other relays",
         Keepalives = "towpath_keepalives_total": "KeepAlive frames sent",
         ControlDropped = "towpath_control_frames_dropped_total":
             "Frames other than packets that found no room or a closed connection",

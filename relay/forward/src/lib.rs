@@ -43,6 +43,8 @@ mod plane;
 mod registry;
 mod routes;
 mod shared;
+#[cfg(test)]
+mod testing;
 mod transport;
 mod turn;
 mod unannounced;

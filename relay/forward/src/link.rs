@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Link {
     peer: Arc<Peer>,
     session: ClientSession,
-    /// The keys that the other relay has.
+    /// The keys that the other relay has: at most [`max_link_keys`](crate::DataPlaneConfig::max_link_keys).
     learned: HashSet<RouteKey>,
     is_up: bool,
     heard: Instant,
@@ -61,7 +61,7 @@ impl Link {
             let next = self.session.next(&mut plaintext, &mut turn.pool);
             match next.map_err(|_| Close::BadFrame)? {
                 None => return Ok(()),
-                Some(ServerFrame::PeerPresent { peer, .. }) => self.learn(peer.into(), turn),
+                Some(ServerFrame::PeerPresent { peer, .. }) => self.learn(peer.into(), turn)?,
                 Some(ServerFrame::PeerGone { peer, reason: GoneReason::Disconnected }) => {
                     if self.learned.remove(&peer.into()) {
                         forget(&peer.into(), &self.peer, turn);
@@ -88,15 +88,22 @@ impl Link {
         }
     }
 
-    fn learn(&mut self, key: RouteKey, turn: &Turn<'_>) {
+    /// Learns that the other relay has `key`.
+    fn learn(&mut self, key: RouteKey, turn: &Turn<'_>) -> Result<(), Close> {
         if !std::mem::replace(&mut self.is_up, true) {
             turn.registry().gauges().change(Level::Links, 1);
             (self.on_event)(LinkEvent::Up);
         }
         // This relay is a client of the other one, and no packet is for it.
-        if *key.node() != turn.config().own_key && self.learned.insert(key) {
-            turn.registry().add_forwarder(key, &self.peer);
+        if *key.node() == turn.config().own_key || self.learned.contains(&key) {
+            return Ok(());
         }
+        if self.learned.len() >= turn.config().max_link_keys {
+            return Err(Close::MeshKeys);
+        }
+        self.learned.insert(key);
+        turn.registry().add_forwarder(key, &self.peer);
+        Ok(())
     }
 
     /// Pings the other relay. Returns when to ping again.
@@ -181,7 +188,48 @@ impl fmt::Debug for Link {
 
 #[cfg(test)]
 mod tests {
+    use towpath_wire::derp::mesh::PresentFlags;
+
     use super::*;
+    use crate::departures::continue_departures;
+    use crate::testing::{OWN, key, new_link, shared};
+
+    fn link(id: u64, turn: &mut Turn<'_>) -> Link {
+        let new = new_link(id, key(OWN - 1));
+        Link::new(new.peer, new.session, new.on_event, turn)
+    }
+
+    fn announce(link: &mut Link, number: u8, turn: &mut Turn<'_>) -> Result<(), Close> {
+        let (mut frame, flags) = (Vec::new(), PresentFlags::REGULAR);
+        ServerFrame::PeerPresent { peer: *key(number).node(), address: None, flags }.encode(&mut frame);
+        link.handle(&frame, turn)
+    }
+
+    #[test]
+    fn a_link_with_more_keys_than_it_may_have_is_closed_and_what_it_taught_is_forgotten() {
+        let shared = shared(3);
+        let turn = &mut Turn::new(&shared, Instant::ZERO);
+        let (mut one, mut other) = (link(100, turn), link(101, turn));
+        for number in [1, 2, 3, OWN, 1, 2, 3] {
+            assert_eq!(
+                announce(&mut one, number, turn),
+                Ok(()),
+                "a key that it has, or that is ours, is no more"
+            );
+        }
+        let mut gone = Vec::new();
+        ServerFrame::PeerGone { peer: *key(2).node(), reason: GoneReason::Disconnected }.encode(&mut gone);
+        assert_eq!(one.handle(&gone, turn), Ok(()));
+        assert_eq!(announce(&mut one, 4, turn), Ok(()), "a key that has left makes room");
+        assert_eq!(announce(&mut other, 5, turn), Ok(()), "each link has a bound of its own");
+        assert_eq!(announce(&mut one, 6, turn), Err(Close::MeshKeys));
+        let known =
+            || (1..=6).filter(|&number| shared.registry.find(&key(number)).is_some()).collect::<Vec<_>>();
+        assert_eq!(known(), [1, 3, 4, 5]);
+        one.depart(Close::MeshKeys, turn);
+        continue_departures(turn);
+        assert_eq!(known(), [5]);
+    }
 
     #[test]
     fn a_relay_that_says_nothing_is_asked_every_ten_seconds_and_closed_after_thirty() {

@@ -33,6 +33,7 @@ fn config() -> DataPlaneConfig {
         watchable: false,
         max_connections_per_key: 8,
         max_frame_memory: 64 << 20,
+        max_link_keys: 4,
     }
 }
 

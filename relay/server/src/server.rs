@@ -195,6 +195,7 @@ impl Server {
             watchable: self.mesh.secrets.give_watching(),
             max_connections_per_key: self.config.login.max_connections_per_key,
             max_frame_memory: self.config.max_memory,
+            max_link_keys: self.config.mesh.max_keys,
         }
     }
 

@@ -34,6 +34,7 @@ fn worker() -> Worker<'static> {
         watchable: false,
         max_connections_per_key: 8,
         max_frame_memory: 64 << 20,
+        max_link_keys: 1_000,
     };
     let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(false, 8), config, inboxes }));
     let mut worker = Worker::new(0, poll, shared, Arc::default(), Clock::start());

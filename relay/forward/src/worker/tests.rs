@@ -49,6 +49,7 @@ impl Driver {
             watchable: true,
             max_connections_per_key: 8,
             max_frame_memory: 64 << 20,
+            max_link_keys: 4,
         };
         let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(true, 8), config, inboxes }));
         let mut worker = Worker::new(0, poll, shared, Arc::default(), Clock::start());

@@ -101,6 +101,8 @@ labels! {
         Memory = "memory",
         /// A relay that this one had linked to was not heard for 30 s.
         Silent = "silent",
+        /// A relay that this one had linked to announced more keys than `mesh.max_keys`. The link is dialled again after a minute.
+        MeshKeys = "mesh_keys",
         /// The relay shuts down.
         Shutdown = "shutdown",
     }

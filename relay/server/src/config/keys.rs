@@ -95,6 +95,9 @@ settings! {
     MESH_SOURCES = "mesh.sources": "The addresses from which a mesh key is accepted. `[]` is every address.",
     MESH_PEERS = "mesh.peers":
         "The relays of the region to link to. The relay's own entry is ignored, so all of them can share one list.",
+    MESH_MAX_KEYS = "mesh.max_keys".with_default_words("1000000 shared equally between `mesh.peers`, at least 1000"):
+        "Keys that each relay of `mesh.peers` may announce, some 400 bytes of memory each. The link of a relay that announces more \
+         is closed, and dialled again after a minute.",
     MESH_CA_FILE = "mesh.ca_file":
         "The root certificates for `mesh.peers` without a pin, a PEM file. Without it they are the system's.",
     LOG_FORMAT = "log.format": "The form of log lines, which go to standard error.",

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use towpath_service::config::{ConfigReader, Element, IpNet, Value, quote};
@@ -12,6 +13,12 @@ use towpath_wire::ports;
 
 use super::keys;
 use super::rules::{is_hostname, path};
+
+/// The keys that the relays of a region may announce to this one, all together, unless the configuration says how many
+/// each may. It is far above the clients of any region that is known of, and worth some 400 MB of memory.
+const MAX_KEYS_OF_ALL: usize = 1_000_000;
+/// What the configuration may say for each relay. A relay with fewer clients than the least needs no bound.
+const MAX_KEYS: RangeInclusive<usize> = 1_000..=100_000_000;
 
 /// The other relays of the region, and which connections are accepted as theirs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,25 +33,29 @@ pub struct Mesh {
     pub sources: Prefixes,
     /// The relays to dial. This relay itself may be among them, so that all of a region can have the same list.
     pub peers: Vec<MeshPeer>,
+    /// The keys that each relay may announce to this one, 1,000 to 100,000,000.
+    pub max_keys: usize,
     /// The roots that vouch for the certificates of peers without a pin; `None` for the system's.
     pub ca_file: Option<PathBuf>,
 }
 
 impl Mesh {
     pub(super) fn read(reader: &mut ConfigReader<'_>) -> Self {
-        let mesh = Self {
-            key_file: path(reader, keys::MESH_KEY_FILE).optional(),
-            second_key_file: path(reader, keys::MESH_SECOND_KEY_FILE).optional(),
-            prober_key_file: path(reader, keys::MESH_PROBER_KEY_FILE).optional(),
-            sources: reader.key(keys::MESH_SOURCES).or(Vec::<IpNet>::new()).into(),
-            peers: reader.key(keys::MESH_PEERS).or(Vec::new()),
-            ca_file: path(reader, keys::MESH_CA_FILE).optional(),
-        };
+        let key_file = path(reader, keys::MESH_KEY_FILE).optional();
+        let second_key_file = path(reader, keys::MESH_SECOND_KEY_FILE).optional();
+        let prober_key_file = path(reader, keys::MESH_PROBER_KEY_FILE).optional();
+        let sources: Prefixes = reader.key(keys::MESH_SOURCES).or(Vec::<IpNet>::new()).into();
+        let peers: Vec<MeshPeer> = reader.key(keys::MESH_PEERS).or(Vec::new());
+        let share = MAX_KEYS_OF_ALL / peers.len().max(1);
+        let max_keys = reader.key(keys::MESH_MAX_KEYS).within(MAX_KEYS).or(share.max(*MAX_KEYS.start()));
+        let ca_file = path(reader, keys::MESH_CA_FILE).optional();
+        let mesh = Self { key_file, second_key_file, prober_key_file, sources, peers, max_keys, ca_file };
         if reader.given(keys::MESH_KEY_FILE).is_none() {
             for (key, given) in [
                 (keys::MESH_SECOND_KEY_FILE, reader.given(keys::MESH_SECOND_KEY_FILE).is_some()),
                 (keys::MESH_SOURCES, !mesh.sources.is_empty()),
                 (keys::MESH_PEERS, !mesh.peers.is_empty()),
+                (keys::MESH_MAX_KEYS, reader.given(keys::MESH_MAX_KEYS).is_some()),
             ] {
                 if given {
                     reader.conflict(key, "needs mesh.key_file, the key of the mesh, as well");

@@ -113,6 +113,7 @@ second_key_file = "/etc/mesh-next.key"
 prober_key_file = "/etc/prober.key"
 sources = ["10.0.0.0/8", "2001:db8::7"]
 peers = ["relay-2.example.com:443 nodekey:358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254", "192.0.2.1:8443 nodekey:8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"]
+max_keys = 12345
 ca_file = "/etc/ca.pem"
 
 [log]
@@ -169,6 +170,7 @@ level = "debug"
     assert_eq!(mesh.second_key_file.as_deref(), Some(Path::new("/etc/mesh-next.key")));
     assert_eq!(mesh.prober_key_file.as_deref(), Some(Path::new("/etc/prober.key")));
     assert_eq!(mesh.ca_file.as_deref(), Some(Path::new("/etc/ca.pem")));
+    assert_eq!(mesh.max_keys, 12_345);
     assert_eq!(mesh.sources, prefixes(["10.0.0.0/8", "2001:db8::7/128"]));
     assert_eq!(
         mesh.peers.iter().map(|peer| (&*peer.host, peer.port)).collect::<Vec<_>>(),
@@ -211,9 +213,12 @@ fn a_trial_needs_nothing_and_stays_on_loopback() {
 #[test]
 fn a_mesh_needs_its_key_and_each_relay_has_its_own() {
     let key = "nodekey:358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254";
-    for (setting, value) in
-        [("second_key_file", "'/k'"), ("sources", "['10.0.0.0/8']"), ("peers", &*format!("['a {key}']"))]
-    {
+    for (setting, value) in [
+        ("second_key_file", "'/k'"),
+        ("sources", "['10.0.0.0/8']"),
+        ("peers", &*format!("['a {key}']")),
+        ("max_keys", "1000"),
+    ] {
         assert_problem(
             read(&format!("{MINIMAL}mesh.{setting} = {value}")),
             &format!("relay.toml:2: mesh.{setting}: needs mesh.key_file, the key of the mesh, as well"),
@@ -225,6 +230,31 @@ fn a_mesh_needs_its_key_and_each_relay_has_its_own() {
         read(&format!("{MINIMAL}mesh.key_file = '/k'\nmesh.peers = ['a {key}', 'b {key}']")),
         "relay.toml:3: mesh.peers: has the public key of b twice: each relay has its own",
     );
+}
+
+#[test]
+fn the_relays_of_a_mesh_share_a_million_keys_unless_told_otherwise() {
+    let max_keys = |relays: usize, settings: &str| {
+        let peers: Vec<_> = (0..relays).map(|number| format!("'a nodekey:{}'", key_text(number))).collect();
+        let text = format!("{MINIMAL}mesh.key_file = '/k'\nmesh.peers = [{}]\n{settings}", peers.join(","));
+        read(&text).unwrap().0.mesh.max_keys
+    };
+    assert_eq!(
+        [0, 1, 3, 1000, 1001].map(|relays| max_keys(relays, "")),
+        [1_000_000, 1_000_000, 333_333, 1000, 1000]
+    );
+    assert_eq!([0, 3].map(|relays| max_keys(relays, "mesh.max_keys = 600_000")), [600_000; 2]);
+    for number in ["999", "100000001"] {
+        assert_problem(
+            read(&format!("{MINIMAL}mesh.key_file = '/k'\nmesh.max_keys = {number}")),
+            &format!("relay.toml:3: mesh.max_keys: found {number}, allowed: 1000 to 100000000"),
+        );
+    }
+}
+
+/// The digits of a public key that is made from a number.
+fn key_text(number: usize) -> String {
+    format!("{number:08x}{}", "11".repeat(28))
 }
 
 #[test]

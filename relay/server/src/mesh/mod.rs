@@ -19,6 +19,7 @@ use towpath_relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersio
 use towpath_relay_forward::{DataPlane, LinkArrival, LinkEvent, Transport, set_socket_options};
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Secrets;
+use towpath_relay_proto::session::Close;
 use towpath_service::ErrorChain;
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
@@ -38,6 +39,9 @@ pub(crate) use metrics::MeshMetrics;
 /// which lost a third one together do not come back to it together.
 const REDIAL: Duration = Duration::from_secs(5);
 const REDIAL_SPREAD: Duration = Duration::from_secs(1);
+/// The pause after a link that was closed for too many keys. To learn and forget a million keys is too much work to be
+/// done every few seconds.
+const REDIAL_AFTER_MESH_KEYS: Duration = Duration::from_secs(60);
 
 /// The reason why the mesh cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -144,14 +148,17 @@ impl LinkTask {
     async fn run(self) {
         let mut last_failure = String::new();
         loop {
-            match self.dialer.connect(&self.context.key).await {
+            let pause = match self.dialer.connect(&self.context.key).await {
                 Ok(client) => {
                     last_failure.clear();
-                    self.link(client).await;
+                    self.link(client).await
                 }
-                Err(error) => self.note_failure(&error, &mut last_failure),
-            }
-            sleep(REDIAL + spread()).await;
+                Err(error) => {
+                    self.note_failure(&error, &mut last_failure);
+                    REDIAL
+                }
+            };
+            sleep(pause + spread()).await;
         }
     }
 
@@ -167,21 +174,30 @@ impl LinkTask {
         }
     }
 
-    /// Hands the link to the data plane and waits until it is closed.
-    async fn link(&self, client: Client) {
+    /// Hands the link to the data plane and waits until it is closed. Returns the pause before it is dialled again.
+    async fn link(&self, client: Client) -> Duration {
         let (events, mut told) = mpsc::unbounded_channel();
         let host = &self.peer.host;
         let connection = self.context.plane.next_connection();
         if let Err(error) = self.hand_over(connection, client, events) {
             warn!(connection, %host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
-            return;
+            return REDIAL;
         }
-        let mut was_up = false;
+        let (mut was_up, mut pause) = (false, REDIAL);
         while let Some(event) = told.recv().await {
             match event {
                 LinkEvent::Up => {
                     was_up = true;
                     info!(connection, %host, relay = ?self.peer.public_key, "mesh link up");
+                }
+                LinkEvent::Down(Close::MeshKeys) => {
+                    pause = REDIAL_AFTER_MESH_KEYS;
+                    warn!(
+                        connection,
+                        %host,
+                        "mesh link down: the relay announced more keys than mesh.max_keys; if it has that many \
+                         clients, raise mesh.max_keys; dialling again in a minute"
+                    );
                 }
                 LinkEvent::Down(reason) if was_up => {
                     warn!(connection, %host, reason = reason.label(), "mesh link down");
@@ -198,6 +214,7 @@ impl LinkTask {
                 }
             }
         }
+        pause
     }
 
     fn hand_over(&self, id: u64, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod http_requests;
 mod key_updates;
 mod logins;
 mod memory;
+mod mesh_announcements;
 mod open_files;
 mod pings;
 mod routes;

@@ -213,6 +213,27 @@ impl MeshFiles {
         )
     }
 
+    /// The node key of that relay.
+    pub(crate) const fn node_key(&self) -> &NodePrivate {
+        &self.key
+    }
+
+    /// What a test needs that is that relay itself: TLS with its certificate.
+    pub(crate) fn tls(&self) -> Arc<rustls::ServerConfig> {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let path = |name: &str| self.dir.path().join(name);
+        let certificate = CertificateDer::from_pem_file(path("cert.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(path("key.pem")).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
+        Arc::new(config.expect("a certificate and its key"))
+    }
+
     /// How others find that relay, which listens at `address`.
     pub(crate) fn peer(&self, address: SocketAddr) -> String {
         let port = address.port();

@@ -67,6 +67,53 @@ async fn a_watcher_is_told_of_a_crowd_that_is_there_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn a_mesh_key_from_elsewhere_gives_no_rights() {
+    let files = MeshFiles::new(1);
+    let settings = files.settings(&[]);
+    let claims =
+        |relay: &Relay, claim: &str| relay.metric(&format!("towpath_mesh_claims_total{{claim=\"{claim}\"}}"));
+    for (sources, claim, closed) in [("10.0.0.0/8", "wrong_source", 1), ("127.0.0.0/8", "mesh", 0)] {
+        let relay = Relay::start(&format!("{settings}\nmesh.sources = [\"{sources}\"]"));
+        let (_, mut watcher) = watcher(&relay).await;
+        match watcher.recv().await {
+            Ok(Event::PeerPresent { .. }) => assert_eq!(closed, 0, "{sources}"),
+            Err(_) => assert_eq!(closed, 1, "{sources}"),
+            Ok(other) => panic!("{other:?}"),
+        }
+        assert_eq!(claims(&relay, claim), 1, "{sources}");
+        relay.wait("the reason is counted", |relay| {
+            relay.metric("towpath_closed_total{reason=\"not_permitted\"}") == closed
+        });
+    }
+}
+
+#[test]
+fn a_relay_is_linked_to_by_the_key_and_the_certificate_that_the_configuration_names() {
+    let (own, files, other) = (MeshFiles::new(1), MeshFiles::new(2), MeshFiles::new(3));
+    let relay = Relay::start(&files.settings(&[]));
+    let address = relay.addresses.tls;
+    let (entry, other_entry) = (files.peer(address), other.peer(address));
+    let [(host, key, pin), (_, other_key, other_pin)] = [&entry, &other_entry].map(|entry| words(entry));
+    for (key, pin, failed) in [(other_key, pin, "login"), (key, other_pin, "tls")] {
+        let dialling = Relay::start(&own.settings(&[format!("{host} {key} {pin} {address}")]));
+        dialling.wait("dialling fails", |relay| {
+            relay.metric(&format!("towpath_mesh_dial_failures_total{{step=\"{failed}\"}}")) > 0
+        });
+        assert_eq!(dialling.metric("towpath_mesh_links"), 0, "{failed}");
+    }
+    assert_eq!(relay.metric("towpath_mesh_claims_total"), 0, "the key of the mesh was not sent");
+    let dialling = Relay::start(&own.settings(&[entry]));
+    dialling.wait("the link is up", |relay| relay.metric("towpath_mesh_links") == 1);
+}
+
+/// Host, node key and pin of an entry in `mesh.peers`.
+fn words(entry: &str) -> (&str, &str, &str) {
+    let mut words = entry.split(' ').map(Some).chain(std::iter::repeat(None));
+    let mut next = || words.next().flatten().expect("a word");
+    (next(), next(), next())
+}
+
+#[tokio::test]
 async fn what_a_link_has_taught_is_forgotten_with_it_and_learned_anew() {
     let (files_of_one, files_of_other) = (MeshFiles::new(1), MeshFiles::new(2));
     let mut other = Relay::start(&files_of_other.settings(&[]));

@@ -171,7 +171,7 @@ impl Registry {
                 entry.route().ok_or_else(|| self.epoch())
             }
             // The note is made with the lock held, so that the announcement of the key finds it.
-            Entry::Vacant(_vacant) => Err(self.unannounced.note(from, listener)),
+            Entry::Vacant(_vacant) => Err(self.unannounced.note(from, listener.id, listener)),
         }
     }
 
@@ -283,3 +283,6 @@ impl Registry {
         self.gauges.change(Level::Watchers, -i64::from(ended));
     }
 }
+
+#[cfg(test)]
+mod tests;
