@@ -24,7 +24,7 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-relay-proto towp
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto relay/proto net/websocket
 
-.PHONY: help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz shape
+.PHONY: figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz shape
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ interop: build foreign ## Test the relay against Tailscale's, Headscale's and ts
 	cargo test --locked -p towpath-interop
 	cd tests/interop/go && go vet ./... && go test -count=1 ./...
 	cd tests/interop/foreign/headscale && go vet ./... && go test -count=1 ./...
+
+figures: ## Measure what attackers cost in milliseconds and bytes, against the goals (root; an idle machine)
+	cargo test --locked --release -p towpath-relay --test adversary -- --ignored --nocapture --test-threads 1
 
 bench: build ## Measure the cost of a packet and of an idle connection (root; two idle cores)
 	bench/run

@@ -12,7 +12,9 @@ mod clones;
 #[path = "../common/mod.rs"]
 mod common;
 mod deaf_receivers;
+mod figures;
 mod floods;
+mod gulps;
 mod honest;
 mod http_requests;
 mod key_updates;
@@ -21,6 +23,7 @@ mod memory;
 mod mesh_announcements;
 mod open_files;
 mod pings;
+mod process;
 mod routes;
 mod silent_connections;
 mod unfinished_frames;

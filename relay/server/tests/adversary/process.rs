@@ -1,0 +1,114 @@
+//! The relay in a process of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use towpath_relay_client::{Client, Dialer, TlsVersions, Trust};
+use towpath_wire::key::NodePrivate;
+
+use crate::common::PATIENCE;
+
+/// The relay in a process of its own, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) listen: SocketAddr,
+    admin: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
+    log: Option<JoinHandle<usize>>,
+}
+
+impl Process {
+    /// Starts the program with these settings, after a command of the shell, such as one that limits it.
+    pub(crate) fn start(before: &str, settings: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("relay.toml");
+        let text =
+            format!("listen = '127.0.0.1:0'\nstun.listen = []\nadmin.listen = '127.0.0.1:0'\n{settings}");
+        std::fs::write(&file, text).expect("a file");
+        let mut child = Command::new("sh")
+            .args(["-c", &format!("{before} && exec \"$@\""), "sh"])
+            .args([env!("CARGO_BIN_EXE_towpath-relay"), "--dev", "--config"])
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+        let listening = lines.find(|line| line.contains("listening")).expect("the log says where it listens");
+        let address = |name: &str| {
+            let field = listening.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+            field.and_then(|field| field.parse().ok())
+        };
+        let (listen, admin) = (address("listen").expect("an address"), address("admin").expect("an address"));
+        let http = address("http");
+        let log = std::thread::spawn(move || lines.count());
+        Self { child, listen, admin, http, log: Some(log) }
+    }
+
+    /// Logs in with a key made from a number; `None` if the relay refuses it.
+    pub(crate) async fn log_in(&self, number: u64) -> Option<Client> {
+        let mut bytes = [0x51; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        let dialer = Dialer::tls("localhost", self.listen.port(), &Trust::Anyone, TlsVersions::Both);
+        dialer.expect("a dialer").at(self.listen).connect(&NodePrivate::from_random(bytes)).await.ok()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).expect("the admin listener accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    pub(crate) fn metric(&self, sample: &str) -> u64 {
+        let page = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {sample}:\n{page}")).parse().expect("a number")
+    }
+
+    pub(crate) fn wait(&self, what: &str, fact: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !fact(self) {
+            assert!(Instant::now() < deadline, "not in time: {what}\n{}", self.get("/metrics"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The resident memory of the process, in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
+    /// The CPU time of its threads with this name (proc_pid_stat(5), in ticks of 10 ms).
+    pub(crate) fn cpu(&self, thread: &str) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let ticks = stats.filter_map(|stat| {
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+            let mut fields = rest.split(' ').skip(11);
+            let mut ticks = || fields.next()?.parse::<u64>().ok();
+            (name == thread).then_some(ticks()? + ticks()?)
+        });
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
+
+    /// Ends the process and returns how many lines it has logged.
+    pub(crate) fn lines(mut self) -> usize {
+        self.child.kill().expect("it runs");
+        self.log.take().expect("a log").join().expect("no panic")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
