@@ -219,8 +219,10 @@ impl Tally {
     /// Everything that was counted and takes time, in steps of some hundred nanoseconds.
     #[inline]
     pub(crate) fn work(&self) -> u64 {
-        let traffic = self.hot.0[..HotNumbers::TRAFFIC_CELLS].iter().step_by(Traffic::CELLS).sum::<u64>();
-        traffic + self.hot.count(HotCount::Reads) + self.hot.count(HotCount::Writes) + self.cold_work
+        let [disco, other] = PacketKind::ALL.map(|kind| self.hot.traffic(HotTraffic::Received(kind)).packets);
+        let forwarded = self.hot.traffic(HotTraffic::ForwardedIn).packets;
+        let counts = self.hot.count(HotCount::Reads) + self.hot.count(HotCount::Writes);
+        disco + other + forwarded + counts + self.cold_work
     }
 
     pub(crate) fn set(&mut self, count: HotCount, value: u64) {

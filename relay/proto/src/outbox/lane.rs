@@ -31,7 +31,6 @@ pub(super) struct Lane {
 const AGE_STEPS: u32 = 16;
 
 /// The step in which `age` is measured, in nanoseconds.
-#[inline(always)]
 pub(super) const fn age_step(age: Duration) -> u64 {
     let seconds = age.as_secs().saturating_mul(1_000_000_000 / AGE_STEPS as u64);
     seconds.saturating_add((age.subsec_nanos() / AGE_STEPS) as u64)
@@ -89,9 +88,9 @@ impl Lane {
     /// Notes when a frame came that others are in front of.
     #[inline(always)]
     fn note_behind(&mut self, now: Instant, age: Duration) {
-        let step = age_step(age);
-        if now.as_nanos() > self.since.as_nanos().saturating_add(step) {
-            self.mark(now, step);
+        // As a rule all frames of a lane come in one turn, which has one time.
+        if now != self.since {
+            self.mark(now, age);
         }
         if self.head > self.len() {
             self.compact();
@@ -100,11 +99,12 @@ impl Lane {
 
     /// Notes that frames from here on came at `now`, unless the latest mark says so within a step.
     #[cold]
-    fn mark(&mut self, now: Instant, step: u64) {
-        let marks = self.marks.get_or_insert_default();
-        let latest = marks.back().map_or(self.since, |&(_, since)| since);
-        if now.as_nanos() > latest.as_nanos().saturating_add(step) {
-            marks.push_back((self.buffer.len(), now));
+    #[inline(never)]
+    fn mark(&mut self, now: Instant, age: Duration) {
+        let marked = self.marks.as_ref().and_then(|marks| marks.back());
+        let latest = marked.map_or(self.since, |&(_, since)| since);
+        if now.as_nanos() > latest.as_nanos().saturating_add(age_step(age)) {
+            self.marks.get_or_insert_default().push_back((self.buffer.len(), now));
         }
     }
 
