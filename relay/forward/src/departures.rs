@@ -1,19 +1,48 @@
 //! Departures: what is left to do after a connection has gone, some of it in each turn.
 //!
 //! A key that leaves may have thousands of subscribers, and a link that breaks may have a million keys. Each step of a
-//! departure is one subscriber or one key, and a turn does [`STEPS`] of them, so that no other connection waits longer.
+//! departure is one subscriber or one key, and a turn does a bounded number of them, so that no other connection waits longer.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, hash_set};
+use std::fmt;
 use std::sync::Arc;
 
-use crate::counters::ColdCount;
-use crate::key::RouteKey;
-use crate::link::{BrokenLink, forget};
-use crate::peer::Peer;
-use crate::turn::Turn;
+use towpath_relay_proto::session::Close;
 
-/// The steps of a turn: a fraction of a millisecond of a worker.
-pub(crate) const STEPS: usize = 1024;
+use crate::arrival::{LinkEvent, LinkObserver};
+use crate::key::RouteKey;
+use crate::peer::Peer;
+
+/// A link that is closed, and what has yet to be forgotten of it.
+pub(crate) struct BrokenLink {
+    pub(crate) peer: Arc<Peer>,
+    /// The keys that were learned on the link.
+    pub(crate) keys: hash_set::IntoIter<RouteKey>,
+    pub(crate) reason: Close,
+    pub(crate) on_event: LinkObserver,
+}
+
+impl BrokenLink {
+    /// Reports why the link is closed, after everything learned on it is forgotten.
+    fn report(&self) {
+        (self.on_event)(LinkEvent::Down(self.reason));
+    }
+}
+
+impl fmt::Debug for BrokenLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokenLink").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// A step of a departure.
+#[derive(Debug)]
+pub(crate) enum DepartureStep {
+    /// Tell this subscriber that the key has left.
+    Tell(RouteKey, Arc<Peer>),
+    /// Forget that this link leads to the key.
+    Forget(RouteKey, Arc<Peer>),
+}
 
 /// What is left of one departure.
 #[derive(Debug)]
@@ -41,42 +70,28 @@ impl Departures {
         }
     }
 
+    /// Takes the next step; `None` if nothing is left to do.
+    pub(crate) fn next(&mut self) -> Option<DepartureStep> {
+        loop {
+            let step = match self.0.front_mut()? {
+                Departure::Key(key, subscribers) => {
+                    subscribers.pop().map(|subscriber| DepartureStep::Tell(*key, subscriber))
+                }
+                Departure::Link(link) => {
+                    link.keys.next().map(|key| DepartureStep::Forget(key, link.peer.clone()))
+                }
+            };
+            if step.is_some() {
+                return step;
+            }
+            if let Some(Departure::Link(link)) = self.0.pop_front() {
+                link.report();
+            }
+        }
+    }
+
     /// Adds a link that has broken.
     pub(crate) fn add_link(&mut self, link: BrokenLink) {
         self.0.push_back(Departure::Link(link));
-    }
-}
-
-/// Does the steps of one turn.
-#[cold]
-pub(crate) fn continue_departures(turn: &mut Turn<'_>) {
-    let mut departures = std::mem::take(&mut turn.departures.0);
-    for _ in 0..STEPS {
-        let Some(departure) = departures.front_mut() else { break };
-        let next = match departure {
-            Departure::Key(key, subscribers) => {
-                subscribers.pop().map(|subscriber| tell(key, &subscriber, turn))
-            }
-            Departure::Link(link) => link.keys.next().map(|key| {
-                turn.tally.add_cold(ColdCount::ForgottenKeys, 1);
-                forget(&key, &link.peer, turn);
-            }),
-        };
-        if next.is_none()
-            && let Some(Departure::Link(link)) = departures.pop_front()
-        {
-            link.report();
-        }
-    }
-    departures.append(&mut turn.departures.0);
-    turn.departures.0 = departures;
-}
-
-/// Tells `subscriber` that `key` has left. If the key has come back meanwhile, the subscription goes on.
-fn tell(key: &RouteKey, subscriber: &Arc<Peer>, turn: &mut Turn<'_>) {
-    if turn.registry().find(key).is_some() {
-        let _ = turn.registry().subscribe(key, subscriber);
-    } else {
-        turn.push_gone(subscriber, key);
     }
 }

@@ -5,7 +5,7 @@
 //! in the other direction. The keys that are learned on a link belong to it: when it breaks, all of them are forgotten
 //! before this relay dials again.
 
-use std::collections::{HashSet, hash_set};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use towpath_wire::time::Instant;
 
 use crate::arrival::{LinkEvent, LinkObserver};
 use crate::counters::{ColdCount, Level};
+use crate::departures::BrokenLink;
 use crate::key::RouteKey;
 use crate::peer::Peer;
 use crate::turn::Turn;
@@ -140,22 +141,6 @@ impl Link {
     }
 }
 
-/// A link that is closed, and what has yet to be forgotten of it.
-pub(crate) struct BrokenLink {
-    pub(crate) peer: Arc<Peer>,
-    /// The keys that were learned on the link.
-    pub(crate) keys: hash_set::IntoIter<RouteKey>,
-    reason: Close,
-    on_event: LinkObserver,
-}
-
-impl BrokenLink {
-    /// Reports why the link is closed, after everything learned on it is forgotten.
-    pub(crate) fn report(&self) {
-        (self.on_event)(LinkEvent::Down(self.reason));
-    }
-}
-
 /// Returns when to ping a relay again that was last heard at `heard` and is pinged `now`.
 fn ask_again(now: Instant, heard: Instant) -> Result<Instant, Close> {
     if now.since(heard) >= SILENCE { Err(Close::Silent) } else { Ok(now + PING_EVERY) }
@@ -174,12 +159,6 @@ fn push_request(peer: &Arc<Peer>, frame: &ClientFrame<'_>, turn: &mut Turn<'_>) 
     turn.note_control(peer, pushed);
 }
 
-impl fmt::Debug for BrokenLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BrokenLink").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("peer", &self.peer).finish_non_exhaustive()
@@ -191,8 +170,8 @@ mod tests {
     use towpath_wire::derp::mesh::PresentFlags;
 
     use super::*;
-    use crate::departures::continue_departures;
     use crate::testing::{OWN, key, new_link, shared};
+    use crate::worker::continue_departures;
 
     fn link(id: u64, turn: &mut Turn<'_>) -> Link {
         let new = new_link(id, key(OWN - 1));

@@ -46,7 +46,7 @@ impl PresenceChange {
 
 /// The news of a key that a watcher is owed.
 #[derive(Clone, Copy, Debug)]
-enum Pending {
+enum OwedChange {
     /// This change.
     Latest(PresenceChange),
     /// This arrival of the key, and its departure after that.
@@ -57,7 +57,7 @@ enum Pending {
 #[derive(Debug, Default)]
 pub struct WatchBacklog {
     /// Clients choose their keys, so the map's hasher is keyed.
-    changes: HashMap<NodePublic, Pending>,
+    changes: HashMap<NodePublic, OwedChange>,
     order: VecDeque<NodePublic>,
 }
 
@@ -68,17 +68,18 @@ impl WatchBacklog {
         if let Some(older) = self.changes.get_mut(&key) {
             *older = match (*older, change) {
                 (
-                    Pending::Latest(present @ PresenceChange::Present { .. }) | Pending::CameAndWent(present),
+                    OwedChange::Latest(present @ PresenceChange::Present { .. })
+                    | OwedChange::CameAndWent(present),
                     PresenceChange::Gone,
-                ) => Pending::CameAndWent(present),
-                _ => Pending::Latest(change),
+                ) => OwedChange::CameAndWent(present),
+                _ => OwedChange::Latest(change),
             };
             return true;
         }
         if self.changes.len() >= MAX_CHANGES {
             return false;
         }
-        self.changes.insert(key, Pending::Latest(change));
+        self.changes.insert(key, OwedChange::Latest(change));
         self.order.push_back(key);
         true
     }
@@ -87,13 +88,13 @@ impl WatchBacklog {
     pub fn pop(&mut self) -> Option<(NodePublic, PresenceChange)> {
         let key = *self.order.front()?;
         let owed = self.changes.get_mut(&key).expect("each key in order is owed something");
-        if let Pending::CameAndWent(present) = *owed {
-            *owed = Pending::Latest(PresenceChange::Gone);
+        if let OwedChange::CameAndWent(present) = *owed {
+            *owed = OwedChange::Latest(PresenceChange::Gone);
             return Some((key, present));
         }
         self.order.pop_front();
         match self.changes.remove(&key)? {
-            Pending::Latest(change) | Pending::CameAndWent(change) => Some((key, change)),
+            OwedChange::Latest(change) | OwedChange::CameAndWent(change) => Some((key, change)),
         }
     }
 

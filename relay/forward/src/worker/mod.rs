@@ -18,7 +18,6 @@ use crate::clock::Clock;
 use crate::coalesce::Coalescer;
 use crate::connection::Connection;
 use crate::counters::{HotCount, Level, WorkerCounters};
-use crate::departures::continue_departures;
 use crate::inbox::{OwnerRequest, WAKE, WorkerMessage};
 use crate::memory::settle;
 use crate::peer::{ConnectionRef, Peer};
@@ -26,8 +25,10 @@ use crate::shared::PlaneShared;
 use crate::transport::READ_SIZE;
 use crate::turn::Turn;
 use crate::wheel::Wheel;
+pub(crate) use departing::continue_departures;
 use holds::Holds;
 
+mod departing;
 mod holds;
 #[cfg(test)]
 mod reuse_tests;

@@ -11,11 +11,11 @@ use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
+use super::departing::STEPS;
 use super::*;
 use crate::arrival::ClientArrival;
 use crate::config::{DataPlaneConfig, PollPolicy};
 use crate::counters::ColdCount;
-use crate::departures::STEPS;
 use crate::inbox::WorkerInbox;
 use crate::key::RouteKey;
 use crate::registry::Registry;

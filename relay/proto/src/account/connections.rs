@@ -37,11 +37,11 @@ pub struct ConnectionBounds {
 pub struct Connections {
     bounds: ConnectionBounds,
     hasher: RandomState,
-    state: Mutex<State>,
+    state: Mutex<Holdings>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Holdings {
     all: usize,
     /// Prefixes without connections are not in the map.
     prefixes: HashMap<SourcePrefix, Account>,
@@ -116,7 +116,7 @@ impl Connections {
     }
 }
 
-impl State {
+impl Holdings {
     fn check(&self, host: Host, bounds: ConnectionBounds) -> Result<(), Exceeded> {
         let is_full = |prefix: SourcePrefix| {
             self.prefixes

@@ -30,11 +30,11 @@ pub enum Route<L, V> {
 
 /// The routes to one key. A value without any route must be dropped.
 #[derive(Debug)]
-pub struct KeyRoutes<C, F>(Places<C, F>);
+pub struct KeyRoutes<C, F>(RouteSet<C, F>);
 
 /// A key that no other relay has costs no more because others have forwarders.
 #[derive(Debug)]
-enum Places<C, F> {
+enum RouteSet<C, F> {
     Local(Presence<C>),
     /// `None` when there is no route.
     Region(Option<Box<RegionRoutes<C, F>>>),
@@ -74,7 +74,7 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
     /// The routes of a key with its first local connection.
     #[must_use]
     pub fn local(connection: Arc<C>) -> Self {
-        Self(Places::Local(Presence::new(connection)))
+        Self(RouteSet::Local(Presence::new(connection)))
     }
 
     /// The routes of a key that another relay has announced.
@@ -85,15 +85,15 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
     }
 
     fn region(local: Option<Presence<C>>, forwarders: Forwarders<F>) -> Self {
-        Self(Places::Region(Some(Box::new(RegionRoutes { local, forwarders }))))
+        Self(RouteSet::Region(Some(Box::new(RegionRoutes { local, forwarders }))))
     }
 
     /// The route that packets for the key take; `None` when the key is gone.
     #[must_use]
     pub fn route(&self) -> Option<Route<&Arc<C>, &Arc<F>>> {
         match &self.0 {
-            Places::Local(presence) => Some(Route::Local(presence.active())),
-            Places::Region(region) => {
+            RouteSet::Local(presence) => Some(Route::Local(presence.active())),
+            RouteSet::Region(region) => {
                 let RegionRoutes { local, forwarders } = &**region.as_ref()?;
                 local
                     .as_ref()
@@ -107,16 +107,16 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
     #[must_use]
     pub fn presence(&self) -> Option<&Presence<C>> {
         match &self.0 {
-            Places::Local(presence) => Some(presence),
-            Places::Region(region) => region.as_ref()?.local.as_ref(),
+            RouteSet::Local(presence) => Some(presence),
+            RouteSet::Region(region) => region.as_ref()?.local.as_ref(),
         }
     }
 
     /// The local connections, to note what one of them sent.
     pub fn presence_mut(&mut self) -> Option<&mut Presence<C>> {
         match &mut self.0 {
-            Places::Local(presence) => Some(presence),
-            Places::Region(region) => region.as_mut()?.local.as_mut(),
+            RouteSet::Local(presence) => Some(presence),
+            RouteSet::Region(region) => region.as_mut()?.local.as_mut(),
         }
     }
 
@@ -129,7 +129,7 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
     /// Whether the key has no route.
     #[must_use]
     pub const fn is_gone(&self) -> bool {
-        matches!(self.0, Places::Region(None))
+        matches!(self.0, RouteSet::Region(None))
     }
 
     /// Adds a connection, which becomes the active one.
@@ -139,12 +139,12 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
         }
         let presence = Presence::new(connection);
         match &mut self.0 {
-            Places::Region(Some(region)) => {
+            RouteSet::Region(Some(region)) => {
                 // At no moment is neither set: a sender that sees the old flag down is told the new route.
                 region.local = Some(presence);
                 region.forwarders.set_first_active(false);
             }
-            gone => *gone = Places::Local(presence),
+            gone => *gone = RouteSet::Local(presence),
         }
     }
 
@@ -154,11 +154,11 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
         let departure = presence.leave(id);
         if departure == Departure::KeyGone {
             match &mut self.0 {
-                Places::Region(Some(region)) => {
+                RouteSet::Region(Some(region)) => {
                     region.local = None;
                     region.forwarders.set_first_active(true);
                 }
-                last => *last = Places::Region(None),
+                last => *last = RouteSet::Region(None),
             }
         }
         departure
@@ -166,25 +166,25 @@ impl<C: Member, F: Forwards> KeyRoutes<C, F> {
 
     /// Adds a forwarder, unless its link is there already.
     pub fn add_forwarder(&mut self, forwarder: Arc<F>) -> ForwarderChange {
-        if let Places::Region(Some(region)) = &mut self.0 {
+        if let RouteSet::Region(Some(region)) = &mut self.0 {
             return region.forwarders.add(forwarder, region.local.is_none());
         }
-        *self = match std::mem::replace(&mut self.0, Places::Region(None)) {
-            Places::Local(presence) => {
+        *self = match std::mem::replace(&mut self.0, RouteSet::Region(None)) {
+            RouteSet::Local(presence) => {
                 forwarder.set_active(false);
                 Self::region(Some(presence), Forwarders::One(forwarder))
             }
-            Places::Region(_) => Self::remote(forwarder),
+            RouteSet::Region(_) => Self::remote(forwarder),
         };
         ForwarderChange::OnlyOne
     }
 
     /// Removes the forwarder over this link.
     pub fn remove_forwarder(&mut self, link: u64) -> ForwarderChange {
-        let Places::Region(Some(region)) = &mut self.0 else { return ForwarderChange::Nothing };
+        let RouteSet::Region(Some(region)) = &mut self.0 else { return ForwarderChange::Nothing };
         let change = region.forwarders.remove(link, region.local.is_none());
         if change == ForwarderChange::OnlyOne {
-            self.0 = region.local.take().map_or(Places::Region(None), Places::Local);
+            self.0 = region.local.take().map_or(RouteSet::Region(None), RouteSet::Local);
         }
         change
     }

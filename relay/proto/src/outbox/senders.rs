@@ -55,14 +55,14 @@ impl Chunk {
 
 /// The packets of one sender, or of several that share a queue.
 #[derive(Debug)]
-struct Queue {
+struct SenderQueue {
     chunks: VecDeque<Chunk>,
     bytes: usize,
     /// What is left of the quantum; below zero what was sent too much.
     surplus: isize,
 }
 
-impl Queue {
+impl SenderQueue {
     fn head_frame(&self) -> usize {
         self.chunks.front().map_or(0, Chunk::head_frame)
     }
@@ -100,7 +100,7 @@ impl Queue {
 pub(super) struct SenderQueues {
     /// The keys of the senders, in the order of `queues`.
     tags: Vec<u64>,
-    queues: Vec<Queue>,
+    queues: Vec<SenderQueue>,
     /// The queue whose turn it is.
     turn: usize,
     len: usize,
@@ -143,7 +143,7 @@ impl SenderQueues {
 
     /// The length of the frame that [`drop_longest`](Self::drop_longest) would drop.
     pub(super) fn longest_head(&self) -> usize {
-        self.queues.iter().max_by_key(|queue| queue.bytes).map_or(0, Queue::head_frame)
+        self.queues.iter().max_by_key(|queue| queue.bytes).map_or(0, SenderQueue::head_frame)
     }
 
     /// Drops the oldest packet of the sender that holds the most. Returns false if there is none.
@@ -256,7 +256,7 @@ impl SenderQueues {
     fn queue_of(&mut self, tag: u64) -> usize {
         self.find(tag).unwrap_or_else(|| {
             self.tags.push(tag);
-            self.queues.push(Queue { chunks: VecDeque::new(), bytes: 0, surplus: QUANTUM });
+            self.queues.push(SenderQueue { chunks: VecDeque::new(), bytes: 0, surplus: QUANTUM });
             self.queues.len() - 1
         })
     }

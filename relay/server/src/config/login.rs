@@ -6,7 +6,7 @@ use towpath_relay_proto::account::connections::ConnectionBounds;
 use towpath_relay_proto::account::places::PlaceBounds;
 use towpath_service::config::ConfigReader;
 
-use super::{keys, secs};
+use super::keys;
 
 /// Open files that are not connections of clients: listeners, threads, links of the mesh, the admin listener, and connections
 /// that are about to be closed.
@@ -43,7 +43,7 @@ pub struct LoginLimits {
 
 impl LoginLimits {
     pub(super) fn read(reader: &mut ConfigReader<'_>) -> Self {
-        let millis = Duration::from_millis;
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
         Self {
             // A round trip, and the time in which a lost packet is sent again.
             first_byte_timeout: reader
