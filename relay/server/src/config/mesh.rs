@@ -55,7 +55,6 @@ impl Mesh {
                 (keys::MESH_SECOND_KEY_FILE, reader.given(keys::MESH_SECOND_KEY_FILE).is_some()),
                 (keys::MESH_SOURCES, !mesh.sources.is_empty()),
                 (keys::MESH_PEERS, !mesh.peers.is_empty()),
-                (keys::MESH_MAX_KEYS, reader.given(keys::MESH_MAX_KEYS).is_some()),
             ] {
                 if given {
                     reader.conflict(key, "needs mesh.key_file, the key of the mesh, as well");
