@@ -232,6 +232,7 @@ max = "64MiB"  # relay.toml:10
 # prober_key_file is not set
 sources = []  # default
 peers = []  # default
+max_keys = 1000000  # default
 # ca_file is not set
 
 [log]
