@@ -12,7 +12,6 @@ use towpath_relay_proto::session::{ClientSession, Close};
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
-use towpath_wire::pool::BufferPool;
 
 use crate::key::RouteKey;
 use crate::peer::Peer;
@@ -84,6 +83,8 @@ pub enum LinkEvent {
 pub(crate) struct NewClient {
     pub(crate) peer: Arc<Peer>,
     pub(crate) inbound: Inbound,
+    /// The answer to its login. Its owner pushes it, from whose pool the buffer must come.
+    pub(crate) server_info: Vec<u8>,
     pub(crate) frames: Vec<u8>,
     pub(crate) rights: Rights,
     pub(crate) not_ideal: bool,
@@ -105,12 +106,12 @@ impl NewClient {
         let Transport { inbound, outbound } = arrival.transport;
         let peer =
             Peer::new(arrival.key, arrival.id, arrival.address, arrival.flags, outbound, arrival.limits);
-        // The owner flushes every new outbox.
-        let _ =
-            peer.egress.push(|outbox| outbox.push_control(&arrival.server_info, &mut BufferPool::default()));
+        let mut server_info = Vec::new();
+        arrival.server_info.encode(&mut server_info);
         Self {
             peer: Arc::new(peer),
             inbound,
+            server_info,
             frames: arrival.frames,
             rights: arrival.rights,
             not_ideal: arrival.not_ideal,

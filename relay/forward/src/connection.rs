@@ -102,7 +102,8 @@ impl FrameSink for LinkSink<'_, '_> {
 impl Connection {
     /// Takes over a client, and acts on the frames that were already read from it.
     pub(crate) fn new(client: NewClient, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
-        let NewClient { peer, inbound, frames, rights, not_ideal, first_keepalive, seat } = client;
+        let NewClient { peer, inbound, server_info: _, frames, rights, not_ideal, first_keepalive, seat } =
+            client;
         let client = ClientState::new(peer, rights, not_ideal, turn);
         let mut connection = Self::of(Role::Client(client, seat), inbound, turn.now + first_keepalive);
         let resumed = connection.resume(&frames, turn);

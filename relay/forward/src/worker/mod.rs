@@ -217,8 +217,10 @@ impl<'a> Worker<'a> {
     fn attach(&mut self, client: NewClient) {
         let peer = client.peer.clone();
         peer.assign(self.index, self.connections.vacant_key());
-        // The client joins before its outbox sends the ServerInfo, so that a client that has read it can be reached.
         let turn = &mut self.turn;
+        // The outbox is new and has room. It is flushed at the end of the turn.
+        let _ = peer.egress.push(|outbox| outbox.push_encoded(&client.server_info, &mut turn.pool));
+        // The client joins before its outbox sends the ServerInfo, so that a client that has read it can be reached.
         let evicted = turn.registry().join(&peer, &mut |each, event| turn.notify(each, event));
         let (connection, resumed) = Connection::new(client, turn);
         turn.dirty.push(peer);

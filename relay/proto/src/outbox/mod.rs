@@ -136,6 +136,12 @@ impl Outbox {
         self.control_buffer(pool).map(|buffer| frame.encode(buffer)).is_some()
     }
 
+    /// Appends a control frame that is encoded. Returns whether there was room for it.
+    pub fn push_encoded(&mut self, frame: &[u8], pool: &mut BufferPool) -> bool {
+        let buffer = self.control_buffer(pool);
+        buffer.map(|buffer| buffer.extend_from_slice(frame)).is_some()
+    }
+
     /// Appends a request to the relay at the other end of a link. Returns whether there was room for it.
     pub fn push_request(&mut self, frame: &ClientFrame<'_>, pool: &mut BufferPool) -> bool {
         self.control_buffer(pool).map(|buffer| frame.encode(buffer)).is_some()
