@@ -64,8 +64,7 @@ loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom
 
 budgets: build ## Test the budgets on the release build: instructions, memory, a storm of logins
-	cargo test --locked --release -p towpath-relay --test instructions
-	cargo test --locked --release -p towpath-loadtest
+	cargo test --locked --release --workspace --test instructions --test loadtest
 
 foreign: ## Build and install the foreign programs of the tests
 	tests/interop/foreign/install
@@ -79,7 +78,7 @@ interop: build foreign ## Test the relay against Tailscale's, Headscale's and ts
 	cd tests/interop/foreign/headscale && go vet ./... && go test -count=1 ./...
 
 figures: ## Measure what attackers cost in milliseconds and bytes, against the goals (root; an idle machine)
-	cargo test --locked --release -p towpath-relay --test adversary -- --ignored --nocapture --test-threads 1
+	cargo test --locked --release --workspace --test adversary -- --ignored --nocapture --test-threads 1
 
 bench: build ## Measure the cost of a packet and of an idle connection (root; two idle cores)
 	bench/run
