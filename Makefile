@@ -19,12 +19,15 @@ RUNS ?= 7
 SECONDS ?= 60
 TARGETS ?=
 
+# Which mutants `make mutants` runs, such as "own/* login/*"; all unless given.
+MUTANTS ?=
+
 # The pure crates: no clock, no thread, no socket.
 PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-relay-proto towpath-websocket
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto relay/proto net/websocket
 
-.PHONY: figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz shape
+.PHONY: figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +54,7 @@ check: ## Format, lints, documentation, dependencies, and the pure crates for wa
 	@for folder in $(PURE_FOLDERS); do cmp wire/clippy.toml $$folder/clippy.toml; done
 	tools/imports --self-test
 	tools/imports
+	tests/mutants/run --check-apply
 	tools/deny --self-test
 	tools/deny
 
@@ -89,6 +93,9 @@ compare: build peers ## Compare the relay with its peers for docs/performance.md
 
 fuzz: ## Run the fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..." (needs a C++ compiler)
 	fuzz/run $(SECONDS) $(TARGETS)
+
+mutants: ## Break the guards one by one and see the tests fail, all or MUTANTS="own/* login/*" (an hour; needs Python 3)
+	@set -f; tests/mutants/run $(MUTANTS)
 
 shape: ## Measure file and function sizes, module circles, type names and words (needs Python 3)
 	tools/shape

@@ -11,3 +11,17 @@ pub const MIN_LEN: usize = MAGIC.len() + 32 + 24;
 pub fn looks_like_disco(packet: &[u8]) -> bool {
     packet.len() >= MIN_LEN && packet.starts_with(&MAGIC)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disco_packet_has_the_magic_and_room_for_key_and_nonce() {
+        let shortest = [&MAGIC[..], &[0; 32 + 24]].concat();
+        assert!(looks_like_disco(&shortest));
+        assert!(!looks_like_disco(&shortest[..shortest.len() - 1]), "cut");
+        assert!(!looks_like_disco(&shortest[1..]), "without the start of the magic");
+        assert!(!looks_like_disco(&[0; 100]));
+    }
+}

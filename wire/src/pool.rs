@@ -152,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_that_grew_for_a_backlog_is_not_kept() {
+        let mut pool = BufferPool::default();
+        for (capacity, kept) in [(BufferPool::MAX_CAPACITY, 1), (BufferPool::MAX_CAPACITY + 1, 0)] {
+            let buffer = pool.allocate(capacity);
+            pool.give(buffer);
+            assert_eq!(pool.free.len(), kept, "{capacity} bytes");
+            pool.clear();
+        }
+    }
+
+    #[test]
     fn room_shrinks_as_buffers_grow() {
         let mut pool = BufferPool::default();
         pool.set_room(10_000);

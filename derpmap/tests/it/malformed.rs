@@ -119,6 +119,26 @@ fn nesting_is_bounded() {
     }
 }
 
+#[test]
+fn a_hundred_levels_are_read_and_no_more() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for name in ["m.json", "m.yaml"] {
+        assert!(Loaded::read(name, nested(100).as_bytes(), None).is_ok(), "{name}");
+        error(name, nested(101).as_bytes(), "line 1: is nested more than 100 levels deep");
+    }
+}
+
+#[test]
+fn so_many_values_are_read_and_no_more() {
+    // The list is a value, too.
+    let values = |count: usize| format!("[{}0]", "0,".repeat(count - 2));
+    for name in ["m.json", "m.yaml"] {
+        assert!(Loaded::read(name, values(200_000).as_bytes(), None).is_ok(), "{name}");
+        let expected = "line 1: comes to more than 200000 values, aliases expanded";
+        error(name, values(200_001).as_bytes(), expected);
+    }
+}
+
 /// A few hundred bytes of aliases that come to billions of values.
 #[test]
 fn aliases_are_counted() {

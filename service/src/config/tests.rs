@@ -221,7 +221,9 @@ fn values_out_of_range_say_the_range() {
         let expected = format!("app.toml:1: queue.age: found {found}, allowed: \"10ms\" to \"1m\"");
         assert_problem(&format!("queue.age = {age}"), &expected);
     }
-    for bytes in ["1023", "\"1KiB\"", "\"1GiB\"", "\"64KB\"", "\"99999999999999999999KiB\"", "-1"] {
+    // 2^64 and 64 KiB more.
+    const WRAPS: &str = "\"18014398509482048KiB\"";
+    for bytes in ["1023", "\"1KiB\"", "\"1GiB\"", "\"64KB\"", "\"99999999999999999999KiB\"", "-1", WRAPS] {
         let expected = format!("app.toml:1: queue.bytes: found {bytes}, allowed: \"64KiB\" to \"64MiB\"");
         assert_problem(&format!("queue.bytes = {bytes}"), &expected);
     }

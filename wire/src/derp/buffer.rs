@@ -247,13 +247,15 @@ mod tests {
     #[test]
     fn a_bad_length_is_refused_before_its_payload_is_here() {
         let (mut deframer, mut pool) = (Deframer::default(), BufferPool::default());
-        let header = Header { kind: 1, len: 101 }.encode();
-        let refused = Err(BadLength { kind: 1, len: 101 });
-        assert_eq!(deframer.next(&mut &header[..], bounds, &mut pool), refused);
+        for (kind, len) in [(1, 101), (2, 2), (2, 4)] {
+            let header = Header { kind, len }.encode();
+            let refused = Err(BadLength { kind, len });
+            assert_eq!(deframer.next(&mut &header[..], bounds, &mut pool), refused);
 
-        let mut cut = Deframer::default();
-        assert_eq!(cut.next(&mut &header[..3], bounds, &mut pool), Ok(None));
-        assert_eq!(cut.next(&mut &header[3..], bounds, &mut pool), refused);
+            let mut cut = Deframer::default();
+            assert_eq!(cut.next(&mut &header[..3], bounds, &mut pool), Ok(None));
+            assert_eq!(cut.next(&mut &header[3..], bounds, &mut pool), refused);
+        }
     }
 
     #[test]

@@ -196,3 +196,33 @@ impl Session {
         self.deframer.skipped()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_frame_of_the_mesh_needs_its_right() {
+        let (from, to) = (NodePublic::from_bytes([1; 32]), NodePublic::from_bytes([2; 32]));
+        let frames = [
+            ClientFrame::WatchConns,
+            ClientFrame::ForwardPacket { from, to, packet: b"packet" },
+            ClientFrame::ClosePeer(to),
+            ClientFrame::SendPacket { to, packet: b"packet" },
+        ];
+        for (rights, allowed) in [
+            (Rights::Client, [false, false, false, true]),
+            (Rights::Watch, [true, false, false, true]),
+            (Rights::Mesh, [true, true, true, true]),
+        ] {
+            for (frame, allowed) in frames.iter().zip(allowed) {
+                let mut bytes = Vec::new();
+                frame.encode(&mut bytes);
+                let (mut session, mut pool) = (Session::new(rights), BufferPool::default());
+                let asked = session.next(&mut &bytes[..], &mut pool);
+                let expected = if allowed { Ok(true) } else { Err(Close::NotPermitted) };
+                assert_eq!(asked.map(|action| action.is_some()), expected, "{rights:?}: {frame:?}");
+            }
+        }
+    }
+}
