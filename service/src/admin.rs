@@ -18,10 +18,10 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -37,7 +37,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::{select, time};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::ErrorChain;
 use crate::limits::SpareFile;
@@ -126,7 +126,7 @@ impl Admin {
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
-        let pages = Arc::new(Pages { registry, readiness, hosts });
+        let pages = Arc::new(Pages { registry, readiness, hosts, encode_failures: Mutex::default() });
         let thread = thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 select! {
@@ -157,10 +157,17 @@ async fn accept(listener: &tokio::net::TcpListener, pages: &Arc<Pages>) {
     let mut connections = Connections::default();
     let (mut spare, mut failures) = (SpareFile::open(), Repeated::default());
     loop {
-        match listener.accept().await {
+        let accepted = select! {
+            times = failures.over() => {
+                info!(times, "admin connections are accepted again");
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => connections.start(stream, peer, pages),
             Err(error) => {
-                if let Some(times) = failures.note(Instant::now()) {
+                if let Some(times) = failures.note() {
                     warn!(times, %error, "cannot accept admin connections; raise the limit on open files if they have run out");
                 }
                 // The spare file makes room for one connection at a time.
@@ -228,6 +235,7 @@ struct Pages {
     registry: Registry,
     readiness: Readiness,
     hosts: Vec<String>,
+    encode_failures: Mutex<Repeated>,
 }
 
 impl Pages {
@@ -284,7 +292,11 @@ impl Pages {
                 page(StatusCode::OK, format, text)
             }
             Err(error) => {
-                warn!(%error, "metrics cannot be encoded");
+                if let Some(times) =
+                    self.encode_failures.lock().unwrap_or_else(PoisonError::into_inner).note()
+                {
+                    warn!(times, %error, "metrics cannot be encoded");
+                }
                 page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "metrics cannot be encoded\n")
             }
         }
@@ -318,7 +330,12 @@ mod tests {
     /// The clock of tokio goes on when nothing else can.
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_whole_head_is_closed_after_a_second() {
-        let pages = Pages { registry: Registry::new(), readiness: Readiness::new(), hosts: Vec::new() };
+        let pages = Pages {
+            registry: Registry::new(),
+            readiness: Readiness::new(),
+            hosts: Vec::new(),
+            encode_failures: Mutex::default(),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         for head in [&b""[..], b"GET /healthz HTTP/1.1\r\n"] {
             let address = listener.local_addr().expect("an address");

@@ -15,6 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
+use crate::logs;
+
 /// The exit code after a second signal: the shutdown was not completed.
 const CUT_SHORT: i32 = 1;
 
@@ -79,6 +81,7 @@ impl Signals {
             debug!(signal, "duplicate of the first signal; ignored");
         };
         warn!(signal = second, "second signal: ending at once, without a clean shutdown");
+        logs::flush();
         std::process::exit(CUT_SHORT);
     }
 

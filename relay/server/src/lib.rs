@@ -5,8 +5,9 @@
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
-//! - `tls`: the configuration of rustls. `socket`: TCP listeners.
+//! - `tls`: the configuration of rustls. `socket`: TCP listeners. `bind_error`: why an address cannot be bound.
 
+mod bind_error;
 pub mod config;
 mod control;
 pub mod derpmap;
@@ -21,6 +22,7 @@ mod socket;
 mod stun_only;
 mod tls;
 
+pub use bind_error::BindError;
 pub use identity::Identity;
 pub use server::{Addresses, RunError, Server, StartError};
 pub use stun_only::StunServer;

@@ -17,6 +17,7 @@ use towpath_service::admin::{Admin, Readiness};
 use towpath_service::limits;
 use tracing::{info, warn};
 
+use crate::bind_error::BindError;
 use crate::config::{Config, LoginLimits, room_for_connections};
 use crate::control::{
     Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
@@ -34,25 +35,29 @@ const CONTROL_NICENESS: i32 = 10;
 /// The reason why a relay cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A listener for TLS or HTTP cannot be bound.
-    #[error("cannot bind {what} on {address}/tcp")]
-    Tcp {
-        /// The listener's purpose.
-        what: &'static str,
-        /// Its address.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A socket for STUN cannot be bound.
+    /// An address cannot be bound.
     #[error(transparent)]
-    Stun(#[from] towpath_stun::BindError),
+    Bind(#[from] BindError),
+    /// A second address for STUN is none.
+    #[error(transparent)]
+    Stun(towpath_stun::BindError),
     /// The mesh cannot be set up.
     #[error(transparent)]
     Mesh(#[from] MeshError),
     /// Certificates or keys cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl From<towpath_stun::BindError> for StartError {
+    fn from(error: towpath_stun::BindError) -> Self {
+        match error {
+            towpath_stun::BindError::Socket { address, source } => {
+                Self::Bind(BindError::stun(address, source))
+            }
+            other @ towpath_stun::BindError::Alternate { .. } => Self::Stun(other),
+        }
+    }
 }
 
 /// The reason why a running relay stopped by itself.
@@ -111,7 +116,7 @@ impl Server {
     pub fn bind(config: &Config, identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
         let mesh = MeshSetup::load(&config.mesh, identity.node_public())?;
-        let tcp = |what, address| listen(address).map_err(|source| StartError::Tcp { what, address, source });
+        let tcp = |what, address| listen(address).map_err(|error| BindError::tcp(what, address, error));
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;

@@ -8,6 +8,7 @@ use prometheus::Registry;
 use tokio::sync::oneshot;
 use towpath_service::admin::{Admin, Readiness};
 
+use crate::bind_error::BindError;
 use crate::config::StunOnly;
 use crate::metrics::StunScrape;
 use crate::server::{RunError, StartError};
@@ -29,8 +30,7 @@ impl StunServer {
     /// See [`StartError`]. Each error names the listener and the address.
     pub fn bind(config: &StunOnly) -> Result<Self, StartError> {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
-        let tcp =
-            |address| listen(address).map_err(|source| StartError::Tcp { what: "admin", address, source });
+        let tcp = |address| listen(address).map_err(|error| BindError::tcp("admin", address, error));
         Ok(Self { stun, admin: config.admin.map(tcp).transpose()?, admin_hosts: config.admin_hosts.clone() })
     }
 

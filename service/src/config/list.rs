@@ -49,7 +49,7 @@ impl<T: Element> Value for Vec<T> {
 
 impl Element for SocketAddr {
     fn allowed_list() -> String {
-        "a list of IP addresses with ports such as [\"0.0.0.0:3478\", \"[::]:3478\"]".into()
+        "a list of IP addresses with ports such as [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]".into()
     }
 }
 

@@ -36,6 +36,7 @@ pub struct ConfigReader<'a> {
     known_variables: Vec<String>,
     settings: Vec<Setting>,
     problems: Vec<Problem>,
+    warnings: Vec<String>,
 }
 
 impl<'a> ConfigReader<'a> {
@@ -49,6 +50,7 @@ impl<'a> ConfigReader<'a> {
             known_variables: Vec::new(),
             settings: Vec::new(),
             problems: sources.unreadable.iter().cloned().collect(),
+            warnings: Vec::new(),
         };
         if let Some(file) = &sources.file {
             let (table, errors) = DeTable::parse_recoverable(&file.text);
@@ -93,6 +95,11 @@ impl<'a> ConfigReader<'a> {
         self.problems.push(Problem::Conflict { origin, key: key.path.into(), reason: reason.into() });
     }
 
+    /// Notes what the user should be told, although it is no mistake.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
     /// Notes that a setting without a default is missing.
     pub fn missing(&mut self, key: SettingKey, allowed: impl Into<String>) {
         if !self.broken {
@@ -107,7 +114,8 @@ impl<'a> ConfigReader<'a> {
         if let Some(file) = &self.sources.file {
             self.unknown_keys(file, "", &table);
         }
-        let warnings = self.unknown_variables();
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.unknown_variables());
         if self.problems.is_empty() {
             Ok(Resolved::new(self.settings, warnings))
         } else {

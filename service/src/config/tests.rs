@@ -205,7 +205,7 @@ fn wrong_types_say_what_is_allowed() {
     assert_problem(
         "net.addresses = \"127.0.0.1:1\"",
         "app.toml:1: net.addresses: found \"127.0.0.1:1\", allowed: a list of IP addresses with ports such as \
-         [\"0.0.0.0:3478\", \"[::]:3478\"]",
+         [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]",
     );
     assert_problem(
         "queue.colour = \"green\"",
@@ -239,7 +239,7 @@ fn the_environment_and_flags_are_checked_like_the_file() {
          \"[::]:443\"",
         "--port: port: found http, allowed: 1 to 1023",
         "--address: net.addresses: found 127.0.0.1:1,x, allowed: a list of IP addresses with ports such as \
-         [\"0.0.0.0:3478\", \"[::]:3478\"]",
+         [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]",
     ];
     assert_eq!(problems(&sources), expected);
 }
@@ -302,8 +302,8 @@ fn all_problems_are_reported_at_once_in_reading_order() {
 8 problems in the configuration
   app.toml:1: prot: unknown key; did you mean port?
   app.toml:2: verbose: found 1, allowed: true or false
-  app.toml:7: net.addresses: found \"x\", allowed: a list of IP addresses with ports such as [\"0.0.0.0:3478\", \"[::]:3478\"]
-  app.toml:8: net.addresses: found 3, allowed: a list of IP addresses with ports such as [\"0.0.0.0:3478\", \"[::]:3478\"]
+  app.toml:7: net.addresses: found \"x\", allowed: a list of IP addresses with ports such as [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]
+  app.toml:8: net.addresses: found 3, allowed: a list of IP addresses with ports such as [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]
   app.toml:11: queue.age: found \"0s\", allowed: \"10ms\" to \"1m\"
   app.toml:12: queue.color: unknown key; did you mean queue.colour?
   APP_THREADS: threads: found 0, allowed: a whole number, 1 or more

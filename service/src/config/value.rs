@@ -1,11 +1,13 @@
 //! What a setting can be: how each type reads from TOML and from plain text, and what to say when it does not.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -213,12 +215,21 @@ impl Value for SocketAddr {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok()
+        text.parse().ok().or_else(|| with_interface_name(text))
     }
 
     fn to_toml(&self) -> String {
         quote(&self.to_string())
     }
+}
+
+/// Reads an address whose scope is the name of an interface of this host, as in `[fe80::1%eth0]:3478` (RFC 4007 section 11).
+fn with_interface_name(text: &str) -> Option<SocketAddr> {
+    let (address, rest) = text.strip_prefix('[')?.split_once('%')?;
+    let (interface, port) = rest.split_once("]:")?;
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    let scope = name_to_index(any, interface).ok()?;
+    Some(SocketAddrV6::new(address.parse().ok()?, port.parse().ok()?, 0, scope).into())
 }
 
 /// A listener that can be turned off: `""` stands for `None`.
@@ -228,7 +239,7 @@ impl Value for Option<SocketAddr> {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+        if text.is_empty() { Some(None) } else { SocketAddr::from_text(text).map(Some) }
     }
 
     fn to_toml(&self) -> String {

@@ -25,6 +25,9 @@ const BATCHES_PER_TURN: usize = 2;
 /// microseconds, and the socket's buffer holds what arrives in the meantime.
 const READ_ERROR_BACKOFF: Duration = Duration::from_millis(100);
 
+/// The shortest time between two log lines about a socket that cannot be read.
+const READ_ERROR_QUIET: Duration = Duration::from_secs(60);
+
 /// The state that all sockets share: the policy, and the memory of the datagrams in work.
 pub(crate) struct Service {
     answerer: Answerer,
@@ -123,17 +126,19 @@ pub(crate) struct Listener {
     discovery: Option<OriginSockets>,
     /// Not to be read before this moment, after a failed read.
     backs_off_until: Option<Instant>,
+    /// When a failed read was logged last.
+    logged: Option<Instant>,
 }
 
 impl Listener {
     pub(crate) fn new(socket: Arc<BatchSocket>) -> Self {
-        Self { socket, discovery: None, backs_off_until: None }
+        Self { socket, discovery: None, backs_off_until: None, logged: None }
     }
 
     /// A listener on one of four origins.
     pub(crate) fn one_of(sockets: OriginSockets) -> Self {
         let socket = Arc::clone(&sockets.sockets[sockets.own]);
-        Self { socket, discovery: Some(sockets), backs_off_until: None }
+        Self { socket, discovery: Some(sockets), backs_off_until: None, logged: None }
     }
 
     /// For how long the socket is not to be read, after a failed read.
@@ -150,7 +155,7 @@ impl Listener {
         service: &mut Service,
         counters: &StunCounters,
     ) -> usize {
-        let has_backed_off = self.backs_off_until.take().is_some();
+        self.backs_off_until = None;
         let mut found = 0;
         for _ in 0..BATCHES_PER_TURN {
             match self.serve_batch(now, service, counters) {
@@ -163,9 +168,10 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     counters.count_read_error();
-                    if !has_backed_off {
+                    if self.logged.is_none_or(|logged| now.duration_since(logged) >= READ_ERROR_QUIET) {
+                        self.logged = Some(now);
                         let address = self.socket.local_addr();
-                        tracing::warn!(%address, %error, "cannot read from a STUN socket; retrying");
+                        tracing::warn!(%address, %error, "cannot read from a STUN socket; retrying ten times a second");
                     }
                     self.backs_off_until = Some(now + READ_ERROR_BACKOFF);
                     break;

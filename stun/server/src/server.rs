@@ -1,7 +1,7 @@
 //! The server before and while it runs.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
@@ -67,7 +67,7 @@ impl BoundServer {
     /// The first address that cannot be bound, and why.
     pub fn bind(settings: &StunSettings) -> Result<Self, BindError> {
         let StunSettings { listen, alternates, policy } = settings;
-        let sockets = listen.iter().copied().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let sockets = bind_all(listen)?;
         let mut server = Self::over(sockets, policy);
         for alternate in alternates {
             server.add_alternate(*alternate)?;
@@ -107,8 +107,8 @@ impl BoundServer {
         Ok(())
     }
 
-    /// The addresses that the sockets are bound to: those to listen on in the order in which they were asked for, and
-    /// behind them those that a second address adds.
+    /// The addresses that the sockets are bound to: those to listen on in the order in which they were asked for, that of IPv4
+    /// behind its `[::]`, and at the end those that a second address adds.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(|listener| listener.socket.local_addr()).collect()
     }
@@ -181,6 +181,22 @@ impl BoundServer {
                 ready.map(|(&at, _)| self.listeners[at].take_turn(now, &mut service, &self.counters)).sum();
         }
     }
+}
+
+/// Binds a socket to each address. `[::]` stands for all addresses of the host, so it has one of IPv4 with its port beside it,
+/// unless the list names that itself. With a socket for each family, an answer
+/// has the family of its request, and no address is a mapped one.
+fn bind_all(listen: &[SocketAddr]) -> Result<Vec<Arc<BatchSocket>>, BindError> {
+    let mut sockets = Vec::with_capacity(listen.len() + 1);
+    for &address in listen {
+        let socket = bind(address)?;
+        let twin = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), socket.local_addr().port());
+        sockets.push(socket);
+        if address.ip() == Ipv6Addr::UNSPECIFIED && !listen.contains(&twin) {
+            sockets.push(bind(twin)?);
+        }
+    }
+    Ok(sockets)
 }
 
 fn bind(address: SocketAddr) -> Result<Arc<BatchSocket>, BindError> {

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 /// Everything that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StunSettings {
-    /// The addresses that are listened on. An IPv6 one is bound for IPv6 only; serving both families takes one of each.
+    /// The addresses that are listened on. `[::]` takes both families, unless `0.0.0.0` with its port is in the list.
     pub listen: Vec<SocketAddr>,
     /// Second addresses, for NAT behaviour discovery (RFC 5780): none, or one for a family or for each. It must differ
     /// in both address and port from the family's only one in `listen`, and neither may be a wildcard.

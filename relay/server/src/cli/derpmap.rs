@@ -11,10 +11,11 @@ use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapReport, Severity};
 use towpath_relay::config::{Config, KeySource, self_signed_files};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::identity;
+use towpath_service::logs::say;
 use towpath_wire::map::DerpMap;
 use towpath_wire::pin::CertificatePin;
 
-use super::outcome::{Failure, print, say, warn};
+use super::outcome::{Failure, print, warn};
 use super::settings::Settings;
 
 /// The name of the configuration's map in messages.

@@ -18,13 +18,14 @@ use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::{Addresses, Identity, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
+use towpath_service::logs::say;
 use towpath_service::signals::Shutdown;
 use towpath_service::{limits, logs};
 use tracing::field::display;
 use zeroize::Zeroizing;
 
 use self::derpmap::Derpmap;
-use self::outcome::{Failure, print, say, warn};
+use self::outcome::{Failure, print, warn};
 use self::settings::Settings;
 use self::trial::Trial;
 
@@ -90,14 +91,17 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure @ Failure::Wrong) => failure.into(),
         Err(failure) => {
-            say(&format!("towpath-relay: {failure}"));
+            if !matches!(failure, Failure::Wrong) {
+                say(&format!("towpath-relay: {failure}"));
+            }
             failure.into()
         }
-    }
+    };
+    logs::flush();
+    code
 }
 
 impl Run {

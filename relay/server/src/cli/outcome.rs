@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use towpath_service::config::{Problems, Resolved};
+use towpath_service::logs::say;
 
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +35,6 @@ impl From<Failure> for ExitCode {
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
-}
-
-/// Writes a line for a person to standard error. A failure is ignored, because there is no other place to report it.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 pub(super) fn warn(resolved: &Resolved) {

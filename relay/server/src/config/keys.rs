@@ -16,7 +16,7 @@ macro_rules! settings {
 settings! {
     HOSTNAME = "hostname".with_flag("--hostname"):
         "The DNS name or IP address that clients dial and that the certificate is for.",
-    LISTEN = "listen".with_flag("--listen"):
+    LISTEN = "listen".with_flag("--listen").with_default_words("`[::]:443`, without IPv6 `0.0.0.0:443`"):
         "The TCP address for DERP and HTTP over TLS. `[::]` takes IPv4 as well.",
     CERT = "cert".with_flag("--cert"):
         "The certificate chain, a PEM file. Without it the relay keeps a self-signed one beside `key_file`.",
@@ -40,8 +40,9 @@ settings! {
     REGION_ID = "region.id": "The number of the DERP region. 900 to 999 are for relays of one's own.",
     REGION_CODE = "region.code": "The short name of the DERP region, as in `tailscale ping`.",
     REGION_NAME = "region.name": "The name of the DERP region for people.",
-    STUN_LISTEN = "stun.listen".with_flag("--stun-listen"):
-        "The UDP addresses for STUN. `[]` is off. The flag is given once for each address, or with commas.",
+    STUN_LISTEN = "stun.listen".with_flag("--stun-listen")
+        .with_default_words("`[\"[::]:3478\"]`, without IPv6 `[\"0.0.0.0:3478\"]`"):
+        "The UDP addresses for STUN. `[::]` takes IPv4 as well, unless `0.0.0.0` with its port is there, too. `[]` is off. The flag is given once for each address, or with commas.",
     STUN_ALTERNATE = "stun.alternate": "The second UDP addresses, for NAT behaviour discovery (RFC 5780).",
     STUN_CLIENTS = "stun.clients": "Which clients are answered: all that speak STUN, or Tailscale's alone.",
     STUN_RATE = "stun.rate": "Answers a second for each IPv4 address and each IPv6 /64. 0 is no limit.",

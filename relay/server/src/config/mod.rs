@@ -3,7 +3,7 @@
 //! The server enforces every key; none is only read. Names, defaults and bounds stand here once, in
 //! the order in which `print-config` shows them.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 use towpath_wire::ports;
 
 mod admin;
+mod families;
 mod http;
 pub mod keys;
 mod log;
@@ -180,12 +181,12 @@ fn hostname(reader: &mut ConfigReader<'_>, dev: bool) -> String {
 }
 
 fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> SocketAddr {
-    let lookup = reader.key(keys::LISTEN);
     if dev {
         let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEV_PORT);
-        lookup.matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default)
+        reader.key(keys::LISTEN).matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default)
     } else {
-        lookup.or(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), ports::HTTPS))
+        let default = families::any(reader, keys::LISTEN, ports::HTTPS);
+        reader.key(keys::LISTEN).or(default)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The settings of STUN, and the whole configuration of a host that runs only STUN.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use towpath_service::config::{Choice, ConfigReader, Problems, Resolved, Sources};
@@ -10,7 +10,7 @@ use towpath_wire::ports;
 use super::log::Log;
 use super::rules::{DEV_ALLOWED, is_loopback};
 use super::variables::CONFIG_VARIABLE;
-use super::{admin, keys};
+use super::{admin, families, keys};
 
 /// The largest limit on answers a second for a source. A server sends fewer to all sources together.
 const RATE_MAX: u32 = 1_000_000;
@@ -63,14 +63,13 @@ pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> StunSettings {
 }
 
 fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> Vec<SocketAddr> {
-    let lookup = reader.key(keys::STUN_LISTEN);
-    let on = |ip: IpAddr| SocketAddr::new(ip, ports::STUN);
     if dev {
-        lookup
-            .matching(DEV_ALLOWED, |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback))
-            .or(vec![on(Ipv4Addr::LOCALHOST.into())])
+        let are_loopback = |list: &Vec<SocketAddr>| list.iter().copied().all(is_loopback);
+        let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ports::STUN)];
+        reader.key(keys::STUN_LISTEN).matching(DEV_ALLOWED, are_loopback).or(default)
     } else {
-        lookup.or(vec![on(Ipv4Addr::UNSPECIFIED.into()), on(Ipv6Addr::UNSPECIFIED.into())])
+        let default = vec![families::any(reader, keys::STUN_LISTEN, ports::STUN)];
+        reader.key(keys::STUN_LISTEN).or(default)
     }
 }
 

@@ -32,7 +32,7 @@ fn a_hostname_is_enough() {
     assert!(
         matches!(&config.node_key, KeySource::File(path) if path == Path::new("/var/lib/towpath/relay.key"))
     );
-    assert_eq!(config.stun.listen.len(), 2);
+    assert_eq!(config.stun.listen, ["[::]:3478".parse().unwrap()]);
     assert_eq!((config.stun.alternates, config.stun.policy), (vec![], towpath_stun::Policy::default()));
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.outbox.bytes, 512 * 1024);
@@ -500,7 +500,7 @@ fn a_second_stun_address_goes_with_a_first_one() {
 fn stun_alone_needs_nothing_and_knows_no_relay() {
     let read = |text: &str| StunOnly::read(&Sources::new(VARIABLE_PREFIX).text("stun.toml", text));
     let (config, resolved) = read("").unwrap();
-    assert_eq!(config.stun.listen.len(), 2);
+    assert_eq!(config.stun.listen, ["[::]:3478".parse().unwrap()]);
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert!(!resolved.to_toml().contains("hostname"), "{}", resolved.to_toml());
     let problems = read("hostname = 'a.example'\nstun.listen = []").expect_err("two mistakes").to_string();

@@ -6,7 +6,7 @@
 use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use towpath_relay_forward::set_socket_options;
@@ -14,7 +14,7 @@ use towpath_relay_proto::account::Origin;
 use towpath_service::limits::SpareFile;
 use towpath_service::repeated::Repeated;
 use towpath_wire::host::Host;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::frontend::Frontend;
 use super::listener::{Accepted, ListenerKind};
@@ -25,16 +25,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until it is cancelled.
 pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind: ListenerKind) {
-    let (mut spare, mut failures) = (SpareFile::open(), Repeated::default());
+    let mut spare = SpareFile::open();
+    let (mut failures, mut option_failures) = (Repeated::default(), Repeated::default());
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            times = failures.over() => {
+                info!(times, listener = ?kind, "connections are accepted again");
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((socket, address)) => {
+                if let Err(error) = set_socket_options(&socket)
+                    && let Some(times) = option_failures.note()
+                {
+                    warn!(times, %address, "cannot set the options of a new connection's socket: {error}");
+                }
                 let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
                 begin(&frontend, socket, accepted);
             }
             Err(error) => {
                 frontend.metrics.accept_errors.inc();
-                if let Some(times) = failures.note(Instant::now()) {
+                if let Some(times) = failures.note() {
                     warn!(
                         times,
                         listener = ?kind,
@@ -82,9 +95,6 @@ fn begin(frontend: &Arc<Frontend>, socket: TcpStream, accepted: Accepted) {
         Ok(opened) => opened,
         Err(exceeded) => return frontend.refuse(accepted, &Refusal::Exceeded(exceeded)),
     };
-    if let Err(error) = set_socket_options(&socket) {
-        warn!(connection = id, %address, "cannot set the options of a new connection's socket: {error}");
-    }
     let frontend = frontend.clone();
     frontend.metrics.pending.inc();
     tokio::spawn(async move {

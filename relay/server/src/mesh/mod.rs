@@ -21,6 +21,7 @@ use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Secrets;
 use towpath_relay_proto::session::Close;
 use towpath_service::ErrorChain;
+use towpath_service::repeated::Repeated;
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
@@ -115,7 +116,7 @@ impl MeshSetup {
     pub(crate) fn run(self, context: &LinkContext) {
         context.metrics.peers.set(i64::try_from(self.dialers.len()).unwrap_or(i64::MAX));
         for (peer, dialer) in self.dialers {
-            tokio::spawn(LinkTask { peer, dialer, context: context.clone() }.run());
+            tokio::spawn(LinkTask::new(peer, dialer, context.clone()).run());
         }
     }
 }
@@ -142,19 +143,25 @@ struct LinkTask {
     peer: MeshPeer,
     dialer: Dialer,
     context: LinkContext,
+    /// The link cannot be dialled or handed over.
+    failures: Repeated,
+    /// The link comes up, and goes down again.
+    ups: Repeated,
+    downs: Repeated,
 }
 
 impl LinkTask {
-    async fn run(self) {
-        let mut last_failure = String::new();
+    fn new(peer: MeshPeer, dialer: Dialer, context: LinkContext) -> Self {
+        let (failures, ups, downs) = (Repeated::default(), Repeated::default(), Repeated::default());
+        Self { peer, dialer, context, failures, ups, downs }
+    }
+
+    async fn run(mut self) {
         loop {
             let pause = match self.dialer.connect(&self.context.key).await {
-                Ok(client) => {
-                    last_failure.clear();
-                    self.link(client).await
-                }
+                Ok(client) => self.link(client).await,
                 Err(error) => {
-                    self.note_failure(&error, &mut last_failure);
+                    self.note_failure(&error);
                     REDIAL
                 }
             };
@@ -162,59 +169,85 @@ impl LinkTask {
         }
     }
 
-    /// Logs a failure to dial. A failure that repeats the last one is logged at `debug` only.
-    fn note_failure(&self, error: &DialError, last: &mut String) {
+    /// Logs a failure to dial: the first, one a minute, and those in between at `debug`.
+    fn note_failure(&mut self, error: &DialError) {
         self.context.metrics.dial_failed(error.step());
-        let (host, failure) = (&self.peer.host, ErrorChain(error).to_string());
-        if failure == *last {
-            debug!(%host, "still cannot link: {failure}");
-        } else {
-            warn!(%host, "cannot link; retrying every 5 s: {failure}");
-            *last = failure;
+        let (host, failure) = (&self.peer.host, ErrorChain(error));
+        match self.failures.note() {
+            Some(times) => warn!(times, %host, "cannot link; retrying every 5 s: {failure}"),
+            None => debug!(%host, "still cannot link: {failure}"),
         }
     }
 
     /// Hands the link to the data plane and waits until it is closed. Returns the pause before it is dialled again.
-    async fn link(&self, client: Client) -> Duration {
+    async fn link(&mut self, client: Client) -> Duration {
         let (events, mut told) = mpsc::unbounded_channel();
-        let host = &self.peer.host;
         let connection = self.context.plane.next_connection();
         if let Err(error) = self.hand_over(connection, client, events) {
-            warn!(connection, %host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
+            if let Some(times) = self.failures.note() {
+                let host = &self.peer.host;
+                warn!(times, connection, %host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
+            }
             return REDIAL;
         }
+        let failures = self.failures.clear();
         let (mut was_up, mut pause) = (false, REDIAL);
         while let Some(event) = told.recv().await {
             match event {
                 LinkEvent::Up => {
                     was_up = true;
-                    info!(connection, %host, relay = ?self.peer.public_key, "mesh link up");
-                }
-                LinkEvent::Down(Close::MeshKeys) => {
-                    pause = REDIAL_AFTER_MESH_KEYS;
-                    warn!(
-                        connection,
-                        %host,
-                        "mesh link down: the relay announced more keys than mesh.max_keys; if it has that many \
-                         clients, raise mesh.max_keys; dialling again in a minute"
-                    );
-                }
-                LinkEvent::Down(reason) if was_up => {
-                    warn!(connection, %host, reason = reason.label(), "mesh link down");
+                    self.note_up(connection, failures);
                 }
                 LinkEvent::Down(reason) => {
-                    let reason = reason.label();
-                    warn!(
-                        connection,
-                        %host,
-                        reason,
-                        "the relay announced no clients before the link closed; check that both have the same mesh \
-                         key and that its mesh.sources allows this address"
-                    );
+                    if matches!(reason, Close::MeshKeys) {
+                        pause = REDIAL_AFTER_MESH_KEYS;
+                    }
+                    self.note_down(connection, reason, was_up);
                 }
             }
         }
         pause
+    }
+
+    /// Logs that the link is up, as often as [`Repeated`] lets it.
+    fn note_up(&mut self, connection: u64, failures: u64) {
+        let (host, relay) = (&self.peer.host, &self.peer.public_key);
+        match self.ups.note() {
+            Some(times) => {
+                let (times, failures) = ((times > 1).then_some(times), (failures > 0).then_some(failures));
+                info!(connection, %host, ?relay, times, failures, "mesh link up");
+            }
+            None => debug!(connection, %host, "mesh link up again"),
+        }
+    }
+
+    /// Logs why the link is down and what to do about it, as often as [`Repeated`] lets it.
+    fn note_down(&mut self, connection: u64, close: Close, was_up: bool) {
+        let (host, reason) = (&self.peer.host, close.label());
+        let Some(times) = self.downs.note() else {
+            debug!(connection, %host, reason, "mesh link down again");
+            return;
+        };
+        if matches!(close, Close::MeshKeys) {
+            warn!(
+                times,
+                connection,
+                %host,
+                "mesh link down: the relay announced more keys than mesh.max_keys; if it has that many clients, raise \
+                 mesh.max_keys; dialling again in a minute"
+            );
+        } else if was_up {
+            warn!(times, connection, %host, reason, "mesh link down");
+        } else {
+            warn!(
+                times,
+                connection,
+                %host,
+                reason,
+                "the relay announced no clients before the link closed; check that both have the same mesh key and that \
+                 its mesh.sources allows this address"
+            );
+        }
     }
 
     fn hand_over(&self, id: u64, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {

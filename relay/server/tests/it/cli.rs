@@ -105,7 +105,7 @@ agee = "1s"
   relay.toml:2: listen: found ":443", allowed: an IP address and port such as "0.0.0.0:443" or "[::]:443"
   relay.toml:3: cert: needs key, the file with its private key, as well
   relay.toml:4: keepalive: found 60, allowed: "5s" to "90s"
-  relay.toml:7: stun.listen: found "[::]", allowed: a list of IP addresses with ports such as ["0.0.0.0:3478", "[::]:3478"]
+  relay.toml:7: stun.listen: found "[::]", allowed: a list of IP addresses with ports such as ["192.0.2.7:3478", "[2001:db8::7]:3478"]
   relay.toml:10: admin.listen: found "0.0.0.0:9090", allowed: a loopback address such as "127.0.0.1:9090" or "[::1]:9090", or "" to turn it off
   relay.toml:13: outbox.bytes: found "1KiB", allowed: "66KiB" to "64MiB"
   relay.toml:14: outbox.agee: unknown key; did you mean outbox.age?
@@ -471,7 +471,10 @@ fn a_relay_that_cannot_bind_says_where_and_exits_with_1() {
     let outcome = cli.run(&["--dev", "--config", "trial.toml", "--listen", &address]);
     outcome.assert_failure(
         1,
-        &format!("towpath-relay: cannot bind TLS on {address}/tcp: Address already in use (os error 98)\n"),
+        &format!(
+            "towpath-relay: cannot bind TLS on {address}/tcp: Address already in use (os error 98); another \
+             program listens there, and `ss -lntp` names it\n"
+        ),
     );
 }
 

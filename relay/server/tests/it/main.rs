@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod addresses;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,4 +20,5 @@ mod mesh;
 mod overload;
 mod pending;
 mod shutdown;
+mod stalled_log;
 mod websocket;

@@ -30,6 +30,31 @@ fn a_wildcard_socket_answers_from_the_asked_address() {
     }
 }
 
+/// As `[::]` of a TCP listener, and as the one socket of derper.
+#[test]
+fn the_wildcard_of_ipv6_takes_both_families() {
+    let (server, addresses) = serve(&["[::]:0"]);
+    let port = addresses[0].port();
+    assert_eq!(addresses[1..], [SocketAddr::from(([0, 0, 0, 0], port))]);
+    for (number, ip) in (0..).zip(["127.0.0.1", "127.0.0.2", "::1"]) {
+        assert_answers(&client(SocketAddr::new(ip.parse().unwrap(), port)), number);
+    }
+    assert_counts(&server.counters(), answered(2, 1));
+}
+
+/// As the former default, which others have copied: both are named.
+#[test]
+fn a_wildcard_of_ipv4_that_is_named_keeps_that_of_ipv6_to_ipv6() {
+    let port = UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    for list in [["0.0.0.0", "::"], ["::", "0.0.0.0"]] {
+        let list = list.map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+        assert_eq!(bind(&list).unwrap().local_addrs(), list);
+    }
+    // One of another port is another server's.
+    let other = [SocketAddr::from(([0; 16], port)), SocketAddr::from(([0, 0, 0, 0], 0))];
+    assert_eq!(bind(&other).unwrap().local_addrs().len(), 3);
+}
+
 /// Requests that were sent before the thread started wait in the socket.
 #[test]
 fn early_requests_are_answered() {

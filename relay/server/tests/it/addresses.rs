@@ -1,0 +1,88 @@
+//! Addresses to listen on, as the real program takes them from its settings and from the kernel.
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A program that runs its arguments without IPv6, as on a kernel with `ipv6.disable=1`: a filter (seccomp(2)) answers socket(2) with
+/// EAFNOSUPPORT for AF_INET6.
+const WITHOUT_IPV6: &str = r"
+import ctypes, os, platform, struct, sys
+SOCKET, ARCH = {'x86_64': (41, 0xc000003e), 'aarch64': (198, 0xc00000b7)}[platform.machine()]
+LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+filter = b''.join(struct.pack('HBBI', *line) for line in [
+    (LOAD, 0, 0, 4), (JUMP_IF_EQUAL, 0, 5, ARCH),
+    (LOAD, 0, 0, 0), (JUMP_IF_EQUAL, 0, 3, SOCKET),
+    (LOAD, 0, 0, 16), (JUMP_IF_EQUAL, 0, 1, 10),
+    (RETURN, 0, 0, 0x00050000 | 97),
+    (RETURN, 0, 0, 0x7fff0000)])
+program = ctypes.create_string_buffer(filter, len(filter))
+fprog = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(filter) // 8, ctypes.addressof(program)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, fprog, 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+fn run_without_ipv6(directory: &TempDir, args: &[&str]) -> Output {
+    let mut command = Command::new("python3");
+    command.args(["-c", WITHOUT_IPV6, env!("CARGO_BIN_EXE_towpath-relay")]).args(args);
+    command.current_dir(directory.path()).env_clear().env("TOWPATH_ADMIN_LISTEN", "");
+    command.output().expect("python3 is installed")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn without_ipv6_the_defaults_are_those_of_ipv4_and_the_user_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let printed = run_without_ipv6(&directory, &["print-config", "--hostname", "localhost"]);
+    let toml = text(&printed.stdout);
+    assert!(toml.contains("\nlisten = \"0.0.0.0:443\"  # default\n"), "{toml}");
+    assert!(toml.contains("[stun]\nlisten = [\"0.0.0.0:3478\"]  # default\n"), "{toml}");
+    let warnings = "towpath-relay: warning: listen: this kernel has no IPv6, so the default is the wildcard of IPv4\n\
+                    towpath-relay: warning: stun.listen: this kernel has no IPv6, so the default is the wildcard of IPv4\n";
+    assert_eq!(text(&printed.stderr), warnings);
+}
+
+/// What was asked for is not given up in silence.
+#[test]
+fn without_ipv6_an_address_of_the_settings_is_an_error_that_says_what_to_write() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let args = ["--hostname", "localhost", "--key-file", "relay.key"];
+    for (listen, stun, what) in
+        [("[::]:0", "0.0.0.0:0", "TLS on [::]:0/tcp"), ("0.0.0.0:0", "[::]:0", "STUN on [::]:0/udp")]
+    {
+        let done =
+            run_without_ipv6(&directory, &[&args[..], &["--listen", listen, "--stun-listen", stun]].concat());
+        let expected = format!(
+            "towpath-relay: cannot bind {what}: Address family not supported by protocol (os error 97); this kernel has no \
+             IPv6: write 0.0.0.0:0 instead\n"
+        );
+        assert_eq!(
+            (done.status.code(), text(&done.stderr).contains(&expected)),
+            (Some(1), true),
+            "{}",
+            text(&done.stderr)
+        );
+    }
+}
+
+/// The index of an interface is another one after the next start of the host.
+#[test]
+fn a_link_local_address_may_name_its_interface() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = |stun: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
+        command.args(["print-config", "--hostname", "localhost", "--stun-listen", stun]);
+        command.current_dir(directory.path()).env_clear().output().expect("the program starts")
+    };
+    let printed = run("[fe80::1%lo]:3478");
+    assert!(text(&printed.stdout).contains("\nlisten = [\"[fe80::1%1]:3478\"]"), "{printed:?}");
+    let refused = run("[fe80::1%none]:3478");
+    assert_eq!(refused.status.code(), Some(2));
+    let problem =
+        "--stun-listen: stun.listen: found [fe80::1%none]:3478, allowed: a list of IP addresses with ports";
+    assert!(text(&refused.stderr).contains(problem), "{refused:?}");
+}
