@@ -125,8 +125,8 @@ impl<'a> Worker<'a> {
         }
         let running = !woken || self.handle_messages();
         self.release_held();
-        let (connections, bytes) = self.read_ready();
-        self.coalescer.note(self.turn.now, connections, bytes);
+        let bytes = self.read_ready();
+        self.coalescer.note(self.turn.now, bytes);
         self.continue_snapshots();
         if !self.turn.departures.is_empty() {
             continue_departures(&mut self.turn);
@@ -254,9 +254,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Reads once from each connection that may have something. Returns the number of connections and of bytes.
-    fn read_ready(&mut self) -> (usize, usize) {
-        let (mut connections, mut bytes, mut since_flush) = (0, 0, 0);
+    /// Reads once from each connection that may have something. Returns the number of bytes.
+    fn read_ready(&mut self) -> usize {
+        let (mut bytes, mut since_flush) = (0, 0);
         for _ in 0..self.ready.len() {
             let Some(token) = self.ready.pop_front() else { break };
             if !self.connections.contains(token) || self.hold_back(token) {
@@ -266,7 +266,6 @@ impl<'a> Worker<'a> {
             connection.listed = false;
             match connection.read(&mut self.buffer, &mut self.turn) {
                 Ok(received) => {
-                    connections += 1;
                     bytes += received.bytes;
                     since_flush += received.bytes;
                     if let Some(whole_by) = connection.note_unfinished(self.turn.now) {
@@ -283,7 +282,7 @@ impl<'a> Worker<'a> {
                 since_flush = 0;
             }
         }
-        (connections, bytes)
+        bytes
     }
 
     fn list(&mut self, token: usize) {
