@@ -14,6 +14,9 @@ struct HistogramCounts(Vec<(u64, u64)>);
 
 const HOUR: u64 = 3_600_000_000_000;
 
+/// The value of a percentile that a lost packet holds, which is infinitely late. It is shown as `∞`.
+pub(crate) const LOST: u64 = HOUR;
+
 impl Default for DurationHistogram {
     fn default() -> Self {
         Self(
@@ -30,6 +33,13 @@ impl DurationHistogram {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("all histograms have the same bounds");
+    }
+
+    /// The percentiles, in which each of `lost` more packets counts as infinitely late. `max` is that of the others.
+    pub(crate) fn quantiles_with_lost(&self, lost: u64) -> Quantiles {
+        let mut all = self.0.clone();
+        all.saturating_record_n(LOST, lost);
+        Quantiles { count: self.0.len(), max: self.0.max(), ..Self(all).quantiles() }
     }
 
     pub(crate) fn quantiles(&self) -> Quantiles {
@@ -86,6 +96,16 @@ pub struct Quantiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_packet_is_infinitely_late() {
+        let mut durations = DurationHistogram::default();
+        (0..985).for_each(|_| durations.record(1000));
+        assert_eq!(durations.quantiles_with_lost(0), durations.quantiles());
+        let Quantiles { count, p50, p90, p99, p999, max } = durations.quantiles_with_lost(15);
+        assert_eq!((count, p50, p90, max), (985, 1000, 1000, 1000));
+        assert!(p99 >= LOST && p999 >= LOST, "{p99} {p999}");
+    }
 
     #[test]
     fn quantiles_survive_serialization() {

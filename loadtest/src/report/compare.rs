@@ -61,7 +61,10 @@ pub(crate) fn compare(comparison: &Comparison) -> Result<String> {
 /// A ratio with three significant digits, or fewer.
 fn show_ratio(ratio: f64) -> String {
     match ratio {
-        ..0.1 => format!("{ratio:.3}"),
+        // One of the two is infinite: see `LOST`.
+        ..1e-4 => "0".to_owned(),
+        1e4.. => "∞".to_owned(),
+        1e-4..0.1 => format!("{ratio:.3}"),
         0.1..10.0 => format!("{ratio:.2}"),
         _ => format!("{ratio:.0}"),
     }
@@ -110,6 +113,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::histogram::LOST;
 
     fn write(folder: &Path, name: &str, value: Option<f64>, lost: f64, at_least: bool) {
         let row = |name: &str, unit: &str, value: Option<f64>, at_least: bool| json!({ "name": name, "unit": unit, "value": value, "at_least": at_least });
@@ -145,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_ratio_has_two_or_three_digits() {
-        assert_eq!([0.0021, 0.456, 9.876, 281.27].map(show_ratio), ["0.002", "0.46", "9.88", "281"]);
+        let ratios = [0.0021, 0.456, 9.876, 281.27, 1e5 / LOST as f64, LOST as f64 / 1e5];
+        assert_eq!(ratios.map(show_ratio), ["0.002", "0.46", "9.88", "281", "0", "∞"]);
     }
 
     #[test]

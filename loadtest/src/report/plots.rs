@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
+use crate::histogram::LOST;
 use crate::report::runs::ReportFolder;
 use crate::report::spread::spread;
 use crate::report::svg::{Axis, Plot, Scale};
@@ -114,7 +115,7 @@ fn points(folder: &ReportFolder, server: &str, subject: &PlotSubject) -> Result<
             medians(runs.iter().flat_map(|run| {
                 let latency = run.latency;
                 let values = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max];
-                (0..).zip(values.map(|nanos| nanos as f64))
+                (0..).zip(values).filter(|(_, nanos)| *nanos < LOST).map(|(at, nanos)| (at, nanos as f64))
             }))
         }
         PlotSubject::Memory { load } => {

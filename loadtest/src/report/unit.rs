@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::LOST;
+
 /// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unit {
@@ -46,6 +48,7 @@ impl Unit {
     /// A value in a table.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
+            Self::Time if value >= LOST as f64 => "∞".to_owned(),
             Self::Time if value.abs() >= 1e9 => format!("{:.2} s", value / 1e9),
             Self::Time if value.abs() >= 1e6 => format!("{:.2} ms", value / 1e6),
             Self::Time => format!("{:.2} µs", value / 1e3),

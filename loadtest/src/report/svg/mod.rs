@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::histogram::Quantiles;
+use crate::histogram::{LOST, Quantiles};
 use crate::report::escape::HtmlEscaped;
 use crate::report::unit::Unit;
 
@@ -32,7 +32,7 @@ pub(crate) fn of_quantiles(title: &str, of: &[(&str, Quantiles)]) -> Option<Plot
     let known: Vec<_> = of.iter().filter(|(_, quantiles)| quantiles.count > 0).collect();
     let lines = known.iter().map(|(name, quantiles)| {
         let Quantiles { p50, p90, p99, p999, max, .. } = quantiles;
-        let values = [p50, p90, p99, p999, max].into_iter().enumerate();
+        let values = [p50, p90, p99, p999, max].into_iter().enumerate().filter(|(_, nanos)| **nanos < LOST);
         ((*name).to_owned(), values.map(|(at, nanos)| (at as f64, *nanos as f64)).collect())
     });
     (!known.is_empty()).then(|| Plot {

@@ -118,7 +118,9 @@ impl Scenario for LatencyScenario {
             offered: probed.offered,
             completed: probed.completed,
             damage: probed.damage,
-            round_trip: probed.round_trip.quantiles(),
+            round_trip: probed
+                .round_trip
+                .quantiles_with_lost(probed.offered.saturating_sub(probed.completed)),
             late: probed.late.quantiles(),
             usage: probed.usage,
             server,

@@ -259,7 +259,12 @@ impl PairsArgs {
             damage: received.damage,
             peers_gone: sent.peers_gone,
             stalls: sent.stalls,
-            latency: received.latency.quantiles(),
+            // Without a schedule, packets that were not sent were not lost.
+            latency: received.latency.quantiles_with_lost(if self.rate.is_some() {
+                sent.offered.saturating_sub(received.received)
+            } else {
+                0
+            }),
             late: sent.late.quantiles(),
             sender_usage,
             receiver_usage,

@@ -36,7 +36,8 @@ pub struct PairsReport {
     pub peers_gone: u64,
     /// Windows that were reset because packets in them were lost.
     pub stalls: u64,
-    /// The time from when a packet was due until it arrived.
+    /// The time from when a packet was due until it arrived. Of packets with a schedule, a lost one is infinitely late, which is
+    /// an hour here.
     pub latency: Quantiles,
     /// The time from when a packet was due until it was written, if its socket had room.
     pub late: Quantiles,

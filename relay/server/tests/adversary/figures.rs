@@ -143,7 +143,7 @@ async fn ten_thousand_receivers_that_do_not_read_fit_into_256_mib() {
     let (begin, mut most, mut exchanged) = (Instant::now(), 0, 0u64);
     while begin.elapsed() < Duration::from_secs(60) {
         for some in deaf.chunks(100) {
-            let batch = some.iter().flat_map(|(key, _)| vec![(*key, &[0; 1_400][..]); 16]);
+            let batch = some.iter().flat_map(|(key, _)| vec![(*key, &[0; 1_400][..]); 64]);
             flooder.send_batch(batch).await.expect("the flooder is connected");
         }
         let [(from, sender), (to, receiver)] = &mut pair;
@@ -172,8 +172,9 @@ async fn a_slow_watcher_of_19000_keys_costs_a_twentieth_of_a_core() {
     let key_file = dir.path().join("prober.key");
     fs::write(&key_file, "ab".repeat(32)).expect("a file");
     fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
+    // The kernel opens a receive window on loopback in steps of two segments of 64 KiB, which last two seconds here.
     let settings = format!(
-        "{PLAIN}\nworkers = 1\nlogin.max_connections_per_host = 100_000\nlogin.max_connections = 19_700\nmesh.prober_key_file = '{}'",
+        "{PLAIN}\nworkers = 1\noutbox.write_timeout = '20s'\nlogin.max_connections_per_host = 100_000\nlogin.max_connections = 19_700\nmesh.prober_key_file = '{}'",
         key_file.display()
     );
     let relay = Process::start("ulimit -n 20000", &settings);
