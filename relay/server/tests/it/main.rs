@@ -12,6 +12,7 @@ mod common;
 mod contested;
 mod derpmap;
 mod faults;
+mod hand_over;
 mod handshake;
 mod keepalive;
 mod key_files;
