@@ -18,6 +18,7 @@ mod keepalive;
 mod key_files;
 mod malformed;
 mod mesh;
+mod neighbours;
 mod overload;
 mod pending;
 mod shutdown;
