@@ -14,6 +14,7 @@ mod derpmap;
 mod faults;
 mod hand_over;
 mod handshake;
+mod health_checks;
 mod keepalive;
 mod key_files;
 mod malformed;
