@@ -5,6 +5,7 @@
 //! | `/metrics` | the registry in Prometheus' text format |
 //! | `/healthz` | 200 `ok` while the process lives |
 //! | `/readyz` | 200 `ready`, or 503 with the reason: `starting`, `draining` |
+//! | any, by OPTIONS | 204 and the methods, which is HAProxy's health check unless told otherwise; but 503 as above |
 //!
 //! A page of the web that a browser on the same network shows cannot read any of it, even if its name is made to resolve to
 //! this listener (DNS rebinding). A request names an IP address, `localhost` or a name of the settings in `Host`, or it is
@@ -248,10 +249,10 @@ impl Pages {
         if is_cross_origin(request) {
             return page(StatusCode::FORBIDDEN, TEXT, "not for pages of other sites\n");
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
+        match *request.method() {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return self.options(request.uri().path()),
+            _ => return with_methods(page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n")),
         }
         match request.uri().path() {
             "/healthz" => page(StatusCode::OK, TEXT, "ok\n"),
@@ -262,6 +263,18 @@ impl Pages {
             "/metrics" => self.metrics(),
             _ => page(StatusCode::NOT_FOUND, TEXT, "not found; there are /metrics, /healthz and /readyz\n"),
         }
+    }
+
+    /// Returns the answer to OPTIONS. It must not make a relay that is not ready look healthy.
+    fn options(&self, path: &str) -> Response<Full<Bytes>> {
+        with_methods(match self.readiness.answer() {
+            (status, reason) if path == "/readyz" && !status.is_success() => page(status, TEXT, reason),
+            _ => {
+                let mut page = Response::new(Full::default());
+                *page.status_mut() = StatusCode::NO_CONTENT;
+                page
+            }
+        })
     }
 
     /// Whether `request` names this listener in a way that no page of another site can.
@@ -311,6 +324,11 @@ fn is_cross_origin<B>(request: &Request<B>) -> bool {
     of_scheme(b"http://")
         .or_else(|| of_scheme(b"https://"))
         .is_none_or(|origin| !origin.eq_ignore_ascii_case(own))
+}
+
+fn with_methods(mut page: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    page
 }
 
 fn page(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -27,6 +27,8 @@ pub(crate) struct Records<S: Side> {
     pub(crate) owed: Vec<u8>,
     /// The reading side has failed. rustls may then have kept a place in a buffer that the writing side does not have.
     broken: bool,
+    /// The peer has said that it sends no more. rustls says so once.
+    closed: bool,
 }
 
 /// Where the state machine stopped.
@@ -44,7 +46,12 @@ pub(crate) enum Stopped {
 
 impl<S: Side> Records<S> {
     pub(crate) const fn new(connection: S::Connection) -> Self {
-        Self { connection, owed: Vec::new(), broken: false }
+        Self { connection, owed: Vec::new(), broken: false, closed: false }
+    }
+
+    /// Whether the peer has said that it sends no more.
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Runs the state machine over `incoming` until it needs more. Returns how many bytes are used up.
@@ -57,6 +64,10 @@ impl<S: Side> Records<S> {
     ) -> Result<(usize, Stopped), TlsError> {
         if self.broken {
             return Err(TlsError::Unusable);
+        }
+        if self.closed {
+            // RFC 8446 section 6.1: what comes behind is ignored.
+            return Ok((incoming.len(), Stopped::Closed));
         }
         let advanced = self.run(incoming, plaintext);
         self.broken |= advanced.is_err();
@@ -86,7 +97,6 @@ impl<S: Side> Records<S> {
         mut plaintext: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(usize, Stopped), TlsError> {
         let mut consumed = 0;
-        let mut closed = false;
         let stopped = loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 S::process(&mut self.connection, &mut incoming[consumed..]);
@@ -105,7 +115,7 @@ impl<S: Side> Records<S> {
                     None
                 }
                 ConnectionState::PeerClosed => {
-                    closed = true;
+                    self.closed = true;
                     None
                 }
                 ConnectionState::BlockedHandshake => Some(Stopped::Handshaking),
@@ -119,7 +129,7 @@ impl<S: Side> Records<S> {
                 break stop;
             }
         };
-        let stopped = if closed && stopped == Stopped::Open { Stopped::Closed } else { stopped };
+        let stopped = if self.closed && stopped == Stopped::Open { Stopped::Closed } else { stopped };
         if stopped == Stopped::Open && starts_with_record(&incoming[consumed..]) {
             return Err(TlsError::HandshakeInPieces);
         }
@@ -296,16 +306,39 @@ impl<S: Side> Writer<S> {
 }
 
 impl<S: Side> Records<S> {
-    /// The halves of the connection, with `layer` opening and sealing.
-    pub(crate) fn into_halves(self, layer: RecordLayer) -> Result<(Reader<S>, Writer<S>), TlsError> {
+    /// The halves of the connection, with `layer` opening and sealing. A connection that owes its peer records stays with
+    /// rustls, which has sealed them.
+    pub(crate) fn into_halves(mut self, layer: RecordLayer) -> Result<(Reader<S>, Writer<S>), TlsError> {
         let version = S::state(&self.connection).protocol_version();
-        if layer == RecordLayer::Own && version == Some(ProtocolVersion::TLSv1_3) && self.owed.is_empty() {
-            let (secrets, kernel) = S::into_kernel(self.connection)?;
-            let (opener, sealer) = own::split(secrets, kernel, S::CLIENT)?;
-            return Ok((Reader(ReadHalf::Own(opener)), Writer(WriteHalf::Own(sealer))));
+        if layer == RecordLayer::Own && version == Some(ProtocolVersion::TLSv1_3) {
+            self.owe_key_update();
+            if self.owed.is_empty() {
+                let (secrets, kernel) = S::into_kernel(self.connection)?;
+                let (opener, sealer) = own::split(secrets, kernel, S::CLIENT, self.closed)?;
+                return Ok((Reader(ReadHalf::Own(opener)), Writer(WriteHalf::Own(sealer))));
+            }
         }
         let records = Arc::new(Mutex::new(self));
         Ok((Reader(ReadHalf::Rustls(records.clone())), Writer(WriteHalf::Rustls(records))))
+    }
+
+    /// Moves the answer to a KeyUpdate to `owed`. rustls has changed its key by then, keeps the answer until it seals data,
+    /// and loses it when the connection is taken apart, after which the peer could open nothing any more.
+    fn owe_key_update(&mut self) {
+        let mut asked = false;
+        loop {
+            match S::process(&mut self.connection, &mut []).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) if !asked => {
+                    // There is no room for the byte. What must be in front of it is queued before that is found.
+                    let _ = traffic.encrypt(&[0], &mut []);
+                    asked = true;
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.owed),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.closed = true,
+                _ => return,
+            }
+        }
     }
 }
 
@@ -319,7 +352,8 @@ impl<S: Side> Reader<S> {
     ///
     /// Bytes of a record that is not whole are left; the caller brings them again, in front of what it reads next.
     /// `plaintext` must not write to this connection, because records of rustls may be waiting for the writing half.
-    /// When it breaks off, the rest is lost and the connection is no longer usable.
+    /// When it breaks off, the rest is lost and the connection is no longer usable. Once the peer has closed, also before
+    /// the [`Stream`](crate::Stream) was taken apart, each call says so and uses up whatever it is given.
     ///
     /// # Errors
     ///

@@ -50,7 +50,6 @@ pub struct Stream<IO, S: Side> {
     /// Records of which those from `sent` on are not written.
     out: SealBuffer,
     sent: usize,
-    ended: bool,
 }
 
 /// The parts of a [`Stream`].
@@ -118,7 +117,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
             taken: 0,
             out: SealBuffer::default(),
             sent: 0,
-            ended: false,
         };
         loop {
             let stopped = stream.advance();
@@ -135,7 +133,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
                 }
                 Stopped::Open | Stopped::Broken | Stopped::Closed => {
                     // A peer that sends all it has with its last flight may close with it, and still wants its answer.
-                    stream.ended = stopped == Stopped::Closed;
                     stream.io.flush().await?;
                     return Ok(stream);
                 }
@@ -209,6 +206,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
+
+    /// Tells the peer which of its errors ends the connection, as far as the socket takes it at once.
+    fn poll_alert(&mut self, cx: &mut Context<'_>) {
+        self.out.append(&std::mem::take(&mut self.records.owed));
+        let _ = self.poll_send(cx);
+    }
 }
 
 fn invalid(error: TlsError) -> io::Error {
@@ -226,7 +229,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side<Connection: Unpin>> AsyncRead f
                 this.taken += taken;
                 return Poll::Ready(Ok(()));
             }
-            if this.ended {
+            if this.records.is_closed() {
                 return Poll::Ready(Ok(()));
             }
             this.incoming.reserve(READ_SIZE);
@@ -237,7 +240,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side<Connection: Unpin>> AsyncRead f
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             this.incoming.extend_from_slice(read.filled());
-            this.ended = this.advance().map_err(invalid)? == Stopped::Closed;
+            if let Err(error) = this.advance() {
+                this.poll_alert(cx);
+                return Poll::Ready(Err(invalid(error)));
+            }
         }
     }
 }

@@ -155,13 +155,7 @@ async fn bytes_of_any_length_pass_both_ways_through_the_stream() {
 
 #[tokio::test]
 async fn the_halves_go_on_where_the_stream_stopped_whatever_the_cut() {
-    let all = [
-        (&rustls::version::TLS12, RecordLayer::Rustls),
-        (&rustls::version::TLS13, RecordLayer::Rustls),
-        (&rustls::version::TLS12, RecordLayer::Own),
-        (&rustls::version::TLS13, RecordLayer::Own),
-    ];
-    for (version, layer) in all {
+    for (version, layer) in ALL {
         let (mut oracle, mut server) = connect(version).await;
         // The stream is taken apart after it has read some of these bytes, opened more, and received part of a record.
         oracle.connection.writer().write_all(b"first").unwrap();
@@ -237,6 +231,108 @@ async fn a_key_update_is_answered_before_what_is_sealed_next() {
             assert_eq!(oracle.read_exact(6).await, b"answer", "round {round}");
         }
     }
+}
+
+/// Every version with every record layer.
+const ALL: [(&SupportedProtocolVersion, RecordLayer); 4] = [
+    (&rustls::version::TLS12, RecordLayer::Rustls),
+    (&rustls::version::TLS13, RecordLayer::Rustls),
+    (&rustls::version::TLS12, RecordLayer::Own),
+    (&rustls::version::TLS13, RecordLayer::Own),
+];
+
+#[tokio::test]
+async fn a_close_that_the_stream_has_read_is_known_to_the_reader() {
+    for (version, layer) in ALL {
+        for behind in [&b""[..], &[23, 3, 3, 0, 1, 0], &[23, 3]] {
+            let (mut oracle, mut server) = connect(version).await;
+            oracle.connection.writer().write_all(b"last").unwrap();
+            oracle.connection.send_close_notify();
+            let mut sent = Vec::new();
+            while oracle.connection.wants_write() {
+                oracle.connection.write_tls(&mut sent).unwrap();
+            }
+            sent.extend_from_slice(behind);
+            oracle.io.write_all(&sent).await.unwrap();
+            server.read_exact(&mut [0; 4]).await.unwrap();
+            let Parts { mut io, mut reader, mut writer, mut incoming, plaintext } =
+                server.into_parts(layer).unwrap();
+            assert!(plaintext.is_empty());
+            for _ in 0..2 {
+                let opened = reader.open(&mut incoming, |_| unreachable!("no data")).unwrap();
+                assert_eq!((opened.consumed, opened.closed), (incoming.len(), true), "{version:?} {layer:?}");
+                // What comes later is ignored as well.
+                incoming.extend_from_slice(&[23, 3, 3, 0, 1, 0]);
+            }
+            // The other direction is open.
+            let mut sealed = SealBuffer::default();
+            writer.seal(b"answer", &mut sealed).unwrap();
+            io.write_all(sealed.as_slice()).await.unwrap();
+            assert_eq!(oracle.read_exact(6).await, b"answer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_close_that_comes_later_is_known_to_the_reader() {
+    for (version, layer) in ALL {
+        let (mut oracle, server) = connect(version).await;
+        let Parts { mut reader, .. } = server.into_parts(layer).unwrap();
+        oracle.connection.send_close_notify();
+        let mut sent = Vec::new();
+        oracle.connection.write_tls(&mut sent).unwrap();
+        for _ in 0..2 {
+            let opened = reader.open(&mut sent, |_| unreachable!("no data")).unwrap();
+            assert_eq!((opened.consumed, opened.closed), (sent.len(), true), "{version:?} {layer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_update_that_the_stream_has_read_is_answered_by_the_writer() {
+    for layer in [RecordLayer::Rustls, RecordLayer::Own] {
+        for updates in 1..=2 {
+            let (mut oracle, mut server) = connect(&rustls::version::TLS13).await;
+            server.write_all(b"greeting").await.unwrap();
+            server.flush().await.unwrap();
+            assert_eq!(oracle.read_exact(8).await, b"greeting");
+            for _ in 0..updates {
+                oracle.connection.refresh_traffic_keys().unwrap();
+            }
+            oracle.connection.writer().write_all(b"login").unwrap();
+            oracle.send().await;
+            server.read_exact(&mut [0; 5]).await.unwrap();
+            let Parts { mut io, mut reader, mut writer, .. } = server.into_parts(layer).unwrap();
+            for round in 0..2 {
+                let mut sealed = SealBuffer::default();
+                writer.seal(b"answer", &mut sealed).unwrap();
+                io.write_all(sealed.as_slice()).await.unwrap();
+                assert_eq!(oracle.read_exact(6).await, b"answer", "{layer:?}, round {round}");
+                oracle.connection.writer().write_all(b"under the new keys").unwrap();
+                let mut ciphertext = Vec::new();
+                oracle.connection.write_tls(&mut ciphertext).unwrap();
+                let opened = reader.open(&mut ciphertext, |_| ControlFlow::Continue(())).unwrap();
+                assert_eq!(opened.consumed, ciphertext.len());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_forged_record_on_the_stream_is_answered_with_an_alert() {
+    let (mut oracle, mut server) = connect(&rustls::version::TLS13).await;
+    oracle.connection.writer().write_all(b"secret").unwrap();
+    let mut record = Vec::new();
+    oracle.connection.write_tls(&mut record).unwrap();
+    record[7] ^= 1;
+    oracle.io.write_all(&record).await.unwrap();
+    server.read(&mut [0; 10]).await.unwrap_err();
+    drop(server);
+    let mut alert = Vec::new();
+    oracle.io.read_to_end(&mut alert).await.unwrap();
+    oracle.connection.read_tls(&mut &alert[..]).unwrap();
+    let told = oracle.connection.process_new_packets();
+    assert_eq!(told.unwrap_err(), rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ use tracing::{info, warn};
 use crate::bind_error::BindError;
 use crate::config::{Config, LoginLimits, room_for_connections};
 use crate::control::{
-    Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
+    Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NeighbourLog, NodeKeys, Proxies, Site,
+    accept,
 };
 use crate::identity::{Identity, IdentityError};
 use crate::mesh::{LinkContext, MeshError, MeshMetrics, MeshSetup};
@@ -277,6 +278,7 @@ impl Running {
             admission: Admission { secrets, mesh_sources, limits },
             policies: Vec::new(),
             metrics,
+            neighbours: NeighbourLog::default(),
             mesh_metrics,
             plane: plane.clone(),
         });

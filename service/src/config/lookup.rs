@@ -89,6 +89,14 @@ impl<'a> ConfigReader<'a> {
         Some(file.origin(value.span()))
     }
 
+    /// Returns the value that the last layer with an acceptable one gives; `None` if no layer does. For the default of a setting
+    /// that depends on one whose lookup comes later; that lookup notes what is wrong.
+    pub fn foresee<V: Value>(&self, key: SettingKey) -> Option<V> {
+        let in_file = self.in_file(key).and_then(|(_, value)| V::from_toml(value).ok());
+        let in_texts = self.texts(key).filter_map(|(text, _)| V::from_text(text?));
+        in_texts.last().or(in_file)
+    }
+
     /// Notes that a setting does not go together with another one. `reason` names the other.
     pub fn conflict(&mut self, key: SettingKey, reason: impl Into<String>) {
         let origin = self.given(key).unwrap_or(Origin::Default);

@@ -90,14 +90,36 @@ fn everything_else_is_refused() {
     for path in ["/", "/metrics/", "/debug", "/healthz/x"] {
         assert_eq!(ask(admin.local_addr(), "GET", path).status(), "404", "{path}");
     }
-    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+    for method in ["POST", "PUT", "DELETE"] {
         let answer = ask(admin.local_addr(), method, "/healthz");
         assert_eq!(answer.status(), "405", "{method}");
-        assert!(answer.has_header("allow: GET, HEAD"), "{}", answer.head);
+        assert!(answer.has_header("allow: GET, HEAD, OPTIONS"), "{}", answer.head);
     }
     let head = ask(admin.local_addr(), "HEAD", "/healthz");
     assert_eq!((head.status(), &*head.body), ("200", ""));
     assert!(head.has_header("content-length: 3"), "{}", head.head);
+}
+
+/// HAProxy checks by OPTIONS, unless told otherwise, also when it is told a path.
+#[test]
+fn options_is_answered_with_the_methods_and_does_not_hide_that_a_relay_is_not_ready() {
+    let readiness = Readiness::new();
+    let admin = start(Registry::new(), readiness.clone());
+    let expect = |path, status, body| {
+        let answer = ask(admin.local_addr(), "OPTIONS", path);
+        assert_eq!((answer.status(), &*answer.body), (status, body), "{path}");
+        assert!(answer.has_header("allow: GET, HEAD, OPTIONS"), "{}", answer.head);
+    };
+    expect("/readyz", "503", "starting\n");
+    readiness.ready();
+    for path in ["/", "*", "/readyz", "/healthz", "/metrics", "/nowhere"] {
+        expect(path, "204", "");
+    }
+    readiness.draining();
+    expect("/readyz", "503", "draining\n");
+    expect("/healthz", "204", "");
+    assert_eq!(status_of(admin.local_addr(), "OPTIONS / HTTP/1.0"), "204", "as HAProxy asks");
+    assert_eq!(status_of(admin.local_addr(), "OPTIONS / HTTP/1.1\r\nHost: evil.example"), "421");
 }
 
 /// Sends this head and returns the status of the answer.

@@ -54,11 +54,9 @@ func TestPaths(t *testing.T) {
 		{"GET", "/derp/latency-check", 200, "", probe},
 		{"HEAD", "/derp/latency-check", 200, "", probe},
 		{"POST", "/derp/latency-check", 405, "bogus probe method\n", nil},
-		{"OPTIONS", "/derp/latency-check", 405, "bogus probe method\n", nil},
 		{"GET", "/derp/probe", 200, "", probe},
 		{"HEAD", "/derp/probe", 200, "", probe},
 		{"POST", "/derp/probe", 405, "bogus probe method\n", nil},
-		{"OPTIONS", "/derp/probe", 405, "bogus probe method\n", nil},
 		{"GET", "/derp", 426, "DERP requires connection upgrade\n", header{"X-Content-Type-Options": "nosniff"}},
 		{"GET", "/generate_204", 204, "", nil},
 		{"GET", "/robots.txt", 200, "User-agent: *\nDisallow: /\n", header{"X-Content-Type-Options": "nosniff"}},
@@ -82,6 +80,50 @@ func TestPaths(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A client that speaks HTTP to the port for TLS reads the same sentence as from derper.
+func TestHTTPOnTheTLSPort(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	res, err := http.Get("http://" + relay.Addr.String() + "/derp/probe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "Client sent an HTTP request to an HTTPS server.\n"
+	if res.StatusCode != http.StatusBadRequest || string(body) != want {
+		t.Errorf("%s, %q, want 400 and %q", res.Status, body, want)
+	}
+	if !relay.Stock {
+		if count, _ := relay.Metric(t, `towpath_refused_total{reason="http_on_tls"}`); count != 1 {
+			t.Errorf("%v refusals are counted", count)
+		}
+	}
+}
+
+// Load balancers check by OPTIONS, and take 405 for down. (Derper's probes answer so.)
+func TestOptions(t *testing.T) {
+	relay := relaytest.Start(t, relaytest.Options{})
+	for _, path := range []string{"/", "/derp/probe", "/derp/latency-check", "/nonsense"} {
+		res, _ := exchange(t, relay, "OPTIONS", fmt.Sprintf("OPTIONS %s HTTP/1.1\r\nHost: x\r\n\r\n", path))
+		status := http.StatusNoContent
+		if relay.Stock {
+			status = http.StatusOK
+			if strings.HasPrefix(path, "/derp/") {
+				status = http.StatusMethodNotAllowed
+			}
+		}
+		if res.StatusCode != status {
+			t.Errorf("%s: %s, want %d", path, res.Status, status)
+		}
+		if allow := res.Header.Get("Allow"); !relay.Stock && allow != "GET, HEAD, OPTIONS" {
+			t.Errorf("%s: Allow: %q", path, allow)
+		}
 	}
 }
 

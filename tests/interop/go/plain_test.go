@@ -138,7 +138,7 @@ func TestPort80Redirect(t *testing.T) {
 		"GET http://foo.example/path": {302, base + "/path"},
 		"POST /path":                  {400, ""},
 		"PUT /path":                   {400, ""},
-		"OPTIONS *":                   {400, ""},
+		"OPTIONS *":                   {204, ""},
 	} {
 		t.Run(request, func(t *testing.T) {
 			if differs, found := stock[request]; found {

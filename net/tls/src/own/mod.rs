@@ -81,17 +81,19 @@ impl<Data> Shared<Data> {
     }
 }
 
-/// Creates the two directions of a connection after its handshake. `client`: this side is the client.
+/// Creates the two directions of a connection after its handshake. `client`: this side is the client. `closed`: the peer has
+/// said already that it sends no more.
 pub(crate) fn split<Data>(
     secrets: ExtractedSecrets,
     kernel: KernelConnection<Data>,
     client: bool,
+    closed: bool,
 ) -> Result<(Opener<Data>, Sealer<Data>), TlsError> {
     let (update_owed, alert_owed) = (AtomicBool::new(false), AtomicU8::new(0));
     let (kernel, sealed) = (Mutex::new(kernel), AtomicU64::new(0));
     let shared = Arc::new(Shared { kernel, update_owed, alert_owed, sealed });
     let (key, updates) = (Key::new(secrets.rx)?, UpdateBucket::default());
-    let opener = Opener { key, shared: shared.clone(), client, idle: 0, updates, failed: false };
+    let opener = Opener { key, shared: shared.clone(), client, idle: 0, updates, failed: false, closed };
     Ok((opener, Sealer { key: Key::new(secrets.tx)?, shared }))
 }
 
@@ -135,6 +137,8 @@ pub(crate) struct Opener<Data> {
     idle: u8,
     updates: UpdateBucket,
     failed: bool,
+    /// The peer has said that it sends no more.
+    closed: bool,
 }
 
 /// What a record held.
@@ -153,6 +157,10 @@ impl<Data> Opener<Data> {
     ) -> Result<Opened, TlsError> {
         if self.failed {
             return Err(TlsError::Unusable);
+        }
+        if self.closed {
+            // Section 6.1: what comes behind is ignored.
+            return Ok(Opened { consumed: ciphertext.len(), closed: true });
         }
         let opened = self.open_records(ciphertext, plaintext);
         if let Err(error) = &opened {
@@ -191,7 +199,10 @@ impl<Data> Opener<Data> {
                         return Err(RecordError::Idle.into());
                     }
                 }
-                Content::Closed => return Ok(Opened { consumed, closed: true }),
+                Content::Closed => {
+                    self.closed = true;
+                    return Ok(Opened { consumed, closed: true });
+                }
             }
         }
         Ok(Opened { consumed, closed: false })

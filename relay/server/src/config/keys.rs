@@ -34,7 +34,7 @@ settings! {
     GATHER = "gather":
         "How long a busy relay lets packets gather, where a trial shows that it saves most of the wake-ups. `0s` is off, as \
          it is with `busy_poll`.",
-    KEEPALIVE = "keepalive":
+    KEEPALIVE = "keepalive".with_default_words("`\"1m\"`; `\"40s\"` with `http.listen`, because proxies close what is silent for 50 to 60 s"):
         "The interval of keep-alive frames. Stock clients leave a relay that is silent for 2 minutes.",
     SHUTDOWN_TIMEOUT = "shutdown_timeout": "How long the threads that move packets may take to end.",
     REGION_ID = "region.id": "The number of the DERP region. 900 to 999 are for relays of one's own.",

@@ -74,7 +74,7 @@ pub struct Config {
     pub outbox: OutboxLimits,
     /// Bytes of packets that wait and of frames that are unfinished, over all connections, 16 MiB to 1 TiB.
     pub max_memory: usize,
-    /// The interval of keep-alive frames, 5 s to 90 s. Stock clients leave a relay that is silent for 120 s.
+    /// The interval of keep-alive frames, 5 s to 90 s; the first comes up to 5 s late. Stock clients leave a relay that is silent for 120 s.
     pub keepalive: Duration,
     /// How long a shutdown may take, up to a minute; zero ends at once.
     pub shutdown_timeout: Duration,
@@ -154,7 +154,7 @@ impl Config {
             node_key: KeySource::read(&mut reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
             poll: poll_policy(&mut reader),
-            keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
+            keepalive: keepalive(&mut reader),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(&mut reader),
             stun: stun::read(&mut reader, dev),
@@ -188,6 +188,14 @@ fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> SocketAddr {
         let default = families::any(reader, keys::LISTEN, ports::HTTPS);
         reader.key(keys::LISTEN).or(default)
     }
+}
+
+/// The default is derper's. Behind a proxy it is less: a proxy that nothing else is told closes a connection on which nothing
+/// passes for 60 s (nginx, Apache, load balancers of AWS) or 50 s (HAProxy as Debian sets it up).
+fn keepalive(reader: &mut ConfigReader<'_>) -> Duration {
+    let is_proxied = reader.foresee::<Option<SocketAddr>>(keys::HTTP_LISTEN).flatten().is_some();
+    let default = secs(if is_proxied { 40 } else { 60 });
+    reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(default)
 }
 
 fn cert(reader: &mut ConfigReader<'_>) -> Option<CertFiles> {

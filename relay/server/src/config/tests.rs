@@ -399,6 +399,26 @@ fn disco_messages_fit_into_the_outbox() {
     );
 }
 
+/// nginx and others give a silent connection up after 60 s, HAProxy in Debian after 50 s. The first keep-alive is up to 5 s
+/// late.
+#[test]
+fn behind_a_proxy_keep_alives_come_before_it_gives_up() {
+    for (settings, expected) in [
+        ("", "keepalive = \"1m\"  # default"),
+        ("http.listen = ''", "keepalive = \"1m\"  # default"),
+        ("http.listen = '127.0.0.1:8080'", "keepalive = \"40s\"  # default"),
+        ("http.listen = '127.0.0.1:8080'\nkeepalive = '60s'", "keepalive = \"1m\"  # relay.toml:3"),
+    ] {
+        let (config, resolved) = read(&format!("{MINIMAL}{settings}")).unwrap();
+        assert!(
+            resolved.to_toml().lines().any(|line| line == expected),
+            "{settings}: {}",
+            resolved.to_toml()
+        );
+        assert_eq!(config.keepalive, secs(if expected.contains("40s") { 40 } else { 60 }));
+    }
+}
+
 #[test]
 fn bounds_are_those_of_the_documentation() {
     let cases = [

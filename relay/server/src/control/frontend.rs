@@ -21,6 +21,7 @@ use super::http::{Http, UpgradeProtocol, UpgradeRequest, read_request};
 use super::listener::{Accepted, ListenerKind};
 use super::login::{NodeKeys, introduce};
 use super::metrics::ControlMetrics;
+use super::neighbour::{Neighbour, NeighbourLog, START};
 use super::refusal::Refusal;
 use super::stream::ClientStream;
 use super::tls::secure;
@@ -40,6 +41,7 @@ pub(crate) struct Frontend {
     pub(crate) admission: Admission,
     pub(crate) policies: Vec<AdmissionPolicy>,
     pub(crate) metrics: ControlMetrics,
+    pub(crate) neighbours: NeighbourLog,
     pub(crate) mesh_metrics: MeshMetrics,
     pub(crate) plane: Arc<DataPlane>,
 }
@@ -76,12 +78,18 @@ impl Frontend {
         accepted: Accepted,
         mut standing: Standing,
     ) -> Result<(), Refusal> {
-        // A look at the byte, because `readable` may complete when there is none.
-        let heard = timeout(self.limits.first_byte_timeout, socket.peek(&mut [0]))
+        // A look at the first bytes, because `readable` may complete when there is none.
+        let mut start = [0; START];
+        let heard = timeout(self.limits.first_byte_timeout, socket.peek(&mut start))
             .await
             .map_err(|_: Elapsed| Refusal::FirstByteTimeout)?
             .map_err(Refusal::Broken)?;
         standing.hear();
+        if let Some(neighbour) = Neighbour::of(accepted.kind, &start[..heard]) {
+            self.neighbours.note(accepted, neighbour, Instant::now());
+            ClientStream::Plain(socket).say_goodbye(&neighbour.answer(accepted.kind)).await;
+            return Err(Refusal::Neighbour(neighbour));
+        }
         let stream = match accepted.kind {
             // Nothing that is heard is the end of the connection.
             ListenerKind::Tls if heard > 0 && !self.admit_handshake(accepted) => {

@@ -6,6 +6,7 @@
 //! | stage | what | file |
 //! |---|---|---|
 //! | accept | a socket, within the bounds on connections | `accept.rs`, `accounts.rs` |
+//! | turn away | an answer to a neighbouring protocol that the listener does not speak | `neighbour.rs` |
 //! | secure | the TLS handshake, unless the listener is plain | `tls.rs` |
 //! | read the request | HTTP, until a request asks for DERP | `http/` |
 //! | introduce | the DERP login: the client proves its key | `login.rs` |
@@ -23,6 +24,7 @@ mod http;
 mod listener;
 mod login;
 mod metrics;
+mod neighbour;
 mod refusal;
 mod stream;
 mod tls;
@@ -34,5 +36,6 @@ pub(crate) use http::{Bootstrap, Http, Proxies, Site};
 pub(crate) use listener::ListenerKind;
 pub(crate) use login::NodeKeys;
 pub(crate) use metrics::ControlMetrics;
+pub(crate) use neighbour::NeighbourLog;
 #[cfg(test)]
 pub(crate) use refusal::RefusalReason;

@@ -10,6 +10,8 @@ use towpath_tls::HandshakeError;
 use towpath_wire::derp::info::ClientInfoError;
 use towpath_wire::labels;
 
+use super::neighbour::Neighbour;
+
 /// The reason why a connection did not become a client, with details. Its [`reason`](Self::reason) is a metric label.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -21,6 +23,8 @@ pub(crate) enum Refusal {
     OpenFiles,
     #[error("no byte came in time (login.first_byte_timeout)")]
     FirstByteTimeout,
+    #[error(transparent)]
+    Neighbour(Neighbour),
     #[error("the source has had too many TLS handshakes for a busy relay")]
     HandshakeRate,
     #[error("not one of the proxies that may connect to the plain listener (http.proxies)")]
@@ -70,6 +74,14 @@ labels! {
         HandshakeRate = "handshake_rate",
         /// The connection to `http.listen` came from an address that is not in `http.proxies`.
         NotAProxy = "not_a_proxy",
+        /// HTTP without TLS came to `listen`, which speaks TLS. The answer is 400.
+        HttpOnTls = "http_on_tls",
+        /// A header of the PROXY protocol came, which the relay does not read.
+        ProxyHeader = "proxy_header",
+        /// TLS came to `http.listen` or `http.redirect_listen`, which are without TLS.
+        TlsOnPlain = "tls_on_plain",
+        /// HTTP/2 came without TLS, and the relay speaks HTTP/1.1.
+        Http2 = "http2",
         /// The TLS handshake took longer than `login.handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
         /// The TLS handshake failed, as with a port scan, a client that does not trust the certificate, or a
@@ -111,6 +123,10 @@ impl Refusal {
             Self::Displaced => RefusalReason::Displaced,
             Self::OpenFiles => RefusalReason::OpenFiles,
             Self::FirstByteTimeout => RefusalReason::FirstByteTimeout,
+            Self::Neighbour(Neighbour::HttpOnTls) => RefusalReason::HttpOnTls,
+            Self::Neighbour(Neighbour::ProxyHeader) => RefusalReason::ProxyHeader,
+            Self::Neighbour(Neighbour::TlsOnPlain) => RefusalReason::TlsOnPlain,
+            Self::Neighbour(Neighbour::Http2) => RefusalReason::Http2,
             Self::HandshakeRate => RefusalReason::HandshakeRate,
             Self::NotAProxy => RefusalReason::NotAProxy,
             Self::HandshakeTimeout => RefusalReason::HandshakeTimeout,

@@ -262,6 +262,13 @@ pub(crate) async fn event(client: &mut Client) -> Event {
 
 /// A configuration of rustls that takes any certificate.
 pub(crate) fn trusting_anyone() -> rustls::ClientConfig {
+    trusting_anyone_over(rustls::DEFAULT_VERSIONS)
+}
+
+/// A configuration of rustls that takes any certificate and speaks these versions of TLS.
+pub(crate) fn trusting_anyone_over(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
     #[derive(Debug)]
     struct Anyone(Arc<rustls::crypto::CryptoProvider>);
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -299,7 +306,7 @@ pub(crate) fn trusting_anyone() -> rustls::ClientConfig {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .expect("TLS versions")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider)))

@@ -9,14 +9,15 @@
 //! | `/bootstrap-dns` | addresses of configured names, as JSON |
 //! | `/robots.txt` | nothing for robots |
 //! | anything else | 404 |
+//! | any, by OPTIONS, unless it upgrades | 204 and the methods: the health check of HAProxy, unless told otherwise |
 //!
-//! The redirecting listener also answers `/generate_204`, and answers everything else with a redirect to HTTPS.
+//! The redirecting listener also answers `/generate_204` and OPTIONS, and answers everything else with a redirect to HTTPS.
 
 use std::sync::Arc;
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName,
-    HeaderValue, LOCATION,
+    HeaderValue, LOCATION, UPGRADE,
 };
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Method, Request, StatusCode, Version};
@@ -39,6 +40,9 @@ pub(crate) enum Routed {
 const CHALLENGE: HeaderName = HeaderName::from_static("x-tailscale-challenge");
 const CHALLENGE_RESPONSE: HeaderName = HeaderName::from_static("x-tailscale-response");
 const MAX_CHALLENGE: usize = 64;
+
+/// The methods of every page.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
@@ -76,17 +80,16 @@ impl Site {
             return Routed::Page(page);
         }
         Routed::Page(match request.uri().path() {
-            "/derp" => return Upgrade::of(request).map_or_else(|page| Routed::Page(*page), Routed::Derp),
+            "/derp" if !asks_for_options(request) => {
+                return Upgrade::of(request).map_or_else(|page| Routed::Page(*page), Routed::Derp);
+            }
+            _ if asks_for_options(request) => options(),
             "/derp/probe" | "/derp/latency-check" => probe(request.method()),
             "/generate_204" => generate_204(request.headers()),
             "/bootstrap-dns" => self.bootstrap_dns(request.uri().query()),
             "/robots.txt" => with_browser_headers(text(StatusCode::OK, "User-agent: *\nDisallow: /\n")),
             "/" if is_get(request.method()) => with_browser_headers(self.home()),
-            "/" => {
-                let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n");
-                page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-                page
-            }
+            "/" => not_allowed("only GET and HEAD here\n"),
             _ => with_browser_headers(text(StatusCode::NOT_FOUND, "no such page\n")),
         })
     }
@@ -95,6 +98,9 @@ impl Site {
     pub(crate) fn redirect<B>(&self, request: &Request<B>) -> Page {
         if let Some(page) = without_host(request) {
             return page;
+        }
+        if asks_for_options(request) {
+            return options();
         }
         if request.uri().path() == "/generate_204" {
             return generate_204(request.headers());
@@ -140,6 +146,24 @@ fn is_get(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
+/// Whether a request asks for the methods of a page, and not for an upgrade by an odd one.
+fn asks_for_options<B>(request: &Request<B>) -> bool {
+    request.method() == Method::OPTIONS && !request.headers().contains_key(UPGRADE)
+}
+
+fn options() -> Page {
+    let mut page = Page::default();
+    *page.status_mut() = StatusCode::NO_CONTENT;
+    page.headers_mut().insert(ALLOW, METHODS);
+    page
+}
+
+fn not_allowed(why: &'static str) -> Page {
+    let mut page = text(StatusCode::METHOD_NOT_ALLOWED, why);
+    page.headers_mut().insert(ALLOW, METHODS);
+    page
+}
+
 fn found(location: HeaderValue) -> Page {
     let mut page = text(StatusCode::FOUND, "elsewhere\n");
     page.headers_mut().insert(LOCATION, location);
@@ -148,7 +172,7 @@ fn found(location: HeaderValue) -> Page {
 
 fn probe(method: &Method) -> Page {
     if !is_get(method) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "bogus probe method\n");
+        return not_allowed("bogus probe method\n");
     }
     let mut page = Page::default();
     page.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
