@@ -86,7 +86,7 @@ impl Frontend {
             .map_err(Refusal::Broken)?;
         standing.hear();
         if let Some(neighbour) = Neighbour::of(accepted.kind, &start[..heard]) {
-            self.neighbours.note(accepted, neighbour, Instant::now());
+            self.neighbours.note(accepted, neighbour);
             ClientStream::Plain(socket).say_goodbye(&neighbour.answer(accepted.kind)).await;
             return Err(Refusal::Neighbour(neighbour));
         }
