@@ -3,14 +3,14 @@
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::{Action, ClientSession, Close, Session, StreamError};
 use towpath_wire::derp::buffer::{BadLength, Deframer};
-use towpath_wire::derp::frame::{ClientFrame, MAX_PING, ServerFrame};
+use towpath_wire::derp::frame::{ClientFrame, MAX_PING, PayloadBounds, ServerFrame};
 use towpath_wire::derp::{HEADER_LEN, MAX_CLIENT_FRAME, MAX_PACKET};
 use towpath_wire::key::KEY_LEN;
 use towpath_wire::pool::BufferPool;
 
 use crate::bytes::CutStream;
 
-type Bounds = fn(u8) -> Option<(u32, u32)>;
+type Bounds = fn(u8) -> PayloadBounds;
 
 /// What a stream of frames comes to: the frames that are read and how many are skipped, up to the first bad length.
 #[derive(Debug, PartialEq)]
@@ -26,13 +26,17 @@ fn read(mut stream: &[u8], bounds: Bounds) -> StreamReading {
     while let Some((&[kind, a, b, c, d], rest)) = stream.split_first_chunk() {
         let len = u32::from_be_bytes([a, b, c, d]);
         match bounds(kind) {
-            None => frames.skipped += 1,
-            Some((least, most)) if len < least || len > most => {
+            PayloadBounds::Skip(most) if len <= most => frames.skipped += 1,
+            PayloadBounds::Read { least, most } if least <= len && len <= most => {
+                match rest.get(..len as usize) {
+                    Some(payload) => frames.read.push((kind, payload.to_vec())),
+                    None => break,
+                }
+            }
+            _ => {
                 frames.end = Err(BadLength { kind, len });
                 break;
             }
-            Some(_) if rest.len() < len as usize => break,
-            Some(_) => frames.read.push((kind, rest[..len as usize].to_vec())),
         }
         stream = rest.get(len as usize..).unwrap_or_default();
     }
@@ -74,7 +78,7 @@ pub(crate) fn from_client(input: &[u8]) {
 
     for rights in [Rights::Client, Rights::Watch, Rights::Mesh] {
         let mut expected = Vec::new();
-        let mut end = frames.end.map_err(|_| Close::BadFrame);
+        let mut end = frames.end.map_err(Close::from);
         for (kind, payload) in &frames.read {
             let frame = ClientFrame::decode(*kind, payload).expect("the length is within bounds");
             let frame = frame.expect("a type with bounds is known");

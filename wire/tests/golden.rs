@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use towpath_wire::derp::frame::{ClientFrame, FrameType, GoneReason, Header, Malformed, ServerFrame};
+use towpath_wire::derp::app_name::AppName;
+use towpath_wire::derp::frame::{
+    ClientFrame, FrameType, GoneReason, Header, MAX_UNKNOWN, Malformed, PayloadBounds, ServerFrame,
+};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::derp::{HEADER_LEN, MAGIC};
@@ -51,8 +54,12 @@ fn frames_decode_and_encode_to_the_golden_bytes() {
     let gone = ServerFrame::PeerGone { peer: client, reason: GoneReason::NotHere };
     assert_server_frame(&v["peer_gone_not_here_frame"], gone);
     let address = Some("192.0.2.1:41641".parse().unwrap());
-    let present = ServerFrame::PeerPresent { peer: client, address, flags: PresentFlags::REGULAR };
-    assert_server_frame(&v["peer_present_frame"], present);
+    for (name, golden) in [("", "peer_present_frame"), ("some app", "peer_present_named_frame")] {
+        let app_name = AppName::from_bytes(name.as_bytes()).unwrap();
+        let present =
+            ServerFrame::PeerPresent { peer: client, address, flags: PresentFlags::REGULAR, app_name };
+        assert_server_frame(&v[golden], present);
+    }
     let restarting = ServerFrame::Restarting { reconnect_in_ms: 1000, try_for_ms: 5000 };
     assert_server_frame(&v["restarting_frame"], restarting);
 
@@ -68,21 +75,47 @@ fn frames_decode_and_encode_to_the_golden_bytes() {
 #[test]
 fn a_peer_present_of_an_older_relay_says_less() {
     let v = vectors();
-    let (kind, payload) = split(&v["peer_present_frame"]);
+    let (kind, payload) = split(&v["peer_present_named_frame"]);
     let peer = NodePublic::from_bytes(key(&v, "client_public"));
     let known = Some("192.0.2.1:41641".parse().unwrap());
-    for (len, address, flags) in [
-        (32, None, PresentFlags::default()),
-        (49, None, PresentFlags::default()),
-        (50, known, PresentFlags::default()),
-        (51, known, PresentFlags::REGULAR),
+    for (len, address, flags, name) in [
+        (32, None, PresentFlags::default(), ""),
+        (49, None, PresentFlags::default(), ""),
+        (50, known, PresentFlags::default(), ""),
+        (51, known, PresentFlags::REGULAR, ""),
+        (52, known, PresentFlags::REGULAR, ""),
+        (59, known, PresentFlags::REGULAR, ""),
+        (60, known, PresentFlags::REGULAR, "some app"),
     ] {
-        let present = ServerFrame::PeerPresent { peer, address, flags };
+        let app_name = AppName::from_bytes(name.as_bytes()).unwrap();
+        let present = ServerFrame::PeerPresent { peer, address, flags, app_name };
         assert_eq!(ServerFrame::decode(kind, &payload[..len]), Ok(Some(present)), "{len} bytes");
     }
+    assert_eq!(payload.len(), 60);
+    assert_eq!(split(&v["peer_present_old_frame"]), (kind, &payload[..51]));
     let longer = [payload, &[7]].concat();
-    assert!(matches!(ServerFrame::decode(kind, &longer), Ok(Some(ServerFrame::PeerPresent { .. }))));
+    assert_eq!(ServerFrame::decode(kind, &longer), ServerFrame::decode(kind, payload));
     assert_eq!(ServerFrame::decode(kind, &payload[..31]), Err(Malformed("PeerPresent")));
+}
+
+#[test]
+fn an_app_name_that_is_none_does_not_make_a_peer_present_malformed() {
+    let v = vectors();
+    let (kind, payload) = split(&v["peer_present_frame"]);
+    let longest = "x".repeat(32);
+    for (name, read) in [
+        (&b"a\nb"[..], ""),
+        (&[b'x'; 33][..], ""),
+        (&[b'x'; 255][..], ""),
+        (longest.as_bytes(), longest.as_str()),
+    ] {
+        let payload = [&payload[..51], &[name.len() as u8], name].concat();
+        let Ok(Some(ServerFrame::PeerPresent { app_name, flags, .. })) = ServerFrame::decode(kind, &payload)
+        else {
+            panic!("a PeerPresent with {} bytes of name", name.len());
+        };
+        assert_eq!((app_name.as_str(), flags), (read, PresentFlags::REGULAR));
+    }
 }
 
 #[test]
@@ -168,7 +201,13 @@ fn damaged_frames_decode_to_something_or_an_error_and_never_panic() {
 fn the_bounds_of_a_payload_are_those_of_its_decoder() {
     let payload = vec![0; 66_000];
     for kind in 0..=0xff {
-        let Some((least, most)) = ClientFrame::payload_bounds(kind) else { continue };
+        let (least, most) = match ClientFrame::payload_bounds(kind) {
+            PayloadBounds::Read { least, most } => (least, most),
+            PayloadBounds::Skip(most) => {
+                assert_eq!(most, MAX_UNKNOWN);
+                continue;
+            }
+        };
         for (len, good) in
             [(least.checked_sub(1), false), (Some(least), true), (Some(most), true), (Some(most + 1), false)]
         {
@@ -186,8 +225,8 @@ fn each_side_reads_the_types_that_it_has_bounds_for_and_no_others() {
     for kind in 0..=0xff {
         let known = FrameType::from_byte(kind);
         assert!(known.is_none_or(|known| known as u8 == kind), "type {kind:#x}");
-        let by_relay = ClientFrame::payload_bounds(kind).is_some();
-        let by_client = ServerFrame::payload_bounds(kind).is_some();
+        let by_relay = matches!(ClientFrame::payload_bounds(kind), PayloadBounds::Read { .. });
+        let by_client = matches!(ServerFrame::payload_bounds(kind), PayloadBounds::Read { .. });
         // A relay could read a Pong and skips it. The login reads ClientInfo, and nothing else does.
         let is_decoded = ClientFrame::decode(kind, &payload) != Ok(None);
         assert_eq!(is_decoded, by_relay || known == Some(FrameType::Pong), "type {kind:#x}");
@@ -224,7 +263,7 @@ proptest! {
 
     #[test]
     fn server_frames_round_trip(
-        variant in 0usize..9, key in any_key(), packet in prop::collection::vec(any::<u8>(), 0..300), reason in any::<u8>(),
+        variant in 0usize..10, key in any_key(), port in any::<u16>(), flags in any::<u8>(), name in "[ -~]{0,32}", packet in prop::collection::vec(any::<u8>(), 0..300), reason in any::<u8>(),
         data in any::<[u8; 8]>(), nonce in any::<[u8; 24]>(), text in ".*", ms in any::<(u32, u32)>(),
     ) {
         let frame = [
@@ -237,6 +276,12 @@ proptest! {
             ServerFrame::Pong(data),
             ServerFrame::Health(&text),
             ServerFrame::Restarting { reconnect_in_ms: ms.0, try_for_ms: ms.1 },
+            ServerFrame::PeerPresent {
+                peer: key,
+                address: Some(([192, 0, 2, 1], port).into()),
+                flags: PresentFlags::from_byte(flags),
+                app_name: AppName::from_bytes(name.as_bytes()).unwrap(),
+            },
         ][variant];
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{GoneReason, PingData, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -32,6 +33,8 @@ pub enum Event {
         address: Option<SocketAddr>,
         /// The flags of the peer's connection.
         flags: PresentFlags,
+        /// The program that the peer says it is part of.
+        app_name: AppName,
     },
     /// The relay is there; it says so once a minute.
     KeepAlive,
@@ -62,7 +65,9 @@ impl From<ServerFrame<'_>> for Received {
         Self::Event(match frame {
             ServerFrame::RecvPacket { from, packet } => Event::Packet { from, packet: packet.to_vec() },
             ServerFrame::PeerGone { peer, reason } => Event::PeerGone { peer, reason },
-            ServerFrame::PeerPresent { peer, address, flags } => Event::PeerPresent { peer, address, flags },
+            ServerFrame::PeerPresent { peer, address, flags, app_name } => {
+                Event::PeerPresent { peer, address, flags, app_name }
+            }
             ServerFrame::KeepAlive => Event::KeepAlive,
             ServerFrame::Pong(data) => Event::Pong(data),
             ServerFrame::Health(text) => Event::Health(text.to_owned()),

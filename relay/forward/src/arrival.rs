@@ -9,6 +9,7 @@ use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::{ClientSession, Close};
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -28,6 +29,8 @@ pub struct ClientArrival<'a> {
     pub address: SocketAddr,
     /// What watchers are told of it.
     pub flags: PresentFlags,
+    /// The program that it says it is part of, which watchers are told as well.
+    pub app_name: AppName,
     /// How its frames come and go.
     pub transport: Transport,
     /// Bytes of DERP that were read and not used. They come before what the transport holds.
@@ -105,7 +108,8 @@ impl NewClient {
     pub(crate) fn new(arrival: ClientArrival<'_>) -> Self {
         let Transport { inbound, outbound } = arrival.transport;
         let peer =
-            Peer::new(arrival.key, arrival.id, arrival.address, arrival.flags, outbound, arrival.limits);
+            Peer::new(arrival.key, arrival.id, arrival.address, arrival.flags, outbound, arrival.limits)
+                .with_app_name(arrival.app_name);
         let mut server_info = Vec::new();
         arrival.server_info.encode(&mut server_info);
         Self {

@@ -167,6 +167,7 @@ impl fmt::Debug for Link {
 
 #[cfg(test)]
 mod tests {
+    use towpath_wire::derp::app_name::AppName;
     use towpath_wire::derp::mesh::PresentFlags;
 
     use super::*;
@@ -179,8 +180,9 @@ mod tests {
     }
 
     fn announce(link: &mut Link, number: u8, turn: &mut Turn<'_>) -> Result<(), Close> {
-        let (mut frame, flags) = (Vec::new(), PresentFlags::REGULAR);
-        ServerFrame::PeerPresent { peer: *key(number).node(), address: None, flags }.encode(&mut frame);
+        let (mut frame, flags, app_name) = (Vec::new(), PresentFlags::REGULAR, AppName::default());
+        let peer = *key(number).node();
+        ServerFrame::PeerPresent { peer, address: None, flags, app_name }.encode(&mut frame);
         link.handle(&frame, turn)
     }
 

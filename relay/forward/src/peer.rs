@@ -9,6 +9,7 @@ use towpath_relay_proto::egress::Egress;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::presence::Member;
 use towpath_relay_proto::watch_backlog::PresenceChange;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::mesh::PresentFlags;
 
 use crate::key::RouteKey;
@@ -23,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// What watchers are told of the connection.
     flags: PresentFlags,
+    /// The program that the client says it is part of. Few clients say, so the others have no room for it.
+    app_name: Option<Box<AppName>>,
     /// Whether packets for the key go to this connection.
     active: AtomicBool,
     /// Whether the key has other connections.
@@ -54,12 +57,18 @@ impl Peer {
             id,
             address,
             flags,
+            app_name: None,
             active: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             owner: AtomicUsize::new(usize::MAX),
             token: AtomicUsize::new(usize::MAX),
             egress: Egress::new(outbound, limits),
         }
+    }
+
+    /// Notes the program that the client says it is part of.
+    pub(crate) fn with_app_name(self, name: AppName) -> Self {
+        Self { app_name: (!name.is_empty()).then(|| Box::new(name)), ..self }
     }
 
     /// Assigns the connection to the worker `owner`, where it has this token.
@@ -92,8 +101,9 @@ impl Peer {
     }
 
     /// What watchers are told when the connection comes.
-    pub(crate) const fn arrival(&self) -> PresenceChange {
-        PresenceChange::Present { address: self.address, flags: self.flags }
+    pub(crate) fn arrival(&self) -> PresenceChange {
+        let app_name = self.app_name.as_deref().copied().unwrap_or_default();
+        PresenceChange::Present { address: self.address, flags: self.flags, app_name }
     }
 }
 

@@ -12,6 +12,7 @@ use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::Close;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -51,6 +52,7 @@ fn client(plane: &DataPlane, key: RouteKey) -> TcpStream {
         key,
         address,
         flags: PresentFlags::REGULAR,
+        app_name: AppName::default(),
         transport: Transport::plain(socket),
         frames: Vec::new(),
         server_info: ServerFrame::Health("registered"),

@@ -7,7 +7,7 @@
 //! ```
 
 use towpath_wire::derp::buffer::{BadLength, Deframer};
-use towpath_wire::derp::frame::{FrameType, ServerFrame};
+use towpath_wire::derp::frame::{FrameType, PayloadBounds, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, Introduction, MIN_CLIENT_INFO};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
@@ -55,8 +55,10 @@ impl Login {
     ) -> Result<Option<Introduction>, LoginError> {
         const CLIENT_INFO: u8 = FrameType::ClientInfo as u8;
         // No length suits any other type, so that it is refused by its header.
-        let bounds =
-            |kind| Some(if kind == CLIENT_INFO { (MIN_CLIENT_INFO as u32, MAX_CLIENT_INFO) } else { (1, 0) });
+        let bounds = |kind| match kind {
+            CLIENT_INFO => PayloadBounds::Read { least: MIN_CLIENT_INFO as u32, most: MAX_CLIENT_INFO },
+            _ => PayloadBounds::Read { least: 1, most: 0 },
+        };
         match self.deframer.next(input, bounds, pool) {
             Ok(None) => Ok(None),
             Ok(Some(frame)) => Ok(Some(ClientInfo::open(relay, frame.payload)?)),

@@ -9,11 +9,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{GoneReason, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 
-/// Most keys of which a watcher can be owed a change: some 10 MB, and far above what is announced to a new watcher at
+/// Most keys of which a watcher can be owed a change: some 16 MB, and far above what is announced to a new watcher at
 /// a time.
 pub const MAX_CHANGES: usize = 65_536;
 
@@ -26,6 +27,8 @@ pub enum PresenceChange {
         address: SocketAddr,
         /// The flags of the connection.
         flags: PresentFlags,
+        /// The program that the client says it is part of.
+        app_name: AppName,
     },
     /// Its last connection has gone.
     Gone,
@@ -36,8 +39,8 @@ impl PresenceChange {
     #[must_use]
     pub const fn frame<'a>(self, peer: NodePublic) -> ServerFrame<'a> {
         match self {
-            Self::Present { address, flags } => {
-                ServerFrame::PeerPresent { peer, address: Some(address), flags }
+            Self::Present { address, flags, app_name } => {
+                ServerFrame::PeerPresent { peer, address: Some(address), flags, app_name }
             }
             Self::Gone => ServerFrame::PeerGone { peer, reason: GoneReason::Disconnected },
         }
@@ -129,6 +132,7 @@ mod tests {
         PresenceChange::Present {
             address: SocketAddr::from(([192, 0, 2, 1], port)),
             flags: PresentFlags::REGULAR,
+            app_name: AppName::default(),
         }
     }
 

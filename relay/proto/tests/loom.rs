@@ -16,7 +16,9 @@ use towpath_relay_proto::outbox::{Batch, DropReason, DropSink, Hop, Limits};
 use towpath_relay_proto::presence::{Departure, Member, Presence};
 use towpath_relay_proto::session::PacketKind;
 use towpath_relay_proto::watch_backlog::PresenceChange;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
@@ -356,8 +358,8 @@ fn what_a_watcher_is_told_while_another_flushes_is_sent_and_the_last_word_is_tru
     loom::model(|| {
         let (socket, egress) = connection(true);
         let address = ([192, 0, 2, 1], 1).into();
-        let present =
-            PresenceChange::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
+        let (flags, app_name) = (PresentFlags::REGULAR, AppName::default());
+        let present = PresenceChange::Present { address, flags, app_name };
         // The two changes of one key are made one after the other, as under its lock in the map.
         let order = Arc::new(Mutex::new(vec![present, PresenceChange::Gone]));
         let tell = move |order: &Mutex<Vec<PresenceChange>>, egress: &Egress<Outlet>| {

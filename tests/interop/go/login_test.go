@@ -2,7 +2,6 @@ package interop
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
@@ -88,9 +87,10 @@ func TestClientInfo(t *testing.T) {
 	}
 	const overhead = derp.KeyLen + derp.NonceLen + secretbox.Overhead
 	padded := func(frame int) string {
-		const empty = `{"version":2,"AppName":""}`
-		return fmt.Sprintf(`{"version":2,"AppName":"%s"}`, bytes.Repeat([]byte("x"), frame-overhead-len(empty)))
+		const empty = `{"version":2,"Future":""}`
+		return fmt.Sprintf(`{"version":2,"Future":"%s"}`, strings.Repeat("x", frame-overhead-len(empty)))
 	}
+	named := func(name string) string { return fmt.Sprintf(`{"version":2,"AppName":"%s"}`, name) }
 	meshKey := func(digits int) string {
 		return fmt.Sprintf(`{"version":2,"meshKey":"%s"}`, strings.Repeat("a", digits))
 	}
@@ -102,7 +102,16 @@ func TestClientInfo(t *testing.T) {
 		{"of ts_derp", `{"can_ack_pings":false,"is_prober":false,"mesh_key":"none","version":2}`, true},
 		{"with names in another case", `{"VERSION":2,"canackpings":true}`, true},
 		{"with unknown fields", `{"version":2,"Future":{"a":[1,2,3]}}`, true},
-		{"with an application's name", `{"version":2,"AppName":"some app"}`, true},
+		{"with an application's name", named("some app"), true},
+		{"with an application's name in escapes", named(`\u0061\"\\~`), true},
+		{"with an application's name of 32 bytes", named(strings.Repeat("x", 32)), true},
+		{"with an application's name of 33 bytes", named(strings.Repeat("x", 33)), false},
+		{"with an application's name of two lines", named(`a\nb`), false},
+		{"with an application's name beyond ASCII", named("é"), false},
+		{"with an application's name that is null", `{"version":2,"AppName":null}`, true},
+		{"with an application's name that is a number", `{"version":2,"AppName":1}`, false},
+		{"with a second name that is good", `{"AppName":"\u007f","appname":"x"}`, true},
+		{"with a second name that is not", `{"AppName":"x","appname":"\u007f"}`, false},
 		{"of another version", `{"version":3}`, true},
 		{"of 1 KiB", padded(1 << 10), true},
 		{"too large", padded(limit + 1), false},

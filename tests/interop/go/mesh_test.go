@@ -36,6 +36,7 @@ func TestMesh(t *testing.T) {
 				run  func(t *testing.T, a, b *relaytest.Relay)
 			}{
 				{"packets", meshPackets},
+				{"named clients", meshNamedClients},
 				{"gone again", meshGoneAgain},
 				{"brief visit", meshBriefVisit},
 				{"client moves", meshClientMoves},
@@ -102,6 +103,16 @@ func meshPackets(t *testing.T, a, b *relaytest.Relay) {
 	there.leave()
 	here.wantGone(t, there.public(), derp.PeerGoneReasonDisconnected)
 	here.wantNothing(t)
+}
+
+// The name that a client states does not hinder the relays, which tell each other.
+func meshNamedClients(t *testing.T, a, b *relaytest.Relay) {
+	named := loginOptions{appName: "some app"}
+	here, there := loginWith(t, a, "", named), loginWith(t, b, "", named)
+	settleWithin(t, answerLimit, here, there)
+	settleWithin(t, answerLimit, there, here)
+	there.leave()
+	here.wantGone(t, there.public(), derp.PeerGoneReasonDisconnected)
 }
 
 // Each end of a peer behind another relay is news. (derper tells of it once.)

@@ -179,7 +179,8 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// Frames of unknown types, and known ones that mean nothing to a relay, are read over and change nothing.
+// Frames of unknown types, and known ones that mean nothing to a relay, are read over and change nothing, up to the length
+// of the longest packet with its key.
 func TestUnknownFramesAreSkipped(t *testing.T) {
 	relay := relaytest.Start(t, relaytest.Options{})
 	a, b := newPeer(t, relay), newPeer(t, relay)
@@ -192,7 +193,7 @@ func TestUnknownFramesAreSkipped(t *testing.T) {
 		{"empty", 0x20, 0},
 		{"type 255", 0xff, 1},
 		{"64 KiB", 0x21, 64 << 10},
-		{"8 MiB", 0x22, 8 << 20},
+		{"longest", 0x22, derp.MaxPacketSize + derp.KeyLen},
 		{"Pong", derp.FramePong, 8},
 		{"second ClientInfo", derp.FrameClientInfo, 100},
 	} {
@@ -222,6 +223,9 @@ func TestBadFrameCloses(t *testing.T) {
 		{"WatchConns without the mesh key", derp.FrameWatchConns, 0},
 		{"ClosePeer without the mesh key", derp.FrameClosePeer, derp.KeyLen},
 		{"ForwardPacket without the mesh key", derp.FrameForwardPacket, 2 * derp.KeyLen},
+		{"unknown type over 64 KiB and a key", 0x22, derp.MaxPacketSize + derp.KeyLen + 1},
+		{"unknown type of 8 MiB", 0x22, 8 << 20},
+		{"Pong over 64 KiB and a key", derp.FramePong, derp.MaxPacketSize + derp.KeyLen + 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a := newPeer(t, relay)

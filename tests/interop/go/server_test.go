@@ -319,6 +319,13 @@ func TestUpgradeResponse(t *testing.T) {
 		t.Fatal(err)
 	}
 	head, rest, _ := strings.Cut(string(record[:n]), "\r\n\r\n")
+	if relay.Stock && rest == "" {
+		// derper puts the frame into a record of its own.
+		if n, err = conn.Read(record); err != nil {
+			t.Fatal(err)
+		}
+		rest = string(record[:n])
+	}
 	if rest != serverKeyFrame(server) {
 		t.Errorf("after the response %q, want the ServerKey frame", rest)
 	}

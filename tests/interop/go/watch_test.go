@@ -72,7 +72,7 @@ func loginOnStream(t testing.TB, r *relaytest.Relay, meshKey string, o loginOpti
 	}
 	stream := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
 	switching(t, stream.Reader)
-	options := []derp.ClientOpt{derp.IsProber(o.prober)}
+	options := []derp.ClientOpt{derp.IsProber(o.prober), derp.AppName(o.appName)}
 	if meshKey != "" {
 		parsed, err := key.ParseDERPMesh(meshKey)
 		if err != nil {
@@ -94,7 +94,7 @@ func loginOnStream(t testing.TB, r *relaytest.Relay, meshKey string, o loginOpti
 type loginOptions struct {
 	private          key.NodePrivate
 	prober, notIdeal bool
-	from             string
+	from, appName    string
 }
 
 // watch has a peer told of who is there, and returns when it has been told of itself.
@@ -167,27 +167,38 @@ func TestWatch(t *testing.T) {
 	watcher.wantNothing(t)
 }
 
-// A PeerPresent has 51 bytes, whatever upstream's comment says.
+// A PeerPresent has 52 bytes and the name of the application, whatever upstream's comment says; of a watcher that is here
+// and of a client that comes.
 func TestPeerPresentOnTheWire(t *testing.T) {
 	meshKey := newMeshKey(t)
-	relay := meshOfOne(t, relaytest.Mesh{Key: meshKey})
-	watcher, stream := loginOnStream(t, relay, meshKey, loginOptions{})
-	// The library leaves what it has read of ServerInfo until it reads on.
-	if _, err := stream.Discard(stream.Buffered()); err != nil {
-		t.Fatal(err)
-	}
-	watcher.frame(t, derp.FrameWatchConns, nil)
-	setDeadline(t, watcher.conn, answerLimit)
-	got := make([]byte, derp.FrameHeaderLen+51)
-	if _, err := io.ReadFull(stream, got); err != nil {
-		t.Fatal(err)
-	}
-	address := netip.MustParseAddrPort(watcher.conn.LocalAddr().String())
-	ip := address.Addr().As16()
-	port := binary.BigEndian.AppendUint16(nil, address.Port())
-	want := encode(derp.FramePeerPresent, watcher.public().AppendTo(nil), ip[:], port, []byte{2})
-	if !bytes.Equal(got, want) {
-		t.Fatalf("got  %x\nwant %x", got, want)
+	for _, name := range []string{"", "some app", strings.Repeat("x", 32)} {
+		t.Run(name, func(t *testing.T) {
+			relay := meshOfOne(t, relaytest.Mesh{Key: meshKey})
+			watcher, stream := loginOnStream(t, relay, meshKey, loginOptions{appName: name})
+			// The library leaves what it has read of ServerInfo until it reads on.
+			if _, err := stream.Discard(stream.Buffered()); err != nil {
+				t.Fatal(err)
+			}
+			watcher.frame(t, derp.FrameWatchConns, nil)
+			setDeadline(t, watcher.conn, answerLimit)
+			wantPresent := func(who *peer, flags derp.PeerPresentFlags) {
+				t.Helper()
+				got := make([]byte, derp.FrameHeaderLen+52+len(name))
+				if _, err := io.ReadFull(stream, got); err != nil {
+					t.Fatal(err)
+				}
+				address := netip.MustParseAddrPort(who.conn.LocalAddr().String())
+				ip := address.Addr().As16()
+				port := binary.BigEndian.AppendUint16(nil, address.Port())
+				want := encode(derp.FramePeerPresent, who.public().AppendTo(nil), ip[:], port,
+					[]byte{byte(flags), byte(len(name))}, []byte(name))
+				if !bytes.Equal(got, want) {
+					t.Fatalf("got  %x\nwant %x", got, want)
+				}
+			}
+			wantPresent(watcher, derp.PeerPresentIsMeshPeer)
+			wantPresent(loginWith(t, relay, "", loginOptions{appName: name}), derp.PeerPresentIsRegular)
+		})
 	}
 }
 

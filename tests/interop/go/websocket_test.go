@@ -143,8 +143,12 @@ func TestWebSocketMessageSizes(t *testing.T) {
 			conn, _ := dialWebSocket(t, url, websocket.DialOptions{Subprotocols: []string{"derp"}})
 			netConn := wsconn.NetConn(context.Background(), conn, websocket.MessageBinary, url)
 			p := collect(logInto(t, key.NewNode(), netConn, bufio.NewReadWriter(bufio.NewReader(netConn), bufio.NewWriter(netConn))))
-			// A frame of an unknown type, which is skipped.
-			if err := conn.Write(t.Context(), websocket.MessageBinary, encode(0x20, make([]byte, tc.size-5))); err != nil && tc.accepted {
+			// Frames of an unknown type, which are skipped.
+			var message []byte
+			for left := tc.size; left > 0; left = tc.size - len(message) {
+				message = append(message, encode(0x20, make([]byte, min(left-derp.FrameHeaderLen, 32_000)))...)
+			}
+			if err := conn.Write(t.Context(), websocket.MessageBinary, message); err != nil && tc.accepted {
 				t.Fatal(err)
 			}
 			if tc.accepted {

@@ -2,10 +2,10 @@
 //!
 //! The stream arrives in slices that end anywhere. A frame that lies whole in a slice is borrowed from it; one that is
 //! cut is put together in a buffer that the [`Deframer`] owns until the frame has been used. A frame that its reader
-//! does not understand is skipped as it comes, however long it is.
+//! does not understand is skipped as it comes, and never held.
 
 use super::HEADER_LEN;
-use super::frame::Header;
+use super::frame::{Header, PayloadBounds};
 use crate::pool::BufferPool;
 
 /// A frame's type and payload.
@@ -42,8 +42,8 @@ pub struct Deframer {
 impl Deframer {
     /// The next frame of the stream, of which `input` is the next slice; `None` when `input` is used up.
     ///
-    /// `bounds` has the least and the most bytes of payload for a type, or `None` for a type to skip. A frame that is
-    /// cut draws a buffer from `pool` and returns it there on the call after the one that hands it out.
+    /// `bounds` says of a type how long its payload may be, and whether to skip it. A frame that is cut draws a buffer
+    /// from `pool` and returns it there on the call after the one that hands it out.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl Deframer {
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],
-        bounds: impl Fn(u8) -> Option<(u32, u32)>,
+        bounds: impl Fn(u8) -> PayloadBounds,
         pool: &mut BufferPool,
     ) -> Result<Option<RawFrame<'s>>, BadLength> {
         if self.used {
@@ -122,7 +122,7 @@ impl Deframer {
     fn continue_partial(
         &mut self,
         input: &mut &[u8],
-        bounds: &impl Fn(u8) -> Option<(u32, u32)>,
+        bounds: &impl Fn(u8) -> PayloadBounds,
         pool: &mut BufferPool,
     ) -> Result<Continued, BadLength> {
         if self.partial.len() < HEADER_LEN {
@@ -178,11 +178,13 @@ enum Continued {
 
 /// Whether the frame is one to read (and not to skip).
 #[inline]
-fn check(header: Header, bounds: impl Fn(u8) -> Option<(u32, u32)>) -> Result<bool, BadLength> {
+fn check(header: Header, bounds: impl Fn(u8) -> PayloadBounds) -> Result<bool, BadLength> {
     match bounds(header.kind) {
-        None => Ok(false),
-        Some((least, most)) if (least..=most).contains(&header.len) => Ok(true),
-        Some(_) => Err(BadLength { kind: header.kind, len: header.len }),
+        PayloadBounds::Read { least, most } if (least..=most).contains(&header.len) => Ok(true),
+        PayloadBounds::Skip(most) if header.len <= most => Ok(false),
+        PayloadBounds::Read { .. } | PayloadBounds::Skip(_) => {
+            Err(BadLength { kind: header.kind, len: header.len })
+        }
     }
 }
 
@@ -192,11 +194,12 @@ mod tests {
 
     use super::*;
 
-    const fn bounds(kind: u8) -> Option<(u32, u32)> {
+    const fn bounds(kind: u8) -> PayloadBounds {
         match kind {
-            1 => Some((0, 100)),
-            2 => Some((3, 3)),
-            _ => None,
+            1 => PayloadBounds::Read { least: 0, most: 100 },
+            2 => PayloadBounds::Read { least: 3, most: 3 },
+            3 => PayloadBounds::Skip(70),
+            _ => PayloadBounds::Skip(u32::MAX),
         }
     }
 
@@ -247,7 +250,7 @@ mod tests {
     #[test]
     fn a_bad_length_is_refused_before_its_payload_is_here() {
         let (mut deframer, mut pool) = (Deframer::default(), BufferPool::default());
-        for (kind, len) in [(1, 101), (2, 2), (2, 4)] {
+        for (kind, len) in [(1, 101), (2, 2), (2, 4), (3, 71), (3, u32::MAX)] {
             let header = Header { kind, len }.encode();
             let refused = Err(BadLength { kind, len });
             assert_eq!(deframer.next(&mut &header[..], bounds, &mut pool), refused);

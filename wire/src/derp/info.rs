@@ -9,6 +9,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use super::app_name::{AppName, MAX_APP_NAME};
 use super::frame::{FrameType, frame};
 use super::mesh::MeshKey;
 use crate::key::{NodePrivate, NodePublic};
@@ -18,7 +19,7 @@ use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
 
 /// More bytes than the JSON of a [`ClientInfo`] has. A text that grows would leave parts of the mesh key behind.
-const MAX_JSON: usize = 192;
+const MAX_JSON: usize = 256;
 
 /// The message with which a client introduces itself at login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct ClientInfo {
     pub can_ack_pings: bool,
     /// Whether the client is a monitoring probe.
     pub is_prober: bool,
+    /// The program that the client is part of, if it says.
+    pub app_name: AppName,
 }
 
 /// Why a ClientInfo frame is refused.
@@ -48,6 +51,9 @@ pub enum ClientInfoError {
     /// The box opens and holds something else than the JSON of a ClientInfo.
     #[error("the message is not a ClientInfo")]
     Json,
+    /// The name of the client's program is too long or cannot be printed. The error does not repeat it.
+    #[error("the app name has more than {max} bytes, or others than printable ASCII", max = MAX_APP_NAME)]
+    AppName,
 }
 
 impl ClientInfo {
@@ -82,8 +88,13 @@ impl ClientInfo {
             json.push_str("\",");
         }
         let prober = if self.is_prober { ",\"IsProber\":true" } else { "" };
-        write!(json, "\"version\":{},\"CanAckPings\":{}{prober}}}", self.version, self.can_ack_pings)
+        write!(json, "\"version\":{},\"CanAckPings\":{}{prober}", self.version, self.can_ack_pings)
             .expect("writing to a String cannot fail");
+        if !self.app_name.is_empty() {
+            write!(json, ",\"AppName\":{}", Value::from(self.app_name.as_str()))
+                .expect("writing to a String cannot fail");
+        }
+        json.push('}');
         json
     }
 
@@ -92,11 +103,11 @@ impl ClientInfo {
     ///
     /// # Errors
     ///
-    /// [`ClientInfoError::Json`].
+    /// [`ClientInfoError::Json`] or [`ClientInfoError::AppName`].
     pub fn from_json(json: &[u8]) -> Result<Self, ClientInfoError> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         let read = reader.deserialize_any(InfoVisitor).and_then(|info| reader.end().map(|()| info));
-        read.map_err(|_| ClientInfoError::Json)
+        read.map_err(|_| ClientInfoError::Json)?
     }
 }
 
@@ -104,18 +115,20 @@ impl ClientInfo {
 struct InfoVisitor;
 
 impl<'de> Visitor<'de> for InfoVisitor {
-    type Value = ClientInfo;
+    type Value = Result<ClientInfo, ClientInfoError>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object or null")
     }
 
-    fn visit_unit<E: Error>(self) -> Result<ClientInfo, E> {
-        Ok(ClientInfo::default())
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Ok(ClientInfo::default()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<ClientInfo, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut info = ClientInfo::default();
+        // Upstream looks at the last name once it has read everything.
+        let mut app_name = Some(AppName::default());
         while let Some(name) = members.next_key()? {
             match name {
                 // Upstream parses this field with a parser of its own, which refuses null and the empty text too.
@@ -129,11 +142,13 @@ impl<'de> Visitor<'de> for InfoVisitor {
                 InfoName::IsProber => {
                     info.is_prober = members.next_value::<Option<bool>>()?.unwrap_or(info.is_prober);
                 }
-                InfoName::AppName => drop(members.next_value::<Option<String>>()?),
+                InfoName::AppName => {
+                    app_name = members.next_value::<Option<ClaimedName>>()?.map_or(app_name, |name| name.0);
+                }
                 InfoName::Unknown => _ = members.next_value::<IgnoredAny>()?,
             }
         }
-        Ok(info)
+        Ok(app_name.map(|app_name| ClientInfo { app_name, ..info }).ok_or(ClientInfoError::AppName))
     }
 }
 
@@ -168,6 +183,16 @@ struct ClaimedKey(MeshKey);
 impl<'de> Deserialize<'de> for ClaimedKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(TextVisitor(MeshKey::from_claim)).map(Self)
+    }
+}
+
+/// The app name that a client states; `None` if the text is not a name.
+struct ClaimedName(Option<AppName>);
+
+impl<'de> Deserialize<'de> for ClaimedName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_str(TextVisitor(|text: &str| Some(Self(AppName::from_bytes(text.as_bytes())))))
     }
 }
 
@@ -257,9 +282,10 @@ mod tests {
                 Ok(ClientInfo { mesh_key: mesh_key.clone(), ..Default::default() })
             );
         }
-        let said = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, mesh_key: None };
+        let app_name = AppName::from_bytes(b"x y").expect("a name");
+        let said = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, mesh_key: None, app_name };
         assert_eq!(
-            read(r#"{"VERSION":2,"canackpings":true,"IsProber":true,"AppName":"x","new":[1]}"#),
+            read(r#"{"VERSION":2,"canackpings":true,"IsProber":true,"APPname":"x\u0020y","new":[1]}"#),
             Ok(said)
         );
         // What ts_derp sends: a field of another name, so no mesh login at all.
@@ -271,6 +297,24 @@ mod tests {
         assert_eq!(read(r#"{"version":null}"#), Ok(ClientInfo::default()));
     }
 
+    #[test]
+    fn an_app_name_is_short_and_printable_or_the_login_is_refused() {
+        let read = |name: &str| {
+            ClientInfo::from_json(format!(r#"{{"version":2,"AppName":{name}}}"#).as_bytes())
+                .map(|info| info.app_name.as_str().to_owned())
+        };
+        let longest = "x".repeat(32);
+        for (json, name) in [("null", ""), ("\"\"", ""), (r#""a\"b""#, "a\"b")] {
+            assert_eq!(read(json).as_deref(), Ok(name), "{json}");
+        }
+        assert_eq!(read(&format!("\"{longest}\"")), Ok(longest.clone()));
+        for json in
+            [format!("\"{longest}x\"").as_str(), r#""a\nb""#, r#""a\u0000b""#, r#""\u007f""#, r#""é""#]
+        {
+            assert_eq!(read(json), Err(ClientInfoError::AppName), "{json}");
+        }
+    }
+
     /// Each member in its turn, as Go does it.
     #[test]
     fn members_that_come_twice_are_both_read() {
@@ -280,6 +324,10 @@ mod tests {
         assert_eq!(read(r#"{"version":2,"VERSION":null}"#).map(|info| info.version), Ok(2));
         assert_eq!(read(r#"{"version":"2","version":2}"#), Err(ClientInfoError::Json));
         assert_eq!(read(r#"{} {}"#), Err(ClientInfoError::Json));
+        let name = |json| read(json).map(|info| info.app_name.as_str().to_owned());
+        assert_eq!(name(r#"{"AppName":"\n","appname":"x"}"#).as_deref(), Ok("x"));
+        assert_eq!(name(r#"{"AppName":"x","appname":null}"#).as_deref(), Ok("x"));
+        assert_eq!(name(r#"{"AppName":"x","appname":"\n"}"#), Err(ClientInfoError::AppName));
     }
 
     #[test]
@@ -307,14 +355,14 @@ mod tests {
     #[test]
     fn own_json_has_upstreams_order() {
         let mesh_key = Some(MeshKey::from_bytes([1; 32]));
-        let info = ClientInfo { mesh_key, version: 2, can_ack_pings: false, is_prober: true };
+        let app_name = AppName::from_bytes(b"\"some\" app").expect("a name");
+        let info = ClientInfo { mesh_key, version: 2, can_ack_pings: false, is_prober: true, app_name };
         let key = "01".repeat(32);
-        assert_eq!(
-            *info.to_json(),
-            format!(r#"{{"meshKey":"{key}","version":2,"CanAckPings":false,"IsProber":true}}"#)
-        );
+        let json = r#""version":2,"CanAckPings":false,"IsProber":true,"AppName":"\"some\" app"}"#;
+        assert_eq!(*info.to_json(), format!(r#"{{"meshKey":"{key}",{json}"#));
         assert_eq!(ClientInfo::from_json(info.to_json().as_bytes()), Ok(info.clone()));
-        let longest = ClientInfo { version: i64::MIN, ..info }.to_json();
+        let app_name = AppName::from_bytes(&[b'"'; MAX_APP_NAME]).expect("a name");
+        let longest = ClientInfo { version: i64::MIN, app_name, ..info }.to_json();
         assert!(longest.len() <= MAX_JSON && longest.capacity() == MAX_JSON, "it has not grown");
     }
 }

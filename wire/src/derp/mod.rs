@@ -3,6 +3,7 @@
 //! [`frame`] has the frames and their exact layouts, [`info`] the two boxed JSON messages of a login, [`mesh`] what the
 //! relays of a region share, [`buffer`] cuts a byte stream into frames without copying those that arrive whole.
 
+pub mod app_name;
 pub mod buffer;
 pub mod frame;
 pub mod info;

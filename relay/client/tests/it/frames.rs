@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use towpath_relay_client::{Client, Event, RecvError, SendError, TlsVersions};
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{FrameType, GoneReason, Header, ServerFrame};
+use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 
 use crate::support::{Identity, TlsStream, client_key, dialer, echo, log_in, relay_key, tls_relay};
@@ -15,6 +17,12 @@ const PEER: NodePublic = NodePublic::from_bytes([7; 32]);
 
 async fn connect(identity: &Identity, address: SocketAddr) -> Client {
     dialer(address, &identity.pin(), TlsVersions::Both).connect(&client_key()).await.unwrap()
+}
+
+/// What a watcher is told of a peer that states an app name.
+fn named() -> (Option<SocketAddr>, PresentFlags, AppName) {
+    let app_name = AppName::from_bytes(b"some app").expect("a name");
+    (Some(([192, 0, 2, 1], 41641).into()), PresentFlags::NOT_IDEAL, app_name)
 }
 
 fn identity() -> Identity {
@@ -34,6 +42,8 @@ async fn every_frame_becomes_an_event_and_pings_are_answered() {
         ServerFrame::ServerKey(relay_key().public()).encode(&mut frames);
         ServerFrame::Ping(*b"01234567").encode(&mut frames);
         ServerFrame::PeerGone { peer: PEER, reason: GoneReason::NotHere }.encode(&mut frames);
+        let (address, flags, app_name) = named();
+        ServerFrame::PeerPresent { peer: PEER, address, flags, app_name }.encode(&mut frames);
         ServerFrame::Health("not well").encode(&mut frames);
         ServerFrame::Restarting { reconnect_in_ms: 250, try_for_ms: 60_000 }.encode(&mut frames);
         // In pieces, so that no frame comes whole.
@@ -48,9 +58,11 @@ async fn every_frame_becomes_an_event_and_pings_are_answered() {
     })
     .await;
     let mut client = connect(&identity, address).await;
+    let (address, flags, app_name) = named();
     for event in [
         Event::KeepAlive,
         Event::PeerGone { peer: PEER, reason: GoneReason::NotHere },
+        Event::PeerPresent { peer: PEER, address, flags, app_name },
         Event::Health("not well".to_owned()),
         Event::Restarting { reconnect_in: Duration::from_millis(250), try_for: Duration::from_secs(60) },
     ] {

@@ -9,6 +9,7 @@ use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::ClientSession;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -57,6 +58,7 @@ fn client(plane: &DataPlane) -> TcpStream {
         key: NodePublic::from_bytes([1; 32]).into(),
         address: near.peer_addr().expect("an address"),
         flags: PresentFlags::REGULAR,
+        app_name: AppName::default(),
         transport: Transport::plain(near),
         frames: Vec::new(),
         server_info: ServerFrame::KeepAlive,

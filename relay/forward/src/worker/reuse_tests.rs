@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -58,6 +59,7 @@ fn attach(worker: &mut Worker<'_>) -> (ConnectionRef, TcpStream) {
         key: NodePublic::from_bytes([1; 32]).into(),
         address,
         flags: PresentFlags::REGULAR,
+        app_name: AppName::default(),
         transport: Transport::plain(socket),
         frames: Vec::new(),
         server_info: ServerFrame::KeepAlive,

@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
@@ -79,6 +80,7 @@ impl Driver {
             key,
             address,
             flags: PresentFlags::of(false, false, false),
+            app_name: AppName::default(),
             transport: Transport::plain(socket),
             frames: Vec::new(),
             server_info: ServerFrame::KeepAlive,

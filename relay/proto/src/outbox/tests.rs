@@ -2,7 +2,9 @@ use std::collections::VecDeque as Queue;
 
 use proptest::prelude::*;
 use towpath_wire::derp::HEADER_LEN;
+use towpath_wire::derp::app_name::{AppName, MAX_APP_NAME};
 use towpath_wire::derp::frame::Header;
+use towpath_wire::derp::mesh::PresentFlags;
 
 use super::*;
 
@@ -279,7 +281,8 @@ fn a_forwarded_packet_waits_and_is_dropped_as_any_other() {
 fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
     let (mut outbox, mut pool, mut drops) = (outbox(LIMITS), BufferPool::default(), Drops::default());
     let address = "192.0.2.1:1".parse().expect("an address");
-    let change = PresenceChange::Present { address, flags: towpath_wire::derp::mesh::PresentFlags::REGULAR };
+    let app_name = AppName::from_bytes(&[b'x'; MAX_APP_NAME]).expect("a name");
+    let change = PresenceChange::Present { address, flags: PresentFlags::REGULAR, app_name };
     let key = |n: u32| {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
@@ -295,7 +298,7 @@ fn much_news_leaves_in_pieces_and_behind_other_control_frames() {
         let mut batch = outbox.take(at(0), &mut pool, &mut drops).expect("news");
         assert!(outbox.control.is_empty());
         let len = batch.chunk(usize::MAX).expect("a chunk").len();
-        assert!((1..MAX_CONTROL + ServerFrame::PEER_PRESENT_LEN).contains(&len), "{len} bytes at a time");
+        assert!((1..MAX_CONTROL + ServerFrame::MAX_PEER_PRESENT).contains(&len), "{len} bytes at a time");
         if std::mem::replace(&mut blocked, false) {
             outbox.give_back(batch, &mut pool, &mut drops);
             assert!(!outbox.push_control(&ServerFrame::KeepAlive, &mut pool), "the lane is full");

@@ -4,7 +4,7 @@
 //! the bytes of its frame; nothing is copied unless a frame was cut between two slices.
 
 use towpath_wire::derp::buffer::{BadLength, Deframer};
-use towpath_wire::derp::frame::{ClientFrame, Malformed, PingData};
+use towpath_wire::derp::frame::{ClientFrame, Malformed, PayloadBounds, PingData};
 use towpath_wire::disco::looks_like_disco;
 use towpath_wire::key::NodePublic;
 use towpath_wire::labels;
@@ -76,6 +76,8 @@ labels! {
         PeerClosed = "peer_closed",
         /// A frame breaks the layout of its type.
         BadFrame = "bad_frame",
+        /// A frame of an unknown type announced more than 65,568 bytes of payload. Shorter ones are skipped.
+        UnknownFrame = "unknown_frame",
         /// A frame of the mesh came from a client without the right to it.
         NotPermitted = "not_permitted",
         /// The client broke TLS.
@@ -109,8 +111,12 @@ labels! {
 }
 
 impl From<BadLength> for Close {
-    fn from(_: BadLength) -> Self {
-        Self::BadFrame
+    #[cold]
+    fn from(BadLength { kind, .. }: BadLength) -> Self {
+        match ClientFrame::payload_bounds(kind) {
+            PayloadBounds::Read { .. } => Self::BadFrame,
+            PayloadBounds::Skip(_) => Self::UnknownFrame,
+        }
     }
 }
 
@@ -199,7 +205,25 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use towpath_wire::derp::frame::Header;
+
     use super::*;
+
+    #[test]
+    fn a_frame_of_an_unknown_type_is_skipped_unless_it_is_longer_than_any_packet() {
+        for (kind, len, expected) in [
+            (0x7f, 65_568, Ok(())),
+            (0x7f, 65_569, Err(Close::UnknownFrame)),
+            (0x13, u32::MAX, Err(Close::UnknownFrame)),
+            (0x04, 65_568, Ok(())),
+            (0x04, 65_569, Err(Close::BadFrame)),
+        ] {
+            let (mut session, mut pool) = (Session::default(), BufferPool::default());
+            let header = Header { kind, len }.encode();
+            let asked = session.next(&mut &header[..], &mut pool);
+            assert_eq!(asked.map(|action| assert_eq!(action, None)), expected, "type {kind:#x}, {len} bytes");
+        }
+    }
 
     #[test]
     fn each_frame_of_the_mesh_needs_its_right() {

@@ -69,6 +69,7 @@ pub(super) fn attach(
         key: client.into(),
         address,
         flags: PresentFlags::of(grant.rights.is_mesh(), info.is_prober, not_ideal),
+        app_name: info.app_name,
         transport,
         frames,
         server_info: ServerFrame::ServerInfo { nonce: &nonce, sealed: &sealed },

@@ -105,6 +105,8 @@ labels! {
         BadKey = "bad_key",
         /// The message of the login is not a client's.
         BadInfo = "bad_info",
+        /// The client stated an app name of more than 32 bytes, or with others than printable ASCII.
+        BadAppName = "bad_app_name",
         /// No admission policy admits the key. No policy can be configured in this version.
         NotAdmitted = "not_admitted",
         /// No admission policy admits the key, and one could not tell in time. No policy can be configured in this version.
@@ -142,7 +144,10 @@ impl Refusal {
             Self::Login(LoginError::ClientInfo(ClientInfoError::Key | ClientInfoError::Box)) => {
                 RefusalReason::BadKey
             }
-            Self::Login(LoginError::ClientInfo(_)) => RefusalReason::BadInfo,
+            Self::Login(LoginError::ClientInfo(ClientInfoError::AppName)) => RefusalReason::BadAppName,
+            Self::Login(LoginError::ClientInfo(ClientInfoError::Short | ClientInfoError::Json)) => {
+                RefusalReason::BadInfo
+            }
             Self::NotAdmitted(NotAdmitted::Refused) => RefusalReason::NotAdmitted,
             Self::NotAdmitted(NotAdmitted::CannotTell) => RefusalReason::AdmissionUnknown,
             Self::Broken(_) => RefusalReason::Broken,

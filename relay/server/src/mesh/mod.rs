@@ -127,8 +127,8 @@ fn read_key(path: &Path) -> Result<MeshKey, MeshError> {
 }
 
 fn dialer(peer: &MeshPeer, trust: &Trust, mesh_key: Option<MeshKey>) -> Result<Dialer, SetupError> {
-    let info =
-        ClientInfo { mesh_key, version: PROTOCOL_VERSION.into(), can_ack_pings: true, is_prober: false };
+    let version = PROTOCOL_VERSION.into();
+    let info = ClientInfo { mesh_key, version, can_ack_pings: true, ..ClientInfo::default() };
     let dialer = Dialer::tls(&peer.host, peer.port, trust, TlsVersions::Both)?
         .with_info(info)
         .with_relay_key(peer.public_key);

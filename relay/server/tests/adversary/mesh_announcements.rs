@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use towpath_relay_proto::login::{Login, greet};
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::ServerInfo;
 use towpath_wire::derp::mesh::PresentFlags;
@@ -65,7 +66,8 @@ async fn announce(stream: &mut Stream, numbers: std::ops::Range<usize>) -> std::
         let mut bytes = [0x3c; 32];
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         let peer = NodePublic::from_bytes(bytes);
-        ServerFrame::PeerPresent { peer, address: None, flags: PresentFlags::REGULAR }.encode(&mut frames);
+        let (flags, app_name) = (PresentFlags::REGULAR, AppName::default());
+        ServerFrame::PeerPresent { peer, address: None, flags, app_name }.encode(&mut frames);
     }
     write(stream, &frames).await
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use towpath_wire::derp::frame::{FrameType, frame};
+use towpath_wire::key::NodePrivate;
+use towpath_wire::sealed::SharedKey;
 
 use crate::common::login::{Stream, client_info, secured, upgraded};
 use crate::common::sweep::expect_service;
@@ -39,6 +42,25 @@ async fn every_changed_byte_of_a_login_is_refused_and_counted() {
         let count = |reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
         count("bad_frame") + count("bad_key") == golden.len() as u64
     });
+    expect_service(&relay).await;
+}
+
+#[tokio::test]
+async fn an_app_name_that_is_too_long_or_cannot_be_printed_is_refused_and_counted() {
+    let relay = Relay::start("");
+    let config = Arc::new(trusting_anyone());
+    let private = NodePrivate::from_random([0x61; 32]);
+    for (refused, name) in ["x".repeat(33).as_str(), "a\\nb", "\u{e9}"].into_iter().enumerate() {
+        let (stream, key) = upgraded(relay.addresses.tls, &config).await;
+        let json = format!(r#"{{"version":2,"AppName":"{name}"}}"#);
+        let sealed = SharedKey::new(&private, &key).seal(&[4; 24], json.as_bytes());
+        let mut login = Vec::new();
+        frame(&mut login, FrameType::ClientInfo, &[private.public().as_bytes(), &[4; 24], &sealed]);
+        expect_close(stream, &login, name).await;
+        relay.wait("it is counted", |relay| {
+            relay.metric("towpath_refused_total{reason=\"bad_app_name\"}") == refused as u64 + 1
+        });
+    }
     expect_service(&relay).await;
 }
 
@@ -90,13 +112,15 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
     let long = [&[4][..], &(32u32 + 65_537).to_be_bytes(), &[0; 100]].concat();
-    let cases: [(&str, &[u8], &str); 10] = [
+    let cases: [(&str, &[u8], &str); 12] = [
         ("SendPacket without a key", &[4, 0, 0, 0, 31], "bad_frame"),
         ("SendPacket too long", &long, "bad_frame"),
         ("NotePreferred of no byte", &[7, 0, 0, 0, 0], "bad_frame"),
         ("NotePreferred of two", &[7, 0, 0, 0, 2, 1, 1], "bad_frame"),
         ("Ping of seven", &[0x12, 0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7], "bad_frame"),
         ("Ping of 1001", &[0x12, 0, 0, 3, 0xe9], "bad_frame"),
+        ("an unknown frame of 64 KiB and 33 bytes", &[0x7f, 0, 1, 0, 0x21], "unknown_frame"),
+        ("a Pong as long", &[0x13, 0, 1, 0, 0x21], "unknown_frame"),
         ("ForwardPacket", &[&[0x0a, 0, 0, 0, 64][..], &[1; 64]].concat(), "not_permitted"),
         ("WatchConns", &[0x10, 0, 0, 0, 0], "not_permitted"),
         ("WatchConns with a byte", &[0x10, 0, 0, 0, 1, 0], "bad_frame"),
@@ -118,7 +142,8 @@ async fn frames_of_unknown_types_are_counted_from_the_first_byte_on() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
     let (mut stream, key) = upgraded(relay.addresses.tls, &config).await;
-    let unknown = [&[0x7f, 0, 0, 0, 3][..], b"new", &[0, 0, 0, 0, 0], &[0x13, 0, 0, 0, 1, 9]].concat();
+    let longest = [&[0x80, 0, 1, 0, 0x20][..], &[7; 65_568]].concat();
+    let unknown = [&[0x7f, 0, 0, 0, 3][..], b"new", &longest, &[0x13, 0, 0, 0, 1, 9]].concat();
     stream.write_all(&[&client_info(&key)[..], &unknown].concat()).await.expect("the relay takes the bytes");
     stream.flush().await.expect("the relay takes the bytes");
     relay.wait("those behind the login are counted", |relay| relay.metric("derp_unknown_frames") == 3);

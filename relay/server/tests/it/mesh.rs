@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 
 use towpath_relay_client::{Client, Event};
+use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::GoneReason;
+use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::{NodePrivate, NodePublic};
 
@@ -44,11 +46,12 @@ async fn a_watcher_is_told_of_a_crowd_that_is_there_comes_and_goes() {
     let mut expected: HashSet<_> = clients.iter().map(|(key, _)| *key).chain([own]).collect();
     while !expected.is_empty() {
         match event(&mut watcher).await {
-            Event::PeerPresent { peer, address, flags } => {
+            Event::PeerPresent { peer, address, flags, app_name } => {
                 assert!(expected.remove(&peer), "each is announced once");
                 assert!(address.is_some());
                 let mesh = peer == own;
                 assert_eq!(flags, PresentFlags::of(mesh, false, false));
+                assert!(app_name.is_empty());
             }
             other => panic!("{other:?}"),
         }
@@ -64,6 +67,36 @@ async fn a_watcher_is_told_of_a_crowd_that_is_there_comes_and_goes() {
         }
     }
     assert_eq!(relay.metric("derp_clients_local"), 1 + clients.len() as u64);
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_the_app_name_that_a_client_states() {
+    let relay = Relay::start(&MeshFiles::new(1).settings(&[]));
+    let name = |text: &str| AppName::from_bytes(text.as_bytes()).expect("a name");
+    let login = async |number: usize, app_name| {
+        let (key, info) = (key(number), ClientInfo { version: 2, app_name, ..ClientInfo::default() });
+        let client = relay.dialer().with_info(info).connect(&key).await.expect("a login");
+        (key.public(), client)
+    };
+    let (early, _early) = login(1, name("some app")).await;
+    let (own, mut watcher) = watcher(&relay).await;
+    let mut told = HashSet::new();
+    for _ in 0..2 {
+        let Event::PeerPresent { peer, app_name, .. } = event(&mut watcher).await else {
+            panic!("PeerPresent")
+        };
+        told.insert((peer, app_name.as_str().to_owned()));
+    }
+    assert_eq!(told, HashSet::from([(early, "some app".to_owned()), (own, String::new())]));
+    for (number, app_name) in [(2, AppName::default()), (3, name(&"x".repeat(32)))] {
+        let (key, client) = login(number, app_name).await;
+        let Event::PeerPresent { peer, app_name: told, .. } = event(&mut watcher).await else {
+            panic!("PeerPresent")
+        };
+        assert_eq!((peer, told), (key, app_name));
+        drop(client);
+        assert_eq!(event(&mut watcher).await, Event::PeerGone { peer, reason: GoneReason::Disconnected });
+    }
 }
 
 #[tokio::test]

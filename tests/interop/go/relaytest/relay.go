@@ -252,7 +252,7 @@ func list(elements []string) string {
 }
 
 // configureDerper relies on derper's manual mode, which reads HOSTNAME.crt and HOSTNAME.key. STUN is on
-// the host of -a whatever the options say.
+// the host of -a, so where the options want STUN on every address, TLS is there as well.
 func (r *Relay) configureDerper(t testing.TB, dir string, o Options) {
 	r.Stock = true
 	host := r.Addr.Addr().String()
@@ -261,9 +261,13 @@ func (r *Relay) configureDerper(t testing.TB, dir string, o Options) {
 			t.Fatal(err)
 		}
 	}
+	listen := r.Addr
+	if stun, err := netip.ParseAddr(o.ListenSTUN); err == nil && stun.IsUnspecified() {
+		listen = netip.AddrPortFrom(stun, r.Addr.Port())
+	}
 	r.args = []string{
 		"-c", r.KeyFile, "-hostname", host, "-certmode", "manual", "-certdir", dir,
-		"-a", r.Addr.String(), "-http-port", fmt.Sprint(r.Port80.Port()), "-verify-clients=false", "-home", o.Home,
+		"-a", listen.String(), "-http-port", fmt.Sprint(r.Port80.Port()), "-verify-clients=false", "-home", o.Home,
 		"-bootstrap-dns-names", strings.Join(o.BootstrapDNS, ","),
 		"-unpublished-bootstrap-dns-names", strings.Join(o.UnpublishedDNS, ","),
 		"-stun", "-stun-port", fmt.Sprint(r.STUN.Port()),

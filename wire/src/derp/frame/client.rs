@@ -1,6 +1,6 @@
 //! Frames from a client to a relay, and from one relay to another.
 
-use super::kind::{FrameType, Malformed, PingData, frame};
+use super::kind::{FrameType, Malformed, PayloadBounds, PingData, frame};
 use crate::derp::{HEADER_LEN, MAX_PACKET};
 use crate::key::{KEY_LEN, NodePublic};
 
@@ -20,13 +20,17 @@ pub enum ClientFrame<'a> {
 /// Most bytes that the payload of a Ping may have; upstream closes above.
 pub const MAX_PING: u32 = 1000;
 
+/// Most bytes of payload that a relay skips of a frame whose type it does not know, as upstream. It is the longest payload
+/// that a client without rights may send in a frame of a known type, so later types have as much room.
+pub const MAX_UNKNOWN: u32 = (KEY_LEN + MAX_PACKET) as u32;
+
 impl<'a> ClientFrame<'a> {
-    /// The bounds of the payload of a frame that a relay understands, or `None` when it skips the frame.
+    /// The bounds of the payload of a frame from a client.
     ///
-    /// They are checked before the payload is here, so that a relay never holds what it would refuse. A Pong may be
-    /// anything: it is skipped, as are all unknown types.
+    /// They are checked before the payload is here, so that a relay never holds what it would refuse. A Pong is skipped, as
+    /// are all types that the relay does not know.
     #[must_use]
-    pub fn payload_bounds(kind: u8) -> Option<(u32, u32)> {
+    pub fn payload_bounds(kind: u8) -> PayloadBounds {
         const KEY: u32 = KEY_LEN as u32;
         const PACKET: u32 = MAX_PACKET as u32;
         // Patterns of bytes: a relay asks for each frame, and a detour by `FrameType` would cost it a second comparison.
@@ -36,15 +40,16 @@ impl<'a> ClientFrame<'a> {
         const WATCH_CONNS: u8 = FrameType::WatchConns as u8;
         const CLOSE_PEER: u8 = FrameType::ClosePeer as u8;
         const PING: u8 = FrameType::Ping as u8;
-        match kind {
-            SEND_PACKET => Some((KEY, KEY + PACKET)),
-            NOTE_PREFERRED => Some((1, 1)),
-            FORWARD_PACKET => Some((2 * KEY, 2 * KEY + PACKET)),
-            WATCH_CONNS => Some((0, 0)),
-            CLOSE_PEER => Some((KEY, KEY)),
-            PING => Some((8, MAX_PING)),
-            _ => None,
-        }
+        let (least, most) = match kind {
+            SEND_PACKET => (KEY, KEY + PACKET),
+            NOTE_PREFERRED => (1, 1),
+            FORWARD_PACKET => (2 * KEY, 2 * KEY + PACKET),
+            WATCH_CONNS => (0, 0),
+            CLOSE_PEER => (KEY, KEY),
+            PING => (8, MAX_PING),
+            _ => return PayloadBounds::Skip(MAX_UNKNOWN),
+        };
+        PayloadBounds::Read { least, most }
     }
 
     /// Decodes the payload of a frame of `kind`; `Ok(None)` for a type that a relay skips.

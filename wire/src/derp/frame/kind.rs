@@ -78,6 +78,20 @@ impl Header {
     }
 }
 
+/// How long the payload of a type may be, and whether the reader knows the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PayloadBounds {
+    /// The reader knows the type, and takes payloads of `least` to `most` bytes.
+    Read {
+        /// The fewest bytes.
+        least: u32,
+        /// The most bytes.
+        most: u32,
+    },
+    /// The reader skips the type, up to so many bytes of payload.
+    Skip(u32),
+}
+
 /// The eight bytes that a Ping carries and its Pong returns.
 pub type PingData = [u8; 8];
 

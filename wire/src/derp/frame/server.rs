@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::kind::{FrameType, Malformed, PingData, frame};
+use super::kind::{FrameType, Malformed, PayloadBounds, PingData, frame};
+use crate::derp::app_name::{AppName, MAX_APP_NAME};
 use crate::derp::mesh::PresentFlags;
 use crate::derp::{HEADER_LEN, MAGIC, MAX_CLIENT_FRAME};
 use crate::key::{KEY_LEN, NodePublic};
@@ -61,6 +62,7 @@ pub enum ServerFrame<'a> {
         peer: NodePublic,
         address: Option<SocketAddr>,
         flags: PresentFlags,
+        app_name: AppName,
     },
     Ping(PingData),
     Pong(PingData),
@@ -72,9 +74,10 @@ pub enum ServerFrame<'a> {
 }
 
 impl<'a> ServerFrame<'a> {
-    /// The bounds of the payload of a frame that a client understands, or `None` when it skips the frame.
+    /// The bounds of the payload of a frame from a relay.
     #[must_use]
-    pub const fn payload_bounds(kind: u8) -> Option<(u32, u32)> {
+    pub const fn payload_bounds(kind: u8) -> PayloadBounds {
+        const MOST: u32 = MAX_CLIENT_FRAME as u32;
         match FrameType::from_byte(kind) {
             Some(
                 FrameType::ServerKey
@@ -87,7 +90,7 @@ impl<'a> ServerFrame<'a> {
                 | FrameType::Pong
                 | FrameType::Health
                 | FrameType::Restarting,
-            ) => Some((0, MAX_CLIENT_FRAME as u32)),
+            ) => PayloadBounds::Read { least: 0, most: MOST },
             Some(
                 FrameType::ClientInfo
                 | FrameType::SendPacket
@@ -96,7 +99,7 @@ impl<'a> ServerFrame<'a> {
                 | FrameType::WatchConns
                 | FrameType::ClosePeer,
             )
-            | None => None,
+            | None => PayloadBounds::Skip(MOST),
         }
     }
 
@@ -161,17 +164,15 @@ impl<'a> ServerFrame<'a> {
             Self::PeerGone { peer, reason } => {
                 frame(out, FrameType::PeerGone, &[peer.as_bytes(), &[reason.into()]]);
             }
-            Self::PeerPresent { peer, address, flags } => {
+            Self::PeerPresent { peer, address, flags, app_name } => {
                 let address = address.unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
                 let ip = match address.ip() {
                     IpAddr::V4(ip) => ip.to_ipv6_mapped(),
                     IpAddr::V6(ip) => ip,
                 };
-                frame(
-                    out,
-                    FrameType::PeerPresent,
-                    &[peer.as_bytes(), &ip.octets(), &address.port().to_be_bytes(), &[flags.as_byte()]],
-                );
+                let (port, numbers) = (address.port().to_be_bytes(), [flags.as_byte(), app_name.len()]);
+                let parts: [&[u8]; 5] = [peer.as_bytes(), &ip.octets(), &port, &numbers, app_name.as_bytes()];
+                frame(out, FrameType::PeerPresent, &parts);
             }
             Self::Ping(data) => frame(out, FrameType::Ping, &[&data]),
             Self::Pong(data) => frame(out, FrameType::Pong, &[&data]),
@@ -190,8 +191,8 @@ impl<'a> ServerFrame<'a> {
         frame(out, FrameType::RecvPacket, &[from.as_bytes(), packet]);
     }
 
-    /// Bytes of the whole frame that [`encode`](Self::encode) appends for a PeerPresent.
-    pub const PEER_PRESENT_LEN: usize = HEADER_LEN + KEY_LEN + 16 + 2 + 1;
+    /// Most bytes of the whole frame that [`encode`](Self::encode) appends for a PeerPresent.
+    pub const MAX_PEER_PRESENT: usize = HEADER_LEN + KEY_LEN + 16 + 2 + 1 + 1 + MAX_APP_NAME;
 
     /// Bytes of the whole frame that [`encode`](Self::encode) appends for a RecvPacket with `packet` bytes.
     #[must_use]
@@ -200,10 +201,10 @@ impl<'a> ServerFrame<'a> {
     }
 }
 
-/// What follows the key of a PeerPresent. Relays of old sent no flags, or nothing at all.
+/// What follows the key of a PeerPresent. Older relays send no name, or no flags either, or nothing at all. A name that is
+/// cut off or not one is taken for none, as upstream does.
 fn peer_present<'a>(peer: NodePublic, rest: &[u8]) -> ServerFrame<'a> {
-    let mut address = None;
-    let mut flags = PresentFlags::default();
+    let (mut address, mut flags, mut app_name) = Default::default();
     if let Some((ip, rest)) = rest.split_first_chunk::<16>()
         && let Some((port, rest)) = rest.split_first_chunk::<2>()
     {
@@ -212,6 +213,9 @@ fn peer_present<'a>(peer: NodePublic, rest: &[u8]) -> ServerFrame<'a> {
             address = Some(SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(*port)));
         }
         flags = PresentFlags::from_byte(rest.first().copied().unwrap_or_default());
+        if let Some((&len, name)) = rest.get(1..).and_then(<[u8]>::split_first) {
+            app_name = name.get(..len.into()).and_then(AppName::from_bytes).unwrap_or_default();
+        }
     }
-    ServerFrame::PeerPresent { peer, address, flags }
+    ServerFrame::PeerPresent { peer, address, flags, app_name }
 }
