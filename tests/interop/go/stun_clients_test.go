@@ -345,7 +345,7 @@ func TestSTUNOnly(t *testing.T) {
 		Name: node.Name, RegionID: node.RegionID, HostName: node.HostName, IPv4: node.IPv4, IPv6: "none",
 		STUNPort: node.STUNPort, STUNOnly: true,
 	}}
-	report, err := client.GetReport(ctx, &tailcfg.DERPMap{Regions: map[int]*tailcfg.DERPRegion{region.RegionID: region}}, nil)
+	report, err := client.GetReport(ctx, &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*tailcfg.DERPRegion{region.RegionID: region}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
