@@ -1,6 +1,6 @@
 //! The rules: what stock clients and operators reject or misread in a map that could be read.
 //!
-//! Each rule names the effect and the clients that it concerns, as the code of Tailscale 1.102.5 has it. If that is
+//! Each rule names the effect and the clients that it concerns, as the code of Tailscale 1.104.6 has it. If that is
 //! surprising, a comment says where to look.
 
 mod node;
