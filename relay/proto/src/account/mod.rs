@@ -46,12 +46,14 @@ impl Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
     /// A prefix of the source holds its pending places, and none of them can be taken from a silent connection.
-    #[error("the source holds all of its places for connections that have not logged in")]
+    #[error(
+        "the host has as many connections that have not logged in as it may (login.max_pending_per_host)"
+    )]
     PendingOfSource,
     /// A prefix of the source holds its connections.
-    #[error("the source holds all of its connections")]
+    #[error("the host has as many connections as it may (login.max_connections_per_host)")]
     ConnectionsOfSource,
     /// The process holds all of its connections.
-    #[error("the relay holds all of its connections")]
+    #[error("the relay has as many connections as it may (login.max_connections)")]
     Connections,
 }

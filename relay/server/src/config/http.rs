@@ -80,8 +80,8 @@ impl HttpSettings {
         match http.listen {
             Some(address) if http.proxies.is_empty() && !is_loopback(address) => reader.conflict(
                 keys::HTTP_LISTEN,
-                "is neither a loopback address nor are there http.proxies, the only ones who may then connect: whoever \
-                 reads a login without TLS can repeat it",
+                "is not a loopback address, and http.proxies is empty: name the proxies there, or listen on loopback, \
+                 because a login without TLS can be read and repeated",
             ),
             None if !http.proxies.is_empty() => {
                 reader.conflict(keys::HTTP_PROXIES, "is for http.listen, which is off");

@@ -306,8 +306,8 @@ fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
     for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "10.0.0.1:80"] {
         assert_problem(
             http(&format!("listen = '{address}'")),
-            "relay.toml:3: http.listen: is neither a loopback address nor are there http.proxies, the only ones who may \
-             then connect: whoever reads a login without TLS can repeat it",
+            "relay.toml:3: http.listen: is not a loopback address, and http.proxies is empty: name the proxies there, or \
+             listen on loopback, because a login without TLS can be read and repeated",
         );
     }
     assert_problem(

@@ -25,7 +25,7 @@ pub(crate) enum Refusal {
     FirstByteTimeout,
     #[error(transparent)]
     Neighbour(Neighbour),
-    #[error("the source has had too many TLS handshakes for a busy relay")]
+    #[error("the host asks for TLS handshakes too fast while the relay is busy")]
     HandshakeRate,
     #[error("not one of the proxies that may connect to the plain listener (http.proxies)")]
     NotAProxy,
