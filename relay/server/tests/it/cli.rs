@@ -110,7 +110,7 @@ agee = "1s"
   relay.toml:13: outbox.bytes: found "1KiB", allowed: "66KiB" to "64MiB"
   relay.toml:14: outbox.agee: unknown key; did you mean outbox.age?
   TOWPATH_WORKERS: workers: found many, allowed: 1 to 256
-  --key-file: key_file: found nothing, allowed: the path of a file
+  --key-file: key_file: found an empty value, allowed: the path of a file
   hostname: not set; give it in the file, as TOWPATH_HOSTNAME or as --hostname (allowed: a DNS name such as "relay.example.com" or an IP address)
   note: TOWPATH_LISTN is not a setting and is ignored; did you mean TOWPATH_LISTEN?
 "#;
