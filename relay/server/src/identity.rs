@@ -129,6 +129,12 @@ pub fn pin_of_file(cert: &Path) -> Result<Option<CertificatePin>, IdentityError>
     Ok(pin(&load_chain(cert)?))
 }
 
+/// Returns the pin of the certificates that a relay shows, as [`pin_of_file`] does for those in a file.
+#[must_use]
+pub fn pin_of_chain(chain: &[CertificateDer<'_>]) -> Option<CertificatePin> {
+    pin(chain)
+}
+
 /// Returns the pin of a self-signed certificate, for the `CertName` of a DERP map; `None` for a certificate that an
 /// authority has signed, which clients verify by its name.
 fn pin(chain: &[CertificateDer<'_>]) -> Option<CertificatePin> {

@@ -5,6 +5,7 @@
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
+//! - [`shown_key`]: the key that another relay shows.
 //! - `tls`: the configuration of rustls. `socket`: TCP listeners.
 
 pub mod config;
@@ -17,6 +18,7 @@ mod mesh;
 mod metrics;
 pub mod secret_file;
 mod server;
+pub mod shown_key;
 mod socket;
 mod stun_only;
 mod tls;

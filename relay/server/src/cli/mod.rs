@@ -4,7 +4,9 @@
 //! command line (as clap has it) and for a file that cannot be checked. Results go to standard output, everything else
 //! to standard error.
 
+mod derper;
 mod derpmap;
+mod key;
 mod outcome;
 mod settings;
 mod trial;
@@ -24,6 +26,7 @@ use tracing::field::display;
 use zeroize::Zeroizing;
 
 use self::derpmap::Derpmap;
+use self::key::ShowKey;
 use self::outcome::{Failure, print, say, warn};
 use self::settings::Settings;
 use self::trial::Trial;
@@ -49,6 +52,8 @@ enum Command {
     PrintConfig(Run),
     /// Makes a node key, or a key for the mesh, and writes it in the format of derper's key files
     Keygen(Keygen),
+    /// Prints the public key that a relay shows, as mesh.peers needs it
+    Key(ShowKey),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
 }
@@ -75,8 +80,16 @@ struct Keygen {
     mesh: bool,
 }
 
+/// The exit code for a command line that cannot be understood, as clap has it.
+const WRONG_COMMAND_LINE: u8 = 2;
+
 /// Does what the command line asks for.
 pub(crate) fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    if let Some(answer) = derper::answer(words) {
+        say(&format!("towpath-relay: {answer}"));
+        return WRONG_COMMAND_LINE.into();
+    }
     let Cli { run, command } = Cli::parse();
     // Before any key is read or made.
     if let Err(error) = limits::forbid_dumps() {
@@ -88,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::PrintConfig(run)) => print_config(&run),
         Some(Command::Keygen(Keygen { file, mesh: false })) => keygen(file.as_deref()),
         Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
+        Some(Command::Key(key)) => key.run(),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
     };
     match done {

@@ -29,7 +29,7 @@ mod variables;
 pub use self::http::{BootstrapDns, Home, HttpSettings};
 pub use self::log::Log;
 pub use self::login::{LoginLimits, room_for_connections};
-pub use self::mesh::{Mesh, MeshPeer};
+pub use self::mesh::{Mesh, MeshPeer, host_and_port};
 pub use self::node_key::KeySource;
 use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, path};
 pub use self::stun::StunOnly;

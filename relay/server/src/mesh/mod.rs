@@ -32,8 +32,10 @@ use crate::secret_file::{self, SecretFileError};
 use crate::tls::{RootsError, root_certificates};
 
 mod metrics;
+mod remedy;
 
 pub(crate) use metrics::MeshMetrics;
+use remedy::remedy;
 
 /// The pause before a link is dialled again, as in derper, and the largest random time added to it, so that relays
 /// which lost a third one together do not come back to it together.
@@ -165,7 +167,10 @@ impl LinkTask {
     /// Logs a failure to dial. A failure that repeats the last one is logged at `debug` only.
     fn note_failure(&self, error: &DialError, last: &mut String) {
         self.context.metrics.dial_failed(error.step());
-        let (host, failure) = (&self.peer.host, ErrorChain(error).to_string());
+        let (host, mut failure) = (&self.peer.host, ErrorChain(error).to_string());
+        if let Some(remedy) = remedy(error, &self.peer) {
+            failure = format!("{failure}. What to do: {remedy}");
+        }
         if failure == *last {
             debug!(%host, "still cannot link: {failure}");
         } else {

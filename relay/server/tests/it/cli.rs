@@ -302,6 +302,58 @@ fn wrong_command_lines_exit_with_2() {
     assert!(!refusal.err.contains("0a0a"), "{}", refusal.err);
 }
 
+/// derper's command line, which begins with what looks like a request for help.
+#[test]
+fn flags_of_derper_are_answered_one_by_one() {
+    let cli = Cli::new();
+    let outcome = cli.run(&["-hostname", "relay.example.com", "-a", ":443", "-acme-eab-key=hunter2"]);
+    assert_eq!((outcome.code, &*outcome.out), (Some(2), ""));
+    for line in [
+        "  -hostname: hostname (--hostname)\n",
+        "  -a: listen, with an IP address",
+        "  -acme-eab-key: no such thing",
+    ] {
+        assert!(outcome.err.contains(line), "{}", outcome.err);
+    }
+    assert!(!outcome.err.contains("hunter2"));
+    for help in ["-h", "--help"] {
+        let outcome = cli.run(&[help]);
+        assert!(outcome.code == Some(0) && outcome.out.contains("Usage: towpath-relay"), "{outcome:?}");
+    }
+}
+
+/// What answers, and what does not.
+#[test]
+fn the_key_that_a_relay_shows_is_printed() {
+    let cli = Cli::new();
+    cli.write(
+        "trial.toml",
+        "listen = '127.0.0.1:0'\nhttp.listen = '127.0.0.1:0'\nstun.listen = []\nadmin.listen = ''\n",
+    );
+    let (relay, listening) = Relay::start(&cli, &["--dev", "--config", "trial.toml"]);
+    let [tls, plain] = ["listen", "http"].map(|name| address_in(&listening, name));
+    let public = listening.split("node_public=").nth(1).unwrap().split(' ').next().unwrap();
+    let warning = "So whatever is on the way could have answered in its place";
+    for target in [format!("localhost:{}", tls.port()), format!("http://{plain}")] {
+        let outcome = cli.run(&["key", &target]);
+        assert_eq!((outcome.code, outcome.out), (Some(0), format!("{public}\n")), "{}", outcome.err);
+        assert!(outcome.err.contains(warning), "{}", outcome.err);
+        assert_eq!(
+            outcome.err.contains("pin of its certificate: sha256-raw:"),
+            target.starts_with("localhost")
+        );
+    }
+    let expected = format!(
+        "towpath-relay: cannot ask {plain}; http://{plain} asks without TLS: the TLS handshake failed: the server speaks \
+         plain HTTP at this port, not TLS\n"
+    );
+    cli.run(&["key", &plain.to_string()]).assert_failure(1, &expected);
+    assert_eq!(relay.stop().0, Some(0));
+    let outcome = cli.run(&["key", &tls.to_string()]);
+    assert!(outcome.code == Some(1) && outcome.err.contains("Connection refused"), "{}", outcome.err);
+    assert_eq!(cli.run(&["key", "a b"]).code, Some(2));
+}
+
 #[test]
 fn version_is_the_packages() {
     Cli::new().run(&["--version"]).assert_success(concat!("towpath-relay ", env!("CARGO_PKG_VERSION"), "\n"));
