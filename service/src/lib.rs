@@ -9,5 +9,7 @@ pub mod memory;
 pub mod metrics;
 pub mod repeated;
 pub mod signals;
+mod visible;
 
 pub use error_chain::ErrorChain;
+pub use visible::{Visible, visible_path};

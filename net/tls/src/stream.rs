@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, InvalidMessage, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::error::TlsError;
@@ -33,6 +33,12 @@ pub enum HandshakeError {
     /// The TLS handshake failed.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The peer speaks HTTP without TLS.
+    #[error("the peer speaks plain HTTP, not TLS")]
+    PlainHttp,
+    /// The peer's bytes are no records of TLS.
+    #[error("the peer's bytes are not TLS")]
+    NotTls,
     /// The client's handshake message is longer than this server keeps. The client is told nothing.
     #[error("a handshake message is longer than 16 KiB")]
     TooLong,
@@ -122,7 +128,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
             let stopped = stream.advance();
             let owed = std::mem::take(&mut stream.records.owed);
             stream.io.write_all(&owed).await?;
-            let stopped = stopped?;
+            let stopped = stopped.map_err(|error| stream.failure(error))?;
             match stopped {
                 Stopped::Handshaking if stream.incoming.len() > max_unfinished => {
                     return Err(HandshakeError::TooLong);
@@ -142,6 +148,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
             if stream.io.read_buf(&mut stream.incoming).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
+        }
+    }
+
+    /// The error as a handshake has it: bytes that begin no record are something else than TLS.
+    fn failure(&self, error: TlsError) -> HandshakeError {
+        const IS_NO_RECORD: InvalidMessage = InvalidMessage::InvalidContentType;
+        match error {
+            TlsError::Rustls(rustls::Error::InvalidMessage(IS_NO_RECORD)) => {
+                if self.incoming.starts_with(b"HTTP/") {
+                    HandshakeError::PlainHttp
+                } else {
+                    HandshakeError::NotTls
+                }
+            }
+            error => HandshakeError::Tls(error),
         }
     }
 

@@ -64,11 +64,34 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The time within which clients accept a certificate, in seconds since 1970. Both ends are part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last second.
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Reads the dates of a certificate; `None` for what is not laid out like one.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let Fields { not_before, not_after, .. } = Fields::read(certificate)?;
+        Some(Self { not_before, not_after })
+    }
+}
+
 /// The relay's key in the first good meta certificate of a chain: fast start needs it, from bytes that are not yet
 /// authenticated.
 #[must_use]
 pub fn relay_key(chain: &[CertificateDer<'_>]) -> Option<NodePublic> {
     chain.iter().find_map(|certificate| Fields::read(certificate)?.relay_key())
+}
+
+/// Whether this is a meta certificate, be it a good one or not.
+pub(crate) fn is_meta(certificate: &CertificateDer<'_>) -> bool {
+    Fields::read(certificate).is_some_and(|fields| fields.is_meta())
 }
 
 /// The last common name of `name`, as Go takes it. A name in another encoding than UTF-8 or a part of it counts as

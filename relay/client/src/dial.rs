@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,12 +16,13 @@ use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::labels;
 
-use crate::certificate::relay_key;
+use crate::certificate::{is_meta, relay_key};
 use crate::client::{Client, Welcome};
 use crate::http::{self, UpgradeError};
 use crate::incoming::Incoming;
 use crate::login::{LoggedIn, LoginError, greeting, introduce, log_in};
 use crate::outgoing::Outgoing;
+use crate::tls_failure::TlsFailure;
 use crate::trust::{SetupError, TlsVersions, Trust, client_config};
 
 /// How long all steps together may take, as in the Go client.
@@ -64,7 +65,7 @@ pub enum DialError {
     },
     /// The TLS handshake failed, or the certificate is not trusted.
     #[error("the TLS handshake failed")]
-    Tls(#[source] HandshakeError),
+    Tls(#[source] TlsFailure),
     /// The HTTP upgrade failed.
     #[error("the HTTP upgrade failed")]
     Upgrade(#[source] UpgradeError),
@@ -89,6 +90,15 @@ impl DialError {
             Self::Timeout(step) => *step,
         }
     }
+}
+
+/// What a relay shows to any client before its login.
+#[derive(Clone, Debug)]
+pub struct Greeting {
+    /// The relay's node key.
+    pub relay: NodePublic,
+    /// The certificates of the relay, its own first, without meta certificates. Empty on plain TCP.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// A relay to dial, any number of times and for any number of keys.
@@ -181,6 +191,52 @@ impl Dialer {
         }
     }
 
+    /// Connects and waits for the relay to state its key, without logging in: what the relay is can be asked without a key.
+    ///
+    /// # Errors
+    ///
+    /// See [`DialError`].
+    pub async fn greet(&self) -> Result<Greeting, DialError> {
+        let mut step = DialStep::Resolve;
+        match timeout(self.timeout, self.take_steps_to_greeting(&mut step)).await {
+            Ok(greeted) => greeted,
+            Err(_elapsed) => Err(DialError::Timeout(step)),
+        }
+    }
+
+    async fn take_steps_to_greeting(&self, step: &mut DialStep) -> Result<Greeting, DialError> {
+        let addresses = self.resolve().await?;
+        *step = DialStep::Tcp;
+        let mut socket = connect(&addresses).await?;
+        let Some((config, name)) = &self.tls else {
+            let relay = self.hear_key(&mut socket, step).await?;
+            return Ok(Greeting { relay, chain: Vec::new() });
+        };
+        *step = DialStep::Tls;
+        let mut stream = towpath_tls::Stream::connect(socket, config.clone(), name.clone())
+            .await
+            .map_err(|error| DialError::Tls(error.into()))?;
+        let relay = self.hear_key(&mut stream, step).await?;
+        let chain = stream.peer_certificates().unwrap_or_default();
+        Ok(Greeting { relay, chain: chain.iter().filter(|one| !is_meta(one)).cloned().collect() })
+    }
+
+    async fn hear_key(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        step: &mut DialStep,
+    ) -> Result<NodePublic, DialError> {
+        *step = DialStep::Upgrade;
+        let request = http::request(&self.host, self.port, false);
+        let broken = |error: io::Error| DialError::Upgrade(error.into());
+        stream.write_all(request.as_bytes()).await.map_err(broken)?;
+        stream.flush().await.map_err(broken)?;
+        let mut received = Vec::with_capacity(1024);
+        http::read_response(stream, &mut received).await.map_err(DialError::Upgrade)?;
+        *step = DialStep::Login;
+        Ok(greeting(stream, received).await.map_err(DialError::Login)?.relay())
+    }
+
     async fn take_steps(&self, key: &NodePrivate, step: &mut DialStep) -> Result<Client, DialError> {
         let addresses = self.resolve().await?;
         *step = DialStep::Tcp;
@@ -192,7 +248,7 @@ impl Dialer {
         *step = DialStep::Tls;
         let mut stream = towpath_tls::Stream::connect(socket, config.clone(), name.clone())
             .await
-            .map_err(DialError::Tls)?;
+            .map_err(|error| DialError::Tls(error.into()))?;
         let version = stream.protocol_version();
         // Older versions send certificates in clear, where an attacker can replace the last one.
         let certified = stream
@@ -201,7 +257,9 @@ impl Dialer {
             .and_then(relay_key);
         let logged_in = self.upgrade(&mut stream, key, certified, step).await?;
         let negotiated = Negotiated { version, fast_start: certified.is_some() };
-        let parts = stream.into_parts(RecordLayer::Own).map_err(|error| DialError::Tls(error.into()))?;
+        let parts = stream
+            .into_parts(RecordLayer::Own)
+            .map_err(|error| DialError::Tls(HandshakeError::Tls(error).into()))?;
         let Parts { io, reader, writer, incoming, plaintext } = parts;
         let logged_in = LoggedIn { rest: [logged_in.rest, plaintext].concat(), ..logged_in };
         Ok(client(io, Some((reader, writer)), logged_in, incoming, negotiated))
@@ -234,7 +292,7 @@ impl Dialer {
             self.expect(relay).map_err(DialError::Login)?;
             introduce(key, relay, &self.info, &mut request).map_err(DialError::Login)?;
         }
-        let broken = |error| DialError::Upgrade(UpgradeError::Io(error));
+        let broken = |error: io::Error| DialError::Upgrade(error.into());
         stream.write_all(&request).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
         let mut received = Vec::with_capacity(1024);

@@ -5,6 +5,8 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use towpath_wire::host::https_authority;
 
+use crate::tls_failure::TlsFailure;
+
 /// More header than this is not from a relay.
 const MAX_HEADER: usize = 16 * 1024;
 
@@ -13,7 +15,10 @@ const MAX_HEADER: usize = 16 * 1024;
 pub enum UpgradeError {
     /// The socket failed.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// TLS failed after its handshake, as when the relay does not like the client's last flight.
+    #[error(transparent)]
+    Tls(TlsFailure),
     /// The relay closed before its response was whole.
     #[error("the relay closed without a response")]
     Closed,
@@ -23,6 +28,12 @@ pub enum UpgradeError {
     /// No HTTP/1 response, or one with an endless header.
     #[error("the answer is not an HTTP/1 response")]
     NotHttp,
+}
+
+impl From<io::Error> for UpgradeError {
+    fn from(error: io::Error) -> Self {
+        TlsFailure::of_stream(error).map_or_else(Self::Io, Self::Tls)
+    }
 }
 
 /// The request. A port of 443 is left out of the Host header, as the Go client does it.

@@ -19,14 +19,16 @@ mod incoming;
 mod login;
 mod outgoing;
 mod tls;
+mod tls_failure;
 mod trust;
 
-pub use certificate::relay_key;
+pub use certificate::{Validity, relay_key};
 pub use client::{Client, ClientReceiver, ClientSender, Raw};
-pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer};
+pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer, Greeting};
 pub use event::Event;
 pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};
 pub use login::LoginError;
 pub use outgoing::SendError;
+pub use tls_failure::{TlsFailure, TlsFailureKind};
 pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, certificate_pin, client_config};

@@ -9,12 +9,17 @@ use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
 
+use crate::tls_failure::TlsFailure;
+
 /// Why the login failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     /// The socket failed.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// TLS failed after its handshake.
+    #[error(transparent)]
+    Tls(TlsFailure),
     /// The relay closed, which is all that it does to a client that it refuses.
     #[error("the relay closed during the login: it refuses this client")]
     Refused,
@@ -36,7 +41,7 @@ pub enum LoginError {
         certified: NodePublic,
     },
     /// It is not the relay that it should be.
-    #[error("the relay's key is {said:?} instead of {expected:?}: no login was sent")]
+    #[error("the relay's key is {said} instead of {expected:?}: no login was sent")]
     OtherRelay {
         /// What it says, in its certificate or its ServerKey frame.
         said: NodePublic,
@@ -49,6 +54,12 @@ pub enum LoginError {
     /// No nonce.
     #[error("cannot get random bytes from the system")]
     Random(#[from] getrandom::Error),
+}
+
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        TlsFailure::of_stream(error).map_or_else(Self::Io, Self::Tls)
+    }
 }
 
 /// A login that is done.

@@ -15,7 +15,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use towpath_wire::pin::CertificatePin;
 
-use crate::certificate::Fields;
+use crate::certificate::{Fields, is_meta};
 
 /// The certificates that are accepted. In each case the handshake proves that the relay holds the certificate's key.
 #[derive(Clone, Debug)]
@@ -141,9 +141,7 @@ impl ServerCertVerifier for LeafVerifier {
             if pin != pinned {
                 return Err(not_trusted(NotTrusted::OtherCertificate(pin)));
             }
-            let is_meta =
-                |other: &&CertificateDer<'_>| Fields::read(other).is_some_and(|fields| fields.is_meta());
-            let others = intermediates.len() - intermediates.iter().filter(is_meta).count();
+            let others = intermediates.iter().filter(|other| !is_meta(other)).count();
             if others > 0 {
                 return Err(not_trusted(NotTrusted::MoreThanOne(1 + others)));
             }

@@ -11,17 +11,21 @@ use super::problem::{Origin, Problem, Problems, closest};
 use super::resolved::{Resolved, Setting};
 use super::sources::{ConfigFile, Sources};
 use super::value::Value;
+use crate::visible::Visible;
 
 /// Longest piece of a value that a message repeats, in characters.
 const FOUND_LEN: usize = 60;
+
+/// What stands in a message for the value of a secret.
+const NOT_SHOWN: &str = "a value that is not shown";
 
 /// How private keys begin in text. A value that contains this is never repeated, whichever key it was given for: the
 /// likeliest way to leak a secret is to give it under a wrong name.
 const SECRET_MARK: &str = "privkey:";
 
-/// Whether a text, in quotes or not, is what a mesh key looks like: 64 hexadecimal digits and nothing else.
+/// Whether a text, in quotes or not, is what a mesh key looks like: 64 hexadecimal digits and nothing else but white space.
 fn looks_like_mesh_key(text: &str) -> bool {
-    let digits = text.trim_matches(['"', '\'']);
+    let digits = text.trim().trim_matches(['"', '\'']).trim();
     digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
@@ -103,9 +107,14 @@ impl<'a> ConfigReader<'a> {
         self.problems.push(Problem::Conflict { origin, key: key.path.into(), reason: reason.into() });
     }
 
-    /// Notes what the user should be told, although it is no mistake.
-    pub fn warn(&mut self, text: impl Into<String>) {
-        self.warnings.push(text.into());
+    /// Notes something that the operator should be told of, and that is no problem.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// Whether no problem has been noted for a setting so far, so that what depends on its value can be looked at.
+    pub fn is_sound(&self, key: SettingKey) -> bool {
+        !self.broken && self.problems.iter().all(|problem| problem.key() != Some(key.path))
     }
 
     /// Notes that a setting without a default is missing.
@@ -234,7 +243,7 @@ impl<'a> ConfigReader<'a> {
         self.problems.extend(rejected.into_iter().map(|(origin, found)| Problem::Rejected {
             origin,
             key: key.path.into(),
-            found: if key.secret { "a value that is not shown".into() } else { shown(found) },
+            found: if key.secret && !found.is_empty() { NOT_SHOWN.into() } else { shown(found) },
             allowed: allowed.into(),
         }));
         best
@@ -344,12 +353,11 @@ fn shown(text: &str) -> String {
         return "what looks like a mesh key".into();
     }
     if text.is_empty() {
-        return "nothing".into();
+        return "an empty value".into();
     }
-    let mut shown: String =
-        text.chars().take(FOUND_LEN).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().nth(FOUND_LEN).is_some() {
-        shown.push('…');
-    }
-    shown
+    let end = text.char_indices().nth(FOUND_LEN).map_or(text.len(), |(end, _)| end);
+    let rest = if end < text.len() { "…" } else { "" };
+    // The spaces at an end are seen in quotes only.
+    let quote = if text.trim() == text { "" } else { "\"" };
+    format!("{quote}{}{rest}{quote}", Visible(&text[..end]))
 }

@@ -96,6 +96,17 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The dotted key of the setting, or of what was taken for one.
+    pub(super) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Unreadable { .. } | Self::Syntax { .. } => None,
+            Self::Unknown { key, .. }
+            | Self::Rejected { key, .. }
+            | Self::Missing { key, .. }
+            | Self::Conflict { key, .. } => Some(key),
+        }
+    }
+
     /// The order in which problems are reported: the file from top to bottom, the environment, flags, what is missing.
     fn rank(&self) -> (u8, usize) {
         match self {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::key::SettingKey;
 use super::problem::Problem;
+use crate::visible::visible_path;
 
 /// What the user gave, before anything is looked up in it.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Sources {
     /// Adds the file at `path`. A file that was asked for and cannot be read is a [`Problem`], never an empty file.
     #[must_use]
     pub fn file(mut self, path: &Path) -> Self {
-        let name = path.display().to_string();
+        let name = visible_path(path);
         match std::fs::read_to_string(path) {
             Ok(text) => self.file = Some(ConfigFile { name, text }),
             Err(error) => self.unreadable = Some(Problem::Unreadable { name, reason: error.to_string() }),
@@ -49,6 +50,9 @@ impl Sources {
     }
 
     /// Adds environment variables, such as those of `std::env::vars_os()`. Those without the prefix are not kept.
+    ///
+    /// Line breaks at the end of a value are dropped: a value that comes from a file, as a secret of Kubernetes does, ends in
+    /// one as a rule, and no setting can.
     #[must_use]
     pub fn variables<K: Into<OsString>, V: Into<OsString>>(
         mut self,
@@ -57,7 +61,7 @@ impl Sources {
         for (name, value) in variables {
             let Ok(name) = name.into().into_string() else { continue };
             if name.strip_prefix(self.prefix).is_some_and(|rest| rest.starts_with('_')) {
-                self.variables.insert(name, value.into());
+                self.variables.insert(name, without_line_break(value.into()));
             }
         }
         self
@@ -71,5 +75,13 @@ impl Sources {
             self.flags.insert(key.path, value);
         }
         self
+    }
+}
+
+/// The value without line breaks at its end. One that is not text stays as it is, and is refused as such.
+fn without_line_break(value: OsString) -> OsString {
+    match value.to_str() {
+        Some(text) => text.trim_end_matches(['\r', '\n']).into(),
+        None => value,
     }
 }

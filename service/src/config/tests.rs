@@ -235,7 +235,7 @@ fn the_environment_and_flags_are_checked_like_the_file() {
     let sources = sources.flag(PORT, Some("http".into())).flag(ADDRESSES, Some("127.0.0.1:1,x".into()));
     let expected = [
         "APP_PORT: port: found 1024, allowed: 1 to 1023",
-        "APP_NET_LISTEN: net.listen: found nothing, allowed: an IP address and port such as \"0.0.0.0:443\" or \
+        "APP_NET_LISTEN: net.listen: found an empty value, allowed: an IP address and port such as \"0.0.0.0:443\" or \
          \"[::]:443\"",
         "--port: port: found http, allowed: 1 to 1023",
         "--address: net.addresses: found 127.0.0.1:1,x, allowed: a list of IP addresses with ports such as \
@@ -423,7 +423,7 @@ fn unknown_variables_are_warnings() {
     let _: u16 = reader.key(PORT).or(1);
     let resolved = reader.finish().unwrap();
     let expected = [
-        "APP_ [2J is not a setting and is ignored",
+        "APP_\\u{1b}[2J is not a setting and is ignored",
         "APP_PROT is not a setting and is ignored; did you mean APP_PORT?",
         "APP_SERVICE_HOST is not a setting and is ignored",
     ];
@@ -433,8 +433,56 @@ fn unknown_variables_are_warnings() {
 #[test]
 fn what_a_message_repeats_is_short_and_on_one_line() {
     let sources = of_file(&format!("port = \"\"\"a\n{}\"\"\"", "b".repeat(100)));
-    let expected = format!("app.toml:1: port: found \"\"\"a {}…, allowed: 1 to 1023", "b".repeat(55));
+    let expected = format!("app.toml:1: port: found \"\"\"a\\n{}…, allowed: 1 to 1023", "b".repeat(55));
     assert_eq!(problems(&sources), [expected]);
+}
+
+/// A value of a secret that is mounted or passed on, as in Kubernetes.
+#[test]
+fn line_breaks_at_the_end_of_a_variable_are_dropped() {
+    for end in ["", "\n", "\r\n", "\r", "\n\n"] {
+        let variables = [("APP_PORT", format!("7{end}")), ("APP_SECRET", format!("abcd{end}"))];
+        let (settings, _) = read(&Sources::new("APP").variables(variables)).unwrap();
+        assert_eq!((settings.port, settings.secret.as_deref()), (7, Some("abcd")), "{end:?}");
+    }
+    let expected = "APP_SECRET: secret: found an empty value, allowed: text of 4 letters";
+    for empty in ["", "\n"] {
+        assert_eq!(problems(&Sources::new("APP").variables([("APP_SECRET", empty)])), [expected]);
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_in_a_value_is_spelt_out() {
+    for (value, shown) in [
+        ("8\n0", r"8\n0"),
+        ("\u{feff}80", r"\u{feff}80"),
+        ("80\u{200b}", r"80\u{200b}"),
+        (" 80", "\" 80\""),
+        ("80 \t", r#""80 \t""#),
+        (" ", "\" \""),
+    ] {
+        let expected = format!("APP_PORT: port: found {shown}, allowed: 1 to 1023");
+        assert_eq!(problems(&Sources::new("APP").variables([("APP_PORT", value)])), [expected]);
+    }
+    let mesh_key = format!("{}\n", "ab".repeat(32));
+    let sources = Sources::new("APP").flag(PORT, Some(mesh_key));
+    assert_eq!(problems(&sources), ["--port: port: found what looks like a mesh key, allowed: 1 to 1023"]);
+}
+
+#[test]
+fn a_program_adds_what_it_finds_behind_the_values() {
+    let sources = of_file("port = 0\nname = \"a\"");
+    let mut reader = ConfigReader::new(&sources);
+    let (_, _): (u16, Option<String>) = (reader.key(PORT).within(1..=9).or(1), reader.key(NAME).optional());
+    assert_eq!([PORT, NAME].map(|key| reader.is_sound(key)), [false, true]);
+    reader.conflict(NAME, "is no name");
+    assert!(!reader.is_sound(NAME));
+    reader.warn("a warning");
+    let found = reader.finish().unwrap_err();
+    assert_eq!(found.iter().count(), 2);
+    assert_eq!(found.warnings(), ["a warning"]);
+    let broken = of_file("port = ");
+    assert!(!ConfigReader::new(&broken).is_sound(NAME), "a file that cannot be read has no values");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use rustls::{CertificateError, ProtocolVersion, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use towpath_relay_client::{
-    Client, DialError, DialStep, Dialer, Event, LoginError, NotTrusted, TlsVersions, Trust, UpgradeError,
-    certificate_pin,
+    Client, DialError, DialStep, Dialer, Event, LoginError, NotTrusted, TlsFailureKind, TlsVersions, Trust,
+    UpgradeError, certificate_pin,
 };
 use towpath_relay_proto::login::greet;
 use towpath_tls::HandshakeError;
@@ -134,7 +134,10 @@ async fn tls_error(identity: &Identity, trust: &Trust) -> rustls::Error {
     let error = dialer(address, trust, BOTH).connect(&client_key()).await.unwrap_err();
     assert_eq!(error.step(), DialStep::Tls);
     match error {
-        DialError::Tls(HandshakeError::Tls(towpath_tls::TlsError::Rustls(error))) => error,
+        DialError::Tls(failure) => match failure.error() {
+            HandshakeError::Tls(towpath_tls::TlsError::Rustls(error)) => error.clone(),
+            other => panic!("{other}"),
+        },
         other => panic!("{other}"),
     }
 }
@@ -332,4 +335,113 @@ async fn a_relay_with_another_key_is_told_nothing() {
     let address = tls_relay(&identity, serve).await;
     let dialer = dialer(address, &identity.pin(), BOTH).with_relay_key(relay_key().public());
     exchange(&mut dialer.connect(&client_key()).await.unwrap()).await;
+}
+
+/// An error with its causes, as an operator reads it.
+fn chain(error: &DialError) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told += &format!(": {error}");
+        cause = error.source();
+    }
+    told
+}
+
+#[tokio::test]
+async fn what_an_operator_can_meet_in_tls_is_told_in_words() {
+    let roots = |identity: &Identity| {
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.chain[0].clone()).unwrap();
+        Trust::Roots(Arc::new(roots))
+    };
+    // As openssl makes a self-signed certificate by default.
+    let authority = Identity::new(NAME, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    // Of another issuer's name than the authority.
+    let plain = Identity::new(NAME, |params| params.distinguished_name.push(DnType::CommonName, NAME));
+    let other = Identity::new("other.test", |_| {});
+    let old = Identity::new(NAME, |params| params.not_after = date_time_ymd(2020, 1, 1));
+    for (identity, trust, expected) in [
+        (&authority, roots(&authority), "the relay's certificate is one of an authority (CA:TRUE)"),
+        (
+            &plain,
+            roots(&authority),
+            "the relay's certificate is self-signed, or none of the trusted roots has signed it",
+        ),
+        (&other, other.pin(), "the relay's certificate is for another name: other.test"),
+        (&old, old.pin(), "the relay's certificate has expired, or the clock of this host is wrong"),
+        (&plain, old.pin(), "the certificate is not the pinned one: its SHA-256 is "),
+    ] {
+        let address = tls_relay(identity, serve).await;
+        let error = dialer(address, &trust, BOTH).connect(&client_key()).await.unwrap_err();
+        let told = chain(&error);
+        assert!(told.starts_with(&format!("the TLS handshake failed: {expected}")), "{told}");
+        assert!(!told.contains("Error(") && !told.contains("invalid peer"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_speak_tls_is_told_by_what_it_speaks() {
+    for (answer, kind) in [
+        (&b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"[..], TlsFailureKind::PlainHttp),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", TlsFailureKind::NotTls),
+        (b"", TlsFailureKind::Closed),
+        (b"\x15\x03\x03\0\x02\x02\x50", TlsFailureKind::UnknownName("internal_error")),
+    ] {
+        let address = tcp_relay(async move |mut socket| {
+            let _ = socket.read(&mut [0; 1024]).await.unwrap();
+            socket.write_all(answer).await.unwrap();
+            socket.shutdown().await.unwrap();
+            let _ = socket.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let error = dialer(address, &Trust::Anyone, BOTH).connect(&client_key()).await.unwrap_err();
+        let DialError::Tls(failure) = &error else { panic!("{error}") };
+        assert_eq!(failure.kind(), &kind, "{}", chain(&error));
+    }
+}
+
+/// In TLS 1.3 the client is done before the server looks for a certificate.
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_is_found_out_behind_the_handshake() {
+    let identity = Identity::for_test();
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.chain[0].clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(identity.key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(identity.chain.clone(), key)
+        .unwrap();
+    let address = tcp_relay(async move |socket| {
+        assert!(TlsStream::accept(socket, Arc::new(config)).await.is_err());
+    })
+    .await;
+    let error = dialer(address, &identity.pin(), BOTH).connect(&client_key()).await.unwrap_err();
+    let DialError::Upgrade(UpgradeError::Tls(failure)) = &error else { panic!("{error:?}") };
+    assert_eq!(failure.kind(), &TlsFailureKind::ClientCertificate("certificate_required"));
+}
+
+#[tokio::test]
+async fn a_relay_states_its_key_to_a_client_without_one() {
+    for identity in [meta(), Identity::for_test()] {
+        let address = tls_relay(&identity, async |mut stream: TlsStream| {
+            let (request, rest) = read_request(&mut stream).await;
+            assert!(rest.is_empty() && !request.contains("Fast-Start"), "{request}");
+            let mut greeting = b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec();
+            greet(&relay_key().public(), &mut greeting);
+            stream.write_all(&greeting).await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0, "nothing is sent after it");
+        })
+        .await;
+        let greeting = dialer(address, &Trust::Anyone, BOTH).greet().await.unwrap();
+        assert_eq!((greeting.relay, greeting.chain), (relay_key().public(), vec![identity.chain[0].clone()]));
+    }
 }

@@ -12,6 +12,7 @@ use towpath_relay::config::{Config, KeySource, self_signed_files};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::identity;
 use towpath_service::logs::say;
+use towpath_service::visible_path;
 use towpath_wire::map::DerpMap;
 use towpath_wire::pin::CertificatePin;
 
@@ -194,7 +195,7 @@ fn load(path: &Path, format: Option<Format>) -> Result<(String, Loaded), Failure
     let (name, bytes) = if path == Path::new("-") {
         (STDIN.to_owned(), read(io::stdin().lock()))
     } else {
-        (path.display().to_string(), File::open(path).and_then(read))
+        (visible_path(path), File::open(path).and_then(read))
     };
     let read = || -> anyhow::Result<Loaded> {
         Ok(Loaded::read(&name, &bytes.context("cannot be read")?, format.map(Into::into))?)
@@ -221,9 +222,9 @@ fn certificate_pin(config: &Config) -> anyhow::Result<Option<CertificatePin>> {
         (None, KeySource::Inline(_) | KeySource::Ephemeral) => return Ok(None),
     };
     if config.cert.is_none()
-        && !cert.try_exists().with_context(|| format!("cannot look for {}", cert.display()))?
+        && !cert.try_exists().with_context(|| format!("cannot look for {}", visible_path(&cert)))?
     {
-        bail!("there is no {} yet: start the relay once, it makes its certificate then", cert.display());
+        bail!("there is no {} yet: start the relay once, it makes its certificate then", visible_path(&cert));
     }
     Ok(identity::pin_of_file(&cert)?)
 }

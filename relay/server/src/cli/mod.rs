@@ -4,7 +4,9 @@
 //! command line (as clap has it) and for a file that cannot be checked. Results go to standard output, everything else
 //! to standard error.
 
+mod derper;
 mod derpmap;
+mod key;
 mod outcome;
 mod settings;
 mod trial;
@@ -16,7 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
-use towpath_relay::{Addresses, Identity, Server, StunServer, identity, secret_file};
+use towpath_relay::{Addresses, Files, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::logs::say;
 use towpath_service::signals::Shutdown;
@@ -25,6 +27,7 @@ use tracing::field::display;
 use zeroize::Zeroizing;
 
 use self::derpmap::Derpmap;
+use self::key::ShowKey;
 use self::outcome::{Failure, print, warn};
 use self::settings::Settings;
 use self::trial::Trial;
@@ -50,6 +53,8 @@ enum Command {
     PrintConfig(Run),
     /// Makes a node key, or a key for the mesh, and writes it in the format of derper's key files
     Keygen(Keygen),
+    /// Prints the public key that a relay shows, as mesh.peers needs it
+    Key(ShowKey),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
 }
@@ -76,8 +81,16 @@ struct Keygen {
     mesh: bool,
 }
 
+/// The exit code for a command line that cannot be understood, as clap has it.
+const WRONG_COMMAND_LINE: u8 = 2;
+
 /// Does what the command line asks for.
 pub(crate) fn main() -> ExitCode {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    if let Some(answer) = derper::answer(words) {
+        say(&format!("towpath-relay: {answer}"));
+        return WRONG_COMMAND_LINE.into();
+    }
     let Cli { run, command } = Cli::parse();
     // Before any key is read or made.
     if let Err(error) = limits::forbid_dumps() {
@@ -89,6 +102,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::PrintConfig(run)) => print_config(&run),
         Some(Command::Keygen(Keygen { file, mesh: false })) => keygen(file.as_deref()),
         Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
+        Some(Command::Key(key)) => key.run(),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
     };
     let code = match done {
@@ -109,6 +123,10 @@ impl Run {
         Config::read(&self.settings.sources(), self.dev)
     }
 
+    fn read_with_files(&self) -> Result<(Config, Resolved, Files), Problems> {
+        Config::read_with_files(&self.settings.sources(), self.dev)
+    }
+
     fn read_stun_only(&self) -> Result<(StunOnly, Resolved), Problems> {
         StunOnly::read(&self.settings.sources())
     }
@@ -120,9 +138,17 @@ impl Run {
 }
 
 fn check_config(run: &Run) -> Result<(), Failure> {
-    let resolved = run.resolve()?;
+    let (resolved, to_create) = if run.stun_only {
+        (run.read_stun_only()?.1, Vec::new())
+    } else {
+        let (_, resolved, files) = run.read_with_files()?;
+        (resolved, files.to_create())
+    };
     warn(&resolved);
     print("the configuration is valid\n")?;
+    for file in to_create {
+        print(&format!("the start will make {file}\n"))?;
+    }
     Ok(())
 }
 
@@ -162,9 +188,9 @@ fn start(run: &Run) -> Result<(), Failure> {
         start_logs(&config.log, &resolved)?;
         serve_stun_only(&config)?;
     } else {
-        let (config, resolved) = run.read()?;
+        let (config, resolved, files) = run.read_with_files()?;
         start_logs(&config.log, &resolved)?;
-        serve(&config)?;
+        serve(&config, files)?;
     }
     Ok(())
 }
@@ -188,16 +214,16 @@ fn serve_stun_only(config: &StunOnly) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(config: &Config) -> anyhow::Result<()> {
+fn serve(config: &Config, files: Files) -> anyhow::Result<()> {
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit on open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
     }
     // Signals are caught first, because one that comes during the start also asks the relay to stop.
     let shutdown = Shutdown::install().context("cannot catch signals")?;
-    let identity = Identity::load(config)?;
+    let identity = files.complete(config)?;
     let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());
-    let server = Server::bind(config, identity)?;
+    let server = Server::bind(config, identity)?.with_hangups(shutdown.hangups());
     let Addresses { tls: listen, http, redirect, stun, admin } = server.addresses();
     let version = env!("CARGO_PKG_VERSION");
     let (http, redirect) = (http.map(display), redirect.map(display));

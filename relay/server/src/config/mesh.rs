@@ -94,7 +94,7 @@ impl Value for MeshPeer {
 
     fn from_text(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
-        let (host, port) = split_host(words.next()?)?;
+        let (host, port) = host_and_port(words.next()?)?;
         let public_key = words.next()?.parse().ok().filter(NodePublic::is_contributory)?;
         let (mut pin, mut address) = (None, None);
         for word in words {
@@ -127,8 +127,8 @@ impl Element for MeshPeer {
     }
 }
 
-/// A host and its port.
-fn split_host(text: &str) -> Option<(String, u16)> {
+/// A DNS name or an IP address, and its port, 443 unless the text has one.
+pub fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         // Several colons without brackets belong to an IPv6 address.
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),

@@ -110,7 +110,7 @@ agee = "1s"
   relay.toml:13: outbox.bytes: found "1KiB", allowed: "66KiB" to "64MiB"
   relay.toml:14: outbox.agee: unknown key; did you mean outbox.age?
   TOWPATH_WORKERS: workers: found many, allowed: 1 to 256
-  --key-file: key_file: found nothing, allowed: the path of a file
+  --key-file: key_file: found an empty value, allowed: the path of a file
   hostname: not set; give it in the file, as TOWPATH_HOSTNAME or as --hostname (allowed: a DNS name such as "relay.example.com" or an IP address)
   note: TOWPATH_LISTN is not a setting and is ignored; did you mean TOWPATH_LISTEN?
 "#;
@@ -121,7 +121,11 @@ agee = "1s"
 fn check_config_accepts_a_correct_one() {
     let cli = Cli::new();
     cli.write("relay.toml", "hostname = \"relay.example.com\"\n");
-    cli.run(&["check-config", "--config", "relay.toml"]).assert_success("the configuration is valid\n");
+    let expected = "the configuration is valid\nthe start will make state/relay.key\nthe start will make \
+                    state/self-signed.key\nthe start will make state/self-signed.crt\n";
+    let check = || cli.run(&["check-config", "--config", "relay.toml", "--key-file", "state/relay.key"]);
+    check().assert_success(expected);
+    assert!(!cli.path("state").exists(), "a check writes nothing");
     cli.run(&["check-config", "--dev"]).assert_success("the configuration is valid\n");
 }
 
@@ -205,6 +209,7 @@ unpublished_names = []  # default
 
 [tls]
 records = "own"  # default
+check_name = true  # default
 
 [login]
 first_byte_timeout = "2s"  # default
@@ -300,6 +305,58 @@ fn wrong_command_lines_exit_with_2() {
     let refusal = cli.run(&[&leak]);
     assert_eq!(refusal.code, Some(2));
     assert!(!refusal.err.contains("0a0a"), "{}", refusal.err);
+}
+
+/// derper's command line, which begins with what looks like a request for help.
+#[test]
+fn flags_of_derper_are_answered_one_by_one() {
+    let cli = Cli::new();
+    let outcome = cli.run(&["-hostname", "relay.example.com", "-a", ":443", "-acme-eab-key=hunter2"]);
+    assert_eq!((outcome.code, &*outcome.out), (Some(2), ""));
+    for line in [
+        "  -hostname: hostname (--hostname)\n",
+        "  -a: listen, with an IP address",
+        "  -acme-eab-key: no such thing",
+    ] {
+        assert!(outcome.err.contains(line), "{}", outcome.err);
+    }
+    assert!(!outcome.err.contains("hunter2"));
+    for help in ["-h", "--help"] {
+        let outcome = cli.run(&[help]);
+        assert!(outcome.code == Some(0) && outcome.out.contains("Usage: towpath-relay"), "{outcome:?}");
+    }
+}
+
+/// What answers, and what does not.
+#[test]
+fn the_key_that_a_relay_shows_is_printed() {
+    let cli = Cli::new();
+    cli.write(
+        "trial.toml",
+        "listen = '127.0.0.1:0'\nhttp.listen = '127.0.0.1:0'\nstun.listen = []\nadmin.listen = ''\n",
+    );
+    let (relay, listening) = Relay::start(&cli, &["--dev", "--config", "trial.toml"]);
+    let [tls, plain] = ["listen", "http"].map(|name| address_in(&listening, name));
+    let public = listening.split("node_public=").nth(1).unwrap().split(' ').next().unwrap();
+    let warning = "So whatever is on the way could have answered in its place";
+    for target in [format!("localhost:{}", tls.port()), format!("http://{plain}")] {
+        let outcome = cli.run(&["key", &target]);
+        assert_eq!((outcome.code, outcome.out), (Some(0), format!("{public}\n")), "{}", outcome.err);
+        assert!(outcome.err.contains(warning), "{}", outcome.err);
+        assert_eq!(
+            outcome.err.contains("pin of its certificate: sha256-raw:"),
+            target.starts_with("localhost")
+        );
+    }
+    let expected = format!(
+        "towpath-relay: cannot ask {plain}; http://{plain} asks without TLS: the TLS handshake failed: the server speaks \
+         plain HTTP at this port, not TLS\n"
+    );
+    cli.run(&["key", &plain.to_string()]).assert_failure(1, &expected);
+    assert_eq!(relay.stop().0, Some(0));
+    let outcome = cli.run(&["key", &tls.to_string()]);
+    assert!(outcome.code == Some(1) && outcome.err.contains("Connection refused"), "{}", outcome.err);
+    assert_eq!(cli.run(&["key", "a b"]).code, Some(2));
 }
 
 #[test]
@@ -617,8 +674,8 @@ fn a_self_signed_certificate_for_another_hostname_is_not_served() {
     let text = "key_file = 'relay.key'\nstun.listen = []\nadmin.listen = ''\nlisten = '127.0.0.1:0'\n";
     cli.write("relay.toml", text);
     drop(Relay::start(&cli, &["--config", "relay.toml", "--hostname", "old.example.com"]));
-    let expected = "towpath-relay: self-signed.crt: is not for new.example.com: remove it and self-signed.key, and new ones are made\n";
+    let expected = "towpath-relay: 1 problem in the configuration\n  relay.toml:1: key_file: self-signed.crt is not for \
+                    new.example.com: remove it and self-signed.key, and new ones are made\n";
     let outcome = cli.run(&["--config", "relay.toml", "--hostname", "new.example.com"]);
-    assert!(outcome.err.ends_with(expected), "{}", outcome.err);
-    assert_eq!(outcome.code, Some(1));
+    outcome.assert_failure(2, expected);
 }
