@@ -10,6 +10,8 @@ TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 # `demo` does not get these variables: the relay would report them as unknown settings.
 budgets foreign peers interop bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
 budgets foreign peers interop bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
+# derper and the client library need a newer Go than the one that is asked for, which the go command then fetches.
+foreign peers interop: export GOTOOLCHAIN := auto
 
 # Where `make compare` keeps its reports, and how many runs it makes of each load.
 REPORTS ?= $(CURDIR)/target/comparison

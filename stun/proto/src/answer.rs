@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use towpath_wire::labels;
 
 use crate::attribute::{
-    ERROR_CODE, HEADER_LEN as ATTRIBUTE_HEADER_LEN, MAPPED_ADDRESS, OTHER_ADDRESS, RESPONSE_ORIGIN,
-    UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
+    CHANGED_ADDRESS, ERROR_CODE, HEADER_LEN as ATTRIBUTE_HEADER_LEN, MAPPED_ADDRESS, OTHER_ADDRESS,
+    RESPONSE_ORIGIN, SOURCE_ADDRESS, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS,
 };
 use crate::discovery::{AskedOrigin, ChangeRequest};
 use crate::header::{BINDING_ERROR, BINDING_SUCCESS, HEADER_LEN};
@@ -58,7 +58,7 @@ labels! {
         Standard = "standard",
         /// The client's address, by RFC 3489.
         Classic = "classic",
-        /// The client's address and the server's own, by RFC 5780.
+        /// The client's address and the server's own, by RFC 5780 or RFC 3489.
         Discovery = "discovery",
         /// A refusal: the request has attributes that must be understood, and the server does not know them.
         Refusal = "refusal",
@@ -92,8 +92,8 @@ pub struct Amplifies;
 impl Request<'_> {
     /// Writes the answer for `client`, whose address the request came from.
     ///
-    /// `asked` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes of
-    /// RFC 5780 are unknown ones. Unknown attributes that must be understood are refused with 420 and listed, except to
+    /// `asked` is where the request arrived if the server does NAT behaviour discovery; without it, the attributes that ask
+    /// for that are unknown ones. Unknown attributes that must be understood are refused with 420 and listed, except to
     /// Tailscale's clients, whose server looks for none.
     ///
     /// # Errors
@@ -109,18 +109,12 @@ impl Request<'_> {
                 let out = out.first_chunk_mut().expect("an answer has room for a response");
                 Answer::plain(AnswerKind::Tailscale, write_response(out, self.transaction(), client))
             }
-            Dialect::Standard => self.answer_standard(out, client, asked),
-            Dialect::Classic => self.refuse(out, false).unwrap_or_else(|| {
-                let len = self.write_success(out, |message, _| {
-                    message.address(MAPPED_ADDRESS, client, Mask::NONE);
-                });
-                Answer::plain(AnswerKind::Classic, len)
-            }),
+            Dialect::Standard | Dialect::Classic => self.answer_other(out, client, asked),
         };
         if answer.kind.allows(answer.len, self.len, client) { Ok(answer) } else { Err(Amplifies) }
     }
 
-    fn answer_standard(
+    fn answer_other(
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],
         client: SocketAddr,
@@ -138,9 +132,12 @@ impl Request<'_> {
                 port: self.response_port,
             };
         }
-        let len = self.write_success(out, |message, mask| {
-            message.address(XOR_MAPPED_ADDRESS, client, mask);
-        });
+        if self.dialect() == Dialect::Classic {
+            let len =
+                self.write_success(out, |message, _| message.address(MAPPED_ADDRESS, client, Mask::NONE));
+            return Answer::plain(AnswerKind::Classic, len);
+        }
+        let len = self.write_success(out, |message, mask| message.address(XOR_MAPPED_ADDRESS, client, mask));
         Answer::plain(AnswerKind::Standard, len)
     }
 
@@ -154,14 +151,21 @@ impl Request<'_> {
         message.finish(self.fingerprint)
     }
 
-    /// MAPPED-ADDRESS tells a client of NATs that rewrite addresses in payloads. Section 6.1 asks for it; where it
-    /// would break the bound, the client does without.
+    /// In RFC 5780, MAPPED-ADDRESS tells a client of NATs that rewrite addresses in payloads. Section 6.1 asks for it; where
+    /// it would break the bound, the client does without.
     fn write_discovery(
         &self,
         out: &mut [u8; ANSWER_MAX_LEN],
         client: SocketAddr,
         asked: AskedOrigin<'_>,
     ) -> usize {
+        if self.dialect() == Dialect::Classic {
+            return self.write_success(out, |message, _| {
+                message.address(MAPPED_ADDRESS, client, Mask::NONE);
+                message.address(SOURCE_ADDRESS, asked.origin(self.change), Mask::NONE);
+                message.address(CHANGED_ADDRESS, asked.other(), Mask::NONE);
+            });
+        }
         let mut write = |with_mapped: bool| {
             self.write_success(out, |message, mask| {
                 message.address(XOR_MAPPED_ADDRESS, client, mask);
@@ -185,8 +189,10 @@ impl Request<'_> {
         }
         let mut message = MessageWriter::begin(out, BINDING_ERROR, &self.id);
         message.attribute(ERROR_CODE, ERROR_VALUE_LEN).copy_from_slice(&UNKNOWN_ATTRIBUTE);
-        let list = message.attribute(UNKNOWN_ATTRIBUTES, 2 * count);
-        for (slot, kind) in list.chunks_exact_mut(2).zip(unknown) {
+        // RFC 3489 has no padding: an odd list repeats one of its attributes (section 11.2.10).
+        let repeated = unknown.clone().take(if self.dialect() == Dialect::Classic { count % 2 } else { 0 });
+        let list = message.attribute(UNKNOWN_ATTRIBUTES, 2 * (count + repeated.clone().count()));
+        for (slot, kind) in list.chunks_exact_mut(2).zip(unknown.chain(repeated)) {
             slot.copy_from_slice(&kind.to_be_bytes());
         }
         Some(Answer::plain(AnswerKind::Refusal, message.finish(self.fingerprint)))

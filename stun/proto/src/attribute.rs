@@ -6,16 +6,28 @@ pub(crate) const HEADER_LEN: usize = 4;
 pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;
 /// RFC 5780 section 7.2.
 pub(crate) const CHANGE_REQUEST: u16 = 0x0003;
+/// RFC 3489 section 11.2.5.
+pub(crate) const SOURCE_ADDRESS: u16 = 0x0004;
+/// RFC 3489 section 11.2.3.
+pub(crate) const CHANGED_ADDRESS: u16 = 0x0005;
 const USERNAME: u16 = 0x0006;
+/// RFC 3489 section 11.2.7.
+const PASSWORD: u16 = 0x0007;
 pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
 pub(crate) const ERROR_CODE: u16 = 0x0009;
 pub(crate) const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+/// RFC 3489 section 11.2.11.
+const REFLECTED_FROM: u16 = 0x000b;
 const REALM: u16 = 0x0014;
 const NONCE: u16 = 0x0015;
 pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
 const PASSWORD_ALGORITHM: u16 = 0x001d;
 const USERHASH: u16 = 0x001e;
 pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// RFC 8445 section 16.1.
+const PRIORITY: u16 = 0x0024;
+/// RFC 8445 section 16.1.
+const USE_CANDIDATE: u16 = 0x0025;
 /// RFC 5780 section 7.5.
 pub(crate) const RESPONSE_PORT: u16 = 0x0027;
 /// XOR-MAPPED-ADDRESS under the number that drafts of RFC 5389 gave it; old servers still send it.
@@ -32,10 +44,10 @@ pub(crate) const fn is_comprehension_required(kind: u16) -> bool {
     kind < 0x8000
 }
 
-/// Whether a comprehension-required attribute is one of RFC 8489, which a request may carry and a Binding server without
-/// authentication ignores (section 6.3: "known but unexpected").
-pub(crate) const fn is_standard(kind: u16) -> bool {
-    matches!(
+/// Whether a comprehension-required attribute is known and asks a Binding server without authentication for nothing, which
+/// then ignores it (RFC 8489 section 6.3: "known but unexpected").
+pub(crate) const fn asks_for_nothing(kind: u16) -> bool {
+    let of_rfc_8489 = matches!(
         kind,
         MAPPED_ADDRESS
             | USERNAME
@@ -48,7 +60,11 @@ pub(crate) const fn is_standard(kind: u16) -> bool {
             | PASSWORD_ALGORITHM
             | USERHASH
             | XOR_MAPPED_ADDRESS
-    )
+    );
+    let of_classic_responses = matches!(kind, SOURCE_ADDRESS | CHANGED_ADDRESS | PASSWORD | REFLECTED_FROM);
+    // For the peer of a connectivity check. Some ICE agents send them to servers, too.
+    let of_ice = matches!(kind, PRIORITY | USE_CANDIDATE);
+    of_rfc_8489 || of_classic_responses || of_ice
 }
 
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use towpath_wire::labels;
 use crate::attribute::{
     Attribute, Attributes, CHANGE_REQUEST, FINGERPRINT, HEADER_LEN as ATTRIBUTE_HEADER_LEN,
     MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256, MalformedAttribute, RESPONSE_PORT, SOFTWARE,
-    is_comprehension_required, is_standard,
+    asks_for_nothing, is_comprehension_required,
 };
 use crate::discovery::{ChangeRequest, read_port};
 use crate::header::{BINDING_REQUEST, HEADER_LEN, ID_LEN, MAGIC_COOKIE, TransactionId, split_header};
@@ -50,7 +50,7 @@ pub struct Request<'a> {
     /// The attributes that count: none behind MESSAGE-INTEGRITY, which protects those in front of it.
     attributes: &'a [u8],
     pub(crate) fingerprint: bool,
-    /// Whether an attribute must be understood that RFC 8489 does not define.
+    /// Whether an attribute asks for something that not every Binding server does.
     has_foreign: bool,
     pub(crate) change: ChangeRequest,
     pub(crate) response_port: Option<NonZeroU16>,
@@ -88,16 +88,26 @@ impl<'a> FoundAttributes<'a> {
         self.misplaced_fingerprint |= self.last.is_some_and(|last| last.kind == FINGERPRINT);
         self.last = Some(attribute);
         self.tailnode |= kind == SOFTWARE && value == SOFTWARE_VALUE;
-        if !is_comprehension_required(kind) || is_standard(kind) || self.protected.is_some() {
+        if self.protected.is_some() {
             return;
         }
-        self.has_foreign = true;
+        self.has_foreign |= is_foreign(attribute);
         match kind {
             CHANGE_REQUEST => _ = self.change.get_or_insert_with(|| ChangeRequest::read(attribute)),
             RESPONSE_PORT => _ = self.response_port.get_or_insert_with(|| read_port(attribute)),
             _ => {}
         }
     }
+}
+
+/// Whether an attribute asks for something that not every Binding server does. Clients of RFC 3489 and stuntman's send a
+/// CHANGE-REQUEST without a flag, which asks for nothing.
+fn is_foreign(attribute: Attribute<'_>) -> bool {
+    let asks = match attribute.kind {
+        CHANGE_REQUEST => ChangeRequest::read(attribute) != Some(ChangeRequest::NONE),
+        kind => !asks_for_nothing(kind),
+    };
+    asks && is_comprehension_required(attribute.kind)
 }
 
 const fn is_integrity(kind: u16) -> bool {
@@ -179,13 +189,19 @@ impl<'a> Request<'a> {
         TransactionId(*transaction)
     }
 
-    /// The attributes that must be understood and are not, by a server that does discovery or not.
+    /// The attributes that must be understood and are not, by a server that does discovery or not. RFC 3489 has no
+    /// RESPONSE-PORT.
     pub(crate) fn unknown(&self, discovery: bool) -> impl Iterator<Item = u16> + Clone + use<'a> {
         let attributes = if self.has_foreign { self.attributes } else { &[] };
-        Attributes(attributes).map_while(Result::ok).map(|attribute| attribute.kind).filter(move |&kind| {
-            let known = discovery && matches!(kind, CHANGE_REQUEST | RESPONSE_PORT);
-            is_comprehension_required(kind) && !is_standard(kind) && !known
-        })
+        let known: &[u16] = match self.dialect {
+            _ if !discovery => &[],
+            Dialect::Classic => &[CHANGE_REQUEST],
+            Dialect::Standard | Dialect::Tailscale => &[CHANGE_REQUEST, RESPONSE_PORT],
+        };
+        Attributes(attributes)
+            .map_while(Result::ok)
+            .filter(|attribute| is_foreign(*attribute) && !known.contains(&attribute.kind))
+            .map(|attribute| attribute.kind)
     }
 }
 

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +54,7 @@ type report struct {
 	Diff     struct {
 		Changes []struct {
 			Impact string
-			Region *int
+			Region *tailcfg.DERPRegionID
 		}
 	}
 }
@@ -156,13 +155,13 @@ func TestDERPMapDiffNamesEachRegionThatClientsCompareUnequal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := map[int]bool{}
+			want := map[tailcfg.DERPRegionID]bool{}
 			for id, region := range older.Regions {
 				if !reflect.DeepEqual(region, newer.Regions[id]) {
 					want[id] = true
 				}
 			}
-			got := map[int]bool{}
+			got := map[tailcfg.DERPRegionID]bool{}
 			for _, change := range reportOf(t, nil, "--from", to, "--diff", from).Diff.Changes {
 				if change.Impact != "none" && change.Region != nil {
 					got[*change.Region] = true
@@ -180,7 +179,7 @@ func TestDERPMapDiffNamesEachRegionThatClientsCompareUnequal(t *testing.T) {
 func TestDERPMapDiffKnowsEachMember(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, r *region) string {
-		b, err := json.Marshal(&tailcfg.DERPMap{Regions: map[int]*region{900: r}})
+		b, err := json.Marshal(&tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*region{900: r}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +202,7 @@ func TestDERPMapDiffKnowsEachMember(t *testing.T) {
 			r := fresh()
 			member, name := tc.of(r).Field(i), tc.name+"-"+tc.of(r).Type().Field(i).Name
 			switch member.Kind() {
-			case reflect.Int:
+			case reflect.Int, reflect.Int64:
 				member.SetInt(member.Int() + 1)
 			case reflect.Float64:
 				member.SetFloat(1)
@@ -261,7 +260,7 @@ func TestDERPMapFindingsAboutConnecting(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := relay.Region()
 			tc.edit(r, r.Nodes[0])
-			wantFinding(t, &tailcfg.DERPMap{Regions: map[int]*region{r.RegionID: r}}, tc.code)
+			wantFinding(t, &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*region{r.RegionID: r}}, tc.code)
 			client := derphttp.NewRegionClient(key.NewNode(), t.Logf, netmon.NewStatic(),
 				func() *region { return r })
 			defer client.Close()
@@ -293,7 +292,7 @@ func wantFinding(t *testing.T, m *tailcfg.DERPMap, code string) {
 // A client that crashes on a node of which a check says so.
 func TestDERPMapNullNode(t *testing.T) {
 	r := &region{RegionID: 900, RegionCode: "fra", RegionName: "Frankfurt", Nodes: []*node{nil}}
-	wantFinding(t, &tailcfg.DERPMap{Regions: map[int]*region{900: r}}, "null-node")
+	wantFinding(t, &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*region{900: r}}, "null-node")
 	defer func() {
 		if recover() == nil {
 			t.Error("the client did not panic")
@@ -321,7 +320,7 @@ func TestDERPMapFindingsAboutTheHome(t *testing.T) {
 		edit func(*tailcfg.DERPMap, *region)
 		opts *netcheck.GetReportOpts
 		code string
-		home int
+		home tailcfg.DERPRegionID
 		slow bool
 	}{
 		{"good", func(*tailcfg.DERPMap, *region) {}, nil, "", 900, false},
@@ -337,7 +336,7 @@ func TestDERPMapFindingsAboutTheHome(t *testing.T) {
 		{"no STUN at all", func(_ *tailcfg.DERPMap, r *region) { r.Nodes[0].STUNPort = -1 }, nil, "no-stun", 900, true},
 		{"STUN at an address of its own", func(_ *tailcfg.DERPMap, r *region) { r.Nodes[0].STUNTestIP = "::1" }, nil, "stun-test-ip", 900, true},
 		{"a score of 0", func(m *tailcfg.DERPMap, _ *region) {
-			m.HomeParams = &tailcfg.DERPHomeParams{RegionScore: map[int]float64{900: 0}}
+			m.HomeParams = &tailcfg.DERPHomeParams{RegionScore: map[tailcfg.DERPRegionID]float64{900: 0}}
 		}, nil, "region-score", 900, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -367,10 +366,10 @@ func TestDERPMapFindingsAboutTheHome(t *testing.T) {
 
 // Two nodes with one name: a client sends what is meant for either to either.
 func TestDERPMapDuplicateNodeName(t *testing.T) {
-	m := &tailcfg.DERPMap{Regions: map[int]*region{}}
-	for id := 900; id < 902; id++ {
+	m := &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*region{}}
+	for id := tailcfg.DERPRegionID(900); id < 902; id++ {
 		r := relaytest.Start(t, relaytest.Options{}).Region()
-		r.RegionID, r.RegionCode, r.Nodes[0].RegionID, r.Nodes[0].Name = id, strconv.Itoa(id), id, "same"
+		r.RegionID, r.RegionCode, r.Nodes[0].RegionID, r.Nodes[0].Name = id, id.String(), id, "same"
 		m.Regions[id] = r
 	}
 	wantFinding(t, m, "duplicate-node-name")

@@ -49,7 +49,7 @@ func derpprobe(t *testing.T, relays []*relaytest.Relay, proberKey string, args .
 		roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Cert.Raw})...)
 	}
 	derpMap, err := json.Marshal(tailcfg.DERPMap{
-		Regions: map[int]*tailcfg.DERPRegion{region.RegionID: region},
+		Regions: map[tailcfg.DERPRegionID]*tailcfg.DERPRegion{region.RegionID: region},
 	})
 	if err != nil {
 		t.Fatal(err)

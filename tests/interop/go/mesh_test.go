@@ -247,7 +247,7 @@ func TestMeshOneHop(t *testing.T) {
 	here, there := newPeer(t, relays[0]), newPeer(t, relays[1])
 	settleWithin(t, meshLimit, here, there)
 	link := loginWith(t, relays[0], meshKey, loginOptions{})
-	if err := link.ForwardPacket(here.public(), there.public(), []byte(disco)); err != nil {
+	if err := link.ForwardPacket(here.public(), there.public(), derp.LoanBytes([]byte(disco))); err != nil {
 		t.Fatal(err)
 	}
 	link.wantGone(t, there.public(), derp.PeerGoneReasonNotHere)
@@ -264,7 +264,7 @@ func TestMeshLateAnnouncement(t *testing.T) {
 	here, late := newPeer(t, a), key.NewNode()
 	link := loginWith(t, a, meshKey, loginOptions{})
 	for range 3 {
-		if err := link.ForwardPacket(late.Public(), here.public(), []byte("hello")); err != nil {
+		if err := link.ForwardPacket(late.Public(), here.public(), derp.LoanBytes([]byte("hello"))); err != nil {
 			t.Fatal(err)
 		}
 		here.wantPacket(t, late.Public(), "hello")

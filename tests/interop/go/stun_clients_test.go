@@ -36,8 +36,10 @@ const (
 	errorCode        = 0x0009
 	unknownAttrs     = 0x000a
 	xorMappedAddress = 0x0020
+	changedAddress   = 0x0005
 	priority         = 0x0024
 	responsePort     = 0x0027
+	foreign          = 0x7f01
 	software         = 0x8022
 	fingerprint      = 0x8028
 	otherAddress     = 0x802c
@@ -137,7 +139,11 @@ func TestSTUNForEverybody(t *testing.T) {
 			{"authenticated", binding(magicCookie, false, attribute{messageIntegrity, strings.Repeat("x", 20)}),
 				0x01, []uint16{xorMappedAddress}},
 			{"RFC 3489", binding(12345, false), 0x01, []uint16{mappedAddress}},
-			{"unknown", binding(magicCookie, false, attribute{priority, "1234"}), 0x11, []uint16{errorCode, unknownAttrs}},
+			{"unknown", binding(magicCookie, false, attribute{foreign, "1234"}), 0x11, []uint16{errorCode, unknownAttrs}},
+			{"ICE", binding(magicCookie, false, attribute{priority, "1234"}), 0x01, []uint16{xorMappedAddress}},
+			{"stuntman", binding(magicCookie, false, attribute{changeRequest, "\x00\x00\x00\x00"}), 0x01, []uint16{xorMappedAddress}},
+			{"vovida", binding(12345, false, attribute{changeRequest, "\x00\x00\x00\x00"}), 0x01, []uint16{mappedAddress}},
+			{"RFC 3489, a flag", binding(12345, false, attribute{changeRequest, "\x00\x00\x00\x02"}), 0x11, []uint16{errorCode, unknownAttrs}},
 			{"RFC 5780", binding(magicCookie, false, attribute{changeRequest, "\x00\x00\x00\x06"}),
 				0x11, []uint16{errorCode, unknownAttrs}},
 		} {
@@ -175,7 +181,7 @@ func TestSTUNAmplification(t *testing.T) {
 	})
 }
 
-// amplification sends requests of every kind. Tenths bound the answers that have an OTHER-ADDRESS.
+// amplification sends requests of every kind. Tenths bound the answers that have an OTHER-ADDRESS or CHANGED-ADDRESS.
 func amplification(t *testing.T, relay *relaytest.Relay, server netip.AddrPort, tenths int) {
 	headers := 28
 	if server.Addr().Is6() {
@@ -188,7 +194,7 @@ func amplification(t *testing.T, relay *relaytest.Relay, server netip.AddrPort, 
 		nil,
 		{{software, ""}},
 		{{software, "tailnode"}},
-		{{priority, ""}},
+		{{foreign, ""}},
 		{{0x7001, ""}, {0x7002, ""}, {0x7003, ""}},
 		{{changeRequest, "\x00\x00\x00\x00"}},
 		{{messageIntegrity, strings.Repeat("x", 20)}},
@@ -200,7 +206,7 @@ func amplification(t *testing.T, relay *relaytest.Relay, server netip.AddrPort, 
 	for _, request := range requests {
 		answer := answerTo(t, conn, request)
 		bound := 15
-		if slices.Contains(kinds(t, answer), otherAddress) {
+		if got := kinds(t, answer); slices.Contains(got, otherAddress) || slices.Contains(got, changedAddress) {
 			bound = tenths
 			longer++
 		}
@@ -209,7 +215,7 @@ func amplification(t *testing.T, relay *relaytest.Relay, server netip.AddrPort, 
 		}
 	}
 	if (longer > 0) != (tenths > 15) {
-		t.Errorf("%d answers with OTHER-ADDRESS", longer)
+		t.Errorf("%d answers of discovery", longer)
 	}
 	if sum, _ := relay.Metric(t, "towpath_stun_answers_total"); sum != float64(len(requests)) {
 		t.Errorf("%v answers counted for %d", sum, len(requests))
@@ -252,6 +258,63 @@ func TestStunclient(t *testing.T) {
 	})
 }
 
+// The STUN clients that Debian packages are told their address, each in its own dialect.
+func TestSTUNClientsOfDebian(t *testing.T) {
+	const python, scripts = "/usr/bin/python3", "../foreign/stun/"
+	alternate := relaytest.Options{AlternateSTUN: "127.0.0.2", STUNSettings: "discovery_rate = 1000"}
+	for _, tc := range []struct {
+		name    string
+		options relaytest.Options
+		answer  string // of which at least one comes
+		want    string
+		program func(t *testing.T, relay *relaytest.Relay) []string
+	}{
+		{"vovida", relaytest.Options{}, "classic", "MappedAddress = 127.0.0.1:", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{"stun", relay.STUN.String(), "-v"}
+		}},
+		{"vovida, NAT", alternate, "discovery", "Primary: Open", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{"stun", relay.STUN.String(), "-v"}
+		}},
+		{"pion", relaytest.Options{}, "standard", "127.0.0.1:", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{relaytest.Foreign(t, "pion-stun-client"), relay.STUN.String()}
+		}},
+		{"pion, NAT", alternate, "discovery", "NAT filtering behavior: endpoint independent", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{relaytest.Foreign(t, "pion-stun-nat-behaviour"), "--server", relay.STUN.String()}
+		}},
+		{"ccding", alternate, "discovery", "External IP: 127.0.0.1", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{relaytest.Foreign(t, "ccding-go-stun"), "-s", relay.STUN.String()}
+		}},
+		{"aioice", relaytest.Options{}, "standard", "srflx 127.0.0.1 same port", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{python, scripts + "aioice_client.py", "127.0.0.1", fmt.Sprint(relay.STUN.Port())}
+		}},
+		{"libnice", relaytest.Options{}, "classic", "gathered", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{python, scripts + "libnice_client.py", "127.0.0.1", fmt.Sprint(relay.STUN.Port())}
+		}},
+		{"libnice, second address", alternate, "discovery", "gathered", func(t *testing.T, relay *relaytest.Relay) []string {
+			return []string{python, scripts + "libnice_client.py", "127.0.0.1", fmt.Sprint(relay.STUN.Port())}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			relay := relaytest.Start(t, tc.options)
+			if relay.Stock {
+				t.Skip("derper answers Tailscale's clients only")
+			}
+			program := tc.program(t, relay)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			// What a status means differs: vovida's is the kind of the NAT.
+			out, err := exec.CommandContext(ctx, program[0], program[1:]...).CombinedOutput()
+			if !strings.Contains(string(out), tc.want) {
+				t.Errorf("%v: %v: there is no %q in\n%s", program, err, tc.want, out)
+			}
+			answers := fmt.Sprintf("towpath_stun_answers_total{answer=%q}", tc.answer)
+			if count, _ := relay.Metric(t, answers); count == 0 {
+				t.Errorf("no %s answer", tc.answer)
+			}
+		})
+	}
+}
+
 // run returns what a foreign program prints.
 func run(t *testing.T, program string, args ...string) string {
 	t.Helper()
@@ -282,7 +345,7 @@ func TestSTUNOnly(t *testing.T) {
 		Name: node.Name, RegionID: node.RegionID, HostName: node.HostName, IPv4: node.IPv4, IPv6: "none",
 		STUNPort: node.STUNPort, STUNOnly: true,
 	}}
-	report, err := client.GetReport(ctx, &tailcfg.DERPMap{Regions: map[int]*tailcfg.DERPRegion{region.RegionID: region}}, nil)
+	report, err := client.GetReport(ctx, &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*tailcfg.DERPRegion{region.RegionID: region}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

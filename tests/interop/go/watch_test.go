@@ -155,6 +155,10 @@ func TestWatch(t *testing.T) {
 	watcher.wantPresent(t, prober, derp.PeerPresentIsProber|derp.PeerPresentNotIdeal)
 	other := loginWith(t, relay, meshKey, loginOptions{})
 	watcher.wantPresent(t, other, derp.PeerPresentIsMeshPeer)
+	named := loginWith(t, relay, "", loginOptions{appName: "some app"})
+	if m, ok := watcher.next(t).(derp.PeerPresentMessage); !ok || m.Key != named.public() || m.AppName != "some app" {
+		t.Fatalf("got %T %+v, want the name of the application", m, m)
+	}
 
 	again := collect(login(t, relay, late.private))
 	watcher.wantPresent(t, again, derp.PeerPresentIsRegular)
@@ -244,7 +248,7 @@ func TestForwardPacket(t *testing.T) {
 	link := loginWith(t, relay, meshKey, loginOptions{})
 	forward := func(to key.NodePublic, data string) {
 		t.Helper()
-		if err := link.ForwardPacket(from, to, []byte(data)); err != nil {
+		if err := link.ForwardPacket(from, to, derp.LoanBytes([]byte(data))); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -97,6 +97,65 @@ async fn packets_of_a_sender_to_others_pass_a_gulping_destination_in_3_ms() {
     assert!(p90 <= Duration::from_millis(3));
 }
 
+/// A flood at ten times what its receiver drains, and beside it an honest sender at a tenth, whose packets carry the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make figures"]
+async fn beside_a_flood_to_the_same_key_an_honest_sender_waits_a_quarter_of_the_age() {
+    const DRAINED: u32 = 4_000;
+    let _alone = alone().await;
+    let relay = Relay::start("");
+    let (to, mut receiver) = relay.client(1).await;
+    let (honest, honest_client) = relay.client(2).await;
+    let (_, flooder) = relay.client(3).await;
+    let ((honest_sender, _honest_events), (flooder, _events)) = (honest_client.split(), flooder.split());
+    let begin = Instant::now();
+    let every =
+        |rate: u32| tokio::time::interval(Duration::from_millis(10).max(Duration::from_secs(1) / rate));
+    let flooding = tokio::spawn(async move {
+        let mut ticks = every(10 * DRAINED);
+        loop {
+            ticks.tick().await;
+            let batch = vec![(to, &[0; 1_400][..]); 10 * DRAINED as usize / 100];
+            if flooder.send_batch(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    let sending = tokio::spawn(async move {
+        let (mut ticks, mut sent) = (every(DRAINED / 10), 0_u32);
+        while begin.elapsed() < Duration::from_secs(15) {
+            ticks.tick().await;
+            for _ in 0..DRAINED / 10 / 100 {
+                let mut packet = [0; 1_400];
+                packet[..8].copy_from_slice(&(begin.elapsed().as_nanos() as u64).to_be_bytes());
+                honest_sender.send(to, &packet).await.expect("connected");
+                sent += 1;
+            }
+        }
+        sent
+    });
+    let (mut waits, mut ticks) = (Vec::new(), every(DRAINED));
+    while begin.elapsed() < Duration::from_secs(17) {
+        ticks.tick().await;
+        for _ in 0..DRAINED / 100 {
+            let (from, packet) = packet(&mut receiver).await;
+            if from == honest {
+                let due = Duration::from_nanos(u64::from_be_bytes(*packet.first_chunk().expect("a time")));
+                waits.push(begin.elapsed().saturating_sub(due));
+            }
+        }
+    }
+    flooding.abort();
+    let (sent, arrived) = (sending.await.expect("no panic"), waits.len());
+    let (p50, p99) = (quantile(&mut waits, 0.5), quantile(&mut waits, 0.99));
+    println!(
+        "an honest sender beside a flood to a key that drains {DRAINED} packets a second: {arrived} of {sent} packets arrived, \
+         wait p50 {p50:?}, p99 {p99:?} (goal 250 ms, with what the kernel holds)"
+    );
+    assert_eq!(arrived, sent as usize);
+    assert!(p99 <= Duration::from_millis(250));
+}
+
 /// The folder of a cgroup that is removed when dropped.
 struct Cgroup(PathBuf);
 

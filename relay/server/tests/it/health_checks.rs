@@ -54,3 +54,21 @@ fn a_method_that_a_page_does_not_have_is_refused_with_those_that_it_has() {
         assert!(answer.contains("\r\nallow: GET, HEAD, OPTIONS\r\n"), "{path}: {answer}");
     }
 }
+
+/// The method of an upgrade is not looked at, so that a client with an odd one is served.
+#[test]
+fn an_upgrade_by_options_is_an_upgrade_where_derp_is_spoken() {
+    let relay = Relay::start("http.listen = '127.0.0.1:0'\nhttp.redirect_listen = '127.0.0.1:0'");
+    for (listener, expected) in
+        [(relay.addresses.http, "HTTP/1.1 101 "), (relay.addresses.redirect, "HTTP/1.1 204 ")]
+    {
+        let mut stream = TcpStream::connect(listener.expect("a listener")).expect("the relay accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+            .write_all(b"OPTIONS /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\n\r\n")
+            .expect("the relay takes the bytes");
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&answer), expected);
+    }
+}

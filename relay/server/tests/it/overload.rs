@@ -87,17 +87,18 @@ async fn a_slow_reader_gets_the_newest_in_order_and_every_loss_is_counted() {
 /// Its socket is full all the time, for many times what a socket that takes nothing is given.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_is_slow_keeps_its_connection() {
-    const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
-    let relay = Relay::start("outbox.bytes = \"128KiB\"\noutbox.write_timeout = \"500ms\"");
+    // The kernel opens a large receive window in large steps, which take the reader a while.
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+    let relay = Relay::start("outbox.bytes = \"128KiB\"\noutbox.write_timeout = \"2s\"");
     let (to, mut slow) = relay.client(1).await;
     let (_, sender) = relay.client(2).await;
     let (sender, _events) = sender.split();
     let flooding = tokio::spawn(flood(sender, to));
     let dropped = |relay: &Relay| relay.metric("derp_packets_dropped{kind=\"other\",reason=\"queue_head\"}");
     relay.wait("the outbox of the slow one overflows", |relay| dropped(relay) > 0);
-    let until = Instant::now() + 5 * WRITE_TIMEOUT;
+    let until = Instant::now() + 3 * WRITE_TIMEOUT;
     while Instant::now() < until {
-        // About 2 MB/s, of which a socket sees something each 100 ms at the latest.
+        // About 2 MB/s.
         for _ in 0..16 {
             packet(&mut slow).await;
         }
@@ -252,7 +253,7 @@ async fn a_client_that_pings_and_does_not_read_costs_a_bounded_outbox() {
             }
         }
     };
-    tokio::time::timeout(crate::common::PATIENCE, flooded)
+    tokio::time::timeout(10 * crate::common::PATIENCE, flooded)
         .await
         .expect("pongs are dropped before memory is full");
     assert_eq!(event(&mut client).await, Event::Pong([1; 8]), "what was kept is delivered");

@@ -59,15 +59,19 @@ async fn what_goes_out_in_one_turn_goes_out_in_one_message_and_one_write() {
     let (to, mut browser) = Client::log_in(&relay, 1);
     let (_, mut native) = relay.client(2).await;
     relay.wait("the logins are over", |relay| relay.metric("derp_current_connections") == 2);
-    let before = (browser.messages.len(), relay.metric("towpath_writes_total"));
+    let counts = || ["towpath_reads_total", "towpath_writes_total"].map(|name| relay.metric(name));
+    let (messages_before, [reads_before, writes_before]) = (browser.messages.len(), counts());
     let packets = [[7; 1400]; 8];
     native.send_batch(packets.iter().map(|packet| (to, &packet[..]))).await.expect("a batch goes out");
     for _ in 0..8 {
         assert_eq!(browser.packet().1, packets[0]);
     }
     relay.wait("the turn is published", |relay| relay.metric("derp_packets_received") == 8);
-    assert_eq!(browser.messages.len() - before.0, 1);
-    assert_eq!(relay.metric("towpath_writes_total") - before.1, 1);
+    let (messages, [reads, writes]) = (browser.messages.len() - messages_before, counts());
+    // Whether the batch comes in one read is the kernel's to say; each read has a turn of its own.
+    assert!(reads - reads_before < 8, "{} reads", reads - reads_before);
+    assert!(messages as u64 <= reads - reads_before, "{messages} messages");
+    assert_eq!(writes - writes_before, messages as u64);
 }
 
 #[tokio::test]

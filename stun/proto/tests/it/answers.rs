@@ -16,12 +16,21 @@ use towpath_stun_proto::{
 const TRANSACTION: [u8; 12] = [7; 12];
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
+const MAPPED_ADDRESS: u16 = 0x0001;
+const RESPONSE_ADDRESS: u16 = 0x0002;
 const CHANGE_REQUEST: u16 = 0x0003;
+const SOURCE_ADDRESS: u16 = 0x0004;
+const CHANGED_ADDRESS: u16 = 0x0005;
 const USERNAME: u16 = 0x0006;
+const PASSWORD: u16 = 0x0007;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
+const REFLECTED_FROM: u16 = 0x000b;
 const PRIORITY: u16 = 0x0024;
+const USE_CANDIDATE: u16 = 0x0025;
 const PADDING: u16 = 0x0026;
 const RESPONSE_PORT: u16 = 0x0027;
+/// Of no standard, and to be understood.
+const FOREIGN: u16 = 0x7f01;
 const SOFTWARE: u16 = 0x8022;
 
 /// A Binding request with these attributes.
@@ -120,7 +129,7 @@ fn a_fingerprint_is_answered_with_one() {
     for (client, origin) in [(ipv4(), false), (ipv6(), false), (ipv4(), true), (ipv6(), true)] {
         let origins = origins(client);
         let origin = origin.then_some(AskedOrigin { origins: &origins, number: 0 });
-        for (fingerprint, attributes) in [(false, &[][..]), (true, &[]), (true, &[(PRIORITY, &[0; 4][..])])] {
+        for (fingerprint, attributes) in [(false, &[][..]), (true, &[]), (true, &[(FOREIGN, &[0; 4][..])])] {
             let (_, bytes) = answer(&request(COOKIE, attributes, fingerprint), client, origin);
             assert_eq!(has_fingerprint(&decode(&bytes)), fingerprint);
         }
@@ -150,17 +159,118 @@ fn a_client_of_rfc_3489_is_told_its_address_in_clear() {
     assert_eq!(bytes, expected.concat());
 
     // RFC 5389 section 12.2: the two that let a client redirect answers are refused.
-    let origins = origins(ipv4());
-    for (origin, kind) in
-        [(None, 0x0002), (Some(AskedOrigin { origins: &origins, number: 0 }), CHANGE_REQUEST)]
-    {
-        let mut out = [0; ANSWER_MAX_LEN];
-        let datagram = request(cookie, &[(kind, &[0; 4])], false);
-        let answer = Request::parse(&datagram).unwrap().answer(&mut out, ipv4(), origin).unwrap();
+    for kind in [RESPONSE_ADDRESS, CHANGE_REQUEST] {
+        let (answer, bytes) = self::answer(&request(cookie, &[(kind, &[0, 0, 0, 2])], false), ipv4(), None);
         assert_eq!(answer.kind, AnswerKind::Refusal);
-        let listed = [&[0x00, 0x0a, 0, 2][..], &u16::to_be_bytes(kind), &[0, 0]].concat();
-        assert_eq!(out[28..answer.len], listed);
+        assert_eq!(bytes[28..], classic_list(&[kind, kind]));
     }
+}
+
+/// UNKNOWN-ATTRIBUTES as RFC 3489 has it, where lengths are multiples of four.
+fn classic_list(kinds: &[u16]) -> Vec<u8> {
+    let length = u8::try_from(2 * kinds.len()).unwrap();
+    assert_eq!(length % 4, 0);
+    kinds.iter().fold(vec![0x00, 0x0a, 0, length], |list, kind| [list, kind.to_be_bytes().to_vec()].concat())
+}
+
+/// RFC 3489 section 11.2.10.
+#[test]
+fn an_odd_list_of_a_classic_refusal_repeats_one_of_its_attributes() {
+    for count in 1..=5 {
+        let kinds: Vec<u16> = (0x7000..).take(count).collect();
+        let attributes: Vec<_> = kinds.iter().map(|kind| (*kind, &[][..])).collect();
+        for fingerprint in [false, true] {
+            let (answer, bytes) = answer(&request([1, 2, 3, 4], &attributes, fingerprint), ipv4(), None);
+            assert_eq!(answer.kind, AnswerKind::Refusal);
+            let repeated = if count % 2 == 1 { &kinds[..1] } else { &[] };
+            let list = classic_list(&[&kinds[..], repeated].concat());
+            assert_eq!(bytes[28..28 + list.len()], list, "{count}");
+            assert_eq!(bytes.len(), 28 + list.len() + if fingerprint { 8 } else { 0 });
+            let (_, bytes) = self::answer(&request(COOKIE, &attributes, fingerprint), ipv4(), None);
+            assert_eq!(refused(&bytes), kinds, "RFC 8489 has padding");
+        }
+    }
+}
+
+/// stuntman's client, vovida's and jstun send it with every request.
+#[test]
+fn a_change_request_without_a_flag_asks_for_nothing() {
+    for client in [ipv4(), ipv6()] {
+        let origins = origins(client);
+        let discovery = Some(AskedOrigin { origins: &origins, number: 0 });
+        // Bits without a meaning are no flags.
+        for flags in [[0; 4], [0xff, 0xff, 0xff, 0xf9]] {
+            for (cookie, origin, kind) in [
+                (COOKIE, None, AnswerKind::Standard),
+                ([1, 2, 3, 4], None, AnswerKind::Classic),
+                (COOKIE, discovery, AnswerKind::Discovery),
+                ([1, 2, 3, 4], discovery, AnswerKind::Discovery),
+            ] {
+                let (with, bytes) =
+                    answer(&request(cookie, &[(CHANGE_REQUEST, &flags)], false), client, origin);
+                assert_eq!((with.kind, with.change), (kind, ChangeRequest::NONE));
+                let without = request(cookie, &[(SOFTWARE, &[0; 4])], false);
+                assert_eq!(bytes, answer(&without, client, origin).1, "as without it");
+            }
+        }
+        let both = standard(&[(CHANGE_REQUEST, &[0; 4]), (FOREIGN, &[])]);
+        assert_eq!(refused(&answer(&both, client, None).1), [FOREIGN]);
+    }
+}
+
+/// They mean something to the peer of a connectivity check, or in a response, and nothing to a server.
+#[test]
+fn attributes_that_ask_for_nothing_are_ignored() {
+    for kind in [SOURCE_ADDRESS, CHANGED_ADDRESS, PASSWORD, REFLECTED_FROM, PRIORITY, USE_CANDIDATE] {
+        for (cookie, expected) in [(COOKIE, AnswerKind::Standard), ([1, 2, 3, 4], AnswerKind::Classic)] {
+            let (answer, _) = answer(&request(cookie, &[(kind, &[0; 8])], false), ipv4(), None);
+            assert_eq!(answer.kind, expected, "{kind:#06x}");
+        }
+    }
+}
+
+/// RFC 3489 section 8.1, for each of the four origins.
+#[test]
+fn clients_of_rfc_3489_discover_what_their_nat_does() {
+    let cookie = [1, 2, 3, 4];
+    for client in [ipv4(), ipv6()] {
+        let origins = origins(client);
+        for (number, asked) in origins.addresses().iter().enumerate() {
+            let origin = AskedOrigin { origins: &origins, number };
+            let both = ChangeRequest { address: true, port: true };
+            let other = origins.addresses()[both.of(number)];
+            assert!(other.ip() != asked.ip() && other.port() != asked.port());
+            for (flags, address, port) in
+                [(0, false, false), (2, false, true), (4, true, false), (6, true, true)]
+            {
+                let datagram = request(cookie, &[(CHANGE_REQUEST, &[0, 0, 0, flags])], false);
+                let (answer, bytes) = answer(&datagram, client, Some(origin));
+                let change = ChangeRequest { address, port };
+                assert_eq!((answer.kind, answer.change), (AnswerKind::Discovery, change));
+                let source = origins.addresses()[change.of(number)];
+                let expected = [(MAPPED_ADDRESS, client), (SOURCE_ADDRESS, source), (CHANGED_ADDRESS, other)];
+                let expected: Vec<u8> = expected.iter().flat_map(|(kind, at)| in_clear(*kind, *at)).collect();
+                assert_eq!(bytes[..2], [1, 1]);
+                assert_eq!(bytes[20..], expected);
+            }
+            let bare = answer(&request(cookie, &[], false), client, Some(origin)).1;
+            assert_eq!(bare.len(), if client.is_ipv4() { 56 } else { 92 }, "within the bound");
+        }
+        let datagram = request(cookie, &[(RESPONSE_PORT, &[1, 2])], false);
+        let (_, bytes) = answer(&datagram, client, Some(AskedOrigin { origins: &origins, number: 0 }));
+        assert_eq!(bytes[28..], classic_list(&[RESPONSE_PORT; 2]), "RFC 3489 has none");
+    }
+}
+
+/// An address attribute that is not XORed.
+fn in_clear(kind: u16, address: SocketAddr) -> Vec<u8> {
+    let (family, ip) = match address.ip() {
+        std::net::IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+        std::net::IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    };
+    let length = u8::try_from(4 + ip.len()).unwrap();
+    let [high, low] = address.port().to_be_bytes();
+    [&kind.to_be_bytes()[..], &[0, length, 0, family, high, low], &ip].concat()
 }
 
 #[test]
@@ -181,16 +291,16 @@ fn what_must_be_understood_and_is_not_is_refused_and_listed() {
         if answer.kind == AnswerKind::Refusal { refused(&bytes) } else { Vec::new() }
     };
     let none: Vec<u16> = Vec::new();
-    assert_eq!(refusal(&[(PRIORITY, &[0; 4])]), [PRIORITY]);
-    assert_eq!(refusal(&[(0x7fff, &[]), (SOFTWARE, b"x"), (PRIORITY, &[])]), [0x7fff, PRIORITY]);
+    assert_eq!(refusal(&[(FOREIGN, &[0; 4])]), [FOREIGN]);
+    assert_eq!(refusal(&[(0x7fff, &[]), (SOFTWARE, b"x"), (FOREIGN, &[])]), [0x7fff, FOREIGN]);
     assert_eq!(
-        refusal(&[(CHANGE_REQUEST, &[0; 4]), (RESPONSE_PORT, &[1, 2])]),
+        refusal(&[(CHANGE_REQUEST, &[0, 0, 0, 4]), (RESPONSE_PORT, &[1, 2])]),
         [CHANGE_REQUEST, RESPONSE_PORT]
     );
     assert_eq!(refusal(&[(0x8000, &[]), (0xffff, &[])]), none, "these need not be understood");
     assert_eq!(refusal(&[(USERNAME, b"user"), (MESSAGE_INTEGRITY, &[0; 20])]), none, "these are known");
-    assert_eq!(refusal(&[(MESSAGE_INTEGRITY, &[0; 20]), (PRIORITY, &[])]), none, "it is not protected");
-    assert_eq!(refusal(&[(PRIORITY, &[]), (MESSAGE_INTEGRITY, &[0; 20])]), [PRIORITY]);
+    assert_eq!(refusal(&[(MESSAGE_INTEGRITY, &[0; 20]), (FOREIGN, &[])]), none, "it is not protected");
+    assert_eq!(refusal(&[(FOREIGN, &[]), (MESSAGE_INTEGRITY, &[0; 20])]), [FOREIGN]);
 }
 
 #[test]

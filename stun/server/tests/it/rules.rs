@@ -18,7 +18,7 @@ fn binding(cookie: bool, attributes: &[u8]) -> Vec<u8> {
 
 const BARE: &[u8] = &[];
 const SOFTWARE: &[u8] = &[0x80, 0x22, 0, 4, b't', b'e', b's', b't'];
-const UNKNOWN: &[u8] = &[0, 0x24, 0, 4, 0, 0, 0, 1];
+const UNKNOWN: &[u8] = &[0x7f, 1, 0, 4, 0, 0, 0, 1];
 
 #[test]
 fn every_dialect_is_answered_and_counted() {
@@ -42,7 +42,7 @@ fn every_dialect_is_answered_and_counted() {
         client.send(&binding(true, UNKNOWN)).unwrap();
         let len = client.recv(&mut buffer).unwrap();
         assert_eq!((&buffer[..2], &buffer[24..28]), (&[1, 0x11][..], &[0, 0, 4, 20][..]));
-        assert_eq!(buffer[28..len], [0, 0x0a, 0, 2, 0, 0x24, 0, 0]);
+        assert_eq!(buffer[28..len], [0, 0x0a, 0, 2, 0x7f, 1, 0, 0]);
     }
     let mut expected = Snapshot { success: 10, ipv4: 5, ipv6: 5, ..Snapshot::default() };
     for (kind, count) in [

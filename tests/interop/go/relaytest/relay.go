@@ -388,7 +388,7 @@ func (r *Relay) Region() *tailcfg.DERPRegion {
 
 // Map is a DERP map of that one region.
 func (r *Relay) Map() *tailcfg.DERPMap {
-	return &tailcfg.DERPMap{Regions: map[int]*tailcfg.DERPRegion{RegionID: r.Region()}}
+	return &tailcfg.DERPMap{Regions: map[tailcfg.DERPRegionID]*tailcfg.DERPRegion{RegionID: r.Region()}}
 }
 
 // Log is the file that takes the relay's output.

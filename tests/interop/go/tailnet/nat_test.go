@@ -78,7 +78,8 @@ func nat(t *testing.T, rules string) {
 	output(t, load)
 }
 
-// coturn's program finds out through the relay what a NAT does, whose behaviour is known.
+// coturn's program, by RFC 5780, and vovida's, by RFC 3489, find out through the relay what a NAT does, whose behaviour is
+// known.
 func TestNATDiscovery(t *testing.T) {
 	layHome(t)
 	const settings = "discovery_rate = 1000"
@@ -88,15 +89,18 @@ func TestNATDiscovery(t *testing.T) {
 	}
 	const table = "table ip nat { chain out { type nat hook postrouting priority 100; oifname wan %s; }; %s }"
 	for _, tc := range []struct {
-		name, rules, mapping, filtering string
+		name, rules, mapping, filtering, classic string
 	}{
 		{"ports kept", fmt.Sprintf(table, "masquerade", ""),
-			"NAT with Endpoint Independent Mapping!", "NAT with Address and Port Dependent Filtering!"},
+			"NAT with Endpoint Independent Mapping!", "NAT with Address and Port Dependent Filtering!",
+			"Primary: Independent Mapping, Port Dependent Filter"},
 		{"ports at random", fmt.Sprintf(table, "masquerade fully-random", ""),
-			"NAT with Address and Port Dependent Mapping!", "NAT with Address and Port Dependent Filtering!"},
+			"NAT with Address and Port Dependent Mapping!", "NAT with Address and Port Dependent Filtering!",
+			"Primary: Dependent Mapping"},
 		{"everything let in", fmt.Sprintf(table, "masquerade",
 			"chain in { type nat hook prerouting priority -100; iifname wan meta l4proto udp dnat to 10.0.0.2; };"),
-			"NAT with Endpoint Independent Mapping!", "NAT with Endpoint Independent Filtering!"},
+			"NAT with Endpoint Independent Mapping!", "NAT with Endpoint Independent Filtering!",
+			"Primary: Independent Mapping, Independent Filter"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			nat(t, tc.rules)
@@ -106,6 +110,11 @@ func TestNATDiscovery(t *testing.T) {
 				if !strings.Contains(out, want) {
 					t.Errorf("there is no %q in\n%s", want, out)
 				}
+			}
+			// The status of vovida's program is the kind of the NAT.
+			classic, err := home.command("stun", net.JoinHostPort(hostFirst, port)).CombinedOutput()
+			if !strings.Contains(string(classic), tc.classic) {
+				t.Errorf("stun: %v: there is no %q in\n%s", err, tc.classic, classic)
 			}
 		})
 	}

@@ -9,7 +9,7 @@
 //! | `/bootstrap-dns` | addresses of configured names, as JSON |
 //! | `/robots.txt` | nothing for robots |
 //! | anything else | 404 |
-//! | any, by OPTIONS, unless it upgrades | 204 and the methods: the health check of HAProxy, unless told otherwise |
+//! | any, by OPTIONS, but for an upgrade of `/derp` | 204 and the methods: the health check of HAProxy, unless told otherwise |
 //!
 //! The redirecting listener also answers `/generate_204` and OPTIONS, and answers everything else with a redirect to HTTPS.
 
@@ -79,11 +79,12 @@ impl Site {
         if let Some(page) = without_host(request) {
             return Routed::Page(page);
         }
+        let asks_for_options = request.method() == Method::OPTIONS;
         Routed::Page(match request.uri().path() {
-            "/derp" if !asks_for_options(request) => {
+            "/derp" if !asks_for_options || request.headers().contains_key(UPGRADE) => {
                 return Upgrade::of(request).map_or_else(|page| Routed::Page(*page), Routed::Derp);
             }
-            _ if asks_for_options(request) => options(),
+            _ if asks_for_options => options(),
             "/derp/probe" | "/derp/latency-check" => probe(request.method()),
             "/generate_204" => generate_204(request.headers()),
             "/bootstrap-dns" => self.bootstrap_dns(request.uri().query()),
@@ -99,7 +100,7 @@ impl Site {
         if let Some(page) = without_host(request) {
             return page;
         }
-        if asks_for_options(request) {
+        if request.method() == Method::OPTIONS {
             return options();
         }
         if request.uri().path() == "/generate_204" {
@@ -144,11 +145,6 @@ fn without_host<B>(request: &Request<B>) -> Option<Page> {
 
 fn is_get(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
-}
-
-/// Whether a request asks for the methods of a page, and not for an upgrade by an odd one.
-fn asks_for_options<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS && !request.headers().contains_key(UPGRADE)
 }
 
 fn options() -> Page {
