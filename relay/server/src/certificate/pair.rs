@@ -89,17 +89,19 @@ impl Certificate {
             (Ok(chain), Ok(key)) => Self { chain, key },
             (chain, private) => return Err(chain.err().into_iter().chain(private.err()).collect()),
         };
-        certificate.check_pair(cert, key).map_err(|fault| vec![fault])?;
-        Ok(certificate)
+        match certificate.fault_of_pair(cert, key) {
+            Some(fault) => Err(vec![fault]),
+            None => Ok(certificate),
+        }
     }
 
-    /// Checks that certificate and key belong together, and that TLS can use them.
-    fn check_pair(&self, cert: &Path, key: &Path) -> Result<(), Fault<CertificateError>> {
+    /// What is wrong if certificate and key do not belong together, or if TLS cannot use them.
+    fn fault_of_pair(&self, cert: &Path, key: &Path) -> Option<Fault<CertificateError>> {
         let of = |setting, path, reason: String| {
-            Err(Fault { key: setting, error: CertificateError::unusable(path, reason) })
+            Some(Fault { key: setting, error: CertificateError::unusable(path, reason) })
         };
         match self.certified(&[]) {
-            Ok(_) => Ok(()),
+            Ok(_) => None,
             Err(rustls::Error::InconsistentKeys(_)) => {
                 let place = (1..self.chain.len()).find(|&place| {
                     let chain = vec![self.chain[place].clone()];

@@ -98,10 +98,10 @@ impl Renewal {
         }
         match (outcome, refusal) {
             (ReloadOutcome::Replaced, _) => {
-                info!("the certificate has been replaced; new connections see the new one")
+                info!("the certificate has been replaced; new connections see the new one");
             }
             (ReloadOutcome::Unchanged, _) if asked => {
-                info!("the files of the certificate hold the one that is shown")
+                info!("the files of the certificate hold the one that is shown");
             }
             (ReloadOutcome::Unchanged, _) => {}
             (ReloadOutcome::Refused, reason) => error!(
@@ -120,7 +120,7 @@ async fn hangup(hangups: &mut Option<watch::Receiver<u64>>) {
     };
     if !came {
         // There are none, or none will come any more.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
