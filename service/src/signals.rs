@@ -3,7 +3,7 @@
 //! The first SIGTERM or SIGINT starts an orderly shutdown, the second one ends the process at once, for when the first
 //! takes too long. What comes within a second of the first is no second wish but the first one told twice, as when
 //! `timeout` signals a process and then its group, or a terminal and a script both pass an interrupt on. SIGHUP, whose
-//! default is to kill, is caught and ignored: nothing is reloaded while running.
+//! default is to kill, is caught, and passed on to the part of the process that can read something again.
 //!
 //! A thread of its own waits for them, so that the second signal works however stuck the rest of the process is.
 
@@ -25,6 +25,7 @@ const ECHO: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     requested: watch::Receiver<bool>,
+    hangups: watch::Sender<u64>,
 }
 
 impl Shutdown {
@@ -36,18 +37,26 @@ impl Shutdown {
     pub fn install() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (request, requested) = watch::channel(false);
+        let hangups = watch::Sender::new(0);
         let signals = {
             let _inside = runtime.enter();
             Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
                 hangup: signal(SignalKind::hangup())?,
+                hangups: hangups.clone(),
             }
         };
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || runtime.block_on(signals.watch(&request)))?;
-        Ok(Self { requested })
+        Ok(Self { requested, hangups })
+    }
+
+    /// The number of SIGHUPs from now on, for the part of the process that reads its files again at each. A process without
+    /// such a part logs that it ignores them.
+    pub fn hangups(&self) -> watch::Receiver<u64> {
+        self.hangups.subscribe()
     }
 
     /// Waits for the first signal. Completes at once if it has arrived already.
@@ -63,6 +72,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    hangups: watch::Sender<u64>,
 }
 
 impl Signals {
@@ -88,8 +98,16 @@ impl Signals {
             select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => warn!("SIGHUP ignored: restart the process to apply a new configuration"),
+                _ = self.hangup.recv() => self.pass_on_hangup(),
             }
         }
+    }
+
+    fn pass_on_hangup(&self) {
+        if self.hangups.receiver_count() == 0 {
+            return warn!("SIGHUP ignored: restart the process to apply a new configuration");
+        }
+        info!("SIGHUP: certificate and key are read again; a new configuration needs a restart");
+        self.hangups.send_modify(|hangups| *hangups += 1);
     }
 }

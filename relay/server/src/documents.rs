@@ -22,6 +22,7 @@ use towpath_relay_proto::session::Close;
 use towpath_service::config::{Origin, Resolved, Setting, Sources};
 use towpath_stun::{AnswerKind, NotStun, Withheld};
 
+use crate::certificate::ReloadOutcome;
 use crate::config::{Config, VARIABLE_PREFIX};
 use crate::control::RefusalReason;
 use crate::{Addresses, Identity, Server};
@@ -207,6 +208,10 @@ fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
         ("towpath_closed_total", Close::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("derp_packets_dropped", DropReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_mesh_dial_failures_total", DialStep::ALL.map(|step| (step.label(), step.about())).to_vec()),
+        (
+            "towpath_certificate_reloads_total",
+            ReloadOutcome::ALL.map(|outcome| (outcome.label(), outcome.about())).to_vec(),
+        ),
         ("towpath_mesh_claims_total", Claim::ALL.map(|claim| (claim.label(), claim.about())).to_vec()),
         ("towpath_stun_answers_total", AnswerKind::ALL.map(|kind| (kind.label(), kind.about())).to_vec()),
         ("towpath_stun_unanswered_total", unanswered.chain(withheld).collect()),

@@ -1,18 +1,21 @@
 //! A DERP relay with STUN: forwards encrypted packets between WireGuard keys.
 //!
-//! - [`config`]: the settings. [`identity`]: keys and certificates, in files of [`secret_file`]. [`derpmap`]: the map by
-//!   which clients find the relay.
+//! - [`config`]: the settings. [`Files`]: the files that they name. [`identity`]: keys and certificates, in files of
+//!   [`secret_file`]. [`derpmap`]: the map by which clients find the relay.
+//! - `certificate`: the certificate that TLS shows, as clients judge it.
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
 //! - [`shown_key`]: the key that another relay shows.
 //! - `tls`: the configuration of rustls. `socket`: TCP listeners.
 
+mod certificate;
 pub mod config;
 mod control;
 pub mod derpmap;
 #[cfg(test)]
 mod documents;
+mod files;
 pub mod identity;
 mod mesh;
 mod metrics;
@@ -23,6 +26,8 @@ mod socket;
 mod stun_only;
 mod tls;
 
+pub use certificate::CertificateError;
+pub use files::Files;
 pub use identity::Identity;
 pub use server::{Addresses, RunError, Server, StartError};
 pub use stun_only::StunServer;

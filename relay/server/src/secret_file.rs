@@ -9,15 +9,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, RenameFlags, accessat, renameat_with};
+use rustix::io::Errno;
 use rustix::process::geteuid;
-use tracing::warn;
+use towpath_service::visible_path;
 use zeroize::Zeroizing;
 
 /// The reason why a file with a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
     /// The system refuses.
-    #[error("cannot {action} {path}", path = path.display())]
+    #[error("cannot {action} {path}", path = visible_path(path))]
     File {
         /// What was tried.
         action: &'static str,
@@ -29,7 +31,7 @@ pub enum SecretFileError {
     /// Other users can write the file.
     #[error(
         "{path} can be changed by other users (mode {mode:04o}): check that its key is yours, and run: chmod go-w {path}",
-        path = path.display()
+        path = visible_path(path)
     )]
     Writable {
         /// The file.
@@ -37,6 +39,9 @@ pub enum SecretFileError {
         /// Its permissions.
         mode: u32,
     },
+    /// The file is missing, and where it would be made there is a link to a place where nothing is.
+    #[error("{path} is a link that leads nowhere: the relay writes no secret through a link", path = visible_path(.0))]
+    Dangling(PathBuf),
 }
 
 impl SecretFileError {
@@ -76,22 +81,22 @@ impl Exposure {
     }
 }
 
-/// Reads the secret in a file.
+/// Reads the secret in a file. Adds to `warnings` what should be told about the file.
 ///
 /// # Errors
 ///
 /// See [`SecretFileError`].
-pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
+pub(crate) fn read(path: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     let failed = |source| SecretFileError::File { action: "read", path: path.into(), source };
     let mut file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     let mode = metadata.mode() & 0o7777;
     match Exposure::of(mode, metadata.uid() == geteuid().as_raw()) {
         Exposure::None => {}
-        Exposure::Readable => warn!(
+        Exposure::Readable => warnings.push(format!(
             "{path} can be read by other users (mode {mode:04o}); its key is for the relay alone: run chmod go-r {path}",
-            path = path.display()
-        ),
+            path = visible_path(path)
+        )),
         Exposure::Writable => return Err(SecretFileError::Writable { path: path.into(), mode }),
     }
     let mut contents = Zeroizing::new(Vec::new());
@@ -99,13 +104,16 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretFileError> {
     Ok(contents)
 }
 
-/// Reads the secret in a file that is text.
+/// Reads the secret in a file that is text, as [`read`] does.
 ///
 /// # Errors
 ///
 /// See [`SecretFileError`].
-pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
-    let contents = read(path)?;
+pub(crate) fn read_text(
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Zeroizing<String>, SecretFileError> {
+    let contents = read(path, warnings)?;
     let text = std::str::from_utf8(&contents).map_err(|_| SecretFileError::File {
         action: "read",
         path: path.into(),
@@ -113,6 +121,53 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, SecretFileErro
     })?;
     Ok(Zeroizing::new(text.to_owned()))
 }
+
+/// Reads the secret in a file that is text. `None` if the file is missing and could be created, which is all that is looked
+/// at: nothing is written.
+///
+/// # Errors
+///
+/// See [`SecretFileError`].
+pub(crate) fn read_or_check_creation(
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Zeroizing<String>>, SecretFileError> {
+    match read_text(path, warnings) {
+        Err(error) if error.is(ErrorKind::NotFound) => check_creation(path).map(|()| None),
+        read => read.map(Some),
+    }
+}
+
+/// Whether [`create`] could create a file that is missing, as far as that can be told without writing: a full disk cannot.
+///
+/// # Errors
+///
+/// See [`SecretFileError`].
+pub(crate) fn check_creation(path: &Path) -> Result<(), SecretFileError> {
+    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+        return Err(SecretFileError::Dangling(path.into()));
+    }
+    let mut action = "create";
+    for dir in path.ancestors().skip(1) {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let allowed = match dir.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // The directory is created as well.
+                action = CREATE_DIRECTORY;
+                continue;
+            }
+            Ok(metadata) if !metadata.is_dir() => Err(ErrorKind::NotADirectory.into()),
+            Ok(_) => accessat(CWD, dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+                .map_err(io::Error::from),
+            Err(error) => Err(error),
+        };
+        return allowed.map_err(|source| SecretFileError::File { action, path: path.into(), source });
+    }
+    Ok(())
+}
+
+/// What is tried where the directory of a file is missing.
+const CREATE_DIRECTORY: &str = "create the directory of";
 
 /// Reads the secret in a file that is text. If the file is missing, creates it with what `make` returns. If another process
 /// does so at the same time, both have the secret of the one that was first.
@@ -124,7 +179,9 @@ pub(crate) fn read_or_create<E: From<SecretFileError>>(
     path: &Path,
     make: impl FnOnce() -> Result<Zeroizing<String>, E>,
 ) -> Result<Zeroizing<String>, E> {
-    match read_text(path) {
+    // What should be told about a file that is there has been told when it was first looked at.
+    let told = &mut Vec::new();
+    match read_text(path, told) {
         Err(error) if error.is(ErrorKind::NotFound) => {}
         read => return Ok(read?),
     }
@@ -132,7 +189,7 @@ pub(crate) fn read_or_create<E: From<SecretFileError>>(
     match create(path, made.as_bytes()) {
         Ok(()) => Ok(made),
         // A link that leads nowhere is there as well, and has nothing to read.
-        Err(error) if error.is_already_there() => Ok(read_text(path).map_err(|_| error)?),
+        Err(error) if error.is_already_there() => Ok(read_text(path, told).map_err(|_| error)?),
         Err(error) => Err(error.into()),
     }
 }
@@ -148,11 +205,10 @@ pub fn create(path: &Path, contents: &[u8]) -> Result<(), SecretFileError> {
         move |source| SecretFileError::File { action, path, source }
     };
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(failed("create the directory of"))?;
+    fs::create_dir_all(dir).map_err(failed(CREATE_DIRECTORY))?;
     let write = || {
         let draft = Draft::write(path, contents)?;
-        // Unlike a rename, a link fails if another process was faster.
-        fs::hard_link(&draft.0, path)?;
+        draft.name(path)?;
         drop(draft);
         sync_directory(dir)
     };
@@ -176,6 +232,28 @@ impl Draft {
         file.sync_all()?;
         Ok(draft)
     }
+
+    /// Gives the file its name, unless another process was faster. Then the error is [`ErrorKind::AlreadyExists`].
+    fn name(&self, path: &Path) -> io::Result<()> {
+        // Unlike a rename, a link fails if there is a file.
+        match fs::hard_link(&self.0, path) {
+            Err(error) if has_no_links(&error) => self.rename(path),
+            linked => linked,
+        }
+    }
+
+    /// As [`name`](Self::name), where the file system has no links, as those of network shares and of FAT have none.
+    fn rename(&self, path: &Path) -> io::Result<()> {
+        Ok(renameat_with(CWD, &self.0, CWD, path, RenameFlags::NOREPLACE)?)
+    }
+}
+
+/// Whether a file system refuses to make any link.
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw_os_error),
+        Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::INVAL)
+    )
 }
 
 impl Drop for Draft {
@@ -207,6 +285,10 @@ mod tests {
 
     use super::*;
 
+    fn read_alone(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+        read_text(path, &mut Vec::new())
+    }
+
     fn file(dir: &Path, mode: u32) -> PathBuf {
         let path = dir.join(format!("{mode:o}"));
         fs::write(&path, "secret").unwrap();
@@ -222,11 +304,11 @@ mod tests {
     fn a_file_that_others_can_write_is_refused_and_one_that_they_can_read_is_not() {
         let dir = tempfile::tempdir().unwrap();
         for mode in [0o600, 0o400, 0o640, 0o644, 0o444, 0o440] {
-            assert_eq!(*read_text(&file(dir.path(), mode)).unwrap(), "secret", "{mode:o}");
+            assert_eq!(*read_alone(&file(dir.path(), mode)).unwrap(), "secret", "{mode:o}");
         }
         for mode in [0o666, 0o660, 0o602, 0o620] {
             let path = file(dir.path(), mode);
-            let message = read(&path).unwrap_err().to_string();
+            let message = read_alone(&path).unwrap_err().to_string();
             let path = path.display();
             assert_eq!(
                 message,
@@ -237,7 +319,7 @@ mod tests {
             // Also behind a link, whose own permissions say nothing.
             let link = dir.path().join(format!("link-{mode:o}"));
             symlink(path.to_string(), &link).unwrap();
-            assert!(matches!(read(&link), Err(SecretFileError::Writable { .. })), "{mode:o}");
+            assert!(matches!(read_alone(&link), Err(SecretFileError::Writable { .. })), "{mode:o}");
         }
     }
 
@@ -312,5 +394,51 @@ mod tests {
         let written = fs::read_to_string(&path).unwrap();
         assert!(made.iter().all(|secret| **secret == written), "{made:?} and {written}");
         assert_eq!(names(dir.path()), ["key"]);
+    }
+
+    /// What `create` does on a file system without links.
+    #[test]
+    fn a_draft_is_renamed_where_there_are_no_links_and_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        Draft::write(&path, b"first").unwrap().rename(&path).unwrap();
+        let error = Draft::write(&path, b"second").unwrap().rename(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            (fs::read(&path).unwrap(), names(dir.path())),
+            (b"first".to_vec(), vec!["key".to_owned()])
+        );
+        for (error, no_links) in
+            [(Errno::PERM, true), (Errno::OPNOTSUPP, true), (Errno::NOSPC, false), (Errno::EXIST, false)]
+        {
+            assert_eq!(has_no_links(&error.into()), no_links, "{error}");
+        }
+    }
+
+    #[test]
+    fn whether_a_file_can_be_created_is_told_without_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |name: &str| {
+            let told = read_or_check_creation(&dir.path().join(name), &mut Vec::new());
+            told.map(|text| text.is_some()).map_err(|error| towpath_service::ErrorChain(&error).to_string())
+        };
+        assert_eq!([told("key"), told("new/deep/key")], [Ok(false), Ok(false)]);
+        assert_eq!(names(dir.path()), Vec::<String>::new());
+        fs::write(dir.path().join("file"), "").unwrap();
+        symlink("nowhere", dir.path().join("link")).unwrap();
+        let in_file = told("file/key").unwrap_err();
+        assert!(in_file.starts_with("cannot read ") && in_file.contains("Not a directory"), "{in_file}");
+        assert!(
+            told("link")
+                .unwrap_err()
+                .ends_with("link is a link that leads nowhere: the relay writes no secret through a link")
+        );
+        // To root no directory is closed, but a file system may be.
+        if !geteuid().is_root() {
+            let closed = dir.path().join("closed");
+            fs::create_dir(&closed).unwrap();
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
+            assert!(told("closed/key").unwrap_err().contains("Permission denied"));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use rustix::process::setpriority_process;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers, hold_above};
 use towpath_relay_proto::admission::Admission;
@@ -17,12 +17,14 @@ use towpath_service::admin::{Admin, Readiness};
 use towpath_service::limits;
 use tracing::{info, warn};
 
+use crate::certificate::{CertificateMetrics, Renewal};
 use crate::config::{Config, LoginLimits, room_for_connections};
 use crate::control::{
     Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NodeKeys, Proxies, Site, accept,
 };
+use crate::files::unix_now;
 use crate::identity::{Identity, IdentityError};
-use crate::mesh::{LinkContext, MeshError, MeshMetrics, MeshSetup};
+use crate::mesh::{LinkContext, MeshMetrics, MeshSetup};
 use crate::metrics::{PlaneScrape, StunScrape};
 use crate::socket::listen;
 
@@ -47,9 +49,6 @@ pub enum StartError {
     /// A socket for STUN cannot be bound.
     #[error(transparent)]
     Stun(#[from] towpath_stun::BindError),
-    /// The mesh cannot be set up.
-    #[error(transparent)]
-    Mesh(#[from] MeshError),
     /// Certificates or keys cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -85,6 +84,7 @@ pub struct Server {
     stun: Option<towpath_stun::BoundServer>,
     admin: Option<TcpListener>,
     worker_hook: fn(),
+    hangups: Option<watch::Receiver<u64>>,
 }
 
 /// The addresses on which a relay listens.
@@ -103,14 +103,14 @@ pub struct Addresses {
 }
 
 impl Server {
-    /// Binds every socket that the configuration names, and reads the keys of the mesh.
+    /// Binds every socket that the configuration names.
     ///
     /// # Errors
     ///
     /// See [`StartError`]. Each error names the listener and the address.
-    pub fn bind(config: &Config, identity: Identity) -> Result<Self, StartError> {
+    pub fn bind(config: &Config, mut identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
-        let mesh = MeshSetup::load(&config.mesh, identity.node_public())?;
+        let mesh = identity.take_mesh();
         let tcp = |what, address| listen(address).map_err(|source| StartError::Tcp { what, address, source });
         let listener = tcp("TLS", config.listen)?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
@@ -122,7 +122,15 @@ impl Server {
         };
         let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
         let config = config.clone();
-        Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook: || {} })
+        let (worker_hook, hangups): (fn(), _) = (|| {}, None);
+        Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook, hangups })
+    }
+
+    /// Reads the files of the certificate again whenever `hangups` changes, besides when they change.
+    #[must_use]
+    pub fn with_hangups(mut self, hangups: watch::Receiver<u64>) -> Self {
+        self.hangups = Some(hangups);
+        self
     }
 
     /// Sets a function that each thread of the data plane calls when it starts, for tests that watch such threads.
@@ -226,7 +234,7 @@ struct Running {
     stun: Option<towpath_stun::RunningServer>,
     admin: Option<Admin>,
     readiness: Readiness,
-    /// The acceptors, and the task that refreshes `/bootstrap-dns`.
+    /// The acceptors, and the tasks that refresh `/bootstrap-dns` and the certificate.
     tasks: JoinSet<()>,
     shutdown_timeout: Duration,
 }
@@ -236,8 +244,19 @@ impl Running {
     fn start(server: Server, failed: &mpsc::UnboundedSender<Part>) -> Result<Self, RunError> {
         let report = |part| report_end(failed.clone(), part);
         let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
-        let Server { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook } =
-            server;
+        let Server {
+            config,
+            identity,
+            tls,
+            mesh,
+            listener,
+            http,
+            redirect,
+            stun,
+            admin,
+            worker_hook,
+            hangups,
+        } = server;
         let workers_wanted = config.workers.get();
         let (plane, workers) =
             DataPlane::start(workers_wanted, plane_config, worker_hook, report(Part::Worker))?;
@@ -246,6 +265,8 @@ impl Running {
 
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
+        let shown = identity.shown().clone();
+        let certificate_metrics = CertificateMetrics::register(&registry, shown.clone())?;
         let readiness = Readiness::new();
         let admin = admin
             .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
@@ -279,6 +300,7 @@ impl Running {
         if !config.bootstrap_dns.is_empty() {
             tasks.spawn(async move { bootstrap.keep_fresh().await });
         }
+        tasks.spawn(Renewal { shown, metrics: certificate_metrics, hangups, now: unix_now }.run());
         readiness.ready();
         let shutdown_timeout = config.shutdown_timeout;
         Ok(Self { plane, workers, stun, admin, readiness, tasks, shutdown_timeout })

@@ -4,28 +4,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::{RootCertStore, ServerConfig};
+use towpath_service::visible_path;
 use towpath_tls::RecordLayer;
 
-/// The configuration of the relay's TLS: versions 1.3 and 1.2, `chain` with its key, no resumption (Tailscale clients
-/// never resume, and tickets would cost every one of them).
+/// The configuration of the relay's TLS: versions 1.3 and 1.2, the certificate that `shown` has at that moment, no resumption
+/// (Tailscale clients never resume, and tickets would cost every one of them).
 ///
 /// # Errors
 ///
-/// The error of rustls if certificate and key do not belong together.
+/// The error of rustls if it does not take the settings.
 pub(crate) fn server_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    shown: Arc<dyn ResolvesServerCert>,
     records: RecordLayer,
 ) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -37,7 +37,7 @@ pub(crate) fn server_config(
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The file cannot be read.
-    #[error("cannot read {path}", path = path.display())]
+    #[error("cannot read {path}", path = visible_path(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub(crate) fn root_certificates(file: Option<&Path>) -> Result<RootCertStore, Ro
         return Ok(roots);
     };
     let pem = fs::read(path).map_err(|source| RootsError::File { path: path.into(), source })?;
-    let bad = |why: String| RootsError::Unusable(format!("{}: {why}", path.display()));
+    let bad = |why: String| RootsError::Unusable(format!("{}: {why}", visible_path(path)));
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;
         roots.add(certificate).map_err(|error| bad(error.to_string()))?;

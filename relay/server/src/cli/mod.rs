@@ -18,7 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
-use towpath_relay::{Addresses, Identity, Server, StunServer, identity, secret_file};
+use towpath_relay::{Addresses, Files, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::signals::Shutdown;
 use towpath_service::{limits, logs};
@@ -119,6 +119,10 @@ impl Run {
         Config::read(&self.settings.sources(), self.dev)
     }
 
+    fn read_with_files(&self) -> Result<(Config, Resolved, Files), Problems> {
+        Config::read_with_files(&self.settings.sources(), self.dev)
+    }
+
     fn read_stun_only(&self) -> Result<(StunOnly, Resolved), Problems> {
         StunOnly::read(&self.settings.sources())
     }
@@ -130,9 +134,17 @@ impl Run {
 }
 
 fn check_config(run: &Run) -> Result<(), Failure> {
-    let resolved = run.resolve()?;
+    let (resolved, to_create) = if run.stun_only {
+        (run.read_stun_only()?.1, Vec::new())
+    } else {
+        let (_, resolved, files) = run.read_with_files()?;
+        (resolved, files.to_create())
+    };
     warn(&resolved);
     print("the configuration is valid\n")?;
+    for file in to_create {
+        print(&format!("the start will make {file}\n"))?;
+    }
     Ok(())
 }
 
@@ -172,9 +184,9 @@ fn start(run: &Run) -> Result<(), Failure> {
         start_logs(&config.log, &resolved)?;
         serve_stun_only(&config)?;
     } else {
-        let (config, resolved) = run.read()?;
+        let (config, resolved, files) = run.read_with_files()?;
         start_logs(&config.log, &resolved)?;
-        serve(&config)?;
+        serve(&config, files)?;
     }
     Ok(())
 }
@@ -198,16 +210,16 @@ fn serve_stun_only(config: &StunOnly) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(config: &Config) -> anyhow::Result<()> {
+fn serve(config: &Config, files: Files) -> anyhow::Result<()> {
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit on open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
     }
     // Signals are caught first, because one that comes during the start also asks the relay to stop.
     let shutdown = Shutdown::install().context("cannot catch signals")?;
-    let identity = Identity::load(config)?;
+    let identity = files.complete(config)?;
     let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());
-    let server = Server::bind(config, identity)?;
+    let server = Server::bind(config, identity)?.with_hangups(shutdown.hangups());
     let Addresses { tls: listen, http, redirect, stun, admin } = server.addresses();
     let version = env!("CARGO_PKG_VERSION");
     let (http, redirect) = (http.map(display), redirect.map(display));

@@ -27,6 +27,8 @@ settings! {
     PRIVATE_KEY = "private_key".secret():
         "The node key itself, in place of `key_file`. The environment is the best place for it.",
     TLS_RECORDS = "tls.records": "The code that opens and seals TLS 1.3 records after the handshake.",
+    TLS_CHECK_NAME = "tls.check_name":
+        "Whether `cert` must be for `hostname`. With `false` the relay only warns, for maps whose `CertName` is another name.",
     WORKERS = "workers".with_default_words("one for each core"): "Threads that move packets.",
     BUSY_POLL = "busy_poll":
         "How long a worker looks for more work before it sleeps. It cuts the median latency under load to a quarter and \

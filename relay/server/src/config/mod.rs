@@ -63,6 +63,8 @@ pub struct Config {
     /// allocation for each record and less memory for each connection, or rustls. rustls does TLS 1.2 and every
     /// handshake in any case.
     pub records: RecordLayer,
+    /// Whether a `cert` that is not for `hostname` is refused.
+    pub check_name: bool,
     /// Threads of the data plane, 1 to 256.
     pub workers: NonZeroUsize,
     /// What a worker does while it has nothing to do.
@@ -144,32 +146,38 @@ impl Config {
     /// Every problem of the configuration, all at once.
     pub fn read(sources: &Sources, dev: bool) -> Result<(Self, Resolved), Problems> {
         let mut reader = ConfigReader::new(sources);
+        let config = Self::read_from(&mut reader, dev);
+        Ok((config, reader.finish()?))
+    }
+
+    /// Reads the values alone; what is wrong with them is noted in `reader`.
+    pub(crate) fn read_from(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         reader.accept_variable(CONFIG_VARIABLE);
         // Field by field in the order of evaluation, which is the order of `print-config`.
-        let config = Self {
-            hostname: hostname(&mut reader, dev),
-            listen: listen(&mut reader, dev),
-            cert: cert(&mut reader),
-            node_key: KeySource::read(&mut reader, dev),
+        Self {
+            hostname: hostname(reader, dev),
+            listen: listen(reader, dev),
+            cert: cert(reader),
+            node_key: KeySource::read(reader, dev),
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
-            poll: poll_policy(&mut reader),
+            poll: poll_policy(reader),
             keepalive: reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(secs(60)),
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
-            region: Region::read(&mut reader),
-            stun: stun::read(&mut reader, dev),
-            admin: admin::read(&mut reader),
-            admin_hosts: admin::hosts(&mut reader),
-            http: HttpSettings::read(&mut reader, dev),
-            bootstrap_dns: BootstrapDns::read(&mut reader),
+            region: Region::read(reader),
+            stun: stun::read(reader, dev),
+            admin: admin::read(reader),
+            admin_hosts: admin::hosts(reader),
+            http: HttpSettings::read(reader, dev),
+            bootstrap_dns: BootstrapDns::read(reader),
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
-            login: LoginLimits::read(&mut reader),
-            outbox: OutboxLimits::read(&mut reader),
-            max_memory: max_memory(&mut reader),
-            mesh: Mesh::read(&mut reader),
-            log: Log::read(&mut reader),
+            check_name: reader.key(keys::TLS_CHECK_NAME).or(true),
+            login: LoginLimits::read(reader),
+            outbox: OutboxLimits::read(reader),
+            max_memory: max_memory(reader),
+            mesh: Mesh::read(reader),
+            log: Log::read(reader),
             dev,
-        };
-        Ok((config, reader.finish()?))
+        }
     }
 }
 

@@ -86,6 +86,7 @@ unpublished_names = ["hidden.example.com"]
 
 [tls]
 records = "rustls"
+check_name = false
 
 [login]
 first_byte_timeout = "100ms"

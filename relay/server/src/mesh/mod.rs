@@ -20,14 +20,16 @@ use towpath_relay_forward::{DataPlane, LinkArrival, LinkEvent, Transport, set_so
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Secrets;
 use towpath_relay_proto::session::Close;
-use towpath_service::ErrorChain;
+use towpath_service::config::SettingKey;
+use towpath_service::{ErrorChain, visible_path};
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use tracing::{debug, info, warn};
 
-use crate::config::{Mesh, MeshPeer};
+use crate::certificate::Fault;
+use crate::config::{Mesh, MeshPeer, keys};
 use crate::secret_file::{self, SecretFileError};
 use crate::tls::{RootsError, root_certificates};
 
@@ -52,11 +54,17 @@ pub enum MeshError {
     #[error(transparent)]
     File(#[from] SecretFileError),
     /// A key file holds something else. The message does not repeat its contents.
-    #[error("{path}", path = .0.display())]
+    #[error("{path}", path = visible_path(.0))]
     Key(PathBuf, #[source] MeshKeyTextError),
+    /// A key file is empty.
+    #[error("{path} is empty: keygen --mesh makes a key", path = visible_path(.0))]
+    Empty(PathBuf),
     /// No certificate that could vouch for a relay.
     #[error("no root certificates for mesh.peers without a pin")]
-    Roots(#[from] RootsError),
+    Roots(#[source] RootsError),
+    /// The file with root certificates cannot be used.
+    #[error(transparent)]
+    CaFile(RootsError),
     /// The configured peer can never be dialled.
     #[error("mesh.peers: {host}")]
     Peer {
@@ -68,7 +76,7 @@ pub enum MeshError {
 }
 
 /// The secrets of the mesh, and the relays to dial.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct MeshSetup {
     pub(crate) secrets: Secrets,
     dialers: Vec<(MeshPeer, Dialer)>,
@@ -86,31 +94,57 @@ pub(crate) struct LinkContext {
 }
 
 impl MeshSetup {
-    /// Reads the secrets, and prepares to dial every relay but this one.
-    pub(crate) fn load(config: &Mesh, own: NodePublic) -> Result<Self, MeshError> {
-        let key = |path: &Option<PathBuf>| path.as_deref().map(read_key).transpose();
-        let secrets = Secrets {
-            mesh: key(&config.key_file)?,
-            second: key(&config.second_key_file)?,
-            prober: key(&config.prober_key_file)?,
+    /// Reads the secrets and the roots, and prepares to dial every relay but this one. `own` is this relay's key; `None` while
+    /// it has none, when no peer can have it either. `is_sound` says whether the value of a setting can be used. Returns
+    /// besides everything that is wrong.
+    pub(crate) fn read(
+        config: &Mesh,
+        own: Option<NodePublic>,
+        is_sound: &dyn Fn(SettingKey) -> bool,
+        warnings: &mut Vec<String>,
+    ) -> (Self, Vec<Fault<MeshError>>) {
+        let mut faults = Vec::new();
+        let mut key = |setting, path: &Option<PathBuf>| {
+            let path = path.as_deref().filter(|_| is_sound(setting))?;
+            read_key(path, warnings).map_err(|error| faults.push(Fault { key: setting, error })).ok()
         };
-        let others = config.peers.iter().filter(|peer| peer.public_key != own);
-        let needs_roots = others.clone().any(|peer| peer.pin.is_none());
-        let roots =
-            needs_roots.then(|| root_certificates(config.ca_file.as_deref())).transpose()?.map(Arc::new);
-        let dialers = others
-            .map(|peer| {
-                let trust = match (peer.pin, &roots) {
-                    (Some(pin), _) => Trust::Pin(pin),
-                    (None, Some(roots)) => Trust::Roots(roots.clone()),
-                    (None, None) => unreachable!("roots are there where a peer has no pin"),
-                };
-                let dialer = dialer(peer, &trust, secrets.mesh.clone())
-                    .map_err(|source| MeshError::Peer { host: peer.host.clone(), source })?;
-                Ok((peer.clone(), dialer))
+        let secrets = Secrets {
+            mesh: key(keys::MESH_KEY_FILE, &config.key_file),
+            second: key(keys::MESH_SECOND_KEY_FILE, &config.second_key_file),
+            prober: key(keys::MESH_PROBER_KEY_FILE, &config.prober_key_file),
+        };
+        let others: Vec<_> = config.peers.iter().filter(|peer| Some(peer.public_key) != own).collect();
+        // A file that is named is read in any case, so that it is right on the day on which a peer needs it.
+        let (setting, error): (_, fn(RootsError) -> MeshError) = match config.ca_file {
+            Some(_) => (keys::MESH_CA_FILE, MeshError::CaFile),
+            None => (keys::MESH_PEERS, MeshError::Roots),
+        };
+        let needs_roots = config.ca_file.is_some() || others.iter().any(|peer| peer.pin.is_none());
+        let roots = (needs_roots && is_sound(setting))
+            .then(|| root_certificates(config.ca_file.as_deref()))
+            .transpose()
+            .unwrap_or_else(|reason| {
+                faults.push(Fault { key: setting, error: error(reason) });
+                None
             })
-            .collect::<Result<_, MeshError>>()?;
-        Ok(Self { secrets, dialers })
+            .map(Arc::new);
+        let mut dialers = Vec::new();
+        for peer in others {
+            let trust = match (peer.pin, &roots) {
+                (Some(pin), _) => Trust::Pin(pin),
+                (None, Some(roots)) => Trust::Roots(roots.clone()),
+                // That the roots are missing is a fault already.
+                (None, None) => continue,
+            };
+            match dialer(peer, &trust, secrets.mesh.clone()) {
+                Ok(dialer) => dialers.push((peer.clone(), dialer)),
+                Err(source) => faults.push(Fault {
+                    key: keys::MESH_PEERS,
+                    error: MeshError::Peer { host: peer.host.clone(), source },
+                }),
+            }
+        }
+        (Self { secrets, dialers }, faults)
     }
 
     /// Dials the other relays, and dials each again whenever its link closes.
@@ -122,8 +156,11 @@ impl MeshSetup {
     }
 }
 
-fn read_key(path: &Path) -> Result<MeshKey, MeshError> {
-    let text = secret_file::read_text(path)?;
+fn read_key(path: &Path, warnings: &mut Vec<String>) -> Result<MeshKey, MeshError> {
+    let text = secret_file::read_text(path, warnings)?;
+    if text.trim().is_empty() {
+        return Err(MeshError::Empty(path.into()));
+    }
     text.parse().map_err(|error| MeshError::Key(path.into(), error))
 }
 
@@ -264,10 +301,14 @@ mod tests {
     fn key_files_are_read_and_what_is_wrong_with_them_is_said_without_their_text() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("mesh.key");
-        fs::write(&file, format!("{}\n", "aB".repeat(32))).expect("a file");
+        let read_key = |path: &Path| read_key(path, &mut Vec::new());
+        fs::write(&file, format!("{}\r\n", "aB".repeat(32))).expect("a file");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("permissions");
         assert_eq!(read_key(&file).expect("a key"), MeshKey::from_bytes([0xab; 32]));
-        for text in ["", &"0".repeat(64), "secret"] {
+        fs::write(&file, "\n").expect("a file");
+        let message = ErrorChain(&read_key(&file).expect_err("no key")).to_string();
+        assert_eq!(message, format!("{} is empty: keygen --mesh makes a key", file.display()));
+        for text in [&"0".repeat(64), "secret"] {
             fs::write(&file, text).expect("a file");
             let message = ErrorChain(&read_key(&file).expect_err("no key")).to_string();
             let expected = "not a mesh key: expected 64 hexadecimal digits that are not all zero";
@@ -293,7 +334,8 @@ mod tests {
         };
         let other = NodePrivate::from_random([2; 32]).public();
         let config = Mesh { peers: vec![peer(own), peer(other)], ..Mesh::default() };
-        let setup = MeshSetup::load(&config, own).expect("a mesh");
+        let (setup, faults) = MeshSetup::read(&config, Some(own), &|_| true, &mut Vec::new());
+        assert!(faults.is_empty(), "{faults:?}");
         let dialled: Vec<_> = setup.dialers.iter().map(|(peer, _)| peer.public_key).collect();
         assert_eq!(dialled, [other]);
         assert_eq!((setup.secrets.mesh, setup.secrets.prober), (None, None));

@@ -121,7 +121,11 @@ agee = "1s"
 fn check_config_accepts_a_correct_one() {
     let cli = Cli::new();
     cli.write("relay.toml", "hostname = \"relay.example.com\"\n");
-    cli.run(&["check-config", "--config", "relay.toml"]).assert_success("the configuration is valid\n");
+    let expected = "the configuration is valid\nthe start will make state/relay.key\nthe start will make \
+                    state/self-signed.key\nthe start will make state/self-signed.crt\n";
+    let check = || cli.run(&["check-config", "--config", "relay.toml", "--key-file", "state/relay.key"]);
+    check().assert_success(expected);
+    assert!(!cli.path("state").exists(), "a check writes nothing");
     cli.run(&["check-config", "--dev"]).assert_success("the configuration is valid\n");
 }
 
@@ -205,6 +209,7 @@ unpublished_names = []  # default
 
 [tls]
 records = "own"  # default
+check_name = true  # default
 
 [login]
 first_byte_timeout = "2s"  # default
@@ -666,8 +671,8 @@ fn a_self_signed_certificate_for_another_hostname_is_not_served() {
     let text = "key_file = 'relay.key'\nstun.listen = []\nadmin.listen = ''\nlisten = '127.0.0.1:0'\n";
     cli.write("relay.toml", text);
     drop(Relay::start(&cli, &["--config", "relay.toml", "--hostname", "old.example.com"]));
-    let expected = "towpath-relay: self-signed.crt: is not for new.example.com: remove it and self-signed.key, and new ones are made\n";
+    let expected = "towpath-relay: 1 problem in the configuration\n  relay.toml:1: key_file: self-signed.crt is not for \
+                    new.example.com: remove it and self-signed.key, and new ones are made\n";
     let outcome = cli.run(&["--config", "relay.toml", "--hostname", "new.example.com"]);
-    assert!(outcome.err.ends_with(expected), "{}", outcome.err);
-    assert_eq!(outcome.code, Some(1));
+    outcome.assert_failure(2, expected);
 }

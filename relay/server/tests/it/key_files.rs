@@ -36,6 +36,15 @@ impl Place {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
+    /// The names of the files, in order.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     fn chmod(&self, name: &str, mode: u32) {
         fs::set_permissions(self.path(name), Permissions::from_mode(mode)).unwrap();
     }
@@ -88,10 +97,10 @@ fn a_key_that_others_can_write_is_refused_and_one_that_they_can_read_is_named() 
         place.chmod(file, 0o666);
         let (mut relay, log) = place.start();
         let expected = format!(
-            "towpath-relay: {file} can be changed by other users (mode 0666): check that its key is yours, and run: chmod go-w {file}\n"
+            "--key-file: key_file: {file} can be changed by other users (mode 0666): check that its key is yours, and run: chmod go-w {file}\n"
         );
         assert!(log.ends_with(&expected) && !log.contains("listening"), "{log}");
-        assert_eq!(relay.0.wait().unwrap().code(), Some(1));
+        assert_eq!(relay.0.wait().unwrap().code(), Some(2));
         place.chmod(file, 0o600);
     }
     let (_, log) = place.start();
@@ -111,7 +120,9 @@ fn a_key_is_read_through_a_link_as_a_volume_has_them() {
     // One that leads nowhere is not written through.
     fs::remove_file(place.path("..data")).unwrap();
     let (_, log) = place.start();
-    assert!(log.ends_with("towpath-relay: cannot create relay.key: File exists (os error 17)\n"), "{log}");
+    let expected =
+        "key_file: relay.key is a link that leads nowhere: the relay writes no secret through a link\n";
+    assert!(log.ends_with(expected), "{log}");
     assert!(!place.path("..data").exists());
 }
 
@@ -124,9 +135,63 @@ fn a_key_without_its_certificate_is_given_one_and_not_replaced() {
     fs::remove_file(place.path("self-signed.crt")).unwrap();
     let (_, log) = place.start();
     assert!(log.contains("listening"), "{log}");
-    assert!(log.contains("self-signed.key was there without its certificate"), "{log}");
+    assert!(log.contains("self-signed.key is there without its certificate"), "{log}");
     assert_eq!(place.read("self-signed.key"), key);
     assert_ne!(place.read("self-signed.crt"), certificate, "a certificate cannot be made twice");
+}
+
+/// Writes fail in the middle, as on a disk that is full: the limit is on the length of a file, in blocks of 512 bytes. A key
+/// fits into one block, and a certificate does not.
+#[test]
+fn a_disk_that_is_full_at_the_first_start_needs_no_person() {
+    for (blocks, left) in [(0, &[][..]), (1, &["relay.key", "self-signed.key"])] {
+        let place = Place::new();
+        let relay = place.command(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+        command.arg(relay.get_program()).args(relay.get_args());
+        command.current_dir(&place.0).env_clear().env("TOWPATH_ADMIN_LISTEN", "").stderr(Stdio::piped());
+        let (mut relay, log) = run(command);
+        assert!(log.contains("towpath-relay: cannot create ") && log.contains("File too large"), "{log}");
+        assert_eq!(relay.0.wait().unwrap().code(), Some(1));
+        assert_eq!(place.names(), left, "no half of a file is left");
+        let key = left.first().map(|name| place.read(name));
+        let (_, log) = place.start();
+        assert!(log.contains("listening"), "{log}");
+        assert_eq!(place.names(), ["relay.key", "self-signed.crt", "self-signed.key"]);
+        if let Some(key) = key {
+            assert_eq!(place.read("relay.key"), key);
+        }
+        let certificate = place.read("self-signed.crt");
+        place.make_files();
+        assert_eq!(place.read("self-signed.crt"), certificate);
+    }
+}
+
+/// As two containers on one volume.
+#[test]
+fn relays_that_start_at_once_on_one_folder_have_one_key_and_one_certificate() {
+    let place = Place::new();
+    let started: Vec<_> = std::thread::scope(|threads| {
+        let threads = [(); 4].map(|()| threads.spawn(|| place.start()));
+        threads.map(|thread| thread.join().unwrap()).into()
+    });
+    assert_eq!(place.names(), ["relay.key", "self-signed.crt", "self-signed.key"]);
+    let mut shown: Vec<_> = started
+        .iter()
+        .map(|(_, log)| {
+            let port = log.split("listen=127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
+            let target = format!("localhost:{}", port.unwrap_or_else(|| panic!("{log}")));
+            let output =
+                Command::new(env!("CARGO_BIN_EXE_towpath-relay")).args(["key", &target]).output().unwrap();
+            let [key, said] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+            let pin = said.lines().find_map(|line| line.strip_prefix("pin of its certificate: sha256-raw:"));
+            assert!(key.starts_with("nodekey:") && log.contains(key.trim_end()), "{key}{said}");
+            (key, pin.unwrap_or_else(|| panic!("{said}")).to_owned())
+        })
+        .collect();
+    shown.dedup();
+    assert_eq!(shown.len(), 1, "{shown:?}");
 }
 
 /// Clients may have pinned it.
@@ -137,10 +202,10 @@ fn a_certificate_without_its_key_is_not_replaced() {
     let certificate = place.read("self-signed.crt");
     fs::remove_file(place.path("self-signed.key")).unwrap();
     let (mut relay, log) = place.start();
-    let expected = "towpath-relay: self-signed.crt: is there without self-signed.key: restore the key, or remove the \
+    let expected = "key_file: self-signed.crt is there without self-signed.key: restore the key, or remove the \
                     certificate and print the map again\n";
     assert!(log.ends_with(expected), "{log}");
-    assert_eq!(relay.0.wait().unwrap().code(), Some(1));
+    assert_eq!(relay.0.wait().unwrap().code(), Some(2));
     assert_eq!(place.read("self-signed.crt"), certificate);
     assert!(!place.path("self-signed.key").exists());
 }
