@@ -14,8 +14,8 @@ const CAPTIVE_PORTAL_PORT: u16 = ports::HTTP;
 /// The facts in the map that the configuration does not have, or that may differ from it.
 #[derive(Clone, Debug)]
 pub struct Advertised {
-    /// The address on which TLS connections are accepted.
-    pub listen: SocketAddr,
+    /// The address on which TLS connections are accepted; `None` if a proxy accepts them, on port 443.
+    pub listen: Option<SocketAddr>,
     /// The addresses on which STUN is answered. A map has room for one port: that of the first address.
     pub stun: Vec<SocketAddr>,
     /// The pin of a certificate that no authority vouches for.
@@ -58,9 +58,9 @@ impl Advertised {
                     Some(ports::STUN) => 0,
                     Some(port) => port.into(),
                 },
-                derp_port: match self.listen.port() {
-                    ports::HTTPS => 0,
-                    port => port,
+                derp_port: match self.listen.map(|listen| listen.port()) {
+                    None | Some(ports::HTTPS) => 0,
+                    Some(port) => port,
                 },
                 can_port80: config
                     .http
@@ -77,14 +77,16 @@ impl Advertised {
     fn addresses(&self, hostname: &str) -> (String, String) {
         // A name that is an address decides both families, and so does a listener on loopback.
         let only = hostname.parse().ok().or_else(|| {
-            let ip = self.listen.ip().to_canonical();
+            let ip = self.listen?.ip().to_canonical();
             ip.is_loopback().then_some(ip)
         });
         let (mut ipv4, mut ipv6) = match only {
             Some(IpAddr::V4(ip)) => (ip.to_string(), NO_ADDRESS.to_owned()),
             Some(IpAddr::V6(ip)) => (NO_ADDRESS.to_owned(), ip.to_string()),
             // A listener on IPv6 takes IPv4 as well; one on IPv4 does not take IPv6.
-            None if self.listen.is_ipv4() => (String::new(), NO_ADDRESS.to_owned()),
+            None if self.listen.is_some_and(|listen| listen.is_ipv4()) => {
+                (String::new(), NO_ADDRESS.to_owned())
+            }
             None => (String::new(), String::new()),
         };
         if let Some(address) = self.ipv4 {

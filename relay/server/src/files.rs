@@ -34,6 +34,8 @@ enum CertificateSource {
     SelfSigned(SelfSigned),
     /// Nowhere: it is made for this run.
     ThrowAway,
+    /// Nowhere: a proxy ends TLS.
+    None,
 }
 
 /// What was found while files were read.
@@ -105,7 +107,9 @@ impl Files {
         };
         let certificate = match &self.certificate {
             CertificateSource::SelfSigned(pair) => pair.to_create(),
-            CertificateSource::Given(_) | CertificateSource::ThrowAway => Vec::new(),
+            CertificateSource::Given(_) | CertificateSource::ThrowAway | CertificateSource::None => {
+                Vec::new()
+            }
         };
         node_key.into_iter().chain(certificate).map(visible_path).collect()
     }
@@ -123,20 +127,22 @@ impl Files {
             NodeKeyFile::Missing(path) => NodeKeyFile::create(&path)?,
         };
         let mut warnings = Vec::new();
-        let (certificate, files) = match certificate {
-            CertificateSource::Given(certificate) => (certificate, config.cert.clone()),
-            CertificateSource::ThrowAway => (throw_away(&config.hostname)?, None),
+        let certificate = match certificate {
+            CertificateSource::Given(certificate) => Some((certificate, config.cert.clone())),
+            CertificateSource::ThrowAway => Some((throw_away(&config.hostname)?, None)),
             CertificateSource::SelfSigned(pair) => {
                 let (certificate, files) = pair.complete(&expected, unix_now(), &mut warnings)?;
-                (certificate, Some(files))
+                Some((certificate, Some(files)))
             }
+            CertificateSource::None => None,
         };
         for warning in warnings {
             warn!("{warning}");
         }
         let meta = meta_certificate(&node_key.public())?;
-        let shown = ShownCertificate::new(certificate, files, expected, meta)?;
-        Ok(Identity::new(node_key, shown, mesh))
+        let shown =
+            certificate.map(|(certificate, files)| ShownCertificate::new(certificate, files, expected, meta));
+        Ok(Identity::new(node_key, shown.transpose()?, mesh))
     }
 }
 
@@ -175,6 +181,9 @@ fn read_certificate(
 ) -> Option<CertificateSource> {
     if ![keys::CERT, keys::KEY].into_iter().all(is_sound) {
         return None;
+    }
+    if config.listen.is_none() {
+        return Some(CertificateSource::None);
     }
     if let Some(files) = &config.cert {
         let certificate = match Certificate::read(files, &mut findings.warnings) {

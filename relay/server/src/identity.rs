@@ -57,13 +57,14 @@ pub enum IdentityError {
 #[derive(Debug)]
 pub struct Identity {
     node_key: NodePrivate,
-    shown: Arc<ShownCertificate>,
+    /// `None` if the relay does not speak TLS to clients.
+    shown: Option<Arc<ShownCertificate>>,
     mesh: MeshSetup,
 }
 
 impl Identity {
-    pub(crate) fn new(node_key: NodePrivate, shown: ShownCertificate, mesh: MeshSetup) -> Self {
-        Self { node_key, shown: Arc::new(shown), mesh }
+    pub(crate) fn new(node_key: NodePrivate, shown: Option<ShownCertificate>, mesh: MeshSetup) -> Self {
+        Self { node_key, shown: shown.map(Arc::new), mesh }
     }
 
     /// The public half of the node key, which clients learn at login.
@@ -75,16 +76,16 @@ impl Identity {
     /// The pin by which clients verify the relay, if its certificate is self-signed.
     #[must_use]
     pub fn certificate_pin(&self) -> Option<CertificatePin> {
-        self.shown.pin()
+        self.shown.as_ref()?.pin()
     }
 
     pub(crate) const fn node_key(&self) -> &NodePrivate {
         &self.node_key
     }
 
-    /// The certificate, which may be replaced while the relay runs.
-    pub(crate) const fn shown(&self) -> &Arc<ShownCertificate> {
-        &self.shown
+    /// The certificate, which may be replaced while the relay runs; `None` if the relay does not speak TLS to clients.
+    pub(crate) const fn shown(&self) -> Option<&Arc<ShownCertificate>> {
+        self.shown.as_ref()
     }
 
     /// The links to the other relays, which are run once.
@@ -92,9 +93,12 @@ impl Identity {
         std::mem::take(&mut self.mesh)
     }
 
-    /// The configuration of the relay's TLS.
-    pub(crate) fn server_config(&self, records: RecordLayer) -> Result<rustls::ServerConfig, IdentityError> {
-        Ok(server_config(self.shown.clone(), records)?)
+    /// The configuration of the relay's TLS, if it speaks that to clients.
+    pub(crate) fn server_config(
+        &self,
+        records: RecordLayer,
+    ) -> Result<Option<rustls::ServerConfig>, IdentityError> {
+        Ok(self.shown.clone().map(|shown| server_config(shown, records)).transpose()?)
     }
 }
 

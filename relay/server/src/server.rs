@@ -15,6 +15,7 @@ use towpath_relay_proto::admission::Admission;
 use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
 use towpath_service::admin::{Admin, Readiness};
 use towpath_service::limits;
+use towpath_wire::ports;
 use tracing::{info, warn};
 
 use crate::bind_error::BindError;
@@ -82,9 +83,9 @@ pub enum RunError {
 pub struct Server {
     config: Config,
     identity: Identity,
-    tls: rustls::ServerConfig,
+    tls: Option<rustls::ServerConfig>,
     mesh: MeshSetup,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
     stun: Option<towpath_stun::BoundServer>,
@@ -96,8 +97,8 @@ pub struct Server {
 /// The addresses on which a relay listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// DERP and HTTP over TLS.
-    pub tls: SocketAddr,
+    /// DERP and HTTP over TLS; `None` when it is off.
+    pub tls: Option<SocketAddr>,
     /// DERP and HTTP without TLS; `None` when it is off.
     pub http: Option<SocketAddr>,
     /// The redirect to HTTPS; `None` when it is off.
@@ -118,7 +119,7 @@ impl Server {
         let tls = identity.server_config(config.records)?;
         let mesh = identity.take_mesh();
         let tcp = |what, address| listen(address).map_err(|error| BindError::tcp(what, address, error));
-        let listener = tcp("TLS", config.listen)?;
+        let listener = config.listen.map(|address| tcp("TLS", address)).transpose()?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
         let redirect = config.http.redirect_listen.map(|address| tcp("HTTP", address)).transpose()?;
         let stun = if config.stun.listen.is_empty() {
@@ -155,7 +156,7 @@ impl Server {
     pub fn addresses(&self) -> Addresses {
         let bound = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address");
         Addresses {
-            tls: bound(&self.listener),
+            tls: self.listener.as_ref().map(bound),
             http: self.http.as_ref().map(bound),
             redirect: self.redirect.as_ref().map(bound),
             stun: self.stun.as_ref().map(towpath_stun::BoundServer::local_addrs).unwrap_or_default(),
@@ -271,8 +272,11 @@ impl Running {
 
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
-        let shown = identity.shown().clone();
-        let certificate_metrics = CertificateMetrics::register(&registry, shown.clone())?;
+        let renewal = identity.shown().map(|shown| {
+            let metrics = CertificateMetrics::register(&registry, shown.clone())?;
+            Ok::<_, RunError>(Renewal { shown: shown.clone(), metrics, hangups, now: unix_now })
+        });
+        let renewal = renewal.transpose()?;
         let readiness = Readiness::new();
         let admin = admin
             .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
@@ -287,9 +291,13 @@ impl Running {
             metrics: mesh_metrics.clone(),
         });
         let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
-        let port = listener.local_addr()?.port();
+        // A proxy that ends TLS does so where clients expect it.
+        let port = match &listener {
+            Some(listener) => listener.local_addr()?.port(),
+            None => ports::HTTPS,
+        };
         let frontend = Arc::new(Frontend {
-            tls: Arc::new(tls),
+            tls: tls.map(Arc::new),
             records: config.records,
             keys,
             keepalive: config.keepalive,
@@ -303,11 +311,13 @@ impl Running {
             mesh_metrics,
             plane: plane.clone(),
         });
-        let mut tasks = accept_on(Some(listener), http, redirect, &frontend)?;
+        let mut tasks = accept_on(listener, http, redirect, &frontend)?;
         if !config.bootstrap_dns.is_empty() {
             tasks.spawn(async move { bootstrap.keep_fresh().await });
         }
-        tasks.spawn(Renewal { shown, metrics: certificate_metrics, hangups, now: unix_now }.run());
+        if let Some(renewal) = renewal {
+            tasks.spawn(renewal.run());
+        }
         readiness.ready();
         let shutdown_timeout = config.shutdown_timeout;
         Ok(Self { plane, workers, stun, admin, readiness, tasks, shutdown_timeout })

@@ -118,7 +118,7 @@ async fn expect_costs_of_a_mesh() {
     let (files_of_one, files_of_other) = (MeshFiles::new(201), MeshFiles::new(202));
     let count = || COUNTED.set(true);
     let other = Relay::start_with_hook(&files_of_other.settings(&[]), count);
-    let peers = [files_of_other.peer(other.addresses.tls)];
+    let peers = [files_of_other.peer(other.tls())];
     let one = Relay::start_with_hook(&files_of_one.settings(&peers), count);
     one.wait("the link is up", |relay| relay.metric("towpath_mesh_links") == 1);
 

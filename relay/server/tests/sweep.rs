@@ -86,9 +86,9 @@ impl Login {
 /// A relay, and the login of a client that connects to its listener with TLS and waits for the response.
 async fn rig() -> (Relay, Login) {
     let (relay, config) = (Relay::start(PLAIN), Arc::new(trusting_anyone()));
-    let (_, key) = upgraded(relay.addresses.tls, &config).await;
+    let (_, key) = upgraded(relay.tls(), &config).await;
     let login = Login {
-        listener: Listener::Tls(relay.addresses.tls, config),
+        listener: Listener::Tls(relay.tls(), config),
         request: UPGRADE,
         awaited: Some(GREETING),
         frame: client_info(&key),

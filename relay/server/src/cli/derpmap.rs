@@ -108,7 +108,8 @@ impl Derpmap {
         let (config, resolved) = Config::read(&self.settings.sources(), false)?;
         warn(&resolved);
         // A map has room for real ports only.
-        if config.listen.port() == 0 || config.stun.listen.first().is_some_and(|address| address.port() == 0)
+        if config.listen.is_some_and(|listen| listen.port() == 0)
+            || config.stun.listen.first().is_some_and(|address| address.port() == 0)
         {
             return Err(anyhow!(
                 "listen and stun.listen need ports other than 0, which is a new one at each start"
@@ -216,6 +217,9 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
 /// The relay makes the certificate when it first starts. A certificate made here would belong to the user that runs
 /// this command, often root, and the relay could then not read it.
 fn certificate_pin(config: &Config) -> anyhow::Result<Option<CertificatePin>> {
+    if config.listen.is_none() {
+        return Ok(None);
+    }
     let cert = match (&config.cert, &config.node_key) {
         (Some(files), _) => files.cert.clone(),
         (None, KeySource::File(key_file)) => self_signed_files(key_file).cert,

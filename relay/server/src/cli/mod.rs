@@ -226,8 +226,8 @@ fn serve(config: &Config, files: Files) -> anyhow::Result<()> {
     let server = Server::bind(config, identity)?.with_hangups(shutdown.hangups());
     let Addresses { tls: listen, http, redirect, stun, admin } = server.addresses();
     let version = env!("CARGO_PKG_VERSION");
-    let (http, redirect) = (http.map(display), redirect.map(display));
-    tracing::info!(version, %node_public, %listen, http, redirect, ?stun, admin = admin.map(display), "listening");
+    let (listening, http, redirect) = (listen.map(display), http.map(display), redirect.map(display));
+    tracing::info!(version, %node_public, listen = listening, http, redirect, ?stun, admin = admin.map(display), "listening");
     if config.dev {
         let advertised = Advertised { listen, stun, certificate_pin, ipv4: None, ipv6: None };
         let text = Trial { config, advertised, admin, node_public }.to_text();

@@ -6,6 +6,7 @@ use towpath_relay::config::Config;
 use towpath_relay::derpmap::Advertised;
 use towpath_wire::host::bracketed;
 use towpath_wire::key::NodePublic;
+use towpath_wire::ports;
 
 /// A running relay in development mode.
 #[derive(Debug)]
@@ -26,7 +27,11 @@ impl Trial<'_> {
         let admin = self.admin.map_or_else(|| "off".into(), |address| format!("http://{address}"));
         let metrics =
             self.admin.map(|address| format!("\n  curl http://{address}/metrics")).unwrap_or_default();
-        let relay = format!("https://{}:{}", bracketed(&config.hostname), advertised.listen.port());
+        let relay = format!(
+            "https://{}:{}",
+            bracketed(&config.hostname),
+            advertised.listen.map_or(ports::HTTPS, |listen| listen.port())
+        );
         let json = map.to_json();
         let yaml = map.to_headscale_yaml();
         let region = config.region.id;

@@ -17,7 +17,8 @@ settings! {
     HOSTNAME = "hostname".with_flag("--hostname"):
         "The DNS name or IP address that clients dial and that the certificate is for.",
     LISTEN = "listen".with_flag("--listen").with_default_words("`[::]:443`, without IPv6 `0.0.0.0:443`"):
-        "The TCP address for DERP and HTTP over TLS. `[::]` takes IPv4 as well.",
+        "The TCP address for DERP and HTTP over TLS. `[::]` takes IPv4 as well. `\"\"` is off, where a proxy ends TLS for \
+         `http.listen`.",
     CERT = "cert".with_flag("--cert"):
         "The certificate chain, a PEM file. Without it the relay keeps a self-signed one beside `key_file`.",
     KEY = "key".with_flag("--key"): "The private key of `cert`, a PEM file.",

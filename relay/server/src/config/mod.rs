@@ -41,8 +41,8 @@ pub use self::variables::{CONFIG_VARIABLE, VARIABLE_PREFIX};
 pub struct Config {
     /// The DNS name or IP address that clients dial and that the certificate is for.
     pub hostname: String,
-    /// The TCP address for TLS: DERP and HTTP.
-    pub listen: SocketAddr,
+    /// The TCP address for TLS: DERP and HTTP; `None` for none, where a proxy ends TLS.
+    pub listen: Option<SocketAddr>,
     /// The certificate to serve. `None`: a self-signed one, kept beside the key file as `self-signed.crt` and
     /// `self-signed.key`, or in memory if the node key is ephemeral too.
     pub cert: Option<CertFiles>,
@@ -155,7 +155,7 @@ impl Config {
     pub(crate) fn read_from(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         reader.accept_variable(CONFIG_VARIABLE);
         // Field by field in the order of evaluation, which is the order of `print-config`.
-        Self {
+        let config = Self {
             hostname: hostname(reader, dev),
             listen: listen(reader, dev),
             cert: cert(reader),
@@ -178,7 +178,9 @@ impl Config {
             mesh: Mesh::read(reader),
             log: Log::read(reader),
             dev,
-        }
+        };
+        check_listeners(reader, &config);
+        config
     }
 }
 
@@ -188,13 +190,28 @@ fn hostname(reader: &mut ConfigReader<'_>, dev: bool) -> String {
     if dev { lookup.or("localhost".into()) } else { lookup.required() }
 }
 
-fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> SocketAddr {
+fn listen(reader: &mut ConfigReader<'_>, dev: bool) -> Option<SocketAddr> {
     if dev {
         let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), DEV_PORT);
-        reader.key(keys::LISTEN).matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default)
+        Some(reader.key(keys::LISTEN).matching(DEV_ALLOWED, |address| is_loopback(*address)).or(default))
     } else {
         let default = families::any(reader, keys::LISTEN, ports::HTTPS);
-        reader.key(keys::LISTEN).or(default)
+        reader.key(keys::LISTEN).or(Some(default))
+    }
+}
+
+/// Without TLS there is another way in, and no certificate.
+fn check_listeners(reader: &mut ConfigReader<'_>, config: &Config) {
+    if config.listen.is_some() {
+        return;
+    }
+    if config.http.listen.is_none() {
+        let why =
+            "is off, and so is http.listen: a relay needs one of them, http.listen where a proxy ends TLS";
+        reader.conflict(keys::LISTEN, why);
+    }
+    if config.cert.is_some() {
+        reader.conflict(keys::CERT, "is for listen, which is off: the proxy has the certificate");
     }
 }
 

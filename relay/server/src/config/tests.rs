@@ -27,7 +27,7 @@ fn assert_problem(result: Result<(Config, Resolved), Problems>, expected: &str) 
 #[test]
 fn a_hostname_is_enough() {
     let (config, _) = read(MINIMAL).unwrap();
-    assert_eq!(config.listen.to_string(), "[::]:443");
+    assert_eq!(config.listen, Some("[::]:443".parse().unwrap()));
     assert_eq!(config.cert, None);
     assert!(
         matches!(&config.node_key, KeySource::File(path) if path == Path::new("/var/lib/towpath/relay.key"))
@@ -123,7 +123,7 @@ level = "debug"
 "#;
     let (config, resolved) = read(text).unwrap();
     assert_eq!(config.hostname, "203.0.113.7");
-    assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
+    assert_eq!(config.listen, Some("0.0.0.0:8443".parse().unwrap()));
     assert_eq!(config.cert, Some(CertFiles { cert: "/etc/relay.crt".into(), key: "/etc/relay.pem".into() }));
     assert!(matches!(&config.node_key, KeySource::File(path) if path == Path::new("/srv/relay.key")));
     assert_eq!(config.workers.get(), 3);
@@ -193,7 +193,7 @@ level = "debug"
 fn a_trial_needs_nothing_and_stays_on_loopback() {
     let (config, _) = read_dev("").unwrap();
     assert_eq!(config.hostname, "localhost");
-    assert_eq!(config.listen.to_string(), "127.0.0.1:3340");
+    assert_eq!(config.listen, Some("127.0.0.1:3340".parse().unwrap()));
     assert_eq!(config.stun.listen, ["127.0.0.1:3478".parse().unwrap()]);
     assert!(matches!(config.node_key, KeySource::Ephemeral));
     assert!(config.dev);
@@ -531,4 +531,18 @@ fn stun_alone_needs_nothing_and_knows_no_relay() {
     ] {
         assert!(problems.contains(expected), "{problems}");
     }
+}
+
+#[test]
+fn without_tls_the_relay_needs_the_plain_listener_and_no_certificate() {
+    let (config, _) = read(&format!("{MINIMAL}listen = ''\nhttp.listen = '127.0.0.1:3340'")).unwrap();
+    assert_eq!(config.listen, None);
+    assert_problem(
+        read(&format!("{MINIMAL}listen = ''")),
+        "relay.toml:2: listen: is off, and so is http.listen: a relay needs one of them, http.listen where a proxy ends TLS",
+    );
+    assert_problem(
+        read(&format!("{MINIMAL}listen = ''\nhttp.listen = '127.0.0.1:1'\ncert = 'a'\nkey = 'b'")),
+        "relay.toml:4: cert: is for listen, which is off: the proxy has the certificate",
+    );
 }

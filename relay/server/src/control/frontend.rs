@@ -31,7 +31,8 @@ use crate::mesh::MeshMetrics;
 /// The state that all new connections share.
 #[derive(Debug)]
 pub(crate) struct Frontend {
-    pub(crate) tls: Arc<rustls::ServerConfig>,
+    /// `None` if there is no listener for TLS.
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) records: RecordLayer,
     pub(crate) keys: NodeKeys,
     pub(crate) limits: LoginLimits,
@@ -96,7 +97,12 @@ impl Frontend {
                 return Err(Refusal::HandshakeRate);
             }
             ListenerKind::Tls => {
-                let stream = secure(socket, self.tls.clone(), self.limits.handshake_timeout).await?;
+                let stream = secure(
+                    socket,
+                    self.tls.clone().expect("a listener for TLS has its configuration"),
+                    self.limits.handshake_timeout,
+                )
+                .await?;
                 self.metrics.tls_version(stream.protocol_version());
                 ClientStream::Tls(Box::new(stream))
             }

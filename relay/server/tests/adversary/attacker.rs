@@ -28,7 +28,7 @@ pub(crate) async fn connect(from: u8, to: SocketAddr) -> TcpStream {
 
 /// A TLS connection from an address of loopback; `None` if the relay refuses it.
 pub(crate) async fn secured(from: u8, relay: &Relay, config: &Arc<rustls::ClientConfig>) -> Option<Stream> {
-    let socket = connect(from, relay.addresses.tls).await;
+    let socket = connect(from, relay.tls()).await;
     let name = ServerName::try_from("localhost").expect("a name");
     timeout(PATIENCE, Stream::connect(socket, config.clone(), name)).await.expect("an end").ok()
 }

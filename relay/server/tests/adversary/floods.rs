@@ -76,7 +76,7 @@ async fn a_flood_over_a_link_takes_nothing_from_another_sender() {
     let _alone = alone().await;
     let (files_of_one, files_of_other) = (MeshFiles::new(0x71), MeshFiles::new(0x72));
     let other = Relay::start(&files_of_other.settings(&[]));
-    let one = Relay::start(&files_of_one.settings(&[files_of_other.peer(other.addresses.tls)]));
+    let one = Relay::start(&files_of_one.settings(&[files_of_other.peer(other.tls())]));
     let receiver = other.client(3).await;
     one.wait("the receiver is announced", |relay| relay.metric("derp_clients_remote") == 1);
     let (from, honest) = one.client(1).await;

@@ -30,7 +30,7 @@ struct Rekeying {
 impl Rekeying {
     fn log_in(relay: &Relay) -> Self {
         let name = ServerName::try_from("localhost").unwrap();
-        let socket = TcpStream::connect(relay.addresses.tls).unwrap();
+        let socket = TcpStream::connect(relay.tls()).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
         let tls = ClientConnection::new(Arc::new(trusting_anyone()), name).unwrap();

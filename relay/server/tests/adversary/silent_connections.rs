@@ -64,7 +64,7 @@ async fn silent_connections_cost_little_and_disturb_no_pair() {
     let before = resident();
     let mut silent = Vec::new();
     for _ in 0..256 {
-        silent.push(TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts"));
+        silent.push(TcpStream::connect(relay.tls()).await.expect("the relay accepts"));
     }
     relay.wait("the connections wait", |relay| relay.metric("towpath_pending_connections") > 200);
     pair.exchange(100).await;
@@ -76,8 +76,8 @@ async fn silent_connections_cost_little_and_disturb_no_pair() {
 async fn hosts_that_hold_every_place_in_silence_keep_no_client_out() {
     let _alone = alone().await;
     let relay = crowded_relay();
-    let mut held = take_all(&relay, relay.addresses.tls, b"").await;
-    log_in_beside(&relay, relay.addresses.tls, &mut held, async |seed| {
+    let mut held = take_all(&relay, relay.tls(), b"").await;
+    log_in_beside(&relay, relay.tls(), &mut held, async |seed| {
         let (_, _client) = relay.client(seed).await;
     })
     .await;
@@ -89,8 +89,8 @@ async fn hosts_that_hold_every_place_in_silence_keep_no_client_out() {
 async fn hosts_that_hold_every_place_with_a_byte_each_keep_no_client_out() {
     let _alone = alone().await;
     let relay = crowded_relay();
-    let mut held = take_all(&relay, relay.addresses.tls, &[22]).await;
-    log_in_beside(&relay, relay.addresses.tls, &mut held, async |seed| {
+    let mut held = take_all(&relay, relay.tls(), &[22]).await;
+    log_in_beside(&relay, relay.tls(), &mut held, async |seed| {
         let (_, _client) = relay.client(seed).await;
     })
     .await;

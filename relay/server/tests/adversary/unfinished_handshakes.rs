@@ -32,7 +32,7 @@ async fn an_unfinished_handshake_holds_16_kib_at_most() {
     let before = resident();
     let mut held = Vec::new();
     for _ in 0..ATTACKERS {
-        let mut socket = connect(9, relay.addresses.tls).await;
+        let mut socket = connect(9, relay.tls()).await;
         socket.write_all(&hello(15_000)).await.expect("the kernel takes the bytes");
         held.push(socket);
     }

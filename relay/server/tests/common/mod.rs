@@ -77,12 +77,17 @@ impl Relay {
         }
     }
 
+    /// The address of the listener for TLS.
+    pub(crate) fn tls(&self) -> SocketAddr {
+        self.addresses.tls.expect("TLS is on")
+    }
+
     pub(crate) fn dialer(&self) -> Dialer {
-        let SocketAddr::V4(address) = self.addresses.tls else { panic!("an IPv4 address") };
+        let SocketAddr::V4(address) = self.tls() else { panic!("an IPv4 address") };
         assert_eq!(*address.ip(), Ipv4Addr::LOCALHOST);
         Dialer::tls("localhost", address.port(), &Trust::Anyone, TlsVersions::Both)
             .expect("a dialer")
-            .at(self.addresses.tls)
+            .at(self.tls())
     }
 
     /// A client with a key of its own, made from `seed`.

@@ -1,8 +1,14 @@
 //! Addresses to listen on, as the real program takes them from its settings and from the kernel.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
+use towpath_relay_client::Dialer;
+use towpath_wire::key::NodePrivate;
+
+use crate::common::PATIENCE;
 
 /// A program that runs its arguments without IPv6, as on a kernel with `ipv6.disable=1`: a filter (seccomp(2)) answers socket(2) with
 /// EAFNOSUPPORT for AF_INET6.
@@ -85,4 +91,45 @@ fn a_link_local_address_may_name_its_interface() {
     let problem =
         "--stun-listen: stun.listen: found [fe80::1%none]:3478, allowed: a list of IP addresses with ports";
     assert!(text(&refused.stderr).contains(problem), "{refused:?}");
+}
+
+/// A proxy on the same host has port 443 and the certificate.
+#[tokio::test]
+async fn without_tls_of_its_own_the_relay_serves_a_proxy_and_makes_no_certificate() {
+    const SETTINGS: &str = "hostname = 'relay.example.com'\nlisten = ''\nkey_file = 'relay.key'\nhttp.listen = '127.0.0.1:0'\n\
+                            stun.listen = []\nadmin.listen = ''\n";
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("relay.toml"), SETTINGS).expect("a file");
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
+        command.args(args).args(["--config", "relay.toml"]).current_dir(directory.path()).env_clear();
+        command
+    };
+    let checked = command(&["check-config"]).output().expect("the program starts");
+    let valid = "the configuration is valid\nthe start will make relay.key\n";
+    assert_eq!((text(&checked.stdout), text(&checked.stderr)), (valid, ""));
+    let mut relay = command(&[]).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut lines = BufReader::new(relay.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let listening = lines.find(|line| line.contains("listening")).expect("the log says where it listens");
+    assert!(!listening.contains(" listen="), "{listening}");
+    let http =
+        listening.split(' ').find_map(|field| field.strip_prefix("http=")).expect("the plain listener");
+    let http: SocketAddr = http.parse().expect("an address");
+    let dialer = Dialer::plain("localhost", http.port()).at(http);
+    let key = NodePrivate::from_random([1; 32]);
+    let login = tokio::time::timeout(PATIENCE, dialer.connect(&key)).await.expect("a login in time");
+    let ended = relay.kill().and_then(|()| relay.wait());
+    login.expect("a login");
+    ended.expect("it runs");
+    let mut files: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    files.sort();
+    assert_eq!(files, ["relay.key", "relay.toml"]);
+    // Clients find the proxy, whose certificate an authority has signed.
+    let map = command(&["derpmap"]).output().expect("the program starts");
+    let map: serde_json::Value = serde_json::from_slice(&map.stdout).expect("JSON");
+    let node = &map["Regions"]["900"]["Nodes"][0];
+    assert_eq!((&node["DERPPort"], &node["CertName"]), (&serde_json::Value::Null, &serde_json::Value::Null));
 }

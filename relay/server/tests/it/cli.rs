@@ -102,7 +102,7 @@ agee = "1s"
     command.env("TOWPATH_WORKERS", "many").env("TOWPATH_LISTN", "x");
     let expected = r#"towpath-relay: 11 problems in the configuration
   relay.toml:1: hostnam: unknown key; did you mean hostname?
-  relay.toml:2: listen: found ":443", allowed: an IP address and port such as "0.0.0.0:443" or "[::]:443"
+  relay.toml:2: listen: found ":443", allowed: an IP address and port such as "0.0.0.0:443" or "[::]:443", or "" to turn it off
   relay.toml:3: cert: needs key, the file with its private key, as well
   relay.toml:4: keepalive: found 60, allowed: "5s" to "90s"
   relay.toml:7: stun.listen: found "[::]", allowed: a list of IP addresses with ports such as ["192.0.2.7:3478", "[2001:db8::7]:3478"]

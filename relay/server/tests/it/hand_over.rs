@@ -22,7 +22,7 @@ struct Client {
 
 impl Client {
     fn connect(relay: &Relay, version: &'static SupportedProtocolVersion) -> Self {
-        let socket = TcpStream::connect(relay.addresses.tls).unwrap();
+        let socket = TcpStream::connect(relay.tls()).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let config = Arc::new(trusting_anyone_over(&[version]));
         Self { tls: ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap(), socket }

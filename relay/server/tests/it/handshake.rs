@@ -14,7 +14,7 @@ fn connect(relay: &Relay, alpn: &[&str]) -> Result<ClientConnection, Error> {
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = "localhost".try_into().expect("a name");
     let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut socket = TcpStream::connect(relay.addresses.tls).expect("the relay accepts");
+    let mut socket = TcpStream::connect(relay.tls()).expect("the relay accepts");
     let mut stream = rustls::Stream::new(&mut client, &mut socket);
     let request = b"GET /derp/probe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut answer = Vec::new();

@@ -35,7 +35,7 @@ fn options_is_answered_on_every_path_of_every_listener() {
             stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             expect_methods(&ask(stream, &request), &format!("{path} of {listener:?}"));
         }
-        let stream = TcpStream::connect(addresses.tls).expect("the relay accepts");
+        let stream = TcpStream::connect(addresses.tls.expect("TLS is on")).expect("the relay accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let tls = ClientConnection::new(config.clone(), "localhost".try_into().expect("a name"));
         let stream = StreamOwned::new(tls.expect("a client"), stream);

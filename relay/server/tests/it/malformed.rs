@@ -25,10 +25,10 @@ async fn expect_close(mut stream: Stream, bytes: &[u8], what: &str) {
 async fn every_changed_byte_of_a_login_is_refused_and_counted() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
-    let (_, key) = upgraded(relay.addresses.tls, &config).await;
+    let (_, key) = upgraded(relay.tls(), &config).await;
     let golden = client_info(&key);
     for at in 0..golden.len() {
-        let (stream, _) = upgraded(relay.addresses.tls, &config).await;
+        let (stream, _) = upgraded(relay.tls(), &config).await;
         let mut frame = golden.clone();
         // The top bit: a length with it is out of bounds at once, and not waited for.
         frame[at] ^= 0x80;
@@ -51,7 +51,7 @@ async fn an_app_name_that_is_too_long_or_cannot_be_printed_is_refused_and_counte
     let config = Arc::new(trusting_anyone());
     let private = NodePrivate::from_random([0x61; 32]);
     for (refused, name) in ["x".repeat(33).as_str(), "a\\nb", "\u{e9}"].into_iter().enumerate() {
-        let (stream, key) = upgraded(relay.addresses.tls, &config).await;
+        let (stream, key) = upgraded(relay.tls(), &config).await;
         let json = format!(r#"{{"version":2,"AppName":"{name}"}}"#);
         let sealed = SharedKey::new(&private, &key).seal(&[4; 24], json.as_bytes());
         let mut login = Vec::new();
@@ -68,7 +68,7 @@ async fn an_app_name_that_is_too_long_or_cannot_be_printed_is_refused_and_counte
 async fn a_dripping_login_is_closed_at_its_deadline() {
     let relay = Relay::start("login.login_timeout = \"1s\"");
     let config = Arc::new(trusting_anyone());
-    let (mut stream, key) = upgraded(relay.addresses.tls, &config).await;
+    let (mut stream, key) = upgraded(relay.tls(), &config).await;
     let frame = client_info(&key);
     let dripping = async {
         for byte in frame {
@@ -89,21 +89,21 @@ async fn a_connection_that_says_nothing_is_closed_before_tls_and_before_http() {
     );
     let refused =
         |relay: &Relay, reason| relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"));
-    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let mut socket = TcpStream::connect(relay.tls()).await.expect("the relay accepts");
     let closed = timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     relay.wait("it is counted", |relay| refused(relay, "first_byte_timeout") == 1);
-    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let mut socket = TcpStream::connect(relay.tls()).await.expect("the relay accepts");
     socket.write_all(&[22]).await.expect("the relay takes the byte");
     let closed = timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
     relay.wait("it is counted", |relay| refused(relay, "handshake_timeout") == 1);
     let config = Arc::new(trusting_anyone());
-    expect_close(secured(relay.addresses.tls, &config).await, b"", "no request").await;
-    expect_close(secured(relay.addresses.tls, &config).await, b"GET /derp HT", "half a request").await;
+    expect_close(secured(relay.tls(), &config).await, b"", "no request").await;
+    expect_close(secured(relay.tls(), &config).await, b"GET /derp HT", "half a request").await;
     // One request is no licence to stay.
     let probe = b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n";
-    expect_close(secured(relay.addresses.tls, &config).await, probe, "no second request").await;
+    expect_close(secured(relay.tls(), &config).await, probe, "no second request").await;
     relay.wait("they are counted", |relay| refused(relay, "http_timeout") == 3);
 }
 
@@ -129,7 +129,7 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
     for (what, bytes, reason) in cases {
         let name = format!("towpath_closed_total{{reason=\"{reason}\"}}");
         let before = relay.metric(&name);
-        let (stream, key) = upgraded(relay.addresses.tls, &config).await;
+        let (stream, key) = upgraded(relay.tls(), &config).await;
         expect_close(stream, &[&client_info(&key), bytes].concat(), what).await;
         relay.wait(what, |relay| relay.metric(&name) == before + 1);
     }
@@ -141,7 +141,7 @@ async fn frames_that_break_their_layout_close_the_connection_with_their_reason()
 async fn frames_of_unknown_types_are_counted_from_the_first_byte_on() {
     let relay = Relay::start("");
     let config = Arc::new(trusting_anyone());
-    let (mut stream, key) = upgraded(relay.addresses.tls, &config).await;
+    let (mut stream, key) = upgraded(relay.tls(), &config).await;
     let longest = [&[0x80, 0, 1, 0, 0x20][..], &[7; 65_568]].concat();
     let unknown = [&[0x7f, 0, 0, 0, 3][..], b"new", &longest, &[0x13, 0, 0, 0, 1, 9]].concat();
     stream.write_all(&[&client_info(&key)[..], &unknown].concat()).await.expect("the relay takes the bytes");
@@ -159,14 +159,14 @@ async fn frames_of_unknown_types_are_counted_from_the_first_byte_on() {
 #[tokio::test]
 async fn what_is_not_tls_or_not_http_is_refused_and_counted() {
     let relay = Relay::start("");
-    let mut socket = TcpStream::connect(relay.addresses.tls).await.expect("the relay accepts");
+    let mut socket = TcpStream::connect(relay.tls()).await.expect("the relay accepts");
     socket.write_all(b"no TLS\r\n").await.expect("the relay takes the bytes");
     let mut answer = Vec::new();
     timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("closed").expect("closed");
     assert_eq!(answer.first(), Some(&21), "an alert");
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"handshake\"}") == 1);
 
-    let stream = secured(relay.addresses.tls, &Arc::new(trusting_anyone())).await;
+    let stream = secured(relay.tls(), &Arc::new(trusting_anyone())).await;
     expect_close(stream, b"\x00\x01\x02 this is no request\r\n\r\n", "no HTTP").await;
     relay.wait("it is counted", |relay| relay.metric("towpath_refused_total{reason=\"http\"}") == 1);
 }
@@ -177,7 +177,7 @@ async fn a_request_with_a_head_of_more_than_16_kib_is_refused() {
     let config = Arc::new(trusting_anyone());
     let request = |head: usize| format!("GET /derp/probe HTTP/1.1\r\nHost: x\r\nX: {:head$}\r\n\r\n", "");
     for (head, status) in [(15 << 10, "HTTP/1.1 200 "), (17 << 10, "HTTP/1.1 431 ")] {
-        let mut stream = secured(relay.addresses.tls, &config).await;
+        let mut stream = secured(relay.tls(), &config).await;
         stream.write_all(request(head).as_bytes()).await.expect("the relay takes the bytes");
         stream.flush().await.expect("the relay takes the bytes");
         let mut answer = [0; 13];

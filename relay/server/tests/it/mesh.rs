@@ -124,7 +124,7 @@ async fn a_mesh_key_from_elsewhere_gives_no_rights() {
 fn a_relay_is_linked_to_by_the_key_and_the_certificate_that_the_configuration_names() {
     let (own, files, other) = (MeshFiles::new(1), MeshFiles::new(2), MeshFiles::new(3));
     let relay = Relay::start(&files.settings(&[]));
-    let address = relay.addresses.tls;
+    let address = relay.tls();
     let (entry, other_entry) = (files.peer(address), other.peer(address));
     let [(host, key, pin), (_, other_key, other_pin)] = [&entry, &other_entry].map(|entry| words(entry));
     for (key, pin, failed) in [(other_key, pin, "login"), (key, other_pin, "tls")] {
@@ -150,7 +150,7 @@ fn words(entry: &str) -> (&str, &str, &str) {
 async fn what_a_link_has_taught_is_forgotten_with_it_and_learned_anew() {
     let (files_of_one, files_of_other) = (MeshFiles::new(1), MeshFiles::new(2));
     let mut other = Relay::start(&files_of_other.settings(&[]));
-    let address = other.addresses.tls;
+    let address = other.tls();
     let one =
         Relay::start(&files_of_one.settings(&[files_of_other.peer(address), files_of_one.peer(address)]));
     one.wait("the link is up", |relay| relay.metric("towpath_mesh_links") == 1);

@@ -47,7 +47,7 @@ fn http_on_the_listener_for_tls_is_told_so() {
     let requests =
         [&b"GET /derp/probe HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"OPTIONS / HTTP/1.0\r\n\r\n", &long];
     for (times, request) in (1..).zip(requests) {
-        let answer = String::from_utf8(exchange(relay.addresses.tls, request)).expect("text");
+        let answer = String::from_utf8(exchange(relay.tls(), request)).expect("text");
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"), "{answer}");
         expect_refused(&relay, "http_on_tls", times);
@@ -76,7 +76,7 @@ fn what_is_behind_a_header_of_the_proxy_protocol_is_told_so() {
     let mut times = 0;
     for header in [text, binary] {
         let (mut client, flight) = hello();
-        let answer = exchange(relay.addresses.tls, &[header, &flight].concat());
+        let answer = exchange(relay.tls(), &[header, &flight].concat());
         let told = reported(&mut client, &answer);
         assert_eq!(told, Error::AlertReceived(AlertDescription::UnexpectedMessage));
         for address in [relay.addresses.http, relay.addresses.redirect] {
@@ -95,7 +95,7 @@ fn what_is_behind_a_header_of_the_proxy_protocol_is_told_so() {
 fn http2_without_a_question_is_told_to_use_http_1_1() {
     let relay = Relay::start(LISTENERS);
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    let addresses = [Some(relay.addresses.tls), relay.addresses.http, relay.addresses.redirect];
+    let addresses = [Some(relay.tls()), relay.addresses.http, relay.addresses.redirect];
     for (times, address) in (1..).zip(addresses) {
         let answer = exchange(address.expect("a listener"), preface);
         // SETTINGS, then GOAWAY with HTTP_1_1_REQUIRED.

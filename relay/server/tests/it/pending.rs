@@ -14,7 +14,7 @@ use crate::common::{PATIENCE, Relay, trusting_anyone};
 async fn connect(relay: &Relay, from: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from((Ipv4Addr::from(from), 0))).expect("an address of loopback");
-    socket.connect(relay.addresses.tls).await.expect("the kernel accepts")
+    socket.connect(relay.tls()).await.expect("the kernel accepts")
 }
 
 fn refused(relay: &Relay, reason: &str) -> u64 {
@@ -33,7 +33,7 @@ async fn a_host_that_holds_its_places_keeps_out_only_itself() {
     // A client that has logged in holds no place.
     let (_, _client) = relay.client(1).await;
     let config = Arc::new(trusting_anyone());
-    let idle = [secured(relay.addresses.tls, &config).await, secured(relay.addresses.tls, &config).await];
+    let idle = [secured(relay.tls(), &config).await, secured(relay.tls(), &config).await];
     let mut third = connect(&relay, [127, 0, 0, 1]).await;
     expect_closed(&mut third).await;
     relay.wait("it is counted", |relay| refused(relay, "host_limit") == 1);
