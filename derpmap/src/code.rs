@@ -9,18 +9,24 @@ labels! {
     /// The rule of a finding.
     #[derive(PartialOrd, Ord)]
     pub enum FindingCode {
-        /// Comments or trailing commas where only JSON proper is read.
+        /// Comments, trailing commas, a byte order mark or control characters that the reader does not take.
         NotStrictJson = "not-strict-json",
+        /// Bytes in a text that are not UTF-8.
+        NotUtf8 = "not-utf8",
         /// A value of another type than its reader asks for.
         WrongType = "wrong-type",
         /// A number in quotes.
         QuotedNumber = "quoted-number",
+        /// A number that looks like another one.
+        NumberForm = "number-form",
         /// A name that comes twice.
         DuplicateKey = "duplicate-key",
         /// A known name in other letters.
         WrongCase = "wrong-case",
         /// A name that no reader knows.
         UnknownKey = "unknown-key",
+        /// A member of a node or a region that stands outside of it.
+        MisplacedKey = "misplaced-key",
         /// A second YAML document in the file.
         SecondDocument = "second-document",
         /// A member that Headscale drops.
@@ -118,6 +124,8 @@ labels! {
         NodeAdded = "node-added",
         /// The nodes of a region stand in another order.
         NodeOrder = "node-order",
+        /// A node is null.
+        NullNode = "node-null",
         /// `HostName`.
         HostChanged = "host-changed",
         /// `DERPPort`.

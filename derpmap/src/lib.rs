@@ -10,7 +10,7 @@
 //!                                                   └──▶ as read ─── Diff ───▶ changes
 //! ```
 //!
-//! The rules follow Tailscale 1.104.6 (`tailcfg`, `derphttp`, `netcheck`, `magicsock`) and Headscale 0.29.1
+//! The rules follow Tailscale 1.104.6 (`tailcfg`, `derphttp`, `netcheck`, `magicsock`) and Headscale 0.27.1 and 0.29.1
 //! (`hscontrol/derp`); `tests/interop` holds them against that code. Nothing here touches a file or a socket, and
 //! everything is in a fixed order: equal files give equal reports.
 

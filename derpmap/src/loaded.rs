@@ -1,6 +1,9 @@
 //! A map out of a file, with what there is to say about the file.
 
+use std::collections::HashSet;
+
 use crate::check;
+use crate::code::FindingCode;
 use crate::decode::{self, Reading};
 use crate::document::{Document, ReadError};
 use crate::finding::Finding;
@@ -29,8 +32,9 @@ impl Loaded {
         let (map, stumbles) = decode::map(&document, Reading::AsRead);
         let (meant, mut findings) = decode::map(&document, Reading::AsMeant);
         // What stands under a name that the reader does not know, it does not refuse yet.
+        let met: HashSet<_> = stumbles.iter().map(subject).collect();
         for finding in &mut findings {
-            if finding.refuses_file && !stumbles.contains(finding) {
+            if finding.refuses_file && !met.contains(&subject(finding)) {
                 finding.refuses_file = false;
                 finding.effect =
                     "nothing yet, since it stands under a name that is ignored; then the whole file is \
@@ -62,4 +66,9 @@ impl Loaded {
     pub fn refusal(&self) -> Option<&Finding> {
         self.findings.iter().find(|finding| finding.refuses_file)
     }
+}
+
+/// By what a finding of one reading is known in another.
+fn subject(finding: &Finding) -> (Option<u32>, FindingCode, &str, &str) {
+    (finding.line, finding.code, &finding.place, &finding.message)
 }

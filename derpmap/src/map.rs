@@ -2,8 +2,9 @@
 //!
 //! Members have the types of Tailscale's `tailcfg`, where a port is any integer. The rules check its range.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use towpath_wire::map as wire_map;
 
 use crate::MapFormat;
@@ -15,12 +16,19 @@ pub(crate) struct MemberLines {
     /// Where the region or node begins.
     pub(crate) start: u32,
     pub(crate) members: BTreeMap<&'static str, u32>,
+    /// The members of which the value could not be read, so that nothing is known of them.
+    pub(crate) unread: BTreeSet<&'static str>,
 }
 
 impl MemberLines {
     /// The line of a member, or that of the whole if the member is not there.
     pub(crate) fn of(&self, member: &str) -> u32 {
         self.members.get(member).copied().unwrap_or(self.start)
+    }
+
+    /// Whether the value of one of the members could not be read.
+    pub(crate) fn is_unread(&self, members: &[&str]) -> bool {
+        members.iter().any(|member| self.unread.contains(member))
     }
 
     pub(crate) fn has(&self, member: &str) -> bool {
@@ -36,9 +44,11 @@ pub struct ParsedMap {
     pub(crate) regions: BTreeMap<i64, Option<ParsedRegion>>,
     /// The lines of the regions that are `null`.
     pub(crate) nulls: BTreeMap<i64, u32>,
-    /// The weights and their lines.
-    pub(crate) scores: BTreeMap<i64, (f64, u32)>,
+    /// The weights and their lines. Without any, clients keep those that they have.
+    pub(crate) scores: Option<BTreeMap<i64, (f64, u32)>>,
     pub(crate) omit_default_regions: bool,
+    /// Regions are there and could not be read.
+    pub(crate) is_unread: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,6 +62,8 @@ pub(crate) struct ParsedRegion {
     pub(crate) avoid: bool,
     pub(crate) no_measure_no_home: bool,
     pub(crate) nodes: Vec<ParsedNode>,
+    /// The places of nodes that are null, which `nodes` does not have.
+    pub(crate) null_nodes: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -96,11 +108,16 @@ impl ParsedMap {
             regions.insert(fit(*id, "RegionID", &place)?, region);
         }
         let mut region_score = BTreeMap::new();
-        for (id, (score, _)) in &self.scores {
+        for (id, (score, _)) in self.scores.iter().flatten() {
             region_score.insert(fit(*id, "RegionScore", "HomeParams")?, *score);
         }
         let home_params = (!region_score.is_empty()).then_some(wire_map::HomeParams { region_score });
         Ok(wire_map::DerpMap { home_params, regions, omit_default_regions: self.omit_default_regions })
+    }
+
+    /// Whether Tailscale's own regions are left out. Its service leaves out none if there is no other.
+    pub(crate) fn omits_defaults(&self) -> bool {
+        self.omit_default_regions && self.present().next().is_some()
     }
 
     /// The regions that are there.
@@ -163,4 +180,72 @@ fn finite(value: f64, member: &'static str, place: &str) -> Result<f64, Unwritab
 
 fn unwritable(value: impl ToString, member: &'static str, place: &str) -> Unwritable {
     Unwritable { place: printable(place), member, value: value.to_string() }
+}
+
+/// The map as its reader has it in memory, in the form of Tailscale's JSON. What JSON has no number
+/// for is null.
+impl Serialize for ParsedMap {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(scores) = &self.scores {
+            let scores: BTreeMap<_, _> = scores.iter().map(|(id, (score, _))| (id, score)).collect();
+            map.serialize_entry("HomeParams", &BTreeMap::from([("RegionScore", scores)]))?;
+        }
+        map.serialize_entry("Regions", &self.regions)?;
+        if self.omit_default_regions {
+            map.serialize_entry("omitDefaultRegions", &true)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for ParsedRegion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("RegionID", &self.id)?;
+        map.serialize_entry("RegionCode", &self.code)?;
+        map.serialize_entry("RegionName", &self.name)?;
+        map.serialize_entry("Latitude", &self.latitude)?;
+        map.serialize_entry("Longitude", &self.longitude)?;
+        map.serialize_entry("Avoid", &self.avoid)?;
+        map.serialize_entry("NoMeasureNoHome", &self.no_measure_no_home)?;
+        map.serialize_entry("Nodes", &AllNodes(self))?;
+        map.end()
+    }
+}
+
+/// The nodes of a region with those that are null.
+struct AllNodes<'r>(&'r ParsedRegion);
+
+impl Serialize for AllNodes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (nodes, nulls) = (&self.0.nodes, &self.0.null_nodes);
+        let mut all = serializer.serialize_seq(Some(nodes.len() + nulls.len()))?;
+        let count = nodes.len() + nulls.len();
+        let (mut nodes, mut nulls) = (nodes.iter(), nulls.iter().peekable());
+        for index in 0..count {
+            let is_null = nulls.next_if(|null| **null == index).is_some();
+            all.serialize_element(&if is_null { None } else { nodes.next() })?;
+        }
+        all.end()
+    }
+}
+
+impl Serialize for ParsedNode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("Name", &self.name)?;
+        map.serialize_entry("RegionID", &self.region_id)?;
+        map.serialize_entry("HostName", &self.host_name)?;
+        map.serialize_entry("CertName", &self.cert_name)?;
+        map.serialize_entry("IPv4", &self.ipv4)?;
+        map.serialize_entry("IPv6", &self.ipv6)?;
+        map.serialize_entry("STUNPort", &self.stun_port)?;
+        map.serialize_entry("STUNOnly", &self.stun_only)?;
+        map.serialize_entry("DERPPort", &self.derp_port)?;
+        map.serialize_entry("InsecureForTests", &self.insecure_for_tests)?;
+        map.serialize_entry("STUNTestIP", &self.stun_test_ip)?;
+        map.serialize_entry("CanPort80", &self.can_port80)?;
+        map.end()
+    }
 }

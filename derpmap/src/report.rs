@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::{Diff, Finding, Impact, MapChange, MapFormat, Severity};
+use crate::{Diff, Finding, Impact, MapChange, MapFormat, ParsedMap, Severity};
 
 /// The results for one file.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct MapReport<'a> {
     pub format: MapFormat,
     /// The findings, if a check was asked for.
     pub findings: Option<&'a [Finding]>,
+    /// What the reader has in memory, unless it refuses the file; for the report for programs.
+    pub map: Option<&'a ParsedMap>,
     /// The name of the old file and the changes from it to this one, if they were asked for.
     pub diff: Option<(&'a str, &'a Diff)>,
 }
@@ -25,6 +27,8 @@ struct Json<'a> {
     format: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<&'a [Finding]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<&'a ParsedMap>,
     #[serde(skip_serializing_if = "Option::is_none")]
     diff: Option<JsonDiff<'a>>,
 }
@@ -110,7 +114,7 @@ impl MapReport<'_> {
             MapFormat::Headscale => "headscale",
             MapFormat::TailscalePolicy => "tailscale-policy",
         };
-        let report = Json { file: self.file, format, findings: self.findings, diff };
+        let report = Json { file: self.file, format, findings: self.findings, map: self.map, diff };
         let mut json = serde_json::to_string_pretty(&report).expect("texts, numbers and lists of them");
         json.push('\n');
         json

@@ -45,7 +45,8 @@ fn read(input: &[u8]) -> Option<Loaded> {
 fn checked(input: &[u8]) -> Option<Loaded> {
     let (loaded, again) = (read(input)?, read(input)?);
     let findings = loaded.check();
-    let report = MapReport { file: "map", format: loaded.format(), findings: Some(&findings), diff: None };
+    let report =
+        MapReport { file: "map", format: loaded.format(), findings: Some(&findings), map: None, diff: None };
     let (text, json) = (report.to_text(), report.to_json());
     let findings_again = again.check();
     let report_again = MapReport { findings: Some(&findings_again), ..report };
@@ -75,7 +76,13 @@ fn checked(input: &[u8]) -> Option<Loaded> {
 /// What a change from one map to the other does, in both forms.
 fn compared(old: &Loaded, new: &Loaded) {
     let diff = Diff::between(&old.map, &new.map);
-    let report = MapReport { file: "new", format: new.format(), findings: None, diff: Some(("old", &diff)) };
+    let report = MapReport {
+        file: "new",
+        format: new.format(),
+        findings: None,
+        map: None,
+        diff: Some(("old", &diff)),
+    };
     let text = report.to_text();
     assert_eq!(text.lines().count(), 3 + 2 * diff.changes.len(), "{text}");
     text.lines().for_each(assert_is_one_line);

@@ -3,12 +3,14 @@
 //! Each rule names the effect and the clients that it concerns, as the code of Tailscale 1.104.6 has it. If that is
 //! surprising, a comment says where to look.
 
+mod host_name;
 mod node;
 mod region;
 mod verdict;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::verdict::OWN_IDS;
 use self::verdict::place;
 use crate::MapFormat;
 use crate::code::FindingCode;
@@ -18,7 +20,7 @@ use crate::map::{ParsedMap, ParsedRegion};
 /// Everything there is to say about the map, in the order of its regions.
 pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if map.regions.is_empty() {
+    if map.regions.is_empty() && !map.is_unread {
         findings.extend(no_regions(map));
     }
     for (id, line) in &map.nulls {
@@ -96,7 +98,9 @@ fn null_region(format: MapFormat, id: i64, line: u32) -> Option<Finding> {
 fn no_home(map: &ParsedMap) -> Option<Finding> {
     let mut present = map.present().peekable();
     present.peek()?;
-    present.all(|(_, region)| region.no_measure_no_home).then(|| {
+    let is_no_home =
+        |region: &ParsedRegion| region.no_measure_no_home && !region.lines.is_unread(&["NoMeasureNoHome"]);
+    present.all(|(_, region)| is_no_home(region)).then(|| {
         Finding::error(FindingCode::NoHome, "every region has NoMeasureNoHome")
             .effect("no client gets a home, so none can be reached through a relay")
             .fix("take it from the regions that clients should live in")
@@ -109,7 +113,12 @@ fn no_stun(map: &ParsedMap) -> Vec<Finding> {
     let answers = |region: &ParsedRegion| region.nodes.iter().any(node::answers_stun);
     // A region that no client reaches has worse findings.
     let reached = |region: &ParsedRegion| region.nodes.iter().any(node::is_reached);
-    let homes = || map.present().filter(|(_, region)| !region.no_measure_no_home && reached(region));
+    let is_known = |region: &ParsedRegion| {
+        !region.lines.is_unread(&["Nodes", "NoMeasureNoHome"]) && region.nodes.iter().all(node::stun_is_known)
+    };
+    let homes = || {
+        map.present().filter(|(_, region)| !region.no_measure_no_home && is_known(region) && reached(region))
+    };
     let elsewhere = homes().any(|(_, region)| answers(region));
     let alone = map.format == MapFormat::Json || homes().count() == 1;
     homes()
@@ -158,7 +167,7 @@ fn region_codes(map: &ParsedMap, findings: &mut Vec<Finding>) {
 fn node_names(map: &ParsedMap, findings: &mut Vec<Finding>) {
     let mut first: BTreeMap<&str, (i64, u32)> = BTreeMap::new();
     for (id, region) in map.present() {
-        for node in &region.nodes {
+        for node in region.nodes.iter().filter(|node| !node.lines.is_unread(&["Name"])) {
             let line = node.lines.of("Name");
             let Some((other, other_line)) = first.get(&*node.name).copied() else {
                 first.insert(&node.name, (id, line));
@@ -187,14 +196,14 @@ fn node_names(map: &ParsedMap, findings: &mut Vec<Finding>) {
 }
 
 fn scores(map: &ParsedMap, findings: &mut Vec<Finding>) {
-    for (id, (score, line)) in &map.scores {
+    for (id, (score, line)) in map.scores.iter().flatten() {
         // A client passes over what is not above 0.
         let (message, fix) = if score.is_nan() || *score <= 0.0 {
             (
                 format!("the score of region {id} is {score}"),
                 "use a factor on the latency: below 1 attracts, above 1 repels",
             )
-        } else if !map.regions.contains_key(id) && map.format == MapFormat::Json {
+        } else if !map.regions.contains_key(id) && map.format == MapFormat::Json && !map.is_unread {
             (
                 format!("there is a score for region {id} and no such region"),
                 "take it out, or correct the number",

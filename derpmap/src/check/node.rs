@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use towpath_wire::pin::CertificatePin;
 
+use super::host_name;
 use super::verdict::{Verdict, place};
 use crate::MapFormat;
 use crate::code::FindingCode;
@@ -18,25 +19,34 @@ const NONE: &str = "none";
 /// Returns all findings about a node of the region with this number.
 pub(super) fn check(format: MapFormat, id: i64, node: &ParsedNode, findings: &mut Vec<Finding>) {
     let place = format!("{}, {}", place(id), node.label);
-    let rules = [
-        name(format, id, node),
-        region(format, id, node),
-        host_name(format, node),
-        address_form(format, "IPv4", &node.ipv4),
-        address_form(format, "IPv6", &node.ipv6),
-        no_address(format, node),
-        private_address(node),
-        cert_name(format, node),
-        address_without_pin(format, node),
-        insecure(format, node),
-        derp_port(format, node),
-        stun_port(format, node),
-        stun_test_ip(format, node),
-        port_80(format, node),
+    // Each rule, and the members that it looks at. Of what could not be read nothing is known, and that has been said.
+    let rules: [(&[&str], Verdict); 14] = [
+        (&["Name"], name(format, id, node)),
+        (&["RegionID"], region(format, id, node)),
+        (&["HostName", "IPv4", "IPv6", "CertName", "InsecureForTests"], host_name::check(format, node)),
+        (&["IPv4"], address_form(format, "IPv4", &node.ipv4)),
+        (&["IPv6"], address_form(format, "IPv6", &node.ipv6)),
+        (&["IPv4", "IPv6", "HostName"], no_address(format, node)),
+        (&[], private_address(node)),
+        (&["CertName"], cert_name(format, node)),
+        (&["HostName", "CertName", "InsecureForTests", "STUNOnly"], address_without_pin(format, node)),
+        (&["InsecureForTests", "CertName"], insecure(format, node)),
+        (&["DERPPort"], derp_port(format, node)),
+        (&["STUNPort"], stun_port(format, node)),
+        (&["STUNTestIP"], stun_test_ip(format, node)),
+        (&["CanPort80", "IPv4"], port_80(format, node)),
     ];
-    for (finding, member) in rules.into_iter().flatten() {
-        findings.push(finding.at(&place, node.lines.of(member)));
+    for (members, verdict) in rules {
+        let Some((finding, member)) = verdict else { continue };
+        if !node.lines.is_unread(members) {
+            findings.push(finding.at(&place, node.lines.of(member)));
+        }
     }
+}
+
+/// Whether it is known how clients ask the node for STUN, if at all.
+pub(super) fn stun_is_known(node: &ParsedNode) -> bool {
+    !node.lines.is_unread(&["HostName", "IPv4", "IPv6", "STUNPort"])
 }
 
 /// Whether clients send STUN requests to the node at all.
@@ -66,7 +76,7 @@ fn uses_ipv6(node: &ParsedNode) -> bool {
 }
 
 /// As Go has it: an IPv4 address in IPv6 form counts, and so does one with a zone.
-fn is_ipv6(text: &str) -> bool {
+pub(super) fn is_ipv6(text: &str) -> bool {
     text.split_once('%').map_or(text, |(address, _)| address).parse::<Ipv6Addr>().is_ok()
 }
 
@@ -105,73 +115,6 @@ fn region(format: MapFormat, id: i64, node: &ParsedNode) -> Verdict {
         .effect(effect)
         .fix(format!("write {name}: {id}"));
     Some((finding, "RegionID"))
-}
-
-fn host_name(format: MapFormat, node: &ParsedNode) -> Verdict {
-    let name = format.spell("HostName");
-    let host = &*node.host_name;
-    if host.is_empty() {
-        let message = format!("there is no {name}");
-        let addressed = node.ipv4.parse::<Ipv4Addr>().is_ok() || is_ipv6(&node.ipv6);
-        let finding = match (addressed, node.cert_name.is_empty()) {
-            (true, false) => Finding::warning(FindingCode::HostNameMissing, message)
-                .effect("clients dial the address and judge the certificate by CertName alone"),
-            (true, true) => Finding::error(FindingCode::HostNameMissing, message)
-                .effect("clients have no name to expect in the certificate, so none connects"),
-            // An empty host is this one to Go's dialler.
-            (false, _) => Finding::error(FindingCode::HostNameMissing, message)
-                .effect("clients have nothing to dial: they dial themselves"),
-        };
-        return Some((finding.fix("give the relay's DNS name, or its address"), "HostName"));
-    }
-    let fault = name_fault(host)?;
-    let finding =
-        Finding::error(FindingCode::HostNameForm, format!("{name} is {:?}: {fault}", shorten(host)))
-            .effect("clients look all of it up as a name, and find nothing")
-            .fix(format!(
-                "write the bare DNS name or address; a port goes into {} and {}",
-                format.spell("DERPPort"),
-                format.spell("STUNPort")
-            ));
-    Some((finding, "HostName"))
-}
-
-/// Returns why `host` is neither an address nor a name that the DNS can have.
-fn name_fault(host: &str) -> Option<&'static str> {
-    if host.parse::<IpAddr>().is_ok() {
-        return None;
-    }
-    if host.contains("://") {
-        return Some("it has a scheme");
-    }
-    if host.contains('/') {
-        return Some("it has a path");
-    }
-    if host.contains('[') || host.contains(':') {
-        return Some("it has a port or brackets");
-    }
-    if host.contains('*') {
-        return Some("it has a wildcard");
-    }
-    if host.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Some("it has white space");
-    }
-    if !host.is_ascii() {
-        return Some("it is not ASCII; names in other letters have a form that begins with xn--");
-    }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.len() > 253 || !host.split('.').all(label) {
-        return Some("the DNS has no such names");
-    }
-    // A name whose last label is a number is a mistyped address.
-    let last = host.rsplit('.').next().unwrap_or_default();
-    last.bytes().all(|b| b.is_ascii_digit()).then_some("it is neither an address nor a name")
 }
 
 fn address_form(format: MapFormat, member: &'static str, text: &str) -> Verdict {
@@ -283,7 +226,7 @@ fn cert_name(format: MapFormat, node: &ParsedNode) -> Verdict {
             "clients expect a certificate for that name, so none connects",
         ),
         None => {
-            let fault = name_fault(text)?;
+            let fault = host_name::fault(text)?;
             let finding =
                 Finding::error(FindingCode::CertNameForm, format!("{name} is {:?}: {fault}", shorten(text)))
                     .effect("no certificate is for that name, so no client connects")

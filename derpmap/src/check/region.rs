@@ -18,7 +18,9 @@ pub(super) fn check(format: MapFormat, id: i64, region: &ParsedRegion, findings:
         relays(format, region),
         first_relay(region),
     ];
-    for (finding, member) in rules.into_iter().flatten() {
+    // Of what could not be read nothing is known, and that it could not be read has been said.
+    let known = |(_, member): &(Finding, &'static str)| !region.lines.is_unread(&[member]);
+    for (finding, member) in rules.into_iter().flatten().filter(known) {
         findings.push(finding.at(&place, region.lines.of(member)));
     }
 }
@@ -93,7 +95,7 @@ fn number_mismatch(format: MapFormat, id: i64, region: &ParsedRegion) -> Verdict
 fn names(format: MapFormat, region: &ParsedRegion) -> Verdict {
     let missing: Vec<_> = [("RegionCode", &region.code), ("RegionName", &region.name)]
         .into_iter()
-        .filter(|(_, text)| text.trim().is_empty())
+        .filter(|(name, text)| text.trim().is_empty() && !region.lines.is_unread(&[name]))
         .map(|(name, _)| format.spell(name))
         .collect();
     if missing.is_empty() {
@@ -107,6 +109,9 @@ fn names(format: MapFormat, region: &ParsedRegion) -> Verdict {
 }
 
 fn coordinates(format: MapFormat, region: &ParsedRegion) -> Verdict {
+    if region.lines.is_unread(&["Longitude"]) {
+        return None;
+    }
     let on_earth = (-90.0..=90.0).contains(&region.latitude) && (-180.0..=180.0).contains(&region.longitude);
     if on_earth {
         return None;
@@ -143,6 +148,10 @@ fn avoid(format: MapFormat, region: &ParsedRegion) -> Verdict {
 
 fn relays(format: MapFormat, region: &ParsedRegion) -> Verdict {
     let nodes = format.spell("Nodes");
+    if !region.null_nodes.is_empty() {
+        // Worse, and reported.
+        return None;
+    }
     if region.nodes.is_empty() {
         let message = if region.lines.has("Nodes") {
             format!("{nodes} is empty")
@@ -153,6 +162,9 @@ fn relays(format: MapFormat, region: &ParsedRegion) -> Verdict {
             .effect("no client can connect to the region")
             .fix("give it a node, or take the region out");
         return Some((finding, "Nodes"));
+    }
+    if region.nodes.iter().any(|node| node.lines.is_unread(&["STUNOnly"])) {
+        return None;
     }
     match region.relays().count() {
         0 => {
@@ -193,7 +205,7 @@ fn relays(format: MapFormat, region: &ParsedRegion) -> Verdict {
 /// `derphttp` says to the relay whether it is the first node, STUN only or not.
 fn first_relay(region: &ParsedRegion) -> Verdict {
     let first_is_relay = region.nodes.first().is_none_or(|node| !node.stun_only);
-    if first_is_relay || region.relays().next().is_none() {
+    if first_is_relay || !region.null_nodes.is_empty() || region.relays().next().is_none() {
         return None;
     }
     let finding = Finding::warning(FindingCode::StunOnlyFirst, "the first node answers STUN only")

@@ -13,6 +13,7 @@ use serde::Serialize;
 use towpath_wire::ports;
 
 use crate::MapFormat;
+use crate::check::OWN_IDS;
 use crate::code::Difference;
 use crate::document::printable;
 use crate::map::{ParsedMap, ParsedRegion};
@@ -62,8 +63,10 @@ pub struct MapChange {
 pub struct Diff {
     /// By region, and in it the order of [`Difference`].
     pub changes: Vec<MapChange>,
-    /// How many regions the first map has.
+    /// How many regions the first map has, with those that the second one takes from elsewhere.
     regions: usize,
+    /// For whom the second map is.
+    format: MapFormat,
 }
 
 const SAME_RELAY: &str =
@@ -73,8 +76,9 @@ impl Diff {
     /// Compares the maps `old` and `new`.
     #[must_use]
     pub fn between(old: &ParsedMap, new: &ParsedMap) -> Self {
-        let mut diff = Self { changes: Vec::new(), regions: old.present().count() };
+        let mut diff = Self { changes: Vec::new(), regions: old.present().count(), format: new.format };
         diff.default_regions(old, new);
+        diff.nulls(old, new);
         let is_new = |id| old.regions.get(&id).and_then(Option::as_ref).is_none();
         let renumbered: BTreeMap<_, _> = new
             .present()
@@ -146,10 +150,10 @@ impl Diff {
 
     fn default_regions(&mut self, old: &ParsedMap, new: &ParsedMap) {
         let policy = |map: &ParsedMap| map.format == MapFormat::TailscalePolicy;
-        if !policy(old) || !policy(new) || old.omit_default_regions == new.omit_default_regions {
+        if !policy(old) || !policy(new) || old.omits_defaults() == new.omits_defaults() {
             return;
         }
-        let (rule, message, effect) = match new.omit_default_regions {
+        let (rule, message, effect) = match new.omits_defaults() {
             true => (
                 (Impact::Disconnect, Difference::DefaultRegionsOmitted),
                 "Tailscale's own regions are left out",
@@ -162,6 +166,39 @@ impl Diff {
             ),
         };
         self.push(rule, None, String::new(), message.to_owned(), effect);
+    }
+
+    /// Regions that are not in either map, but that a `null` takes from those of another source: Tailscale's own, or an
+    /// earlier source of Headscale.
+    fn nulls(&mut self, old: &ParsedMap, new: &ParsedMap) {
+        // What neither map has; the others are compared as regions.
+        let is_elsewhere =
+            |id: &i64, map: &ParsedMap| !map.regions.contains_key(id) && takes_from_others(map, *id);
+        for id in new.nulls.keys().filter(|id| is_elsewhere(id, old) && takes_from_others(new, **id)) {
+            self.regions += 1;
+            self.push(
+                (Impact::Disconnect, Difference::RegionRemoved),
+                Some(*id),
+                format!("region {id}"),
+                "the region is null now".to_owned(),
+                format!(
+                    "{} is taken away; every client whose home it is loses it and chooses another region",
+                    region_of_others(new.format)
+                ),
+            );
+        }
+        for id in old.nulls.keys().filter(|id| is_elsewhere(id, new) && takes_from_others(old, **id)) {
+            self.push(
+                (Impact::None, Difference::RegionAdded),
+                Some(*id),
+                format!("region {id}"),
+                "the region is null no longer".to_owned(),
+                format!(
+                    "{} is back; clients that are nearer to it than to their home move there by and by",
+                    region_of_others(old.format)
+                ),
+            );
+        }
     }
 
     fn removed(
@@ -280,16 +317,36 @@ impl Diff {
 
     fn home_params(&mut self, old: &ParsedMap, new: &ParsedMap) {
         let scores = |map: &ParsedMap| -> Vec<(i64, f64)> {
-            map.scores.iter().map(|(id, (score, _))| (*id, *score)).collect()
+            map.scores.iter().flatten().map(|(id, (score, _))| (*id, *score)).collect()
         };
-        if scores(old) != scores(new) {
-            self.push(
-                (Impact::None, Difference::HomeParams),
-                None,
-                String::new(),
-                "the weights of regions changed".into(),
+        if scores(old) == scores(new) {
+            return;
+        }
+        let (message, effect) = match &new.scores {
+            None => (
+                "the weights of regions are no longer given",
+                "clients keep those that they have until they start anew; an empty RegionScore takes them back",
+            ),
+            Some(_) => (
+                "the weights of regions changed",
                 "clients choose their home by them when they next measure; some move",
-            );
+            ),
+        };
+        self.push((Impact::None, Difference::HomeParams), None, String::new(), message.into(), effect);
+    }
+}
+
+/// Whether a null in the map takes a region from another source of regions.
+fn takes_from_others(map: &ParsedMap, id: i64) -> bool {
+    // Tailscale has no regions of its own among those for others, and none at all where they are omitted.
+    map.format != MapFormat::TailscalePolicy || (!map.omits_defaults() && !OWN_IDS.contains(&id))
+}
+
+fn region_of_others(format: MapFormat) -> &'static str {
+    match format {
+        MapFormat::TailscalePolicy => "Tailscale's region with this number",
+        MapFormat::Json | MapFormat::Headscale => {
+            "the region that an earlier source of Headscale gives, if one does,"
         }
     }
 }

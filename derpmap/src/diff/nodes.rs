@@ -6,6 +6,7 @@ use std::hash::Hash;
 use towpath_wire::ports;
 
 use super::{Diff, Impact, SAME_RELAY, port};
+use crate::MapFormat;
 use crate::code::Difference;
 use crate::map::{ParsedNode, ParsedRegion};
 
@@ -128,6 +129,23 @@ impl Diff {
             self.node(id, &old.nodes[*from], &new.nodes[*to]);
         }
         self.order(id, old, new, &pairs);
+        self.null_nodes(id, old, new);
+    }
+
+    /// A client compares the region unequal for these as well.
+    fn null_nodes(&mut self, id: i64, old: &ParsedRegion, new: &ParsedRegion) {
+        if old.null_nodes == new.null_nodes {
+            return;
+        }
+        let (impact, message, effect) = match new.null_nodes.is_empty() {
+            true => (Impact::Reconnect, "no node is null any more", SAME_RELAY),
+            false => (
+                Impact::Disconnect,
+                "a node is null",
+                "every client looks into the nodes of all regions, and crashes on one that is null",
+            ),
+        };
+        self.push((impact, Difference::NullNode), Some(id), format!("region {id}"), message.into(), effect);
     }
 
     fn node_removed(&mut self, id: i64, node: &ParsedNode) {
@@ -168,6 +186,13 @@ impl Diff {
             format!("the order of nodes changed from {} to {}", names(&old.nodes), names(&new.nodes));
         let (impact, effect) = match relays.iter().map(|(_, to)| to).is_sorted() {
             true => (Impact::Reconnect, SAME_RELAY),
+            false if self.format == MapFormat::Headscale => (
+                Impact::Disconnect,
+                "Headscale draws the order anew at each refresh, whatever the file says: every client of the \
+                    region reconnects, to the relay that is first then; as long as some have the old order and \
+                    some the new one, they are on different relays and, unless the relays are meshed, do not \
+                    hear each other",
+            ),
             false => (
                 Impact::Disconnect,
                 "every client of the region reconnects, to the relay that is first now; as long as some \

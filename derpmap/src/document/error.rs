@@ -18,12 +18,6 @@ pub enum ReadError {
     /// Nothing, or nothing but white space and comments.
     #[error("is empty")]
     Empty,
-    /// Bytes that are not text.
-    #[error("line {line}: is not UTF-8")]
-    NotText {
-        /// The line, from 1.
-        line: u32,
-    },
     /// Text that is neither JSON nor YAML.
     #[error("line {line}: not {language}: {reason}")]
     Syntax {
@@ -46,4 +40,14 @@ pub enum ReadError {
         /// The line, from 1.
         line: u32,
     },
+}
+
+impl ReadError {
+    /// The line that is named, from 1.
+    pub(super) fn line(&self) -> Option<u32> {
+        match self {
+            Self::TooLarge | Self::Empty => None,
+            Self::Syntax { line, .. } | Self::TooDeep { line } | Self::TooMany { line } => Some(*line),
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod value;
 mod yaml;
 
 pub use self::error::{MAX_BYTES, ReadError};
-use self::text::line_at;
+pub(crate) use self::json::{JsonFault, JsonFaultKind};
 pub(crate) use self::text::{printable, shorten};
 pub(crate) use self::value::{DocumentValue, ObjectMember, ValueKind};
 use crate::MapFormat;
@@ -20,10 +20,10 @@ use crate::MapFormat;
 pub(crate) struct Document {
     pub(crate) format: MapFormat,
     pub(crate) root: DocumentValue,
-    /// The line of a second YAML document in the same file, which no reader takes.
-    pub(crate) second: Option<u32>,
-    /// The first place that is not JSON proper, if any: a comment, a trailing comma. Always `None` for YAML.
-    pub(crate) not_strict: Option<(u32, String)>,
+    /// The line of what stands behind the first YAML document, such as a second one, which the reader does not take.
+    pub(crate) rest: Option<u32>,
+    /// What is not JSON proper. None for YAML.
+    pub(crate) faults: Vec<JsonFault>,
 }
 
 impl Document {
@@ -32,33 +32,32 @@ impl Document {
         if bytes.len() > MAX_BYTES {
             return Err(ReadError::TooLarge);
         }
-        let text = std::str::from_utf8(bytes)
-            .map_err(|error| ReadError::NotText { line: line_at(bytes, error.valid_up_to()) })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         match format {
-            Some(MapFormat::Headscale) => Self::yaml(text),
-            Some(format) => Self::json(text, Some(format)),
-            None if has_extension(name, &["yaml", "yml"]) => Self::yaml(text),
-            None if json::looks_like(text) || has_extension(name, &["json", "hujson"]) => {
-                Self::json(text, None)
+            Some(MapFormat::Headscale) => Self::yaml(bytes),
+            Some(format) => Self::json(bytes, Some(format)),
+            None if has_extension(name, &["yaml", "yml"]) => Self::yaml(bytes),
+            None if json::looks_like(bytes) || has_extension(name, &["json", "jsonc", "hujson"]) => {
+                Self::json(bytes, None)
             }
-            None => Self::yaml(text),
+            None if bytes.trim_ascii().is_empty() => Err(ReadError::Empty),
+            None => Self::yaml(bytes),
         }
     }
 
-    fn yaml(text: &str) -> Result<Self, ReadError> {
-        let (root, second) = yaml::parse(text)?;
-        Ok(Self { format: MapFormat::Headscale, root, second, not_strict: None })
+    fn yaml(bytes: &[u8]) -> Result<Self, ReadError> {
+        let document = yaml::parse(bytes)?;
+        // Nothing is to Headscale what `null` is: a map without regions.
+        let root = document.root.unwrap_or(DocumentValue::new(1, ValueKind::Null));
+        Ok(Self { format: MapFormat::Headscale, root, rest: document.rest, faults: Vec::new() })
     }
 
-    fn json(text: &str, format: Option<MapFormat>) -> Result<Self, ReadError> {
-        let root = json::parse(text)?;
-        let format = format.unwrap_or_else(|| match root.member("derpMap") {
+    fn json(bytes: &[u8], format: Option<MapFormat>) -> Result<Self, ReadError> {
+        let text = json::parse(bytes, format != Some(MapFormat::Json))?;
+        let format = format.unwrap_or_else(|| match text.root.member("derpMap") {
             Some(_) => MapFormat::TailscalePolicy,
             None => MapFormat::Json,
         });
-        let not_strict = if format == MapFormat::Json { json::not_strict(text) } else { None };
-        Ok(Self { format, root, second: None, not_strict })
+        Ok(Self { format, root: text.root, rest: None, faults: text.faults })
     }
 }
 

@@ -25,10 +25,31 @@ pub(crate) fn printable(text: impl Into<String>) -> String {
     spelt
 }
 
-/// The line, from 1, of a position in bytes.
-pub(super) fn line_at(bytes: &[u8], position: usize) -> u32 {
-    let ends = bytes[..position.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count();
-    number(ends + 1)
+/// Whether bytes that were to be text were all text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Utf8Loss {
+    None,
+    Some,
+}
+
+/// Appends bytes as Go makes text of them: each byte that is no UTF-8 becomes one U+FFFD.
+pub(super) fn push_lossy(text: &mut String, mut bytes: &[u8]) -> Utf8Loss {
+    let mut loss = Utf8Loss::None;
+    loop {
+        match std::str::from_utf8(bytes) {
+            Ok(rest) => {
+                text.push_str(rest);
+                return loss;
+            }
+            Err(error) => {
+                let (valid, rest) = bytes.split_at(error.valid_up_to());
+                text.push_str(std::str::from_utf8(valid).unwrap_or_default());
+                text.push(char::REPLACEMENT_CHARACTER);
+                bytes = &rest[1..];
+                loss = Utf8Loss::Some;
+            }
+        }
+    }
 }
 
 /// A line number; a file has fewer lines than bytes, and fewer bytes than fit.

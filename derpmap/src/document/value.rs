@@ -7,6 +7,8 @@ use super::text::shorten;
 pub(crate) struct DocumentValue {
     pub(crate) line: u32,
     pub(crate) kind: ValueKind,
+    /// The value is what an alias of YAML stands for.
+    pub(crate) aliased: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -19,6 +21,10 @@ pub(crate) enum ValueKind {
     Text(String),
     /// A scalar of YAML without quotes: whatever the reader makes of it.
     Plain(String),
+    /// A scalar of YAML with a tag such as `!!int`, in the short form, and its text.
+    Tagged(String, String),
+    /// An alias of YAML inside of what it stands for.
+    Recursive,
     List(Vec<DocumentValue>),
     Map(Vec<ObjectMember>),
 }
@@ -28,9 +34,16 @@ pub(crate) enum ValueKind {
 pub(crate) struct ObjectMember {
     pub(crate) key: DocumentValue,
     pub(crate) value: DocumentValue,
+    /// By what YAML takes two keys for the same one: their kind and what is written. Empty in JSON.
+    pub(crate) identity: String,
 }
 
 impl ObjectMember {
+    /// A member of JSON.
+    pub(super) fn new(key: DocumentValue, value: DocumentValue) -> Self {
+        Self { key, value, identity: String::new() }
+    }
+
     /// The name as text, if it is a scalar.
     pub(crate) fn name(&self) -> &str {
         match &self.key.kind {
@@ -38,9 +51,18 @@ impl ObjectMember {
             _ => "",
         }
     }
+
+    /// Whether this is a merge key of YAML, which brings in the members of its value.
+    pub(crate) fn is_merge(&self) -> bool {
+        matches!(&self.key.kind, ValueKind::Plain(text) if text == "<<") && !self.key.aliased
+    }
 }
 
 impl DocumentValue {
+    pub(super) fn new(line: u32, kind: ValueKind) -> Self {
+        Self { line, kind, aliased: false }
+    }
+
     pub(crate) fn members(&self) -> &[ObjectMember] {
         match &self.kind {
             ValueKind::Map(members) => members,
@@ -60,6 +82,8 @@ impl DocumentValue {
             ValueKind::Bool(truth) => truth.to_string(),
             ValueKind::Number(text) | ValueKind::Plain(text) => shorten(text),
             ValueKind::Text(text) => format!("{:?}", shorten(text)),
+            ValueKind::Tagged(tag, text) => format!("{} {}", shorten(tag), shorten(text)),
+            ValueKind::Recursive => "an alias inside of what it stands for".into(),
             ValueKind::List(_) => "a list".into(),
             ValueKind::Map(_) => "a map".into(),
         }

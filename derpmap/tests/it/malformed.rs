@@ -10,7 +10,9 @@ const FORMATS: [Option<MapFormat>; 2] = [None, Some(MapFormat::Headscale)];
 
 /// Does with the bytes whatever can be done with them.
 fn exercise(name: &str, bytes: &[u8]) {
-    for format in FORMATS {
+    // A file of YAML is read for Headscale in either case.
+    let formats = if name.ends_with(".yaml") { &FORMATS[..1] } else { &FORMATS };
+    for format in formats.iter().copied() {
         let Ok(loaded) = Loaded::read(name, bytes, format) else { continue };
         let findings = loaded.check();
         let diff = Diff::between(&loaded.map, &loaded.map);
@@ -18,6 +20,7 @@ fn exercise(name: &str, bytes: &[u8]) {
             file: name,
             format: loaded.format(),
             findings: Some(&findings),
+            map: None,
             diff: Some((name, &diff)),
         };
         assert!(!report.to_text().is_empty() && !report.to_json().is_empty());
@@ -45,7 +48,7 @@ fn error(name: &str, bytes: &[u8], expected: &str) {
 fn every_truncation() {
     // The long ones repeat themselves.
     for (name, bytes) in corpus() {
-        for length in 0..bytes.len().min(1000) {
+        for length in 0..bytes.len().min(600) {
             exercise(&name, &bytes[..length]);
         }
     }
@@ -55,7 +58,7 @@ fn every_truncation() {
 fn every_changed_byte() {
     // Their beginnings, for time.
     for (name, mut bytes) in corpus() {
-        for position in 0..bytes.len().min(120) {
+        for position in 0..bytes.len().min(40) {
             let was = bytes[position];
             for now in [0, b'"', b'{', b':', b'\n', b'&', b'9', 0xff] {
                 bytes[position] = now;
@@ -69,25 +72,27 @@ fn every_changed_byte() {
 #[test]
 fn what_is_no_text_is_named() {
     error("m.json", b"", "is empty");
-    error("m.yaml", b"# nothing\n", "is empty");
     error("m.json", b" // nothing", "is empty");
-    error("m.yaml", b"---\n", "is empty");
-    error("m.json", b"{\n\"a\": \"\xff\"}", "line 2: is not UTF-8");
-    error("m.yaml", &b"\xff\xfer\0e\0"[..], "line 1: is not UTF-8");
+    error("m", b" \n", "is empty");
+    error("m.yaml", b"a: b\n\xe9: c", "line 2: not YAML: the text is not UTF-8");
+    error("m.yaml", b"a: b\nb: \x07", "line 2: not YAML: control characters are not allowed");
+    let utf16 = "line 1: not YAML: the text is not UTF-16, which its byte order mark says";
+    error("m.yaml", b"\xff\xfea\0:\0 \0b\0c", utf16);
+    error("m.yaml", b"\xfe\xff\xd8\0\0a", utf16);
     error("m", &vec![b' '; MAX_BYTES + 1], "is larger than 4 MiB, which no DERP map is");
 }
 
 #[test]
 fn what_is_no_document_is_named() {
-    error("m.json", b"{\n\"Regions\": {", "line 2: not JSON: Unterminated object");
-    error("m.json", b"{\n\"Regions\": nul}", "line 2: not JSON: Unexpected token");
-    error("m.json", b"{} {}", "line 1: not JSON: Text cannot contain more than one JSON value");
+    error("m.json", b"{\n\"Regions\": {", "line 2: not JSON: the object that begins on line 2 is not closed");
     error(
-        "m.yaml",
-        b"regions:\n\t900:\n",
-        "line 2: not YAML: tabs disallowed within this context (block indentation)",
+        "m.json",
+        b"{\n\"Regions\": nul}",
+        "line 2: not JSON: a value is neither a number, nor true, false or null, nor in double quotes",
     );
-    error("m.yaml", b"regions: *nobody", "line 1: not YAML: while parsing node, found unknown anchor");
+    error("m.json", b"{} {}", "line 1: not JSON: text stands behind the end of the outermost value");
+    error("m.yaml", b"regions:\n\t900:\n", "line 2: not YAML: found a tab where only spaces may indent");
+    error("m.yaml", b"regions: *nobody", "line 1: not YAML: unknown anchor 'nobody' referenced");
 }
 
 /// What stands at the end of a file and is not complete is on its last line, not behind it.
@@ -148,7 +153,25 @@ fn aliases_are_counted() {
         text.push_str(&format!("a{level}: &a{level} [{below}]\n"));
     }
     error("m.yaml", text.as_bytes(), "line 5: comes to more than 200000 values, aliases expanded");
-    error("m.yaml", b"a: &a [*a]", "line 1: not YAML: an alias to what is not complete here");
+}
+
+/// An alias inside of what it stands for has no end. Where nothing is made of it, it is as good as any other value.
+#[test]
+fn an_alias_inside_of_itself_is_refused_where_it_is_read() {
+    let read = |text: &str| Loaded::read("m.yaml", text.as_bytes(), None).unwrap();
+    assert!(read("a: &a [*a]").refusal().is_none());
+    let loaded = read("regions: &a {900: *a}");
+    assert_eq!(loaded.refusal().unwrap().message, "region 900 is an alias inside of what it stands for");
+}
+
+/// Nothing is a map without regions to Headscale.
+#[test]
+fn nothing_in_yaml_is_an_empty_map() {
+    for text in ["", "# nothing\n", "---\n", "~", "regions:\n"] {
+        let loaded = Loaded::read("m.yaml", text.as_bytes(), None).unwrap();
+        let codes: Vec<_> = loaded.check().iter().map(|finding| finding.code.label()).collect();
+        assert_eq!(codes, ["no-regions"], "{text:?}");
+    }
 }
 
 /// The parser keeps a copy of what has an anchor, also where no alias uses it: of anchors around anchors each copies all
@@ -201,6 +224,7 @@ fn the_largest_maps_take_no_quadratic_time() {
                 file: "m",
                 format: loaded.format(),
                 findings: Some(&findings),
+                map: None,
                 diff: Some(("n", &diff)),
             };
             assert!(!report.to_text().is_empty());

@@ -5,11 +5,13 @@ go 1.27.3
 
 require (
 	github.com/coder/websocket v1.8.15
+	github.com/tailscale/hujson v0.0.0-20260727124030-b80ff77dac4f
 	go4.org/mem v0.0.0-20240501181205-ae6ca9944745
 	golang.org/x/crypto v0.58.0
 	golang.org/x/net v0.60.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
+	gopkg.in/yaml.v3 v3.0.1
 	tailscale.com v1.104.6
 )
 

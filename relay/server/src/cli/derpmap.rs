@@ -30,9 +30,10 @@ pub(super) struct Derpmap {
     /// The reader that the map is for; --check and --diff recognize it from the file if not given [default: json]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Takes the map from a file (JSON, HuJSON, YAML; - is standard input) instead of this relay's configuration
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Settings", "ipv4", "ipv6"])]
-    from: Option<PathBuf>,
+    /// Takes the map from a file (JSON, HuJSON, YAML; - is standard input) instead of this relay's configuration. --check
+    /// takes several
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["Settings", "ipv4", "ipv6"])]
+    from: Vec<PathBuf>,
     /// Lists what clients and Headscale reject or misread in the map. Exits with 1 if they cannot use part of it
     #[arg(long)]
     check: bool,
@@ -95,9 +96,10 @@ impl Derpmap {
         if self.check || self.diff.is_some() {
             return self.report();
         }
-        let map = match &self.from {
-            None => self.own()?,
-            Some(path) => from_file(path)?,
+        let map = match &*self.from {
+            [] => self.own()?,
+            [path] => from_file(path)?,
+            _ => return Err(anyhow!("--from takes one file, but with --check").into()),
         };
         print(&self.format.unwrap_or(Format::Json).write(&map))?;
         Ok(())
@@ -124,11 +126,51 @@ impl Derpmap {
     }
 
     fn report(&self) -> Result<(), Failure> {
-        let is_stdin = |path: &Option<PathBuf>| path.as_deref().is_some_and(|path| path == Path::new("-"));
-        if is_stdin(&self.from) && is_stdin(&self.diff) {
+        let is_stdin = |path: &&PathBuf| path.as_path() == Path::new("-");
+        let from_stdin = self.from.iter().filter(is_stdin).count();
+        if from_stdin > 0 && self.diff.iter().any(|path| is_stdin(&path)) {
             return Err(Failure::Unreadable(anyhow!("--from and --diff cannot both read standard input")));
         }
-        let (name, loaded) = self.loaded()?;
+        if from_stdin > 1 {
+            return Err(Failure::Unreadable(anyhow!("--from names standard input more than once")));
+        }
+        match &*self.from {
+            [] => self.report_of(self.loaded_own()?),
+            [path] => self.report_of(load(path, self.format)?),
+            _ if self.diff.is_some() => {
+                Err(anyhow!("--diff compares with one map; --from has several").into())
+            }
+            paths => self.reports(paths),
+        }
+    }
+
+    /// Reports on each file, and ends as the worst of them does.
+    fn reports(&self, paths: &[PathBuf]) -> Result<(), Failure> {
+        let (mut is_wrong, mut unreadable) = (false, 0);
+        for path in paths {
+            match load(path, self.format).and_then(|loaded| self.report_of(loaded)) {
+                Ok(()) => {}
+                Err(Failure::Wrong) => is_wrong = true,
+                Err(Failure::Unreadable(error)) => {
+                    unreadable += 1;
+                    match self.report {
+                        Style::Text => say(&format!("towpath-relay: {error:#}")),
+                        Style::Json => print(&unreadable_json(path, &error))?,
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match (unreadable, is_wrong) {
+            (0, false) => Ok(()),
+            (0, true) => Err(Failure::Wrong),
+            (count, _) => {
+                Err(Failure::Unreadable(anyhow!("{count} of {} files cannot be read", paths.len())))
+            }
+        }
+    }
+
+    fn report_of(&self, (name, loaded): (String, Loaded)) -> Result<(), Failure> {
         let findings = self.check.then(|| loaded.check());
         // A map that its reader refuses changes nothing, so there is nothing to compare. --check reports why it is
         // refused.
@@ -146,6 +188,7 @@ impl Derpmap {
             file: &name,
             format: loaded.format(),
             findings: findings.as_deref(),
+            map: findings.is_some().then_some(&loaded.map).filter(|_| comparable),
             diff: diff.as_ref().map(|(old_name, diff)| (&**old_name, diff)),
         };
         print(&match self.report {
@@ -155,17 +198,22 @@ impl Derpmap {
         if report.is_bad() { Err(Failure::Wrong) } else { Ok(()) }
     }
 
-    /// Returns the map to report on, as its reader takes it, and its name.
-    fn loaded(&self) -> Result<(String, Loaded), Failure> {
-        if let Some(path) = &self.from {
-            return load(path, self.format);
-        }
+    /// Returns the map of the configured relay, as its reader takes it, and its name.
+    fn loaded_own(&self) -> Result<(String, Loaded), Failure> {
         let format = self.format.unwrap_or(Format::Json);
         let text = format.write(&self.own()?);
         let loaded = Loaded::read(OWN, text.as_bytes(), Some(format.into()))
             .context("cannot read what derpmap prints")?;
         Ok((OWN.to_owned(), loaded))
     }
+}
+
+/// The report for programs on a file that has none.
+fn unreadable_json(path: &Path, error: &anyhow::Error) -> String {
+    format!(
+        "{:#}\n",
+        serde_json::json!({ "file": path.display().to_string(), "error": format!("{error:#}") })
+    )
 }
 
 /// Returns the map in a file, as its reader takes it, to print it in another form.

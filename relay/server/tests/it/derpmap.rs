@@ -279,3 +279,44 @@ fn a_file_and_settings_exclude_each_other() {
         assert!(err.contains("cannot be used with"), "{err}");
     }
 }
+
+/// A check of several files reports on each, and ends as the worst of them does.
+#[test]
+fn several_files_are_checked_in_one_run() {
+    let derpmap = Derpmap::new();
+    derpmap.write("good.yaml", GOOD);
+    derpmap.write("bad.yaml", GOOD.replace("hostname", "HostName"));
+    derpmap.write("none.yaml", "regions: [");
+    let (code, out, err) = derpmap.run(&["--check", "--from", "good.yaml", "bad.yaml"]);
+    assert_eq!((code, &*err), (1, ""));
+    assert!(out.contains("good.yaml: 0 errors, 0 warnings\n"), "{out}");
+    assert!(out.ends_with("bad.yaml: 1 error, 0 warnings\n"), "{out}");
+
+    let (code, out, err) = derpmap.run(&["--check", "--from", "none.yaml", "good.yaml"]);
+    assert_eq!(code, 2);
+    assert!(out.ends_with("good.yaml: 0 errors, 0 warnings\n"), "{out}");
+    assert_eq!(
+        err,
+        "towpath-relay: none.yaml: line 1: not YAML: did not find expected ',' or ']'\n\
+        towpath-relay: 1 of 2 files cannot be read\n"
+    );
+
+    let (code, out, _) = derpmap.run(&["--check", "--report", "json", "--from", "none.yaml", "good.yaml"]);
+    assert_eq!(code, 2);
+    let reports: Vec<serde_json::Value> =
+        serde_json::Deserializer::from_str(&out).into_iter().collect::<Result<_, _>>().unwrap();
+    assert_eq!(reports[0]["error"], "none.yaml: line 1: not YAML: did not find expected ',' or ']'");
+    assert_eq!(reports[1]["map"]["Regions"]["900"]["Nodes"][0]["HostName"], "relay.example.com");
+    assert_eq!(reports.len(), 2);
+}
+
+#[test]
+fn several_files_are_neither_printed_nor_compared() {
+    let derpmap = Derpmap::new();
+    derpmap.write("a.yaml", GOOD);
+    for args in [&["--from", "a.yaml", "a.yaml"][..], &["--from", "a.yaml", "a.yaml", "--diff", "a.yaml"]] {
+        let (code, out, err) = derpmap.run(args);
+        assert_eq!((code, &*out), (1, ""), "{err}");
+        assert!(err.starts_with("towpath-relay: error: --") || err.starts_with("towpath-relay: --"), "{err}");
+    }
+}

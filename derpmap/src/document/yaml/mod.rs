@@ -1,0 +1,35 @@
+//! YAML as Headscale's parser takes it, which is `gopkg.in/yaml.v3`: YAML 1.1 with differences of its own.
+//!
+//! ```text
+//! bytes ── reader ──▶ characters ── scanner ──▶ tokens ── composer ──▶ tree
+//! ```
+//!
+//! The scanner and the composer follow `scannerc.go`, `parserc.go` and `decode.go` of `yaml.v3` 3.0.1, itself a
+//! translation of libyaml (Kirill Simonov, MIT licence): what it takes and refuses is taken and refused here, also where
+//! the specification has it otherwise. `tests/interop` compares them over mutated maps.
+
+mod composer;
+mod cursor;
+mod flow;
+mod reader;
+mod scalars;
+mod scanner;
+mod space;
+mod token;
+mod words;
+
+use self::composer::Composer;
+use super::error::ReadError;
+use super::value::DocumentValue;
+
+/// The first document of a file.
+pub(super) struct YamlDocument {
+    /// Nothing, if there is nothing but comments.
+    pub(super) root: Option<DocumentValue>,
+    /// The line on which more begins than the reader takes.
+    pub(super) rest: Option<u32>,
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<YamlDocument, ReadError> {
+    Composer::new(reader::read(bytes)).document()
+}
