@@ -10,12 +10,13 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-pub(crate) use self::verdict::OWN_IDS;
 use self::verdict::place;
 use crate::MapFormat;
 use crate::code::FindingCode;
 use crate::finding::Finding;
 use crate::map::{ParsedMap, ParsedRegion};
+
+pub(crate) use self::verdict::OWN_IDS;
 
 /// Everything there is to say about the map, in the order of its regions.
 pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {

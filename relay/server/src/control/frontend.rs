@@ -97,12 +97,8 @@ impl Frontend {
                 return Err(Refusal::HandshakeRate);
             }
             ListenerKind::Tls => {
-                let stream = secure(
-                    socket,
-                    self.tls.clone().expect("a listener for TLS has its configuration"),
-                    self.limits.handshake_timeout,
-                )
-                .await?;
+                let config = self.tls.clone().expect("a listener for TLS has its configuration");
+                let stream = secure(socket, config, self.limits.handshake_timeout).await?;
                 self.metrics.tls_version(stream.protocol_version());
                 ClientStream::Tls(Box::new(stream))
             }
