@@ -6,12 +6,17 @@
 use std::collections::{VecDeque, hash_set};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use towpath_relay_proto::session::Close;
+use towpath_wire::time::Instant;
 
 use crate::arrival::{LinkEvent, LinkObserver};
 use crate::key::RouteKey;
 use crate::peer::Peer;
+
+/// How long a departure waits for other workers to send the last packets of the key. They do so at the end of their turns.
+const LAST_PACKETS: Duration = Duration::from_millis(10);
 
 /// A link that is closed, and what has yet to be forgotten of it.
 pub(crate) struct BrokenLink {
@@ -47,8 +52,8 @@ pub(crate) enum DepartureStep {
 /// What is left of one departure.
 #[derive(Debug)]
 enum Departure {
-    /// A key has left, and these connections are to be told.
-    Key(RouteKey, Vec<Arc<Peer>>),
+    /// A key has left, and these connections are to be told. They may wait for its last packets until the time given.
+    Key(RouteKey, Vec<Arc<Peer>>, Option<Instant>),
     /// A link has broken, and its keys are to be forgotten. Then its observer is told.
     Link(BrokenLink),
 }
@@ -66,7 +71,7 @@ impl Departures {
     /// Adds a key that has left, of which `subscribers` are to be told.
     pub(crate) fn add_key(&mut self, key: RouteKey, subscribers: Vec<Arc<Peer>>) {
         if !subscribers.is_empty() {
-            self.0.push_back(Departure::Key(key, subscribers));
+            self.0.push_back(Departure::Key(key, subscribers, None));
         }
     }
 
@@ -74,7 +79,7 @@ impl Departures {
     pub(crate) fn next(&mut self) -> Option<DepartureStep> {
         loop {
             let step = match self.0.front_mut()? {
-                Departure::Key(key, subscribers) => {
+                Departure::Key(key, subscribers, _) => {
                     subscribers.pop().map(|subscriber| DepartureStep::Tell(*key, subscriber))
                 }
                 Departure::Link(link) => {
@@ -88,6 +93,17 @@ impl Departures {
                 link.report();
             }
         }
+    }
+
+    /// Puts the subscriber of the last step back, to be told in a later turn. Returns whether it may wait: a departure waits for
+    /// [`LAST_PACKETS`] at most.
+    pub(crate) fn put_back(&mut self, subscriber: &Arc<Peer>, now: Instant) -> bool {
+        let Some(Departure::Key(_, subscribers, until)) = self.0.front_mut() else { return false };
+        let may_wait = now < *until.get_or_insert(now + LAST_PACKETS);
+        if may_wait {
+            subscribers.push(subscriber.clone());
+        }
+        may_wait
     }
 
     /// Adds a link that has broken.

@@ -237,6 +237,13 @@ impl<T: Transmit> Egress<T> {
         outbox.next_expiry(context.now)
     }
 
+    /// Whether packets wait that a thread is about to send. A control frame that is pushed now would overtake them.
+    #[must_use]
+    pub fn is_about_to_send_packets(&self) -> bool {
+        let queue = lock(&self.queue);
+        matches!(queue.state, State::Owed | State::Sending { .. }) && queue.outbox.has_packets()
+    }
+
     /// Keys of which a watcher is owed a change.
     #[must_use]
     pub fn backlog(&self) -> usize {

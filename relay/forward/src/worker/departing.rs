@@ -18,6 +18,14 @@ pub(crate) fn continue_departures(turn: &mut Turn<'_>) {
     for _ in 0..STEPS {
         match turn.departures.next() {
             None => return,
+            // The news would overtake the last packets of the key, which another worker is about to send. A subscriber whose
+            // socket is full is told at once.
+            Some(DepartureStep::Tell(_, subscriber))
+                if subscriber.egress.is_about_to_send_packets()
+                    && turn.departures.put_back(&subscriber, turn.now) =>
+            {
+                return;
+            }
             Some(DepartureStep::Tell(key, subscriber)) => tell(&key, &subscriber, turn),
             Some(DepartureStep::Forget(key, link)) => {
                 turn.tally.add_cold(ColdCount::ForgottenKeys, 1);

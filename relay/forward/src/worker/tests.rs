@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::egress::Pushed;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::app_name::AppName;
@@ -110,6 +111,16 @@ impl Driver {
         self.0.release_held();
         self.0.read_ready();
         self.0.flush_dirty();
+    }
+
+    /// Appends a packet and does not flush, as another worker does in the middle of its turn.
+    fn push_as_another_worker(&mut self, to: &Wire, from: &NodePublic) {
+        let turn = &mut self.0.turn;
+        let pushed = to.peer.egress.push(|outbox| {
+            outbox.push_packet(turn.now, from, b"the last", &mut turn.pool, &mut turn.tally);
+            true
+        });
+        assert_eq!(pushed, Pushed::MustFlush);
     }
 
     fn finish_departures(&mut self) {
@@ -333,6 +344,39 @@ fn the_subscribers_of_a_key_are_told_some_in_each_turn() {
     driver.0.close(again.token, Close::PeerClosed);
     driver.finish_departures();
     assert_eq!(driver.count(ColdCount::GoneDisconnected), 3_000, "the others are still subscribed");
+}
+
+/// Another worker has read a packet for the subscriber and is in the middle of its turn, so this one's packets wait for it, too.
+#[test]
+fn a_subscriber_is_told_behind_the_last_packets_of_the_key() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let (leaver, subscriber) = (driver.attach(MINUTE), driver.attach(MINUTE));
+    assert!(driver.0.turn.registry().subscribe(&leaver.peer.key, &subscriber.peer).is_ok());
+    driver.push_as_another_worker(&subscriber, leaver.peer.key.node());
+    driver.0.close(leaver.token, Close::PeerClosed);
+    for _ in 0..100 {
+        continue_departures(&mut driver.0.turn);
+        driver.0.flush_dirty();
+    }
+    assert_eq!(driver.count(ColdCount::GoneDisconnected), 0);
+    driver.0.turn.dirty.push(subscriber.peer.clone());
+    driver.0.flush_dirty();
+    driver.finish_departures();
+    driver.0.flush_dirty();
+    let mut frames = [0; 5 + 32 + 8 + 5 + 33];
+    (&subscriber.client).read_exact(&mut frames).expect("two frames");
+    assert_eq!((frames[0], frames[5 + 32 + 8]), (5, 8), "a RecvPacket and then a PeerGone");
+
+    // No other worker takes forever; if one does, the news is worth more than the order.
+    let again = driver.attach_as(7, leaver.peer.key, Rights::Client, MINUTE);
+    assert!(driver.0.turn.registry().subscribe(&leaver.peer.key, &subscriber.peer).is_ok());
+    driver.push_as_another_worker(&subscriber, leaver.peer.key.node());
+    driver.0.close(again.token, Close::PeerClosed);
+    continue_departures(&mut driver.0.turn);
+    assert_eq!(driver.count(ColdCount::GoneDisconnected), 1);
+    driver.set(driver.0.turn.now + 10 * MILLISECOND);
+    continue_departures(&mut driver.0.turn);
+    assert_eq!(driver.count(ColdCount::GoneDisconnected), 2);
 }
 
 /// A connection of a key of its own that no worker owns.

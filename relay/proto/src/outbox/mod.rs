@@ -191,6 +191,12 @@ impl Outbox {
         self.control.len() + self.disco.len() + self.data.len()
     }
 
+    /// Whether a packet waits.
+    #[must_use]
+    pub fn has_packets(&self) -> bool {
+        self.disco.len() + self.data.len() > 0
+    }
+
     /// Whether more bytes wait than [`Limits::hold_above`].
     #[must_use]
     pub fn is_congested(&self) -> bool {
