@@ -8,7 +8,7 @@
 //!
 //! What it must never get wrong:
 //! - a nonce is used once: the sequence number only grows, and a key is replaced long before it could end;
-//! - [`Opener::open`] hands out no plaintext whose tag did not verify (aws-lc compares in constant time);
+//! - [`Opener::open`] hands out no plaintext whose tag did not verify (aws-lc and ring compare in constant time);
 //! - after an error nothing is opened and nothing but the alert is sealed;
 //! - a peer cannot cause work without sending data: records without data are limited in a row, and changes of keys by the
 //!   records that come between them.
@@ -17,13 +17,11 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
-};
 use rustls::kernel::KernelConnection;
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 use zeroize::Zeroizing;
 
+mod aead;
 mod error;
 mod updates;
 
@@ -32,6 +30,7 @@ use crate::error::TlsError;
 use crate::layer::Opened;
 use crate::limits::{MAX_PLAINTEXT, RECORD_HEADER};
 use crate::seal::SealBuffer;
+use aead::{Aead, NONCE_LEN, Nonce, Suite, TAG_LEN};
 use updates::UpdateBucket;
 
 /// Records sealed under one key before it is replaced. RFC 8446 section 5.5 allows 2^24.5 of full size for AES-GCM, and
@@ -40,7 +39,6 @@ const REKEY_AFTER: u64 = if cfg!(test) { 8 } else { 1 << 23 };
 /// Records without application data that may come in a row. Honest peers send two or three: tickets, a key update.
 const MAX_IDLE_RECORDS: u8 = 32;
 
-const TAG_LEN: usize = 16;
 /// The most that a record's body may have (section 5.2).
 const MAX_BODY: usize = MAX_PLAINTEXT + 256;
 /// The version that every record states (section 5.1).
@@ -99,22 +97,21 @@ pub(crate) fn split<Data>(
 
 /// A key, and where its nonces stand.
 struct Key {
-    aead: LessSafeKey,
+    aead: Aead,
     iv: Zeroizing<[u8; NONCE_LEN]>,
     sequence: u64,
 }
 
 impl Key {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, TlsError> {
-        let (algorithm, key, iv) = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        let (suite, key, iv) = match &secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Suite::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Suite::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Suite::Chacha20Poly1305, key, iv),
             _ => return Err(TlsError::Unusable),
         };
-        let aead = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| TlsError::Unusable)?;
         let iv = iv.as_ref().try_into().map_err(|_| TlsError::Unusable)?;
-        Ok(Self { aead: LessSafeKey::new(aead), iv: Zeroizing::new(iv), sequence })
+        Ok(Self { aead: Aead::new(suite, key.as_ref())?, iv: Zeroizing::new(iv), sequence })
     }
 
     /// The nonce of the next record (section 5.3), once.
@@ -124,7 +121,7 @@ impl Key {
             *byte ^= number;
         }
         self.sequence = self.sequence.checked_add(1)?;
-        Some(Nonce::assume_unique_for_key(nonce))
+        Some(Nonce::new(nonce))
     }
 }
 
@@ -212,8 +209,7 @@ impl<Data> Opener<Data> {
     fn open_record<'a>(&mut self, record: &'a mut [u8]) -> Result<Content<'a>, TlsError> {
         let (header, body) = record.split_first_chunk_mut::<RECORD_HEADER>().ok_or(RecordError::Decode)?;
         let nonce = self.key.next_nonce().ok_or(TlsError::Unusable)?;
-        let opened = self.key.aead.open_in_place(nonce, Aad::from(*header), body);
-        let inner = opened.map_err(|_| RecordError::BadRecordMac)?;
+        let inner = self.key.aead.open(nonce, header, body)?;
         // The content type is the last byte that is not padding.
         let end = inner.iter().rposition(|&byte| byte != 0).ok_or(RecordError::Unexpected)?;
         let kind = inner[end];
@@ -343,15 +339,12 @@ impl<Data> Sealer<Data> {
         let header = [APPLICATION_DATA, major, minor, high, low];
         let nonce = self.key.next_nonce().ok_or(TlsError::Unusable)?;
 
-        let (start, rest) = out.room(RECORD_HEADER + body).split_at_mut(RECORD_HEADER);
+        let record = &mut out.room(RECORD_HEADER + body)[..RECORD_HEADER + body];
+        let (start, sealed) = record.split_at_mut(RECORD_HEADER);
         start.copy_from_slice(&header);
-        let (sealed, rest) = rest.split_at_mut(content.len());
-        sealed.copy_from_slice(content);
-        let kind_and_tag = &mut rest[..1 + TAG_LEN];
-        self.key
-            .aead
-            .seal_in_place_scatter(nonce, Aad::from(header), sealed, &[kind], kind_and_tag)
-            .map_err(|_| TlsError::Unusable)?;
+        sealed[..content.len()].copy_from_slice(content);
+        sealed[content.len()] = kind;
+        self.key.aead.seal(nonce, &header, sealed)?;
         out.filled(RECORD_HEADER + body);
         Ok(())
     }

@@ -232,11 +232,11 @@ struct Forger(Key);
 impl Forger {
     /// A record with any content type, any content, and padding.
     fn record(&mut self, kind: u8, content: &[u8], padding: usize) -> Vec<u8> {
-        let mut body = [content, &[kind], &vec![0; padding]].concat();
-        let [high, low] = u16::try_from(body.len() + TAG_LEN).unwrap().to_be_bytes();
+        let mut body = [content, &[kind], &vec![0; padding], &[0; TAG_LEN]].concat();
+        let [high, low] = u16::try_from(body.len()).unwrap().to_be_bytes();
         let header = [APPLICATION_DATA, 3, 3, high, low];
         let nonce = self.0.next_nonce().unwrap();
-        self.0.aead.seal_in_place_append_tag(nonce, Aad::from(header), &mut body).unwrap();
+        self.0.aead.seal(nonce, &header, &mut body).unwrap();
         [&header[..], &body].concat()
     }
 }
@@ -255,7 +255,7 @@ fn last_word(writer: &mut Writer<Server>, mut key: Key) -> [u8; 2] {
     let mut bytes = out.as_slice().to_vec();
     let (header, body) = bytes.split_first_chunk_mut::<RECORD_HEADER>().unwrap();
     let nonce = key.next_nonce().unwrap();
-    let inner = key.aead.open_in_place(nonce, Aad::from(*header), body).unwrap();
+    let inner = key.aead.open(nonce, header, body).unwrap();
     assert_eq!(inner[2], ALERT);
     [inner[0], inner[1]]
 }
