@@ -241,13 +241,18 @@ fn what_cannot_be_read_is_named() {
     let derpmap = Derpmap::new();
     let missing = "towpath-relay: nothing.yaml: cannot be read: No such file or directory (os error 2)\n";
     derpmap.assert(&["--from", "nothing.yaml", "--check"], 2, "", missing);
+    derpmap.write("empty.json", "");
+    derpmap.assert(&["--from", "empty.json", "--check"], 2, "", "towpath-relay: empty.json: is empty\n");
+    // Headscale reads that as a map without regions.
     derpmap.write("empty.yaml", "");
-    derpmap.assert(&["--from", "empty.yaml", "--check"], 2, "", "towpath-relay: empty.yaml: is empty\n");
+    let (code, out, err) = derpmap.run(&["--from", "empty.yaml", "--check"]);
+    assert_eq!((code, &*err), (1, ""));
+    assert!(out.contains("empty.yaml: error[no-regions]: "), "{out}");
     derpmap.write("cut.json", &GOOD_JSON[..100]);
-    let cut = "towpath-relay: cut.json: line 6: not JSON: Expected value after colon in object property\n";
+    let cut = "towpath-relay: cut.json: line 6: not JSON: a value is missing\n";
     derpmap.assert(&["--from", "cut.json", "--check"], 2, "", cut);
     derpmap.write("binary.yaml", b"regions:\n  \xff\n");
-    let binary = "towpath-relay: binary.yaml: line 2: is not UTF-8\n";
+    let binary = "towpath-relay: binary.yaml: line 2: not YAML: the text is not UTF-8\n";
     derpmap.assert(&["--from", "binary.yaml", "--diff", "binary.yaml"], 2, "", binary);
     let large = "towpath-relay: large.yaml: is larger than 4 MiB, which no DERP map is\n";
     fs::File::create(derpmap.path().join("large.yaml")).unwrap().set_len(1 << 40).unwrap();
@@ -297,7 +302,7 @@ fn several_files_are_checked_in_one_run() {
     assert!(out.ends_with("good.yaml: 0 errors, 0 warnings\n"), "{out}");
     assert_eq!(
         err,
-        "towpath-relay: none.yaml: line 1: not YAML: did not find expected ',' or ']'\n\
+        "towpath-relay: none.yaml: line 1: not YAML: did not find expected node content\n\
         towpath-relay: 1 of 2 files cannot be read\n"
     );
 
@@ -305,7 +310,7 @@ fn several_files_are_checked_in_one_run() {
     assert_eq!(code, 2);
     let reports: Vec<serde_json::Value> =
         serde_json::Deserializer::from_str(&out).into_iter().collect::<Result<_, _>>().unwrap();
-    assert_eq!(reports[0]["error"], "none.yaml: line 1: not YAML: did not find expected ',' or ']'");
+    assert_eq!(reports[0]["error"], "none.yaml: line 1: not YAML: did not find expected node content");
     assert_eq!(reports[1]["map"]["Regions"]["900"]["Nodes"][0]["HostName"], "relay.example.com");
     assert_eq!(reports.len(), 2);
 }
