@@ -3,12 +3,17 @@
 //! Members have the types of Tailscale's `tailcfg`, where a port is any integer. The rules check its range.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use towpath_wire::map as wire_map;
 
 use crate::MapFormat;
 use crate::document::printable;
+
+/// The numbers for relays of one's own, signed as a map has them.
+pub(crate) const OWN_IDS: RangeInclusive<i64> =
+    *wire_map::OWN_REGION_IDS.start() as i64..=*wire_map::OWN_REGION_IDS.end() as i64;
 
 /// Where the members of a region or a node stand, by Tailscale's name for them.
 #[derive(Clone, Debug, Default)]

@@ -16,8 +16,6 @@ use crate::code::FindingCode;
 use crate::finding::Finding;
 use crate::map::{ParsedMap, ParsedRegion};
 
-pub(crate) use self::verdict::OWN_IDS;
-
 /// Everything there is to say about the map, in the order of its regions.
 pub(crate) fn map(map: &ParsedMap) -> Vec<Finding> {
     let mut findings = Vec::new();

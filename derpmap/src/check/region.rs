@@ -1,10 +1,10 @@
 //! Rules about one region.
 
-use super::verdict::{EMBEDDED_ID, LARGEST_ID, OWN_IDS, Verdict, place};
+use super::verdict::{EMBEDDED_ID, LARGEST_ID, Verdict, place};
 use crate::MapFormat;
 use crate::code::FindingCode;
 use crate::finding::Finding;
-use crate::map::ParsedRegion;
+use crate::map::{OWN_IDS, ParsedRegion};
 
 /// Returns all findings about the region under this key, except those about its nodes.
 pub(super) fn check(format: MapFormat, id: i64, region: &ParsedRegion, findings: &mut Vec<Finding>) {

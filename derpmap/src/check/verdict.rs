@@ -1,13 +1,8 @@
 //! What a rule finds, and the numbers that rules about regions and nodes share.
 
-use std::ops::RangeInclusive;
-
-use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
+use towpath_wire::map::REGION_ID_MAX;
 
 use crate::finding::Finding;
-
-/// The numbers for relays of one's own, signed as a map has them.
-pub(crate) const OWN_IDS: RangeInclusive<i64> = *OWN_REGION_IDS.start() as i64..=*OWN_REGION_IDS.end() as i64;
 
 /// The largest number of a region, signed as a map has it.
 pub(super) const LARGEST_ID: i64 = REGION_ID_MAX as i64;

@@ -13,10 +13,9 @@ use serde::Serialize;
 use towpath_wire::ports;
 
 use crate::MapFormat;
-use crate::check::OWN_IDS;
 use crate::code::Difference;
 use crate::document::printable;
-use crate::map::{ParsedMap, ParsedRegion};
+use crate::map::{OWN_IDS, ParsedMap, ParsedRegion};
 
 /// What clients notice, from nothing to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -62,7 +62,9 @@ async fn health_answers_when_the_settings_let_clients_take_every_file() {
     for _ in 0..10 {
         assert!(relay.get("/healthz").starts_with("HTTP/1.1 200"));
     }
-    assert!(relay.metric("towpath_refused_total{reason=\"open_files\"}") > 0);
+    relay.wait("a connection of the backlog is closed with a label", |relay| {
+        relay.metric("towpath_refused_total{reason=\"open_files\"}") > 0
+    });
     let mut client = None;
     for number in 0..20 {
         client = relay.log_in(number).await;
