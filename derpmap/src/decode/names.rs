@@ -11,9 +11,9 @@ use crate::finding::Finding;
 /// The members of a struct.
 #[derive(Default)]
 pub(super) struct StructFields<'v> {
-    /// Those that the reader knows, in the order of the file.
+    /// Members that the reader knows, in the order of the file.
     pub(super) fields: Vec<Field<'v>>,
-    /// Those that belong one level deeper.
+    /// Members that belong one level deeper.
     pub(super) misplaced: Vec<Field<'v>>,
     /// There may be more, which could not be read.
     pub(super) is_cut: bool,

@@ -70,7 +70,7 @@ pub(super) fn yaml_int(kind: &ValueKind) -> Option<i64> {
     }
 }
 
-/// The same for a text that stands in quotes and should not.
+/// The whole number that a text would be without its quotes.
 pub(super) fn plain_int(text: &str) -> Option<i64> {
     yaml_int(&ValueKind::Plain(text.to_owned()))
 }
