@@ -1,10 +1,9 @@
 //! The rule about the name of a node, and what a name is.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use towpath_wire::pin::CertificatePin;
 
-use super::node::is_ipv6;
 use super::verdict::Verdict;
 use crate::MapFormat;
 use crate::code::FindingCode;
@@ -141,4 +140,9 @@ pub(super) fn fault(host: &str) -> Option<&'static str> {
     // A name whose last label is a number is a mistyped address.
     let last = host.rsplit('.').next().unwrap_or_default();
     last.bytes().all(|b| b.is_ascii_digit()).then_some("it is neither an address nor a name")
+}
+
+/// As Go has it: an IPv4 address in IPv6 form counts, and so does one with a zone.
+pub(super) fn is_ipv6(text: &str) -> bool {
+    text.split_once('%').map_or(text, |(address, _)| address).parse::<Ipv6Addr>().is_ok()
 }

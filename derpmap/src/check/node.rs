@@ -1,6 +1,6 @@
 //! Rules about one node.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use towpath_wire::pin::CertificatePin;
 
@@ -71,13 +71,8 @@ fn uses_ipv6(node: &ParsedNode) -> bool {
     match (&*node.ipv6, node.host_name.parse()) {
         ("", Ok(IpAddr::V4(_))) => false,
         ("", _) => true,
-        (text, _) => is_ipv6(text),
+        (text, _) => host_name::is_ipv6(text),
     }
-}
-
-/// As Go has it: an IPv4 address in IPv6 form counts, and so does one with a zone.
-pub(super) fn is_ipv6(text: &str) -> bool {
-    text.split_once('%').map_or(text, |(address, _)| address).parse::<Ipv6Addr>().is_ok()
 }
 
 fn name(format: MapFormat, id: i64, node: &ParsedNode) -> Verdict {
@@ -122,11 +117,11 @@ fn address_form(format: MapFormat, member: &'static str, text: &str) -> Verdict 
         return None;
     }
     let v4 = member == "IPv4";
-    let right = if v4 { text.parse::<Ipv4Addr>().is_ok() } else { is_ipv6(text) };
+    let right = if v4 { text.parse::<Ipv4Addr>().is_ok() } else { host_name::is_ipv6(text) };
     if right {
         return None;
     }
-    let other = if v4 { is_ipv6(text) } else { text.parse::<Ipv4Addr>().is_ok() };
+    let other = if v4 { host_name::is_ipv6(text) } else { text.parse::<Ipv4Addr>().is_ok() };
     let name = format.spell(member);
     let message = match other {
         true => format!("{name} is {:?}, an address of the other family", shorten(text)),

@@ -272,11 +272,7 @@ impl Running {
 
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
-        let renewal = identity.shown().map(|shown| {
-            let metrics = CertificateMetrics::register(&registry, shown.clone())?;
-            Ok::<_, RunError>(Renewal { shown: shown.clone(), metrics, hangups, now: unix_now })
-        });
-        let renewal = renewal.transpose()?;
+        let renewal = renewal_of(&identity, &registry, hangups)?;
         let readiness = Readiness::new();
         let admin = admin
             .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
@@ -291,11 +287,7 @@ impl Running {
             metrics: mesh_metrics.clone(),
         });
         let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
-        // A proxy that ends TLS does so where clients expect it.
-        let port = match &listener {
-            Some(listener) => listener.local_addr()?.port(),
-            None => ports::HTTPS,
-        };
+        let port = tls_port(listener.as_ref())?;
         let frontend = Arc::new(Frontend {
             tls: tls.map(Arc::new),
             records: config.records,
@@ -347,6 +339,22 @@ fn report_end(failed: mpsc::UnboundedSender<Part>, part: Part) -> impl Fn() + Cl
         // Nothing listens any more only when the process is about to end.
         let _ = failed.send(part);
     }
+}
+
+/// The port on which clients reach TLS. A proxy that ends it does so where clients expect it.
+fn tls_port(listener: Option<&TcpListener>) -> io::Result<u16> {
+    listener.map_or(Ok(ports::HTTPS), |listener| Ok(listener.local_addr()?.port()))
+}
+
+/// What watches the certificate, if the relay shows one.
+fn renewal_of(
+    identity: &Identity,
+    registry: &Registry,
+    hangups: Option<watch::Receiver<u64>>,
+) -> Result<Option<Renewal>, RunError> {
+    let Some(shown) = identity.shown() else { return Ok(None) };
+    let metrics = CertificateMetrics::register(registry, shown.clone())?;
+    Ok(Some(Renewal { shown: shown.clone(), metrics, hangups, now: unix_now }))
 }
 
 /// What answers HTTP, on whichever listener. `port` is the one for TLS.
