@@ -235,16 +235,7 @@ impl Scanner {
         if chomping.is_none() && increment > 0 {
             chomping = self.scan_chomping();
         }
-        self.cursor.skip_blanks();
-        if self.cursor.byte(0) == b'#' {
-            while !self.cursor.is_break_or_end(0) {
-                self.cursor.skip();
-            }
-        }
-        if !self.cursor.is_break_or_end(0) {
-            return Err(self.cursor.error("did not find expected comment or line break"));
-        }
-        self.cursor.skip_line();
+        self.scan_line_end()?;
         Ok((chomping.unwrap_or(Chomping::Clip), increment))
     }
 

@@ -4,11 +4,27 @@
 //! a comment, it is the same here.
 
 use super::scanner::Scanner;
+use crate::document::error::ReadError;
 
 /// Comments are looked for in so many bytes.
 const FARTHEST: usize = 512;
 
 impl Scanner {
+    /// Passes over blanks, a comment and the end of the line, before which nothing else may stand.
+    pub(super) fn scan_line_end(&mut self) -> Result<(), ReadError> {
+        self.cursor.skip_blanks();
+        if self.cursor.byte(0) == b'#' {
+            while !self.cursor.is_break_or_end(0) {
+                self.cursor.skip();
+            }
+        }
+        if !self.cursor.is_break_or_end(0) {
+            return Err(self.cursor.error("did not find expected comment or line break"));
+        }
+        self.cursor.skip_line();
+        Ok(())
+    }
+
     pub(super) fn scan_to_next_token(&mut self) {
         loop {
             // A second byte order mark.

@@ -19,16 +19,7 @@ impl Scanner {
             b"TAG" => self.scan_tag_prefix()?,
             _ => return Err(self.cursor.error("found unknown directive name")),
         };
-        self.cursor.skip_blanks();
-        if self.cursor.byte(0) == b'#' {
-            while !self.cursor.is_break_or_end(0) {
-                self.cursor.skip();
-            }
-        }
-        if !self.cursor.is_break_or_end(0) {
-            return Err(self.cursor.error("did not find expected comment or line break"));
-        }
-        self.cursor.skip_line();
+        self.scan_line_end()?;
         Ok(kind)
     }
 
