@@ -48,7 +48,7 @@ fn error(name: &str, bytes: &[u8], expected: &str) {
 fn every_truncation() {
     // The long ones repeat themselves.
     for (name, bytes) in corpus() {
-        for length in 0..bytes.len().min(600) {
+        for length in 0..bytes.len().min(1000) {
             exercise(&name, &bytes[..length]);
         }
     }
@@ -58,7 +58,7 @@ fn every_truncation() {
 fn every_changed_byte() {
     // Their beginnings, for time.
     for (name, mut bytes) in corpus() {
-        for position in 0..bytes.len().min(40) {
+        for position in 0..bytes.len().min(120) {
             let was = bytes[position];
             for now in [0, b'"', b'{', b':', b'\n', b'&', b'9', 0xff] {
                 bytes[position] = now;
