@@ -8,6 +8,7 @@
 mod faults;
 mod names;
 mod scalar;
+mod spelling;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,7 +146,7 @@ impl MapDecoder {
     /// A policy file. The reader has a place for the map and decodes each `derpMap` into it.
     fn policy(&mut self, root: &DocumentValue, map: &mut ParsedMap) {
         let members: Vec<_> =
-            root.members().iter().filter(|member| names::is_name(member.name(), "derpMap")).collect();
+            root.members().iter().filter(|member| spelling::is_name(member.name(), "derpMap")).collect();
         for (index, member) in members.iter().enumerate() {
             if index > 0 {
                 self.twice("derpMap", "", member.key.line);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::spelling::is_name;
 use super::{BOTH, Field, MapDecoder, Reading, scalar};
 use crate::MapFormat;
 use crate::code::FindingCode;
@@ -386,16 +387,6 @@ impl MapDecoder {
             _ => None,
         })
     }
-}
-
-/// Whether Go's JSON takes what is written for a name: in any case, also where a letter has a third form.
-pub(super) fn is_name(written: &str, name: &str) -> bool {
-    let folded = |c: char| match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    };
-    written.chars().map(folded).eq(name.chars().map(folded))
 }
 
 /// The known name that is written with `_` or `-` between its words, which no reader takes.

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use super::YamlDocument;
 use super::cursor::{line, syntax};
 use super::reader::YamlText;
 use super::scanner::Scanner;
@@ -11,6 +10,14 @@ use super::token::{TokenKind, YamlMark, YamlStyle, YamlToken};
 use crate::document::error::{MAX_DEPTH, MAX_VALUES, ReadError};
 use crate::document::text::push_lossy;
 use crate::document::value::{DocumentValue, ObjectMember, ValueKind};
+
+/// The first document of a file.
+pub(in crate::document) struct YamlDocument {
+    /// Nothing, if there is nothing but comments.
+    pub(in crate::document) root: Option<DocumentValue>,
+    /// The line on which more begins than the reader takes.
+    pub(in crate::document) rest: Option<u32>,
+}
 
 /// Bytes of a text that count as a value where the text is copied. A text as long as a file can be would otherwise be
 /// copied as often as a file has room for aliases.

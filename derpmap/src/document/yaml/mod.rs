@@ -18,17 +18,8 @@ mod space;
 mod token;
 mod words;
 
-use self::composer::Composer;
+use self::composer::{Composer, YamlDocument};
 use super::error::ReadError;
-use super::value::DocumentValue;
-
-/// The first document of a file.
-pub(super) struct YamlDocument {
-    /// Nothing, if there is nothing but comments.
-    pub(super) root: Option<DocumentValue>,
-    /// The line on which more begins than the reader takes.
-    pub(super) rest: Option<u32>,
-}
 
 pub(super) fn parse(bytes: &[u8]) -> Result<YamlDocument, ReadError> {
     Composer::new(reader::read(bytes)).document()

@@ -30,7 +30,8 @@ use crate::error::TlsError;
 use crate::layer::Opened;
 use crate::limits::{MAX_PLAINTEXT, RECORD_HEADER};
 use crate::seal::SealBuffer;
-use aead::{Aead, NONCE_LEN, Nonce, Suite, TAG_LEN};
+use aead::suite::{NONCE_LEN, Suite, TAG_LEN};
+use aead::{Aead, Nonce};
 use updates::UpdateBucket;
 
 /// Records sealed under one key before it is replaced. RFC 8446 section 5.5 allows 2^24.5 of full size for AES-GCM, and

@@ -9,14 +9,11 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafe
 use super::error::RecordError;
 use crate::error::TlsError;
 use crate::limits::RECORD_HEADER;
+use suite::{NONCE_LEN, Suite, TAG_LEN};
 
+pub(super) mod suite;
 #[cfg(target_arch = "x86_64")]
 mod vaes;
-
-/// The length of a nonce in every suite.
-pub(super) const NONCE_LEN: usize = 12;
-/// The length of a tag in every suite.
-pub(super) const TAG_LEN: usize = 16;
 
 /// A nonce, which is used once: sealing and opening consume it.
 pub(super) struct Nonce([u8; NONCE_LEN]);
@@ -26,14 +23,6 @@ impl Nonce {
     pub(super) const fn new(bytes: [u8; NONCE_LEN]) -> Self {
         Self(bytes)
     }
-}
-
-/// The AEADs of TLS 1.3 (appendix B.4) that rustls negotiates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suite {
-    Aes128Gcm,
-    Aes256Gcm,
-    Chacha20Poly1305,
 }
 
 /// A key of one direction, wiped when it is dropped.

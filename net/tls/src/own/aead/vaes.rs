@@ -5,7 +5,7 @@ use std::mem;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroize;
 
-use super::{NONCE_LEN, Suite, TAG_LEN};
+use super::suite::{NONCE_LEN, Suite, TAG_LEN};
 use crate::error::TlsError;
 use crate::limits::RECORD_HEADER;
 use crate::own::error::RecordError;
