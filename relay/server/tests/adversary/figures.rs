@@ -13,10 +13,10 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 
 use crate::alone;
 use crate::attacker::connect;
+use crate::common::process::Process;
 use crate::common::websocket::PLAIN;
 use crate::common::{Relay, event, packet};
 use crate::gulps::gulp;
-use crate::process::Process;
 
 /// A value below which `part` of `values` lie.
 fn quantile(values: &mut [Duration], part: f64) -> Duration {

@@ -23,7 +23,6 @@ mod memory;
 mod mesh_announcements;
 mod open_files;
 mod pings;
-mod process;
 mod routes;
 mod silent_connections;
 mod unfinished_frames;

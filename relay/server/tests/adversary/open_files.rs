@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::alone;
+use crate::common::process::Process;
 use crate::common::{MeshFiles, Relay};
-use crate::process::Process;
 
 /// Files that the program may open.
 const FILES: u32 = 300;

@@ -4,6 +4,7 @@
 
 pub(crate) mod heap;
 pub(crate) mod login;
+pub(crate) mod process;
 pub(crate) mod sweep;
 pub(crate) mod websocket;
 

@@ -2,14 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use towpath_relay_client::{Client, Dialer, TlsVersions, Trust};
 use towpath_wire::key::NodePrivate;
 
-use crate::common::PATIENCE;
+use super::PATIENCE;
+
+/// The key of a client with this number.
+pub(crate) fn key(number: u64) -> NodePrivate {
+    let mut bytes = [0x51; 32];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    NodePrivate::from_random(bytes)
+}
 
 /// The relay in a process of its own, killed when dropped.
 pub(crate) struct Process {
@@ -17,12 +25,30 @@ pub(crate) struct Process {
     pub(crate) listen: SocketAddr,
     admin: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
-    log: Option<JoinHandle<usize>>,
+    log: Log,
+}
+
+/// What the program logs after it has said where it listens.
+enum Log {
+    /// It waits in the pipe.
+    Unread(BufReader<ChildStderr>),
+    /// A thread reads it and counts its lines.
+    Read(JoinHandle<usize>),
+    /// A test has it.
+    Taken,
 }
 
 impl Process {
     /// Starts the program with these settings, after a command of the shell, such as one that limits it.
     pub(crate) fn start(before: &str, settings: &str) -> Self {
+        let mut process = Self::start_unread(before, settings);
+        let log = process.take_log();
+        process.log = Log::Read(std::thread::spawn(move || log.lines().map_while(Result::ok).count()));
+        process
+    }
+
+    /// Starts the program as [`Self::start`] does, with a reader of its log that stalls once it knows where the program listens.
+    pub(crate) fn start_unread(before: &str, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("relay.toml");
         let text =
@@ -36,24 +62,33 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
-        let listening = lines.find(|line| line.contains("listening")).expect("the log says where it listens");
+        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut listening = String::new();
+        while !listening.contains("listening") {
+            listening.clear();
+            assert_ne!(log.read_line(&mut listening).expect("UTF-8"), 0, "the log says where it listens");
+        }
         let address = |name: &str| {
             let field = listening.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-            field.and_then(|field| field.parse().ok())
+            field.and_then(|field| field.trim().parse().ok())
         };
         let (listen, admin) = (address("listen").expect("an address"), address("admin").expect("an address"));
         let http = address("http");
-        let log = std::thread::spawn(move || lines.count());
-        Self { child, listen, admin, http, log: Some(log) }
+        Self { child, listen, admin, http, log: Log::Unread(log) }
+    }
+
+    /// The log from here on, if nothing has read it.
+    pub(crate) fn take_log(&mut self) -> BufReader<ChildStderr> {
+        match std::mem::replace(&mut self.log, Log::Taken) {
+            Log::Unread(log) => log,
+            Log::Read(_) | Log::Taken => panic!("the log is read already"),
+        }
     }
 
     /// Logs in with a key made from a number; `None` if the relay refuses it.
     pub(crate) async fn log_in(&self, number: u64) -> Option<Client> {
-        let mut bytes = [0x51; 32];
-        bytes[..8].copy_from_slice(&number.to_be_bytes());
         let dialer = Dialer::tls("localhost", self.listen.port(), &Trust::Anyone, TlsVersions::Both);
-        dialer.expect("a dialer").at(self.listen).connect(&NodePrivate::from_random(bytes)).await.ok()
+        dialer.expect("a dialer").at(self.listen).connect(&key(number)).await.ok()
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
@@ -99,10 +134,26 @@ impl Process {
         Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
+    /// Asks the program to end by SIGTERM, and waits until it has.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a signal");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the relay does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Ends the process and returns how many lines it has logged.
     pub(crate) fn lines(mut self) -> usize {
         self.child.kill().expect("it runs");
-        self.log.take().expect("a log").join().expect("no panic")
+        match std::mem::replace(&mut self.log, Log::Taken) {
+            Log::Read(count) => count.join().expect("no panic"),
+            Log::Unread(_) | Log::Taken => panic!("the log is not counted"),
+        }
     }
 }
 
