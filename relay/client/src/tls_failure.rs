@@ -182,7 +182,17 @@ fn kind_of_certificate(error: &CertificateError) -> TlsFailureKind {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             TlsFailureKind::Purpose
         }
-        CertificateError::BadSignature => TlsFailureKind::Signature,
+        // A trusted root with the name of the issuer and a key of another type has not signed it either.
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            TlsFailureKind::Signature
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
+            TlsFailureKind::Certificate("it is signed by an algorithm that is too weak or not known".into())
+        }
+        CertificateError::UnhandledCriticalExtension => {
+            TlsFailureKind::Certificate("it has a critical extension that is not known".into())
+        }
         CertificateError::BadEncoding => TlsFailureKind::Certificate("it is malformed".into()),
         CertificateError::Revoked => TlsFailureKind::Certificate("it is revoked".into()),
         CertificateError::Other(other) => kind_of_other(other),
@@ -276,6 +286,24 @@ mod tests {
         ] {
             assert_eq!(told(error), expected);
         }
+        let signature_algorithm_id = vec![6, 8, 42, 134, 72, 206, 61, 4, 3, 2];
+        let public_key_algorithm_id = vec![6, 9, 42, 134, 72, 134, 247, 13, 1, 1, 1, 5, 0];
+        let other_key = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: signature_algorithm_id.clone(),
+            public_key_algorithm_id,
+        };
+        assert!(
+            told(other_key.into())
+                .contains("an authority of that name has another key than the one that is trusted")
+        );
+        let weak = CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id,
+            supported_algorithms: Vec::new(),
+        };
+        assert_eq!(
+            told(weak.into()),
+            "the relay's certificate cannot be used: it is signed by an algorithm that is too weak or not known"
+        );
         let other = |reason| {
             let reason: Arc<dyn Error + Send + Sync> = Arc::new(io::Error::other(reason));
             told(CertificateError::Other(OtherError(reason)).into())

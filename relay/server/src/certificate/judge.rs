@@ -251,9 +251,15 @@ fn issuers(chain: &[CertificateDer<'_>], now: i64) -> Option<Objection> {
         Err(webpki::Error::RequiredEkuNotFoundContext(_)) => {
             Some(Objection::Chain("its extended key usage is not that of servers".into()))
         }
-        Err(webpki::Error::InvalidSignatureForPublicKey) => Some(Objection::Chain(
+        Err(
+            webpki::Error::InvalidSignatureForPublicKey
+            | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_),
+        ) => Some(Objection::Chain(
             "the certificates behind it are of another issuer with the same name".into(),
         )),
+        Err(webpki::Error::UnsupportedSignatureAlgorithmContext(_)) => {
+            Some(Objection::Chain("it is signed by an algorithm that is too weak or not known".into()))
+        }
         Err(error) => Some(Objection::Chain(format!("{error:?}"))),
     }
 }
