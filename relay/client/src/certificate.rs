@@ -64,6 +64,14 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Returns the name alone from how webpki writes one of a certificate: `DnsName("relay.example.com")`,
+/// `IpAddress(192.0.2.1)`.
+#[must_use]
+pub fn plain_name(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inside.unwrap_or(name).trim_matches('"')
+}
+
 /// The time within which clients accept a certificate, in seconds since 1970. Both ends are part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {

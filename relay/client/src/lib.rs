@@ -22,7 +22,7 @@ mod tls;
 mod tls_failure;
 mod trust;
 
-pub use certificate::{Validity, relay_key};
+pub use certificate::{Validity, plain_name, relay_key};
 pub use client::{Client, ClientReceiver, ClientSender, Raw};
 pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer, Greeting};
 pub use event::Event;

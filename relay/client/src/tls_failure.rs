@@ -9,6 +9,7 @@ use std::{fmt, io};
 use rustls::{AlertDescription, CertificateError, OtherError};
 use towpath_tls::{HandshakeError, TlsError};
 
+use crate::certificate::plain_name;
 use crate::trust::NotTrusted;
 
 /// Why TLS with a relay failed.
@@ -174,7 +175,12 @@ fn kind_of_certificate(error: &CertificateError) -> TlsFailureKind {
             TlsFailureKind::NoName
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            let names: Vec<_> = presented.iter().take(NAMES_SHOWN).map(|name| plain_name(name)).collect();
+            let names: Vec<_> = presented
+                .iter()
+                .take(NAMES_SHOWN)
+                // What cannot be seen is spelt out, because the certificate is a stranger's.
+                .map(|name| plain_name(name).escape_debug().to_string())
+                .collect();
             let more = if presented.len() > NAMES_SHOWN { " and more" } else { "" };
             TlsFailureKind::OtherName(format!("{}{more}", names.join(", ")))
         }
@@ -202,13 +208,6 @@ fn kind_of_certificate(error: &CertificateError) -> TlsFailureKind {
 
 /// Names that a message repeats.
 const NAMES_SHOWN: usize = 5;
-
-/// The name alone, from how webpki writes one: `DnsName("relay.example.com")`, `IpAddress(192.0.2.1)`. What cannot be seen is
-/// spelt out: the certificate is a stranger's.
-fn plain_name(name: &str) -> String {
-    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-    inside.unwrap_or(name).trim_matches('"').escape_debug().to_string()
-}
 
 fn kind_of_other(OtherError(reason): &OtherError) -> TlsFailureKind {
     if let Some(reason) = reason.downcast_ref::<NotTrusted>() {

@@ -9,7 +9,7 @@ use std::fmt;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
-use towpath_relay_client::Validity;
+use towpath_relay_client::{Validity, plain_name};
 use towpath_service::Visible;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -186,17 +186,11 @@ fn name(chain: &[CertificateDer<'_>], hostname: &str) -> Option<Objection> {
     let name = ServerName::try_from(hostname).ok()?;
     match leaf.verify_is_valid_for_subject_name(&name) {
         Ok(()) => None,
-        Err(webpki::Error::CertNotValidForName(context)) if !context.presented.is_empty() => {
-            Some(Objection::OtherNames(context.presented.iter().map(|name| plain_name(name)).collect()))
-        }
+        Err(webpki::Error::CertNotValidForName(context)) if !context.presented.is_empty() => Some(
+            Objection::OtherNames(context.presented.iter().map(|name| plain_name(name).to_owned()).collect()),
+        ),
         Err(_) => Some(Objection::NoNames),
     }
-}
-
-/// The name alone, from how webpki writes one: `DnsName("relay.example.com")`, `IpAddress(192.0.2.1)`.
-fn plain_name(name: &str) -> String {
-    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-    inside.unwrap_or(name).trim_matches('"').to_owned()
 }
 
 fn date(place: usize, Validity { not_before, not_after }: Validity, now: i64) -> Option<Objection> {
