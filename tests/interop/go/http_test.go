@@ -31,12 +31,18 @@ func response(t *testing.T, from *bufio.Reader, method string) (*http.Response, 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return res, body(t, res)
+}
+
+// body reads the body of a response to its end.
+func body(t *testing.T, res *http.Response) string {
+	t.Helper()
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(body)
+	return string(text)
 }
 
 // What netcheck, captive portal detection, browsers and scanners ask for.
@@ -90,14 +96,10 @@ func TestHTTPOnTheTLSPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := body(t, res)
 	const want = "Client sent an HTTP request to an HTTPS server.\n"
-	if res.StatusCode != http.StatusBadRequest || string(body) != want {
-		t.Errorf("%s, %q, want 400 and %q", res.Status, body, want)
+	if res.StatusCode != http.StatusBadRequest || text != want {
+		t.Errorf("%s, %q, want 400 and %q", res.Status, text, want)
 	}
 	if !relay.Stock {
 		relay.WaitMetric(t, `towpath_refused_total{reason="http_on_tls"}`, 1)

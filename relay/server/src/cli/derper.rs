@@ -151,7 +151,7 @@ mod tests {
         assert!(!answer(words).unwrap().contains("hunter2"));
     }
 
-    /// The page for those who move from derper has a row for each flag.
+    /// The table of flags in docs/moving-from-derper.md has a row for each.
     #[test]
     fn the_page_for_movers_has_every_flag() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/moving-from-derper.md");

@@ -113,7 +113,7 @@ fn a_key_of_ring_takes_no_more_memory_than_one_of_aws_lc() {
     assert_eq!(size_of::<Aead>(), size_of::<LessSafeKey>());
 }
 
-/// Reads the memory of this process where a key was, as an attacker would who finds an overflow.
+/// The memory of this process is read where a key was, as an overflow would disclose it.
 #[test]
 fn nothing_of_a_key_of_ring_is_left_in_memory() {
     let memory = File::open("/proc/self/mem").unwrap();
