@@ -1,8 +1,8 @@
 //! The cipher of records: aws-lc's, but ring's AES-GCM on CPUs where that is faster.
 //!
 //! aws-lc uses VAES together with AVX-512 only, and without AVX-512 falls back to AES-NI. ring uses VAES with AVX2, which
-//! takes half the time. So AES-GCM is ring's on a CPU that has VAES and not AVX-512, such as Zen 3 and Intel's client
-//! CPUs since the 12th generation. ChaCha20-Poly1305 is always aws-lc's. Both seal to the same bytes.
+//! takes about half the time with AES-128. So AES-GCM is ring's on a CPU that has VAES and not AVX-512, such as Zen 3 and
+//! Intel's client CPUs since the 12th generation. ChaCha20-Poly1305 is always aws-lc's. Both seal to the same bytes.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, UnboundKey};
 
