@@ -122,7 +122,10 @@ impl Frontend {
         let introduced = introduce(stream, received, &upgrade, &self.keys).await?;
         let introduction = &introduced.introduction;
         let (peer, prober) = (introduction.client, introduction.info.is_prober);
-        let grant = admit(&self.admission, &self.policies, introduction, client).await?;
+        let grant = match admit(&self.admission, &self.policies, introduction, client).await {
+            Ok(grant) => grant,
+            Err(refusal) => return Err(introduced.turn_away(refusal).await),
+        };
         if let Some(claim) = grant.claim {
             self.mesh_metrics.claimed(claim);
             debug!(connection = id, ?peer, address = %client, claim = claim.label(), "client sent a mesh key");

@@ -5,9 +5,10 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towpath_relay_forward::Unwrapper;
-use towpath_relay_proto::login::{Login, greet};
+use towpath_relay_proto::login::{BINDING_LABEL, Login, greet, refusal_text};
 use towpath_relay_proto::session::Close;
 use towpath_websocket::{CloseCode, Messages};
+use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::Introduction;
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
@@ -25,6 +26,35 @@ pub(super) struct Introduced {
     pub(super) introduction: Introduction,
     /// Bytes of DERP that came behind the login.
     pub(super) frames: Vec<u8>,
+}
+
+impl Introduced {
+    /// Refuses a login that is bound to another connection than it came on.
+    async fn check_binding(self) -> Result<Self, Refusal> {
+        match self.introduction.info.binding {
+            Some(binding)
+                if !self.stream.exporter(BINDING_LABEL).is_some_and(|here| binding.is_to(&here)) =>
+            {
+                Err(self.turn_away(Refusal::BoundElsewhere).await)
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Tells a client that has proved its key by a Health frame why it is refused, and closes. Returns the refusal.
+    pub(super) async fn turn_away(self, refusal: Refusal) -> Refusal {
+        let reason = refusal.reason().label();
+        let mut words = Vec::new();
+        ServerFrame::Health(&refusal_text(reason, &refusal.to_string())).encode(&mut words);
+        if self.unwrapper.is_some() {
+            let mut messages = Messages::default();
+            messages.push(&words);
+            messages.close(CloseCode::Policy, reason);
+            words = messages.as_slice().to_vec();
+        }
+        self.stream.say_goodbye(&words).await;
+        refusal
+    }
 }
 
 /// The relay's node key, both halves.
@@ -53,7 +83,9 @@ pub(super) async fn introduce(
         }
     };
     match log_in(&mut stream, &response, received, unwrapper.as_mut(), keys).await {
-        Ok((introduction, frames)) => Ok(Introduced { stream, unwrapper, introduction, frames }),
+        Ok((introduction, frames)) => {
+            Introduced { stream, unwrapper, introduction, frames }.check_binding().await
+        }
         Err(refusal) => {
             let code = match &refusal {
                 Refusal::WebSocket(end) => Some(end.close_code()),

@@ -47,6 +47,11 @@ pub(crate) enum Refusal {
     WebSocket(#[source] WebSocketEnd),
     #[error("the login failed")]
     Login(#[source] LoginError),
+    #[error(
+        "the login is bound to another TLS connection than it came on: something between client and relay ends TLS, or the login \
+         is repeated"
+    )]
+    BoundElsewhere,
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
     #[error("the connection broke during the login")]
@@ -107,6 +112,9 @@ labels! {
         BadInfo = "bad_info",
         /// The client stated an app name of more than 32 bytes, or with others than printable ASCII.
         BadAppName = "bad_app_name",
+        /// The login is bound to another TLS connection than it came on. Something between client and relay ends TLS, or an attacker
+        /// repeats a login that it has read.
+        BoundElsewhere = "bound_elsewhere",
         /// No admission policy admits the key. No policy can be configured in this version.
         NotAdmitted = "not_admitted",
         /// No admission policy admits the key, and one could not tell in time. No policy can be configured in this version.
@@ -148,9 +156,23 @@ impl Refusal {
             Self::Login(LoginError::ClientInfo(ClientInfoError::Short | ClientInfoError::Json)) => {
                 RefusalReason::BadInfo
             }
+            Self::BoundElsewhere => RefusalReason::BoundElsewhere,
             Self::NotAdmitted(NotAdmitted::Refused) => RefusalReason::NotAdmitted,
             Self::NotAdmitted(NotAdmitted::CannotTell) => RefusalReason::AdmissionUnknown,
             Self::Broken(_) => RefusalReason::Broken,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_relay_proto::login::BOUND_ELSEWHERE;
+
+    use super::*;
+
+    /// Clients know the reason by its label.
+    #[test]
+    fn the_reason_that_clients_look_for_is_the_label() {
+        assert_eq!(Refusal::BoundElsewhere.reason().label(), BOUND_ELSEWHERE);
     }
 }
