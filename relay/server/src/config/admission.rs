@@ -12,11 +12,11 @@ use super::node_key::KeySource;
 use super::rules::path;
 
 /// The lines that make a relay with a policy out of one without.
-const HOW_TO_ADMIT: &str = "\
-says who may use the relay, and no policy is configured. Add one to the configuration:
+const HOW_TO_ADMIT: &str = "
+    admission = \"open\"                            # everybody; TOWPATH_ADMISSION=open and --open mean the same
+or one of
     [allow_list]
-    file = \"/etc/towpath/allowed-keys\"                # node keys, one a line
-or, for a relay that everybody may use: admission = \"open\", TOWPATH_ADMISSION=open or --open";
+    file = \"/etc/towpath/allowed-keys\"            # node keys, one a line";
 
 /// Who may use the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,9 @@ impl AdmissionSettings {
     /// Notes that nothing says who may use the relay. What does not run one can do without.
     pub(crate) fn check_given(&self, reader: &mut ConfigReader<'_>) {
         if self.order.order.is_empty() && reader.is_sound(keys::ADMISSION) {
-            reader.conflict(keys::ADMISSION, HOW_TO_ADMIT);
+            let why =
+                "says who may use the relay, and no policy is configured: add one, or make the relay open";
+            reader.conflict(keys::ADMISSION, format!("{why}{HOW_TO_ADMIT}"));
         }
     }
 }
