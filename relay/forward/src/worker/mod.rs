@@ -11,6 +11,7 @@ use slab::Slab;
 use towpath_relay_proto::egress::Flushed;
 use towpath_relay_proto::session::Close;
 use towpath_tls::MAX_RECORD;
+use towpath_wire::derp::frame::ServerFrame;
 use tracing::debug;
 
 use crate::arrival::{NewClient, NewLink};
@@ -198,6 +199,10 @@ impl<'a> Worker<'a> {
             OwnerRequest::WatchWriteTimeout => self.watch_write_timeout(connection),
             OwnerRequest::Close(reason) => {
                 if self.owns(connection) {
+                    if let Some(text) = reason.health() {
+                        let peer = self.connections[connection.token].peer().clone();
+                        self.turn.push_control(&peer, &ServerFrame::Health(text));
+                    }
                     self.close(connection.token, reason);
                 }
             }

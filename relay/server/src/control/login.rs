@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towpath_relay_forward::Unwrapper;
-use towpath_relay_proto::login::{BINDING_LABEL, Login, greet, refusal_text};
+use towpath_relay_proto::login::{BINDING_LABEL, Login, greet};
 use towpath_relay_proto::session::Close;
 use towpath_websocket::{CloseCode, Messages};
 use towpath_wire::derp::frame::ServerFrame;
@@ -28,35 +28,6 @@ pub(super) struct Introduced {
     pub(super) frames: Vec<u8>,
 }
 
-impl Introduced {
-    /// Refuses a login that is bound to another connection than it came on.
-    async fn check_binding(self) -> Result<Self, Refusal> {
-        match self.introduction.info.binding {
-            Some(binding)
-                if !self.stream.exporter(BINDING_LABEL).is_some_and(|here| binding.is_to(&here)) =>
-            {
-                Err(self.turn_away(Refusal::BoundElsewhere).await)
-            }
-            _ => Ok(self),
-        }
-    }
-
-    /// Tells a client that has proved its key by a Health frame why it is refused, and closes. Returns the refusal.
-    pub(super) async fn turn_away(self, refusal: Refusal) -> Refusal {
-        let reason = refusal.reason().label();
-        let mut words = Vec::new();
-        ServerFrame::Health(&refusal_text(reason, &refusal.to_string())).encode(&mut words);
-        if self.unwrapper.is_some() {
-            let mut messages = Messages::default();
-            messages.push(&words);
-            messages.close(CloseCode::Policy, reason);
-            words = messages.as_slice().to_vec();
-        }
-        self.stream.say_goodbye(&words).await;
-        refusal
-    }
-}
-
 /// The relay's node key, both halves.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeKeys {
@@ -64,12 +35,39 @@ pub(crate) struct NodeKeys {
     pub(crate) public: NodePublic,
 }
 
-/// Answers the upgrade and does the login. `received`: bytes that came behind the request.
+impl Introduced {
+    /// Whether the login is bound to another TLS connection than it came on.
+    pub(super) fn is_bound_elsewhere(&self) -> bool {
+        self.introduction.info.binding.is_some_and(|binding| {
+            !self.stream.exporter(BINDING_LABEL).is_some_and(|connection| binding.is_to(&connection))
+        })
+    }
+
+    /// Tells a client that is refused why, by a Health frame, and closes its connection. Stock clients show the text. Returns the
+    /// refusal. A client that was told a moment ago is only closed.
+    pub(super) async fn turn_away(self, refusal: Refusal) -> Refusal {
+        let Some(text) = refusal.health() else { return refusal };
+        let mut frame = Vec::new();
+        ServerFrame::Health(&text).encode(&mut frame);
+        if self.unwrapper.is_some() {
+            let mut messages = Messages::default();
+            messages.push(&frame);
+            messages.close(CloseCode::Policy, refusal.reason().label());
+            frame = messages.as_slice().to_vec();
+        }
+        self.stream.say_goodbye(&frame).await;
+        refusal
+    }
+}
+
+/// Answers the upgrade and does the login. `received`: bytes that came behind the request. `refused_before`: whether a client
+/// that states this key is refused without a look at its proof.
 pub(super) async fn introduce(
     mut stream: ClientStream,
     received: Bytes,
     upgrade: &Upgrade,
     keys: &NodeKeys,
+    refused_before: impl Fn(&NodePublic) -> bool,
 ) -> Result<Introduced, Refusal> {
     let response = upgrade.response(&keys.public);
     let mut unwrapper = match upgrade.protocol {
@@ -82,10 +80,8 @@ pub(super) async fn introduce(
             return Err(Refusal::Subprotocol);
         }
     };
-    match log_in(&mut stream, &response, received, unwrapper.as_mut(), keys).await {
-        Ok((introduction, frames)) => {
-            Introduced { stream, unwrapper, introduction, frames }.check_binding().await
-        }
+    match log_in(&mut stream, &response, received, unwrapper.as_mut(), keys, refused_before).await {
+        Ok((introduction, frames)) => Ok(Introduced { stream, unwrapper, introduction, frames }),
         Err(refusal) => {
             let code = match &refusal {
                 Refusal::WebSocket(end) => Some(end.close_code()),
@@ -109,6 +105,7 @@ async fn log_in(
     received: Bytes,
     mut unwrapper: Option<&mut Unwrapper>,
     keys: &NodeKeys,
+    refused_before: impl Fn(&NodePublic) -> bool,
 ) -> Result<(Introduction, Vec<u8>), Refusal> {
     let mut greeting = Vec::with_capacity(64);
     greet(&keys.public, &mut greeting);
@@ -136,8 +133,11 @@ async fn log_in(
             }
         };
         let mut input = &frames[..];
-        let introduction = login.next(&mut input, &keys.private, &mut pool).map_err(Refusal::Login)?;
-        if let Some(introduction) = introduction {
+        if let Some(claimed) = login.claim(&mut input, &mut pool).map_err(Refusal::Login)? {
+            if claimed.key().is_some_and(|key| refused_before(&key)) {
+                return Err(Refusal::RefusedBefore);
+            }
+            let introduction = claimed.open(&keys.private).map_err(Refusal::Login)?;
             return Ok((introduction, input.to_vec()));
         }
         let read = stream.read(&mut buffer).await.map_err(Refusal::Broken)?;
