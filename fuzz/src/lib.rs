@@ -19,6 +19,7 @@ mod map_file;
 mod records;
 mod relaying;
 mod stun;
+mod token;
 mod websocket;
 
 /// A function to be fuzzed, and what it is called on the command line and in the corpus.
@@ -47,5 +48,6 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "relaying", max_len: 1024, run: relaying::operations },
     FuzzTarget { name: "server_frames", max_len: 2048, run: frames::from_server },
     FuzzTarget { name: "stun", max_len: 256, run: stun::messages },
+    FuzzTarget { name: "token", max_len: 512, run: token::check },
     FuzzTarget { name: "websocket", max_len: 512, run: websocket::from_client },
 ];

@@ -63,5 +63,5 @@ macro_rules! replays {
 
 replays! {
     certificate client_frames config derp_map http_response keys login login_json map_file records relaying server_frames
-    stun websocket
+    stun token websocket
 }

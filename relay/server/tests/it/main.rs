@@ -7,6 +7,7 @@
 
 mod addresses;
 mod admission;
+mod binding;
 mod certificates;
 mod cli;
 #[path = "../common/mod.rs"]
