@@ -11,6 +11,7 @@ mod bytes;
 mod certificate;
 mod config;
 mod derp_map;
+mod disco;
 mod frames;
 mod http;
 mod keys;
@@ -39,6 +40,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "client_frames", max_len: 2048, run: frames::from_client },
     FuzzTarget { name: "config", max_len: 1024, run: config::read },
     FuzzTarget { name: "derp_map", max_len: 2048, run: derp_map::read },
+    FuzzTarget { name: "disco", max_len: 512, run: disco::read },
     FuzzTarget { name: "http_response", max_len: 1024, run: http::response },
     FuzzTarget { name: "keys", max_len: 128, run: keys::read },
     FuzzTarget { name: "login", max_len: 512, run: login::stream },

@@ -1,6 +1,6 @@
 //! The settings of admission: which policies decide on a login, and how long a decision holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use towpath_relay_proto::admission::PolicyName;
@@ -138,7 +138,10 @@ impl AdmissionSettings {
 /// The state is beside the node key unless the configuration says otherwise.
 fn state_dir(reader: &mut ConfigReader<'_>, node_key: &KeySource) -> Option<PathBuf> {
     let beside = match node_key {
-        KeySource::File(file) => file.parent().map(PathBuf::from),
+        // The parent of a bare name is the empty path, which names no directory.
+        KeySource::File(file) => {
+            file.parent().map(|folder| if folder == Path::new("") { ".".into() } else { folder.into() })
+        }
         KeySource::Inline(_) | KeySource::Ephemeral => None,
     };
     let lookup = path(reader, keys::STATE_DIR);
