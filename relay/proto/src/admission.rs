@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use towpath_wire::derp::info::Introduction;
 use towpath_wire::host::Prefixes;
+use towpath_wire::labels;
 
 use crate::outbox::Limits;
 use crate::rights::{Claim, Rights, Secrets};
@@ -38,6 +39,28 @@ pub enum Answer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers(pub Vec<Answer>);
 
+labels! {
+    /// An admission policy, by its name.
+    #[derive(Default)]
+    pub enum PolicyName {
+        /// Every key is admitted.
+        #[default]
+        Open = "open",
+        /// The key is in a file.
+        AllowList = "allow_list",
+        /// The client has a token.
+        Tokens = "tokens",
+        /// The tailscaled of this host knows the key.
+        Tailscaled = "tailscaled",
+        /// The backend behind a URL admits the key.
+        VerifyUrl = "verify_url",
+        /// Several policies together.
+        Require = "require",
+        /// The client has the key of the mesh, or of the probers.
+        Mesh = "mesh",
+    }
+}
+
 /// What a client is granted.
 #[derive(Clone, Debug)]
 pub struct Grant {
@@ -51,6 +74,8 @@ pub struct Grant {
     pub rate: Option<Rate>,
     /// The network that the client belongs to.
     pub tenant: Tenant,
+    /// The policy that admits the client.
+    pub policy: PolicyName,
 }
 
 /// A rate for the packets of a client, as ServerInfo states it.
@@ -101,6 +126,7 @@ impl Admission {
             limits: self.limits.clone(),
             rate: None,
             tenant: Tenant::default(),
+            policy: if claim == Some(Claim::Mesh) { PolicyName::Mesh } else { PolicyName::Open },
         })
     }
 }

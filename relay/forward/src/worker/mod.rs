@@ -11,6 +11,7 @@ use slab::Slab;
 use towpath_relay_proto::egress::Flushed;
 use towpath_relay_proto::session::Close;
 use towpath_tls::MAX_RECORD;
+use towpath_wire::derp::frame::ServerFrame;
 use tracing::debug;
 
 use crate::arrival::{NewClient, NewLink};
@@ -30,6 +31,7 @@ use holds::Holds;
 
 mod departing;
 mod holds;
+mod reporting;
 #[cfg(test)]
 mod reuse_tests;
 #[cfg(test)]
@@ -42,6 +44,14 @@ const EVENTS: usize = 1024;
 const FLUSH_AFTER: usize = 256 * 1024;
 /// How often the outbox of a connection that is being closed is flushed. Its socket takes less than that in a moment.
 const CLOSING_FLUSHES: usize = 4;
+
+/// The text that a connection is sent before it is closed for a reason that its client cannot know.
+const fn farewell(reason: Close) -> Option<&'static str> {
+    match reason {
+        Close::Kicked => Some("the operator of the relay has closed this connection"),
+        _ => None,
+    }
+}
 
 /// One thread's share of the connections, and what it needs to serve them.
 #[derive(Debug)]
@@ -187,6 +197,8 @@ impl<'a> Worker<'a> {
                 WorkerMessage::Attach(client) => self.attach(*client),
                 WorkerMessage::AttachLink(link) => self.attach_link(*link),
                 WorkerMessage::Owned(connection, request) => self.handle_request(connection, request),
+                WorkerMessage::List(token, reply) => self.list_page(token, reply),
+                WorkerMessage::Inspect(connection, reply) => self.inspect(connection, reply),
                 WorkerMessage::Stop => return false,
             }
         }
@@ -198,6 +210,10 @@ impl<'a> Worker<'a> {
             OwnerRequest::WatchWriteTimeout => self.watch_write_timeout(connection),
             OwnerRequest::Close(reason) => {
                 if self.owns(connection) {
+                    if let Some(text) = farewell(reason) {
+                        let peer = self.connections[connection.token].peer().clone();
+                        self.turn.push_control(&peer, &ServerFrame::Health(text));
+                    }
                     self.close(connection.token, reason);
                 }
             }

@@ -4,6 +4,7 @@
 //! command line (as clap has it) and for a file that cannot be checked. Results go to standard output, everything else
 //! to standard error.
 
+mod admin;
 mod derper;
 mod derpmap;
 mod key;
@@ -26,6 +27,7 @@ use towpath_service::{limits, logs};
 use tracing::field::display;
 use zeroize::Zeroizing;
 
+use self::admin::{HealthCheck, Kick, ShowClients, ShowWhy};
 use self::derpmap::Derpmap;
 use self::key::ShowKey;
 use self::outcome::{Failure, print, warn};
@@ -57,6 +59,14 @@ enum Command {
     Key(ShowKey),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
+    /// Lists the connections of a running relay
+    Clients(ShowClients),
+    /// Closes the connections of a key to a running relay
+    Kick(Kick),
+    /// Says what a running relay knows of a key: its connections, what it has dropped, where it is
+    Why(ShowWhy),
+    /// Asks a running relay whether it is ready, for images without a shell. Exits with 0 or 1
+    Healthcheck(HealthCheck),
 }
 
 #[derive(Args, Debug)]
@@ -104,6 +114,10 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
         Some(Command::Key(key)) => key.run(),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
+        Some(Command::Clients(clients)) => clients.run(),
+        Some(Command::Kick(kick)) => kick.run(),
+        Some(Command::Why(why)) => why.run(),
+        Some(Command::Healthcheck(check)) => check.run(),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
