@@ -121,8 +121,8 @@ answers_stun() {
 serve() {
     local cpus=$1
     shift
-    # The environment must not configure a relay.
-    env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN GOMAXPROCS=1 TOKIO_WORKER_THREADS=1 RUST_LOG=error \
+    # The environment configures no relay but for the one setting that earlier relays do not know in a file.
+    env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN TOWPATH_ADMISSION=open GOMAXPROCS=1 TOKIO_WORKER_THREADS=1 RUST_LOG=error \
         ip netns exec "$namespace" taskset -c "$cpus" "$@" > "$files/server.log" 2>&1 &
     server_pid=$!
 }

@@ -39,14 +39,24 @@ impl<S: BuildHasher> Limiter<S> {
     /// Whether `source` is admitted now; if so, the admission is charged to it. `now` is since a beginning of the
     /// caller's choice.
     pub fn admits(&mut self, source: impl Hash, now: Duration) -> bool {
+        let (bucket, paid) = self.charged(source, now);
+        if let Some(paid) = paid {
+            self.paid[bucket] = paid;
+        }
+        paid.is_some()
+    }
+
+    /// Whether `source` would be admitted now. Nothing is charged to it.
+    pub fn has_room(&self, source: impl Hash, now: Duration) -> bool {
+        self.charged(source, now).1.is_some()
+    }
+
+    /// The bucket of `source`, and when it would be paid for if another admission were charged to it; `None` if that is too late.
+    fn charged(&self, source: impl Hash, now: Duration) -> (usize, Option<u64>) {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX - 2 * BURST);
         let bucket = self.hasher.hash_one(source) as usize % BUCKETS;
         let paid = self.paid[bucket].max(now) + self.interval;
-        let is_admitted = paid <= now + BURST;
-        if is_admitted {
-            self.paid[bucket] = paid;
-        }
-        is_admitted
+        (bucket, (paid <= now + BURST).then_some(paid))
     }
 }
 

@@ -35,6 +35,27 @@ pub fn greet(relay: &NodePublic, out: &mut Vec<u8>) {
     ServerFrame::ServerKey(*relay).encode(out);
 }
 
+/// A whole ClientInfo that has not been opened: its client says that it has a key, and has not proved it.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimed<'a>(&'a [u8]);
+
+impl Claimed<'_> {
+    /// The key that the client says it has.
+    #[must_use]
+    pub fn key(&self) -> Option<NodePublic> {
+        NodePublic::split_from(self.0).map(|(key, _)| key)
+    }
+
+    /// Opens the box, which proves the key. This is what a login costs.
+    ///
+    /// # Errors
+    ///
+    /// [`LoginError::ClientInfo`].
+    pub fn open(self, relay: &NodePrivate) -> Result<Introduction, LoginError> {
+        Ok(ClientInfo::open(relay, self.0)?)
+    }
+}
+
 /// The relay's side of one login.
 #[derive(Debug, Default)]
 pub struct Login {
@@ -42,7 +63,7 @@ pub struct Login {
 }
 
 impl Login {
-    /// Reads on. Returns `None` while the ClientInfo is incomplete. Bytes behind it stay in `input`.
+    /// Reads on and opens the ClientInfo: [`claim`](Self::claim) and [`Claimed::open`] in one.
     ///
     /// # Errors
     ///
@@ -53,6 +74,19 @@ impl Login {
         relay: &NodePrivate,
         pool: &mut BufferPool,
     ) -> Result<Option<Introduction>, LoginError> {
+        self.claim(input, pool)?.map(|claimed| claimed.open(relay)).transpose()
+    }
+
+    /// Reads on. Returns `None` while the ClientInfo is incomplete. Bytes behind it stay in `input`.
+    ///
+    /// # Errors
+    ///
+    /// See [`LoginError`]. The connection is then no longer usable.
+    pub fn claim<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut &'i [u8],
+        pool: &mut BufferPool,
+    ) -> Result<Option<Claimed<'s>>, LoginError> {
         const CLIENT_INFO: u8 = FrameType::ClientInfo as u8;
         // No length suits any other type, so that it is refused by its header.
         let bounds = |kind| match kind {
@@ -61,7 +95,7 @@ impl Login {
         };
         match self.deframer.next(input, bounds, pool) {
             Ok(None) => Ok(None),
-            Ok(Some(frame)) => Ok(Some(ClientInfo::open(relay, frame.payload)?)),
+            Ok(Some(frame)) => Ok(Some(Claimed(frame.payload))),
             Err(BadLength { kind: CLIENT_INFO, len }) => Err(LoginError::Length(len)),
             Err(BadLength { kind, .. }) => Err(LoginError::NotClientInfo(kind)),
         }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use towpath_relay_client::DialStep;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_relay_proto::rights::Claim;
 use towpath_relay_proto::session::Close;
@@ -212,6 +213,7 @@ fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
     BTreeMap::from([
         ("towpath_refused_total", RefusalReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_closed_total", Close::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
+        ("towpath_admitted_total", PolicyName::ALL.map(|name| (name.label(), name.about())).to_vec()),
         ("derp_packets_dropped", DropReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_mesh_dial_failures_total", DialStep::ALL.map(|step| (step.label(), step.about())).to_vec()),
         (

@@ -11,6 +11,7 @@ use towpath_service::{ErrorChain, visible_path};
 use towpath_wire::key::NodePrivate;
 use tracing::warn;
 
+use crate::admission::{AllowList, AllowedKeys, Policies};
 use crate::certificate::{Certificate, Expected, Fault, SelfSigned, ShownCertificate, throw_away};
 use crate::config::{Config, KeySource, keys};
 use crate::identity::{Identity, IdentityError, NodeKeyFile, meta_certificate, random_key};
@@ -23,6 +24,7 @@ pub struct Files {
     certificate: CertificateSource,
     expected: Expected,
     mesh: MeshSetup,
+    allow_list: Option<AllowedKeys>,
 }
 
 /// Where the certificate comes from.
@@ -62,6 +64,7 @@ impl Config {
     pub fn read_with_files(sources: &Sources, dev: bool) -> Result<(Self, Resolved, Files), Problems> {
         let mut reader = ConfigReader::new(sources);
         let config = Self::read_from(&mut reader, dev);
+        config.admission.check_given(&mut reader);
         let mut findings = Findings::default();
         let files = Files::read(&config, &|key| reader.is_sound(key), &mut findings);
         for Fault { key, error } in &findings.faults {
@@ -92,10 +95,13 @@ impl Files {
         findings
             .faults
             .extend(faults.into_iter().map(|Fault { key, error }| Fault { key, error: error.into() }));
+        let allow_list = config.admission.allow_list.as_deref().filter(|_| is_sound(keys::ALLOW_LIST_FILE));
+        let allow_list =
+            allow_list.and_then(|path| findings.keep(keys::ALLOW_LIST_FILE, AllowedKeys::read(path)));
         if !findings.faults.is_empty() {
             return None;
         }
-        Some(Self { node_key: node_key?, certificate: certificate?, expected, mesh })
+        Some(Self { node_key: node_key?, certificate: certificate?, expected, mesh, allow_list })
     }
 
     /// The files that the start makes, as messages name them.
@@ -120,7 +126,7 @@ impl Files {
     ///
     /// See [`IdentityError`]. No file is left half-made, and the next start goes on where this one ended.
     pub fn complete(self, config: &Config) -> Result<Identity, IdentityError> {
-        let Self { node_key, certificate, expected, mesh } = self;
+        let Self { node_key, certificate, expected, mesh, allow_list } = self;
         let node_key = match node_key {
             NodeKeyFile::Known(key) => key,
             NodeKeyFile::ThrowAway => random_key()?,
@@ -142,7 +148,8 @@ impl Files {
         let meta = meta_certificate(&node_key.public())?;
         let shown =
             certificate.map(|(certificate, files)| ShownCertificate::new(certificate, files, expected, meta));
-        Ok(Identity::new(node_key, shown.transpose()?, mesh))
+        let policies = Policies { allow_list: allow_list.map(AllowList::new), ..Policies::default() };
+        Ok(Identity::new(node_key, shown.transpose()?, mesh, policies))
     }
 }
 

@@ -18,6 +18,7 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
 
+use crate::admission::{AllowListError, Policies};
 use crate::certificate::{self, CLOCK_SKEW, CertificateError, SELF_SIGNED_LIFE, ShownCertificate};
 use crate::config::KeySource;
 use crate::mesh::{MeshError, MeshSetup};
@@ -36,6 +37,9 @@ pub enum IdentityError {
     /// A certificate or its key cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The allow list cannot be used.
+    #[error(transparent)]
+    AllowList(#[from] AllowListError),
     /// The mesh cannot be set up.
     #[error(transparent)]
     Mesh(#[from] MeshError),
@@ -53,18 +57,29 @@ pub enum IdentityError {
     Random(#[from] getrandom::Error),
 }
 
-/// The relay's node key, its certificates, and the secrets and links of its mesh.
+/// The relay's node key, its certificates, the secrets and links of its mesh, and its policies of admission.
 #[derive(Debug)]
 pub struct Identity {
     node_key: NodePrivate,
     /// `None` if the relay does not speak TLS to clients.
     shown: Option<Arc<ShownCertificate>>,
     mesh: MeshSetup,
+    policies: Policies,
 }
 
 impl Identity {
-    pub(crate) fn new(node_key: NodePrivate, shown: Option<ShownCertificate>, mesh: MeshSetup) -> Self {
-        Self { node_key, shown: shown.map(Arc::new), mesh }
+    pub(crate) fn new(
+        node_key: NodePrivate,
+        shown: Option<ShownCertificate>,
+        mesh: MeshSetup,
+        policies: Policies,
+    ) -> Self {
+        Self { node_key, shown: shown.map(Arc::new), mesh, policies }
+    }
+
+    /// The policies of admission, which are run once.
+    pub(crate) fn take_policies(&mut self) -> Policies {
+        std::mem::take(&mut self.policies)
     }
 
     /// The public half of the node key, which clients learn at login.

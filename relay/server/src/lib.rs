@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: the settings. [`Files`]: the files that they name. [`identity`]: keys and certificates, in files of
 //!   [`secret_file`]. [`derpmap`]: the map by which clients find the relay.
+//! - `admission`: who may use the relay.
 //! - `certificate`: the certificate that TLS shows, as clients judge it.
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
@@ -11,6 +12,7 @@
 //! - `tls`: the configuration of rustls. `socket`: TCP listeners. `bind_error`: why an address cannot be bound.
 
 pub mod administration;
+mod admission;
 mod bind_error;
 mod certificate;
 pub mod config;
@@ -29,6 +31,7 @@ mod socket;
 mod stun_only;
 mod tls;
 
+pub use admission::AllowListError;
 pub use bind_error::BindError;
 pub use certificate::CertificateError;
 pub use files::Files;

@@ -19,6 +19,7 @@ use towpath_wire::ports;
 use tracing::{info, warn};
 
 use crate::administration::{self, Administration};
+use crate::admission::{AdmissionMetrics, Engine, Policies};
 use crate::bind_error::BindError;
 use crate::certificate::{CertificateMetrics, Renewal};
 use crate::config::{Config, LoginLimits, room_for_connections};
@@ -89,6 +90,7 @@ pub struct Server {
     identity: Identity,
     tls: Option<rustls::ServerConfig>,
     mesh: MeshSetup,
+    policies: Policies,
     listener: Option<TcpListener>,
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
@@ -121,7 +123,7 @@ impl Server {
     /// See [`StartError`]. Each error names the listener and the address.
     pub fn bind(config: &Config, mut identity: Identity) -> Result<Self, StartError> {
         let tls = identity.server_config(config.records)?;
-        let mesh = identity.take_mesh();
+        let (mesh, policies) = (identity.take_mesh(), identity.take_policies());
         let tcp = |what, address| listen(address).map_err(|error| BindError::tcp(what, address, error));
         let listener = config.listen.map(|address| tcp("TLS", address)).transpose()?;
         let http = config.http.listen.map(|address| tcp("plain HTTP", address)).transpose()?;
@@ -134,7 +136,20 @@ impl Server {
         let admin = administration::bind(&config.admin)?;
         let config = config.clone();
         let (worker_hook, hangups): (fn(), _) = (|| {}, None);
-        Ok(Self { config, identity, tls, mesh, listener, http, redirect, stun, admin, worker_hook, hangups })
+        Ok(Self {
+            config,
+            identity,
+            tls,
+            mesh,
+            policies,
+            listener,
+            http,
+            redirect,
+            stun,
+            admin,
+            worker_hook,
+            hangups,
+        })
     }
 
     /// Reads the files of the certificate again whenever `hangups` changes, besides when they change.
@@ -245,8 +260,9 @@ struct Running {
     stun: Option<towpath_stun::RunningServer>,
     admin: Admin,
     readiness: Readiness,
-    /// The acceptors, and the tasks that refresh `/bootstrap-dns` and the certificate.
+    /// The acceptors, and the tasks that refresh `/bootstrap-dns`, the certificate and admissions.
     tasks: JoinSet<()>,
+    engine: Arc<Engine>,
     shutdown_timeout: Duration,
 }
 
@@ -260,6 +276,7 @@ impl Running {
             identity,
             tls,
             mesh,
+            policies,
             listener,
             http,
             redirect,
@@ -277,11 +294,14 @@ impl Running {
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
         let renewal = renewal_of(&identity, &registry, hangups)?;
+        let admission_metrics = AdmissionMetrics::register(&registry)?;
+        let engine = Arc::new(Engine::new(&config.admission, policies, admission_metrics));
         let readiness = Readiness::new();
         let accounts = Arc::new(accounts_of(&config.login, workers_wanted));
         let administration = Administration {
             plane: plane.clone(),
             accounts: accounts.clone(),
+            engine: engine.clone(),
             max_connections_per_key: config.login.max_connections_per_key,
             listing: Arc::new(Mutex::new(())),
         };
@@ -306,7 +326,7 @@ impl Running {
             accounts,
             limits: config.login,
             admission: Admission { secrets, mesh_sources, limits },
-            policies: Vec::new(),
+            engine: engine.clone(),
             metrics,
             neighbours: NeighbourLog::default(),
             mesh_metrics,
@@ -319,15 +339,18 @@ impl Running {
         if let Some(renewal) = renewal {
             tasks.spawn(renewal.run());
         }
+        tasks.spawn(engine.clone().keep_confirming(plane.clone()));
+        tasks.spawn(engine.clone().keep_saving());
         readiness.ready();
         let shutdown_timeout = config.shutdown_timeout;
-        Ok(Self { plane, workers, stun, admin, readiness, tasks, shutdown_timeout })
+        Ok(Self { plane, workers, stun, admin, readiness, tasks, engine, shutdown_timeout })
     }
 
     /// Stops each part: the acceptors first, then the clients, then the rest.
     async fn stop(mut self) -> Result<(), RunError> {
         self.readiness.draining();
         self.tasks.shutdown().await;
+        self.engine.save_all();
         info!(connections = self.plane.stats().connections(), "closing all connections");
         let workers = self.workers;
         let stopping = tokio::task::spawn_blocking(move || workers.stop());

@@ -47,6 +47,45 @@ impl<T: Element> Value for Vec<T> {
     }
 }
 
+/// A list, or a word that says what no list can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WordOr<T> {
+    /// The word.
+    Word,
+    /// A list.
+    List(Vec<T>),
+}
+
+/// An element in the place of whose list a word may stand.
+pub trait Wordy: Element {
+    /// The word.
+    const WORD: &'static str;
+}
+
+impl<T: Wordy> Value for WordOr<T> {
+    fn allowed() -> String {
+        format!("{}, or {}", quote(T::WORD), T::allowed_list())
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text == T::WORD { Some(Self::Word) } else { Vec::from_text(text).map(Self::List) }
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Self, Vec<Range<usize>>> {
+        match value.get_ref().as_str() {
+            Some(text) if text == T::WORD => Ok(Self::Word),
+            _ => Vec::from_toml(value).map(Self::List),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        match self {
+            Self::Word => quote(T::WORD),
+            Self::List(list) => list.to_toml(),
+        }
+    }
+}
+
 impl Element for SocketAddr {
     fn allowed_list() -> String {
         "a list of IP addresses with ports such as [\"192.0.2.7:3478\", \"[2001:db8::7]:3478\"]".into()

@@ -36,7 +36,7 @@ mod value;
 
 pub use ipnet::IpNet;
 pub use key::SettingKey;
-pub use list::Element;
+pub use list::{Element, WordOr, Wordy};
 pub use lookup::{ConfigReader, Lookup};
 pub use problem::{Origin, Problem, Problems};
 pub use resolved::{Resolved, Setting};

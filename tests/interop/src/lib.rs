@@ -118,7 +118,7 @@ fn towpath(binary: &Path, dir: &Path, address: SocketAddr) -> (Command, Ready) {
     let admin = free_address();
     let config = dir.join("relay.toml");
     let text = format!(
-        "hostname = \"127.0.0.1\"\nlisten = \"{address}\"\ncert = {cert:?}\nkey = {key:?}\nkey_file = {:?}\n\n\
+        "hostname = \"127.0.0.1\"\nadmission = \"open\"\nlisten = \"{address}\"\ncert = {cert:?}\nkey = {key:?}\nkey_file = {:?}\n\n\
          [stun]\nlisten = []\n\n[admin]\nlisten = \"{admin}\"\n",
         dir.join("relay.key")
     );

@@ -31,7 +31,7 @@ impl RelayUnderTest {
         let files = TempDir::new().expect("a temporary directory");
         let config = files.path().join("relay.toml");
         let text = format!(
-            "hostname = \"localhost\"\nlisten = \"127.0.0.1:0\"\nkey_file = {:?}\n\n\
+            "hostname = \"localhost\"\nadmission = \"open\"\nlisten = \"127.0.0.1:0\"\nkey_file = {:?}\n\n\
              [stun]\nlisten = [\"127.0.0.1:0\"]\nrate = 1000000\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n\
              [log]\nformat = \"json\"\n",
             files.path().join("relay.key")

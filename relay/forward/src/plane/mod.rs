@@ -127,6 +127,12 @@ impl DataPlane {
         })
     }
 
+    /// Whether a worker has taken over a connection of `key`.
+    #[must_use]
+    pub fn has(&self, key: &RouteKey) -> bool {
+        self.shared.registry.find_local(key).is_some()
+    }
+
     /// The numbers of the data plane, as the workers last published them.
     #[must_use]
     pub fn stats(&self) -> PlaneStats {

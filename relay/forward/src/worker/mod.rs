@@ -45,14 +45,6 @@ const FLUSH_AFTER: usize = 256 * 1024;
 /// How often the outbox of a connection that is being closed is flushed. Its socket takes less than that in a moment.
 const CLOSING_FLUSHES: usize = 4;
 
-/// The text that a connection is sent before it is closed for a reason that its client cannot know.
-const fn farewell(reason: Close) -> Option<&'static str> {
-    match reason {
-        Close::Kicked => Some("the operator of the relay has closed this connection"),
-        _ => None,
-    }
-}
-
 /// One thread's share of the connections, and what it needs to serve them.
 #[derive(Debug)]
 pub(crate) struct Worker<'a> {
@@ -210,7 +202,7 @@ impl<'a> Worker<'a> {
             OwnerRequest::WatchWriteTimeout => self.watch_write_timeout(connection),
             OwnerRequest::Close(reason) => {
                 if self.owns(connection) {
-                    if let Some(text) = farewell(reason) {
+                    if let Some(text) = reason.health() {
                         let peer = self.connections[connection.token].peer().clone();
                         self.turn.push_control(&peer, &ServerFrame::Health(text));
                     }

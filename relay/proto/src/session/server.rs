@@ -103,12 +103,26 @@ labels! {
         FrameTimeout = "frame_timeout",
         /// The memory for frames was used up (`memory.max`), and this connection held an unfinished frame.
         Memory = "memory",
+        /// The key of the client is no longer admitted: its policy refuses it, or could not tell for `confirm.grace`.
+        Revoked = "revoked",
         /// A relay that this one had linked to was not heard for 30 s.
         Silent = "silent",
         /// A relay that this one had linked to announced more keys than `mesh.max_keys`. The link is dialled again after a minute.
         MeshKeys = "mesh_keys",
         /// The relay shuts down.
         Shutdown = "shutdown",
+    }
+}
+
+impl Close {
+    /// The text of the Health frame that goes before the close, for reasons that a person at the client can act on.
+    #[must_use]
+    pub const fn health(self) -> Option<&'static str> {
+        match self {
+            Self::Revoked => Some("this relay no longer admits the node key of this device"),
+            Self::Kicked => Some("the operator of the relay has closed this connection"),
+            _ => None,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use towpath_wire::host::Host;
 use towpath_wire::key::NodePublic;
 use tracing::info;
 
+use crate::admission::Engine;
 use crate::bind_error::BindError;
 use crate::config::AdminSettings;
 use crate::control::Accounts;
@@ -33,7 +34,7 @@ use crate::socket::listen;
 mod listing;
 pub mod schema;
 
-use schema::{KeyPlace, Kicked, ListedConnection, Mistake, SourceAccount, Why};
+use schema::{KeyPlace, Kicked, ListedConnection, Mistake, Refused, SourceAccount, Why};
 
 /// Binds what the settings name.
 pub(crate) fn bind(settings: &AdminSettings) -> Result<AdminListeners, StartError> {
@@ -51,6 +52,7 @@ pub(crate) fn bind(settings: &AdminSettings) -> Result<AdminListeners, StartErro
 pub(crate) struct Administration {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) accounts: Arc<Accounts>,
+    pub(crate) engine: Arc<Engine>,
     /// The most connections of a key.
     pub(crate) max_connections_per_key: usize,
     /// Held by the listing in progress. Others wait, so that a worker has one page to make at a time.
@@ -113,6 +115,10 @@ impl Administration {
             sources.push(report.address.ip());
             connections.push(ListedConnection::from(&report));
         }
+        let refusal = self.engine.last_refusal(&key).map(|(last, age)| {
+            sources.push(last.source);
+            Refused::new(&last, age)
+        });
         connections.sort_by_key(|connection| connection.connection);
         Why {
             key: key.to_string(),
@@ -120,6 +126,7 @@ impl Administration {
             connections,
             max_connections_per_key: self.max_connections_per_key,
             sources: self.accounts_of(sources),
+            refusal,
         }
     }
 

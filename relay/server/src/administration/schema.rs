@@ -4,13 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use towpath_relay_forward::{ConnectionReport, KeyRoute};
 use towpath_relay_proto::account::connections::Holding;
+use towpath_relay_proto::admission::refused::LastRefusal;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_service::config::IpNet;
 use towpath_wire::host::PrefixWidth;
+
+use crate::control::RefusalReason;
 
 /// The connections of a relay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -107,8 +111,25 @@ pub struct Why {
     pub connections: Vec<ListedConnection>,
     /// The most connections of a key (`login.max_connections_per_key`).
     pub max_connections_per_key: usize,
-    /// The accounts of the prefixes from which it connects.
+    /// The accounts of the prefixes from which it connects, or from which it was refused.
     pub sources: Vec<SourceAccount>,
+    /// The last time that it was refused; none where none is remembered. The relay remembers 16,384 keys.
+    pub refusal: Option<Refused>,
+}
+
+/// The last refusal of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, as `towpath_refused_total` has it.
+    pub reason: String,
+    /// What that means.
+    pub meaning: String,
+    /// The address that it came from.
+    pub source: IpAddr,
+    /// How long ago it was.
+    pub age_seconds: u64,
+    /// How often it has been refused since it was first remembered.
+    pub times: u64,
 }
 
 /// The route that packets for a key take.
@@ -199,6 +220,18 @@ impl From<KeyRoute> for KeyPlace {
         match route {
             KeyRoute::Local => Self::Here,
             KeyRoute::Via { relay, address } => Self::Relay { relay: relay.to_string(), address },
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn new(last: &LastRefusal<RefusalReason>, age: Duration) -> Self {
+        Self {
+            reason: last.reason.label().into(),
+            meaning: last.reason.about().into(),
+            source: last.source,
+            age_seconds: age.as_secs(),
+            times: last.times,
         }
     }
 }

@@ -20,7 +20,8 @@ const fn switch(name: &'static str, here: &'static str) -> Flag {
     Flag { name, has_value: false, here }
 }
 
-const NO_ADMISSION: &str = "no such thing here: every client is admitted";
+const NO_ADMISSION: &str =
+    "no such thing here yet; allow_list.file lists the node keys that may use the relay";
 const NO_ACME: &str = "no such thing here: an ACME client writes the PEM files that cert and key name";
 const NO_SECRETS: &str = "no such thing here: write the key into the file that mesh.key_file names";
 const NO_RATE: &str =

@@ -30,6 +30,9 @@ pub(super) struct Settings {
     /// Node key, created if missing [env: TOWPATH_KEY_FILE] [default: /var/lib/towpath/relay.key]
     #[arg(long, value_name = "FILE")]
     key_file: Option<String>,
+    /// Let every client use the relay, as TOWPATH_ADMISSION=open does
+    #[arg(long)]
+    open: bool,
 }
 
 /// The environment, and the file that is given or that the environment names.
@@ -53,5 +56,6 @@ impl Settings {
             .flag(keys::KEY, self.key.clone())
             .flag(keys::STUN_LISTEN, stun_listen)
             .flag(keys::KEY_FILE, self.key_file.clone())
+            .flag(keys::ADMISSION, self.open.then(|| "open".into()))
     }
 }

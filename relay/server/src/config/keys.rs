@@ -24,6 +24,23 @@ settings! {
     KEY = "key".with_flag("--key"): "The private key of `cert`, a PEM file.",
     KEY_FILE = "key_file".with_flag("--key-file"):
         "The file with the node key, in derper's format. It is made if it is missing.",
+    ADMISSION = "admission".with_flag("--open")
+        .with_default_words("the policies that are configured; without any, the relay does not start"):
+        "The clients that may use the relay: `\"open\"` is every client, a list names policies in the order in which they are \
+         asked. The first that allows a login admits it. `--open` is `\"open\"`.",
+    REQUIRE = "require":
+        "Policies that must all allow a login, as one policy. It is called `require` in `admission`.",
+    ALLOW_LIST_FILE = "allow_list.file":
+        "The policy `allow_list`: a file with the node keys of clients, one a line. What follows a key on its line is a note, and so is \
+         what follows `#`.",
+    CONFIRM_INTERVAL = "confirm.interval":
+        "How often the policies are asked again about a client that is connected. One that they refuse is closed.",
+    CONFIRM_GRACE = "confirm.grace":
+        "How long a client works after a policy has last allowed it, while its policies cannot tell.",
+    CONFIRM_UNKNOWN = "confirm.unknown":
+        "What becomes of a client that no policy has allowed before, while they cannot tell: `\"refuse\"`, or `\"admit\"` until they can.",
+    STATE_DIR = "state_dir".with_default_words("the directory of `key_file`"):
+        "The directory in which the relay keeps the clients that its policies have allowed, over restarts.",
     // No flag: command lines are visible to every user of the machine.
     PRIVATE_KEY = "private_key".secret():
         "The node key itself, in place of `key_file`. The environment is the best place for it.",
@@ -87,6 +104,8 @@ settings! {
          each key that is logged in behind them, up to half of `login.max_connections`. More are closed.",
     MAX_CONNECTIONS_PER_KEY = "login.max_connections_per_key":
         "Connections of one node key. More close the one that has been silent the longest.",
+    REFUSE_APP_NAMES = "login.refuse_app_names":
+        "Clients that state one of these app names are refused, as by derper's `-disallow-app-names`. Relays of the mesh are not.",
     OUTBOX_BYTES = "outbox.bytes":
         "Bytes of packets that wait for one client, disco apart. The oldest are dropped. 32 packets always fit, as in derper.",
     OUTBOX_AGE = "outbox.age": "How long a packet waits for its client before it is dropped.",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use towpath_relay_proto::account::connections::ConnectionBounds;
 use towpath_relay_proto::account::places::PlaceBounds;
 use towpath_service::config::ConfigReader;
+use towpath_wire::derp::app_name::AppName;
 
 use super::keys;
 
@@ -39,6 +40,15 @@ pub struct LoginLimits {
     pub max_connections_per_host: Option<usize>,
     /// Connections of one node key, 1 to 1,000.
     pub max_connections_per_key: usize,
+    /// The app names of clients that are refused.
+    pub refuse_app_names: Vec<String>,
+}
+
+const APP_NAMES: &str = "a list of names such as [\"some-app\"], each 1 to 32 printable ASCII characters";
+
+/// Whether a client can state this name.
+fn is_app_name(name: &str) -> bool {
+    AppName::from_bytes(name.as_bytes()).is_some_and(|name| !name.is_empty())
 }
 
 impl LoginLimits {
@@ -61,6 +71,10 @@ impl LoginLimits {
             max_connections_per_host: reader.key(keys::MAX_CONNECTIONS_PER_HOST).within(1..=MAX).optional(),
             // A client has one, and a second while it comes back before its old connection is noticed to be dead.
             max_connections_per_key: reader.key(keys::MAX_CONNECTIONS_PER_KEY).within(1..=1_000).or(8),
+            refuse_app_names: reader
+                .key(keys::REFUSE_APP_NAMES)
+                .matching(APP_NAMES, |names: &Vec<String>| names.iter().all(|name| is_app_name(name)))
+                .or(Vec::new()),
         }
     }
 

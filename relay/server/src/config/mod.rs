@@ -16,6 +16,7 @@ use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 use towpath_wire::ports;
 
 mod admin;
+mod admission;
 mod families;
 mod http;
 pub mod keys;
@@ -28,6 +29,7 @@ mod stun;
 mod variables;
 
 pub use self::admin::AdminSettings;
+pub use self::admission::{AdmissionSettings, Confirm};
 pub use self::http::{BootstrapDns, Home, HttpSettings};
 pub use self::log::Log;
 pub use self::login::{LoginLimits, room_for_connections};
@@ -49,6 +51,8 @@ pub struct Config {
     pub cert: Option<CertFiles>,
     /// Where the relay's node key comes from.
     pub node_key: KeySource,
+    /// Who may use the relay.
+    pub admission: AdmissionSettings,
     /// The region that the relay's DERP map describes.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
@@ -154,11 +158,14 @@ impl Config {
     pub(crate) fn read_from(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         reader.accept_variable(CONFIG_VARIABLE);
         // Field by field in the order of evaluation, which is the order of `print-config`.
+        let (hostname, listen, cert) = (hostname(reader, dev), listen(reader, dev), cert(reader));
+        let node_key = KeySource::read(reader, dev);
         let config = Self {
-            hostname: hostname(reader, dev),
-            listen: listen(reader, dev),
-            cert: cert(reader),
-            node_key: KeySource::read(reader, dev),
+            hostname,
+            listen,
+            cert,
+            admission: AdmissionSettings::read(reader, &node_key, dev),
+            node_key,
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
             poll: poll_policy(reader),
             keepalive: keepalive(reader),

@@ -1,3 +1,5 @@
+use towpath_relay_proto::admission::PolicyName;
+use towpath_relay_proto::admission::policies::PolicyOrder;
 use towpath_service::logs;
 use towpath_wire::host::Prefixes;
 
@@ -53,11 +55,22 @@ listen = "0.0.0.0:8443"
 cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
+admission = ["allow_list"]
+require = []
+state_dir = "/srv/state"
 workers = 3
 busy_poll = "0s"
 gather = "250us"
 keepalive = "30s"
 shutdown_timeout = "0s"
+
+[allow_list]
+file = "/etc/allowed"
+
+[confirm]
+interval = "30s"
+grace = "2h"
+unknown = "admit"
 
 [region]
 id = 1234
@@ -101,6 +114,7 @@ max_pending_per_host = 4
 max_connections = 7
 max_connections_per_host = 6
 max_connections_per_key = 3
+refuse_app_names = ["some app", "other"]
 
 [outbox]
 bytes = "66KiB"
@@ -165,7 +179,15 @@ level = "debug"
         max_connections: Some(7),
         max_connections_per_host: Some(6),
         max_connections_per_key: 3,
+        refuse_app_names: vec!["some app".into(), "other".into()],
     };
+    let admission = AdmissionSettings {
+        order: PolicyOrder { order: vec![PolicyName::AllowList], require: vec![] },
+        allow_list: Some("/etc/allowed".into()),
+        confirm: Confirm { interval: secs(30), grace: secs(7200), admit_unknown: true },
+        state_dir: Some("/srv/state".into()),
+    };
+    assert_eq!(config.admission, admission);
     assert_eq!(config.login, login);
     let outbox = OutboxLimits {
         bytes: 66 * 1024,
@@ -610,4 +632,81 @@ fn without_tls_the_relay_needs_the_plain_listener_and_no_certificate() {
         read(&format!("{MINIMAL}listen = ''\nhttp.listen = '127.0.0.1:1'\ncert = 'a'\nkey = 'b'")),
         "relay.toml:4: cert: is for listen, which is off: the proxy has the certificate",
     );
+}
+
+fn order(text: &str) -> PolicyOrder {
+    read(&format!("{MINIMAL}{text}")).expect(text).0.admission.order
+}
+
+#[test]
+fn the_policies_that_are_configured_are_asked_unless_an_order_is_given() {
+    let list = PolicyOrder { order: vec![PolicyName::AllowList], require: vec![] };
+    assert_eq!(order("allow_list.file = 'a'"), list);
+    assert_eq!(order("admission = ['allow_list']\nallow_list.file = 'a'"), list);
+    assert_eq!(order("admission = 'open'"), PolicyOrder::open());
+    assert_eq!(order(""), PolicyOrder::default());
+    let state = |text: &str| read(&format!("{MINIMAL}{text}")).expect(text).0.admission.state_dir;
+    assert_eq!(state(""), Some("/var/lib/towpath".into()));
+    assert_eq!(state("key_file = '/srv/a/relay.key'"), Some("/srv/a".into()));
+    assert_eq!(state("key_file = '/srv/a/relay.key'\nstate_dir = '/srv/b'"), Some("/srv/b".into()));
+}
+
+#[test]
+fn policies_and_what_configures_them_go_together() {
+    let problem = |text: &str, expected: &str| {
+        let text = format!("{MINIMAL}{text}");
+        assert_problem(read(&text), expected);
+    };
+    problem(
+        "admission = ['allow_list']",
+        "relay.toml:2: admission: names allow_list, which needs allow_list.file as well",
+    );
+    problem(
+        "admission = 'open'\nallow_list.file = 'a'",
+        "relay.toml:3: allow_list.file: configures the policy allow_list, which admission = \"open\" does not ask: name it \
+         there or in require, or take it out",
+    );
+    problem(
+        "admission = ['require']\n",
+        "relay.toml:2: admission: names require, which needs the setting require as well",
+    );
+    problem(
+        "confirm.interval = '1m'\nconfirm.grace = '59s'\nadmission = 'open'",
+        "relay.toml:3: confirm.grace: \"59s\" is less than confirm.interval, \"1m\"",
+    );
+    for wrong in [
+        "admission = 'closed'",
+        "admission = ['open']",
+        "admission = ['allow_list', 'allow_list']\nallow_list.file = 'a'",
+    ] {
+        let text = format!("{MINIMAL}{wrong}");
+        let problems = read(&text).expect_err(wrong);
+        let message = problems.iter().next().expect("a problem").to_string();
+        assert!(
+            message.contains("admission: found ") && message.contains("\"open\", or a list of policies"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn what_runs_a_relay_needs_a_policy() {
+    let with_files = |text: &str, dev| {
+        let sources = Sources::new(VARIABLE_PREFIX).text("relay.toml", text);
+        Config::read_with_files(&sources, dev).map(|_| ()).map_err(|problems| problems.to_string())
+    };
+    let problem = with_files(
+        "hostname = 'localhost'\nlisten = ''\nhttp.listen = '127.0.0.1:1'\nkey_file = '/nowhere/x'",
+        false,
+    )
+    .expect_err("no policy");
+    assert!(
+        problem.contains("default: admission: says who may use the relay, and no policy is configured"),
+        "{problem}"
+    );
+    assert!(
+        problem.contains("[allow_list]") && problem.contains("--open"),
+        "it shows the lines that help: {problem}"
+    );
+    assert_eq!(with_files("", true), Ok(()), "development mode is open");
 }

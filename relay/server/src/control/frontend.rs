@@ -1,5 +1,6 @@
 //! The frontend: the stages of a new connection in their order, and what they share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,23 +9,25 @@ use tokio::sync::oneshot;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use towpath_relay_forward::DataPlane;
-use towpath_relay_proto::admission::Admission;
+use towpath_relay_proto::admission::{Admission, PolicyName};
+use towpath_relay_proto::rights::Claim;
 use towpath_service::ErrorChain;
 use towpath_tls::RecordLayer;
 use towpath_wire::host::Host;
+use towpath_wire::key::NodePublic;
 use tracing::debug;
 
 use super::accounts::{Accounts, Standing};
-use super::admit::{AdmissionPolicy, admit};
 use super::attach::{Attachment, attach};
 use super::http::{Http, UpgradeProtocol, UpgradeRequest, read_request};
 use super::listener::{Accepted, ListenerKind};
-use super::login::{NodeKeys, introduce};
+use super::login::{Introduced, NodeKeys, introduce};
 use super::metrics::ControlMetrics;
 use super::neighbour::{Neighbour, NeighbourLog, START};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RefusalReason};
 use super::stream::ClientStream;
 use super::tls::secure;
+use crate::admission::{Engine, Rejection};
 use crate::config::LoginLimits;
 use crate::mesh::MeshMetrics;
 
@@ -40,7 +43,7 @@ pub(crate) struct Frontend {
     pub(crate) keepalive: Duration,
     pub(crate) http: Http,
     pub(crate) admission: Admission,
-    pub(crate) policies: Vec<AdmissionPolicy>,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) metrics: ControlMetrics,
     pub(crate) neighbours: NeighbourLog,
     pub(crate) mesh_metrics: MeshMetrics,
@@ -119,14 +122,26 @@ impl Frontend {
 
     async fn log_in(&self, request: UpgradeRequest, id: u64, standing: Standing) -> Result<(), Refusal> {
         let UpgradeRequest { stream, received, upgrade, client } = request;
-        let introduced = introduce(stream, received, &upgrade, &self.keys).await?;
+        let refused_before = |key: &NodePublic| self.engine.refused_before(key, client.ip()).is_some();
+        let introduced = introduce(stream, received, &upgrade, &self.keys, refused_before).await?;
         let introduction = &introduced.introduction;
         let (peer, prober) = (introduction.client, introduction.info.is_prober);
-        let grant = admit(&self.admission, &self.policies, introduction, client).await?;
-        if let Some(claim) = grant.claim {
+        let claim = self.admission.claim(introduction, client);
+        if let Some(claim) = claim {
             self.mesh_metrics.claimed(claim);
             debug!(connection = id, ?peer, address = %client, claim = claim.label(), "client sent a mesh key");
         }
+        let policy = match self.admit(&introduced, claim, client).await {
+            Ok(policy) => policy,
+            Err(refusal) => {
+                if let Some(text) = refusal.health() {
+                    introduced.say_goodbye(text).await;
+                }
+                return Err(refusal);
+            }
+        };
+        self.engine.metrics.admitted(policy, !introduced.introduction.info.app_name.is_empty());
+        let grant = self.admission.grant(claim, policy);
         let attachment = Attachment {
             id,
             client,
@@ -137,7 +152,29 @@ impl Frontend {
         };
         // Before the data plane has the client: whatever it does is logged later.
         let protocol = &upgrade.protocol;
-        debug!(connection = id, ?peer, address = %client, prober, ?protocol, "client logged in");
+        let policy = policy.label();
+        debug!(connection = id, ?peer, address = %client, prober, ?protocol, policy, "client logged in");
         attach(&self.plane, introduced, grant, attachment)
+    }
+
+    /// Decides on the login of a client that has proved its key.
+    async fn admit(
+        &self,
+        introduced: &Introduced,
+        claim: Option<Claim>,
+        client: SocketAddr,
+    ) -> Result<PolicyName, Refusal> {
+        if let Some(policy) = claim.and_then(Claim::policy) {
+            return Ok(policy);
+        }
+        let (key, app_name) = (introduced.introduction.client, introduced.introduction.info.app_name);
+        if self.limits.refuse_app_names.iter().any(|name| name == app_name.as_str()) {
+            self.engine.note_refusal(key, client.ip(), RefusalReason::AppName, Duration::ZERO, false);
+            return Err(Refusal::AppName);
+        }
+        self.engine.admit(key, client.ip()).await.map_err(|rejection| match rejection {
+            Rejection::Asked(why) => Refusal::NotAdmitted(why),
+            Rejection::Rate => Refusal::KeyRate,
+        })
     }
 }

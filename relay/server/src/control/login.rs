@@ -8,6 +8,7 @@ use towpath_relay_forward::Unwrapper;
 use towpath_relay_proto::login::{Login, greet};
 use towpath_relay_proto::session::Close;
 use towpath_websocket::{CloseCode, Messages};
+use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::Introduction;
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
@@ -34,12 +35,30 @@ pub(crate) struct NodeKeys {
     pub(crate) public: NodePublic,
 }
 
-/// Answers the upgrade and does the login. `received`: bytes that came behind the request.
+impl Introduced {
+    /// Tells a client by a Health frame why it is refused, before its connection is closed. Stock clients show the text.
+    pub(super) async fn say_goodbye(self, text: &str) {
+        let mut frame = Vec::new();
+        ServerFrame::Health(text).encode(&mut frame);
+        if self.unwrapper.is_some() {
+            let mut messages = Messages::default();
+            messages.push(&frame);
+            messages.finish();
+            messages.close(CloseCode::Policy, Close::Revoked.label());
+            frame = messages.as_slice().to_vec();
+        }
+        self.stream.say_goodbye(&frame).await;
+    }
+}
+
+/// Answers the upgrade and does the login. `received`: bytes that came behind the request. `refused_before`: whether a client
+/// that states this key is refused without a look at its proof.
 pub(super) async fn introduce(
     mut stream: ClientStream,
     received: Bytes,
     upgrade: &Upgrade,
     keys: &NodeKeys,
+    refused_before: impl Fn(&NodePublic) -> bool,
 ) -> Result<Introduced, Refusal> {
     let response = upgrade.response(&keys.public);
     let mut unwrapper = match upgrade.protocol {
@@ -52,7 +71,7 @@ pub(super) async fn introduce(
             return Err(Refusal::Subprotocol);
         }
     };
-    match log_in(&mut stream, &response, received, unwrapper.as_mut(), keys).await {
+    match log_in(&mut stream, &response, received, unwrapper.as_mut(), keys, refused_before).await {
         Ok((introduction, frames)) => Ok(Introduced { stream, unwrapper, introduction, frames }),
         Err(refusal) => {
             let code = match &refusal {
@@ -77,6 +96,7 @@ async fn log_in(
     received: Bytes,
     mut unwrapper: Option<&mut Unwrapper>,
     keys: &NodeKeys,
+    refused_before: impl Fn(&NodePublic) -> bool,
 ) -> Result<(Introduction, Vec<u8>), Refusal> {
     let mut greeting = Vec::with_capacity(64);
     greet(&keys.public, &mut greeting);
@@ -104,8 +124,11 @@ async fn log_in(
             }
         };
         let mut input = &frames[..];
-        let introduction = login.next(&mut input, &keys.private, &mut pool).map_err(Refusal::Login)?;
-        if let Some(introduction) = introduction {
+        if let Some(claimed) = login.claim(&mut input, &mut pool).map_err(Refusal::Login)? {
+            if claimed.key().is_some_and(|key| refused_before(&key)) {
+                return Err(Refusal::RefusedBefore);
+            }
+            let introduction = claimed.open(&keys.private).map_err(Refusal::Login)?;
             return Ok((introduction, input.to_vec()));
         }
         let read = stream.read(&mut buffer).await.map_err(Refusal::Broken)?;

@@ -10,14 +10,13 @@
 //! | secure | the TLS handshake, unless the listener is plain | `tls.rs` |
 //! | read the request | HTTP, until a request asks for DERP | `http/` |
 //! | introduce | the DERP login: the client proves its key | `login.rs` |
-//! | admit | what the client may use the relay for | `admit.rs`, `towpath_relay_proto::admission` |
+//! | admit | what the client may use the relay for | `crate::admission`, `towpath_relay_proto::admission` |
 //! | attach | the connection is handed to the data plane | `attach.rs` |
 //!
 //! `frontend.rs` runs them in order.
 
 mod accept;
 mod accounts;
-mod admit;
 mod attach;
 mod frontend;
 mod http;
@@ -37,5 +36,4 @@ pub(crate) use listener::ListenerKind;
 pub(crate) use login::NodeKeys;
 pub(crate) use metrics::ControlMetrics;
 pub(crate) use neighbour::NeighbourLog;
-#[cfg(test)]
 pub(crate) use refusal::RefusalReason;

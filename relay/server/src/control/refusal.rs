@@ -49,6 +49,12 @@ pub(crate) enum Refusal {
     Login(#[source] LoginError),
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
+    #[error("the key was refused from this host a moment ago, and nothing has been asked again")]
+    RefusedBefore,
+    #[error("the host has brought too many keys that no policy admits, and this one is not known")]
+    KeyRate,
+    #[error("clients with the app name that it states are refused (login.refuse_app_names)")]
+    AppName,
     #[error("the connection broke during the login")]
     Broken(#[source] io::Error),
 }
@@ -107,16 +113,37 @@ labels! {
         BadInfo = "bad_info",
         /// The client stated an app name of more than 32 bytes, or with others than printable ASCII.
         BadAppName = "bad_app_name",
-        /// No admission policy admits the key. No policy can be configured in this version.
+        /// No policy admits the key.
         NotAdmitted = "not_admitted",
-        /// No admission policy admits the key, and one could not tell in time. No policy can be configured in this version.
+        /// No policy admits the key, and at least one could not tell in time.
         AdmissionUnknown = "admission_unknown",
+        /// The key was refused from the same host in the last 5 s (1 s where a policy could not tell), so nothing was asked.
+        RefusedBefore = "refused_before",
+        /// The host has brought more than 32 keys in a second that no policy admits, and this key is not known either.
+        RefusalRate = "refusal_rate",
+        /// The client states an app name of `login.refuse_app_names`.
+        AppName = "app_name",
         /// The connection broke during the login.
         Broken = "broken",
     }
 }
 
 impl Refusal {
+    /// The text by which a client that has proved its key is told, in a Health frame before the close. One that was told a
+    /// moment ago is not told again.
+    pub(super) const fn health(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAdmitted(NotAdmitted::Refused) => {
+                Some("this relay does not admit the node key of this device; ask its operator")
+            }
+            Self::NotAdmitted(NotAdmitted::CannotTell) => Some(
+                "this relay cannot ask whether it may admit this device; it tries again when the device does",
+            ),
+            Self::AppName => Some("this relay refuses the app name of this device"),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn reason(&self) -> RefusalReason {
         match self {
             Self::Exceeded(Exceeded::PendingOfSource) => RefusalReason::HostLimit,
@@ -150,6 +177,9 @@ impl Refusal {
             }
             Self::NotAdmitted(NotAdmitted::Refused) => RefusalReason::NotAdmitted,
             Self::NotAdmitted(NotAdmitted::CannotTell) => RefusalReason::AdmissionUnknown,
+            Self::RefusedBefore => RefusalReason::RefusedBefore,
+            Self::KeyRate => RefusalReason::RefusalRate,
+            Self::AppName => RefusalReason::AppName,
             Self::Broken(_) => RefusalReason::Broken,
         }
     }

@@ -23,6 +23,7 @@ mod memory;
 mod mesh_announcements;
 mod open_files;
 mod pings;
+mod refused_clients;
 mod routes;
 mod silent_connections;
 mod unfinished_frames;

@@ -56,7 +56,7 @@ fn without_ipv6_the_defaults_are_those_of_ipv4_and_the_user_is_told() {
 #[test]
 fn without_ipv6_an_address_of_the_settings_is_an_error_that_says_what_to_write() {
     let directory = tempfile::tempdir().expect("a directory");
-    let args = ["--hostname", "localhost", "--key-file", "relay.key"];
+    let args = ["--hostname", "localhost", "--key-file", "relay.key", "--open"];
     for (listen, stun, what) in
         [("[::]:0", "0.0.0.0:0", "TLS on [::]:0/tcp"), ("0.0.0.0:0", "[::]:0", "STUN on [::]:0/udp")]
     {
@@ -103,6 +103,7 @@ async fn without_tls_of_its_own_the_relay_serves_a_proxy_and_makes_no_certificat
     let command = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
         command.args(args).args(["--config", "relay.toml"]).current_dir(directory.path()).env_clear();
+        command.env("TOWPATH_ADMISSION", "open");
         command
     };
     let checked = command(&["check-config"]).output().expect("the program starts");

@@ -276,12 +276,38 @@ async fn why_says_what_is_known_of_a_key_that_is_here_or_was_never_seen() {
 
     let why = place.json(&["why", &node(7).to_string()]);
     assert_eq!((&why["route"], &why["connections"]), (&Value::Null, &serde_json::json!([])));
+    assert_eq!((&why["refusal"], &why["sources"]), (&Value::Null, &serde_json::json!([])));
     let said = place.run(&["why", &node(7).to_string()]);
     assert_eq!(said.code, Some(0));
     assert!(
         said.out.contains("is connected neither to this relay nor to another one of its region\n"),
         "{said:?}"
     );
+    assert!(said.out.ends_with("\nno refusal of it is remembered\n"), "{said:?}");
+}
+
+#[tokio::test]
+async fn why_says_for_what_reason_a_key_was_refused_and_from_where() {
+    let place = Place::new();
+    let list = place.dir.path().join("allowed");
+    std::fs::write(&list, format!("{}\n", node(1))).unwrap();
+    let settings = format!("{}\nallow_list.file = '{}'", place.setting(), list.display());
+    let relay = Process::start("true", &settings);
+    let _admitted = relay.log_in(1).await.expect("its key is in the list");
+    for _ in 0..2 {
+        assert!(relay.log_in(2).await.is_none(), "its key is not in the list");
+    }
+    assert_eq!(place.connection(node(1))["policy"], "allow_list");
+    let why = place.json(&["why", &node(2).to_string()]);
+    let refusal = &why["refusal"];
+    assert_eq!((&refusal["reason"], &refusal["source"]), (&"not_admitted".into(), &"127.0.0.1".into()));
+    assert_eq!((&refusal["times"], &why["route"]), (&2.into(), &Value::Null));
+    assert!(refusal["age_seconds"].as_u64().is_some_and(|age| age < 60), "{why}");
+    // The account of the address that it came from.
+    assert_eq!(why["sources"][0]["prefix"], "127.0.0.1");
+    let said = place.run(&["why", &node(2).to_string()]);
+    assert!(said.out.contains(" ago, from 127.0.0.1\n") && said.out.contains("not_admitted: "), "{said:?}");
+    assert_eq!(place.json(&["why", &node(1).to_string()])["refusal"], Value::Null);
 }
 
 #[tokio::test]

@@ -42,6 +42,9 @@ impl Cli {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
         command.args(args).current_dir(&self.directory).env_clear();
+        if !args.contains(&"--stun-only") {
+            command.env("TOWPATH_ADMISSION", "open");
+        }
         command
     }
 
@@ -175,11 +178,22 @@ cert = "relay.crt"  # relay.toml:2
 key = "relay.pem"  # relay.toml:3
 private_key = "********"  # TOWPATH_PRIVATE_KEY
 # key_file is not set
+admission = "open"  # TOWPATH_ADMISSION
+require = []  # default
+# state_dir is not set
 workers = 4  # relay.toml:4
 busy_poll = "0s"  # default
 gather = "100us"  # default
 keepalive = "1m"  # default
 shutdown_timeout = "5s"  # default
+
+[allow_list]
+# file is not set
+
+[confirm]
+interval = "1m"  # default
+grace = "24h"  # default
+unknown = "refuse"  # default
 
 [region]
 id = 902  # TOWPATH_REGION_ID
@@ -223,6 +237,7 @@ max_pending_per_host = 512  # default
 # max_connections is not set
 # max_connections_per_host is not set
 max_connections_per_key = 8  # default
+refuse_app_names = []  # default
 
 [outbox]
 bytes = "1MiB"  # relay.toml:8

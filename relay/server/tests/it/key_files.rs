@@ -53,7 +53,11 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_towpath-relay"));
         command.args(["--hostname", "localhost", "--listen", "127.0.0.1:0", "--stun-listen", ""]);
         command.args(["--key-file", "relay.key"]).args(settings);
-        command.current_dir(&self.0).env_clear().env("TOWPATH_ADMIN_LISTEN", "");
+        command
+            .current_dir(&self.0)
+            .env_clear()
+            .env("TOWPATH_ADMIN_LISTEN", "")
+            .env("TOWPATH_ADMISSION", "open");
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
@@ -150,7 +154,11 @@ fn a_disk_that_is_full_at_the_first_start_needs_no_person() {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
         command.arg(relay.get_program()).args(relay.get_args());
-        command.current_dir(&place.0).env_clear().env("TOWPATH_ADMIN_LISTEN", "").stderr(Stdio::piped());
+        command
+            .current_dir(&place.0)
+            .env_clear()
+            .envs(relay.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stderr(Stdio::piped());
         let (mut relay, log) = run(command);
         assert!(log.contains("towpath-relay: cannot create ") && log.contains("File too large"), "{log}");
         assert_eq!(relay.0.wait().unwrap().code(), Some(1));

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod administration;
+mod admission;
 mod certificates;
 mod cli;
 #[path = "../common/mod.rs"]

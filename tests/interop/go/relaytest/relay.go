@@ -188,6 +188,7 @@ func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip
 	}
 	r.ConfigFile = filepath.Join(dir, "relay.toml")
 	config := fmt.Sprintf(`hostname = %q
+admission = "open"
 listen = %q
 key_file = %q
 %s

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use clap::Args;
-use towpath_relay::administration::schema::{KeyPlace, ListedConnection, Why};
+use towpath_relay::administration::schema::{KeyPlace, ListedConnection, Refused, Why};
 
 use super::RelayArgs;
 use super::clients::{dropped, flags};
@@ -50,6 +50,14 @@ fn text(why: &Why) -> String {
             &format!("connections from {}", source.prefix),
             &of(source.connections, source.bound),
         );
+    }
+    match &why.refusal {
+        Some(Refused { reason, meaning, source, age_seconds, times }) => {
+            let _ = write!(text, "\nlast refused {} ago, from {source}\n", age(*age_seconds));
+            line(&mut text, "reason", &format!("{reason}: {meaning}"));
+            line(&mut text, "times", &times.to_string());
+        }
+        None => text += "\nno refusal of it is remembered\n",
     }
     text
 }

@@ -1,7 +1,12 @@
 //! Admission: what a client that has proved its key may use the relay for.
 //!
-//! The decision is pure. Outside sources, such as a file, a socket or a URL, are asked before, and their answers come
-//! here as [`Answers`].
+//! The decision is pure. The control plane asks the [policies](PolicyName) in their [order](policies), some of which need an
+//! answer from outside. What has been [admitted](admitted) works on while a policy cannot tell; what has been
+//! [refused](refused) is not asked about again at once.
+
+pub mod admitted;
+pub mod policies;
+pub mod refused;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +29,37 @@ pub struct Admission {
     pub limits: Arc<Limits>,
 }
 
+labels! {
+    /// The policy by which a login was admitted.
+    #[derive(PartialOrd, Ord)]
+    pub enum PolicyName {
+        /// The relay is open to every key (`admission = "open"`).
+        Open = "open",
+        /// The key is in the file `allow_list.file`.
+        AllowList = "allow_list",
+        /// The client has shown a token that a key of `tokens.key_file` has signed.
+        Tokens = "tokens",
+        /// The tailscaled of this machine knows the key (`tailscaled.socket`).
+        Tailscaled = "tailscaled",
+        /// The backend at `verify.url` allows the key.
+        VerifyUrl = "verify_url",
+        /// All policies of `require` allow the key.
+        Require = "require",
+        /// The client has the key of the mesh, and no policy is asked.
+        Mesh = "mesh",
+        /// The client has the key of probers, and no policy is asked.
+        Prober = "prober",
+    }
+}
+
+impl PolicyName {
+    /// The policy with this label.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.label() == label)
+    }
+}
+
 /// What a policy says of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
@@ -35,35 +71,11 @@ pub enum Answer {
     CannotTell,
 }
 
-/// The answers of all policies, in their order. A relay without policies is open.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers(pub Vec<Answer>);
-
-labels! {
-    /// An admission policy, by its name.
-    #[derive(Default)]
-    pub enum PolicyName {
-        /// Every key is admitted.
-        #[default]
-        Open = "open",
-        /// The key is in a file.
-        AllowList = "allow_list",
-        /// The client has a token.
-        Tokens = "tokens",
-        /// The tailscaled of this host knows the key.
-        Tailscaled = "tailscaled",
-        /// The backend behind a URL admits the key.
-        VerifyUrl = "verify_url",
-        /// Several policies together.
-        Require = "require",
-        /// The client has the key of the mesh, or of the probers.
-        Mesh = "mesh",
-    }
-}
-
 /// What a client is granted.
 #[derive(Clone, Debug)]
 pub struct Grant {
+    /// The policy that admitted the client.
+    pub policy: PolicyName,
     /// What became of the mesh key that the client sent, if it sent one.
     pub claim: Option<Claim>,
     /// What the client may ask for.
@@ -74,8 +86,6 @@ pub struct Grant {
     pub rate: Option<Rate>,
     /// The network that the client belongs to.
     pub tenant: Tenant,
-    /// The policy that admits the client.
-    pub policy: PolicyName,
 }
 
 /// A rate for the packets of a client, as ServerInfo states it.
@@ -103,42 +113,37 @@ pub enum NotAdmitted {
 }
 
 impl Admission {
-    /// Decides on the login of a client at the address `client` that has proved its key. The first policy that allows a
-    /// login admits it.
-    ///
-    /// # Errors
-    ///
-    /// See [`NotAdmitted`].
-    pub fn admit(
-        &self,
-        introduction: &Introduction,
-        client: SocketAddr,
-        answers: &Answers,
-    ) -> Result<Grant, NotAdmitted> {
-        answers.decide()?;
-        let claim = introduction.info.mesh_key.as_ref().map(|claimed| {
+    /// Judges the mesh key in the login of a client at the address `client`; `None` if it has none.
+    #[must_use]
+    pub fn claim(&self, introduction: &Introduction, client: SocketAddr) -> Option<Claim> {
+        introduction.info.mesh_key.as_ref().map(|claimed| {
             let from_relay = self.mesh_sources.is_empty() || self.mesh_sources.contains(client.ip());
             self.secrets.judge(claimed, from_relay)
-        });
-        Ok(Grant {
+        })
+    }
+
+    /// What a client is granted that `policy` admitted.
+    #[must_use]
+    pub fn grant(&self, claim: Option<Claim>, policy: PolicyName) -> Grant {
+        Grant {
+            policy,
             claim,
             rights: claim.map_or(Rights::Client, Claim::rights),
             limits: self.limits.clone(),
             rate: None,
             tenant: Tenant::default(),
-            policy: if claim == Some(Claim::Mesh) { PolicyName::Mesh } else { PolicyName::Open },
-        })
+        }
     }
 }
 
-impl Answers {
-    fn decide(&self) -> Result<(), NotAdmitted> {
-        if self.0.is_empty() || self.0.contains(&Answer::Allow) {
-            Ok(())
-        } else if self.0.contains(&Answer::CannotTell) {
-            Err(NotAdmitted::CannotTell)
-        } else {
-            Err(NotAdmitted::Refused)
+impl Claim {
+    /// The policy that the claim stands for: a relay of the mesh and a prober are admitted by their secret.
+    #[must_use]
+    pub const fn policy(self) -> Option<PolicyName> {
+        match self {
+            Self::Mesh => Some(PolicyName::Mesh),
+            Self::Prober => Some(PolicyName::Prober),
+            Self::WrongSource | Self::WrongKey => None,
         }
     }
 }
@@ -172,24 +177,6 @@ mod tests {
     }
 
     #[test]
-    fn the_first_policy_that_allows_admits_and_a_relay_without_policies_is_open() {
-        use Answer::{Allow, CannotTell, Refuse};
-        let client = "192.0.2.1:5".parse().expect("an address");
-        for (answers, expected) in [
-            (&[][..], Ok(())),
-            (&[Allow], Ok(())),
-            (&[Refuse, CannotTell, Allow], Ok(())),
-            (&[Refuse, Refuse], Err(NotAdmitted::Refused)),
-            (&[Refuse, CannotTell], Err(NotAdmitted::CannotTell)),
-            (&[CannotTell], Err(NotAdmitted::CannotTell)),
-        ] {
-            let admitted =
-                admission().admit(&introduction(None), client, &Answers(answers.to_vec())).map(|_| ());
-            assert_eq!(admitted, expected, "{answers:?}");
-        }
-    }
-
-    #[test]
     fn a_mesh_key_gives_rights_from_the_addresses_of_relays_only() {
         let (ours, other) = (MeshKey::from_bytes([1; 32]), MeshKey::from_bytes([2; 32]));
         for (key, address, claim, rights) in [
@@ -201,11 +188,11 @@ mod tests {
             (None, "10.1.2.3:5", None, Rights::Client),
         ] {
             let client = address.parse().expect("an address");
-            let grant = admission()
-                .admit(&introduction(key), client, &Answers::default())
-                .expect("the relay is open");
+            let judged = admission().claim(&introduction(key), client);
+            let grant = admission().grant(judged, PolicyName::Open);
             assert_eq!((grant.claim, grant.rights), (claim, rights), "{address}");
             assert_eq!((grant.rate, grant.tenant), (None, Tenant::default()));
+            assert_eq!(judged.and_then(Claim::policy), (rights == Rights::Mesh).then_some(PolicyName::Mesh));
         }
     }
 }

@@ -1,0 +1,340 @@
+//! The keys that are admitted: which policy admitted each, when that was last confirmed, and when it is asked again.
+//!
+//! A key is asked about again every `interval` while it is connected. A policy that *cannot tell* then changes nothing until
+//! `grace` has passed since its last confirmation: the relay fails static. A key that comes back within `grace` is admitted at
+//! once and asked about afterwards, so that no login of a known key waits for a backend.
+//!
+//! Time is in whole seconds of a clock that goes on over restarts and never goes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use towpath_wire::key::NodePublic;
+
+use super::PolicyName;
+
+/// The confirmations of a key that are written down lie at least this part of `grace` apart.
+const SAVES_OF_GRACE: u64 = 24;
+/// The checks of a key come up to a tenth of `interval` early, so that keys that came together do not stay together.
+const SPREAD: u64 = 10;
+
+/// How long admissions hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfirmRules {
+    /// Seconds after which the policies are asked again about a key that is connected.
+    pub interval: u64,
+    /// Seconds for which a key works without a confirmation.
+    pub grace: u64,
+    /// Keys that are remembered at most. A key above it works, and is forgotten when it leaves.
+    pub most: usize,
+}
+
+/// A key that is due to be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The key.
+    pub key: NodePublic,
+    /// The policy that admitted it.
+    pub policy: PolicyName,
+    /// The address from which it logged in last, if it has in this run.
+    pub source: Option<IpAddr>,
+}
+
+/// What became of the admission of a key for which no policy could tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The key works on.
+    Works,
+    /// Its last confirmation is too long ago; it has been forgotten.
+    Expired,
+}
+
+/// The keys that are admitted.
+#[derive(Debug)]
+pub struct AdmittedKeys {
+    rules: ConfirmRules,
+    keys: HashMap<NodePublic, Admitted>,
+    /// The keys to be looked at in each second. A key whose entry names another second is passed over.
+    due: BTreeMap<u64, Vec<NodePublic>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    policy: PolicyName,
+    source: Option<IpAddr>,
+    confirmed: u64,
+    /// The confirmation that was written down last; 0 for none.
+    saved: u64,
+    /// When the key is looked at next. `None` while its policies are asked.
+    due: Option<u64>,
+}
+
+impl AdmittedKeys {
+    /// Creates an empty set.
+    #[must_use]
+    pub fn new(rules: ConfirmRules) -> Self {
+        Self { rules, keys: HashMap::new(), due: BTreeMap::new() }
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Takes in a key as it was written down. One whose confirmation is too old, or later than `now`, is left out or taken as
+    /// confirmed now.
+    pub fn restore(&mut self, key: NodePublic, policy: PolicyName, confirmed: u64, now: u64) {
+        let confirmed = confirmed.min(now);
+        if confirmed + self.rules.grace <= now || self.keys.len() >= self.rules.most {
+            return;
+        }
+        let admitted = Admitted { policy, source: None, confirmed, saved: confirmed, due: None };
+        self.keys.insert(key, admitted);
+        self.schedule(&key, confirmed + self.rules.grace);
+    }
+
+    /// Forgets a key as it was written down. Returns whether it was there.
+    pub fn remove(&mut self, key: &NodePublic) -> bool {
+        self.keys.remove(key).is_some()
+    }
+
+    /// The policy by which a key that logs in from `source` is known. It is due at once if its confirmation is older than the
+    /// interval.
+    pub fn return_of(&mut self, key: &NodePublic, source: IpAddr, now: u64) -> Option<PolicyName> {
+        let admitted = self.keys.get_mut(key)?;
+        if admitted.confirmed + self.rules.grace <= now {
+            return None;
+        }
+        admitted.source = Some(source);
+        let (policy, check) = (admitted.policy, (admitted.confirmed + self.rules.interval).max(now));
+        if admitted.due.is_some_and(|due| due > check) {
+            self.schedule(key, check);
+        }
+        Some(policy)
+    }
+
+    /// Notes that `policy` has allowed a key. Returns whether that is to be written down.
+    pub fn confirm(&mut self, key: NodePublic, policy: PolicyName, source: Option<IpAddr>, now: u64) -> bool {
+        if self.keys.len() >= self.rules.most && !self.keys.contains_key(&key) {
+            return false;
+        }
+        let admitted =
+            self.keys.entry(key).or_insert(Admitted { policy, source, confirmed: now, saved: 0, due: None });
+        let is_saved = admitted.policy == policy
+            && admitted.saved + self.rules.grace / SAVES_OF_GRACE > now
+            && admitted.saved > 0;
+        admitted.policy = policy;
+        admitted.source = source.or(admitted.source);
+        admitted.confirmed = now;
+        if !is_saved {
+            admitted.saved = now;
+        }
+        let early = u64::from(key.as_bytes()[0]) % (self.rules.interval / SPREAD + 1);
+        self.schedule(&key, now + self.rules.interval - early);
+        !is_saved
+    }
+
+    /// Notes that no policy allows a key and at least one cannot tell.
+    pub fn cannot_tell(&mut self, key: &NodePublic, now: u64) -> Standing {
+        match self.keys.get(key) {
+            Some(admitted) if now < admitted.confirmed + self.rules.grace => {
+                let last = admitted.confirmed + self.rules.grace;
+                self.schedule(key, last.min(now + self.rules.interval));
+                Standing::Works
+            }
+            _ => {
+                self.keys.remove(key);
+                Standing::Expired
+            }
+        }
+    }
+
+    /// Notes that a key is not connected, so that it is not asked about until it comes back.
+    pub fn rest(&mut self, key: &NodePublic, now: u64) {
+        let Some(admitted) = self.keys.get(key) else { return };
+        let last = admitted.confirmed + self.rules.grace;
+        if last <= now {
+            self.keys.remove(key);
+        } else {
+            self.schedule(key, last);
+        }
+    }
+
+    /// Takes keys that are due, `most` at most. Each is then asked about, and one of [`confirm`](Self::confirm),
+    /// [`cannot_tell`](Self::cannot_tell), [`remove`](Self::remove) and [`rest`](Self::rest) follows.
+    pub fn take_due(&mut self, now: u64, most: usize) -> Vec<Due> {
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(mut second) = self.due.first_entry()
+            && *second.key() <= now
+        {
+            let at = *second.key();
+            match second.get_mut().pop() {
+                Some(key) => {
+                    if let Some(admitted) = self.keys.get_mut(&key)
+                        && admitted.due == Some(at)
+                    {
+                        admitted.due = None;
+                        taken.push(Due { key, policy: admitted.policy, source: admitted.source });
+                    }
+                }
+                None => {
+                    second.remove();
+                }
+            }
+        }
+        taken
+    }
+
+    /// Makes every key due that `is_meant` says, as when an allow list has changed.
+    pub fn hurry(&mut self, now: u64, is_meant: impl Fn(&NodePublic, PolicyName) -> bool) {
+        let meant: Vec<_> = self
+            .keys
+            .iter()
+            .filter(|(key, admitted)| admitted.due.is_some() && is_meant(key, admitted.policy))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in meant {
+            self.schedule(&key, now);
+        }
+    }
+
+    /// Every key that is kept over a restart, with its policy and the confirmation to write down.
+    pub fn all(&self) -> impl Iterator<Item = (&NodePublic, PolicyName, u64)> {
+        self.keys.iter().map(|(key, admitted)| (key, admitted.policy, admitted.confirmed))
+    }
+
+    fn schedule(&mut self, key: &NodePublic, at: u64) {
+        if let Some(admitted) = self.keys.get_mut(key)
+            && admitted.due != Some(at)
+        {
+            admitted.due = Some(at);
+            self.due.entry(at).or_default().push(*key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::key::NodePrivate;
+
+    use super::*;
+
+    const RULES: ConfirmRules = ConfirmRules { interval: 60, grace: 86_400, most: 3 };
+    const START: u64 = 1_000_000;
+
+    fn key(seed: u8) -> NodePublic {
+        NodePrivate::from_random([seed; 32]).public()
+    }
+
+    fn source() -> IpAddr {
+        "192.0.2.1".parse().expect("an address")
+    }
+
+    fn confirmed(seed: u8) -> AdmittedKeys {
+        let mut keys = AdmittedKeys::new(RULES);
+        assert!(keys.confirm(key(seed), PolicyName::VerifyUrl, Some(source()), START), "it is written down");
+        keys
+    }
+
+    #[test]
+    fn a_key_is_due_within_the_interval_and_once() {
+        let mut keys = confirmed(1);
+        assert_eq!(keys.take_due(START + 53, 9), []);
+        let due = Due { key: key(1), policy: PolicyName::VerifyUrl, source: Some(source()) };
+        assert_eq!(keys.take_due(START + 60, 9), [due]);
+        assert_eq!(keys.take_due(START + 600, 9), [], "it is being asked about");
+        assert!(!keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 61), "too soon to write it again");
+        assert_eq!(keys.take_due(START + 113, 9), []);
+        assert_eq!(keys.take_due(START + 121, 9), [due], "the source is kept");
+    }
+
+    #[test]
+    fn a_confirmation_is_written_down_again_after_a_part_of_the_grace() {
+        let mut keys = confirmed(1);
+        assert!(!keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 3_599));
+        assert!(keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 3_600));
+        assert!(keys.confirm(key(1), PolicyName::AllowList, None, START + 3_601), "another policy");
+    }
+
+    #[test]
+    fn a_key_works_for_the_grace_while_no_policy_can_tell() {
+        let mut keys = confirmed(1);
+        let mut now = START;
+        loop {
+            let due = keys.take_due(now, 1);
+            if !due.is_empty() && keys.cannot_tell(&key(1), now) == Standing::Expired {
+                break;
+            }
+            now += 1;
+        }
+        assert_eq!(now, START + RULES.grace);
+        assert!(keys.is_empty());
+    }
+
+    #[test]
+    fn a_known_key_that_returns_is_admitted_at_once_and_asked_about_if_it_is_time() {
+        let mut keys = confirmed(1);
+        assert_eq!(keys.take_due(START + 60, 9).len(), 1);
+        keys.rest(&key(1), START + 60);
+        assert_eq!(keys.take_due(START + 5_000, 9), [], "it is not connected");
+        assert_eq!(keys.return_of(&key(1), source(), START + 5_000), Some(PolicyName::VerifyUrl));
+        assert_eq!(keys.take_due(START + 5_000, 9).len(), 1);
+        keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 5_000);
+        assert_eq!(keys.return_of(&key(1), source(), START + 5_001), Some(PolicyName::VerifyUrl));
+        assert_eq!(keys.take_due(START + 5_001, 9), [], "it has just been asked about");
+        assert_eq!(keys.return_of(&key(2), source(), START + 5_001), None);
+    }
+
+    #[test]
+    fn a_key_that_rests_is_forgotten_at_the_end_of_the_grace() {
+        let mut keys = confirmed(1);
+        keys.take_due(START + 60, 9);
+        keys.rest(&key(1), START + 60);
+        assert_eq!(keys.return_of(&key(1), source(), START + RULES.grace), None);
+        assert_eq!(keys.take_due(START + RULES.grace, 9).len(), 1);
+        keys.rest(&key(1), START + RULES.grace);
+        assert!(keys.is_empty());
+    }
+
+    #[test]
+    fn what_was_written_down_is_restored_unless_it_is_too_old() {
+        let mut keys = AdmittedKeys::new(RULES);
+        keys.restore(key(1), PolicyName::VerifyUrl, START - 86_400, START);
+        keys.restore(key(2), PolicyName::VerifyUrl, START - 86_399, START);
+        keys.restore(key(3), PolicyName::VerifyUrl, START + 500, START);
+        assert_eq!(keys.return_of(&key(1), source(), START), None);
+        assert_eq!(keys.return_of(&key(2), source(), START), Some(PolicyName::VerifyUrl));
+        assert_eq!(keys.return_of(&key(3), source(), START + 86_400), None, "confirmed at the latest now");
+        assert_eq!(keys.take_due(START, 9).len(), 1, "the one that has come back");
+    }
+
+    #[test]
+    fn keys_are_bounded_and_few_are_taken_at_once() {
+        let mut keys = AdmittedKeys::new(RULES);
+        for seed in 1..=5 {
+            keys.confirm(key(seed), PolicyName::AllowList, None, START);
+        }
+        assert_eq!(keys.len(), 3);
+        assert_eq!(keys.take_due(START + 60, 2).len(), 2);
+        assert_eq!(keys.take_due(START + 60, 2).len(), 1);
+        assert!(keys.remove(&key(1)) && !keys.remove(&key(1)));
+        assert!(keys.confirm(key(4), PolicyName::AllowList, None, START), "there is room again");
+    }
+
+    #[test]
+    fn keys_of_a_policy_can_be_made_due() {
+        let mut keys = confirmed(1);
+        keys.confirm(key(2), PolicyName::AllowList, None, START);
+        keys.hurry(START + 1, |_, policy| policy == PolicyName::AllowList);
+        let due: Vec<_> = keys.take_due(START + 1, 9).into_iter().map(|due| due.key).collect();
+        assert_eq!(due, [key(2)]);
+    }
+}

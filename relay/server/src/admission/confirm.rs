@@ -1,0 +1,110 @@
+//! The task that asks the policies again about keys that are connected, and closes those that they no longer allow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use towpath_relay_forward::DataPlane;
+use towpath_relay_proto::admission::admitted::{Due, Standing};
+use towpath_relay_proto::admission::policies::Verdict;
+use towpath_relay_proto::admission::{Answer, NotAdmitted};
+use towpath_relay_proto::session::Close;
+use towpath_wire::sync::lock;
+use tracing::info;
+
+use super::state::Record;
+use super::{Engine, Question, REFUSAL_HOLDS};
+use crate::control::RefusalReason;
+
+/// Keys about which the policies are asked at once. Half of what a backend takes at once is left to logins.
+const AT_ONCE: usize = 32;
+/// How often the keys that are due are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The connections of keys, as far as admission acts on them.
+pub(crate) trait Connections: Send + Sync {
+    /// Whether a key is connected.
+    fn has(&self, due: &Due) -> bool;
+    /// Closes the connections of a key.
+    fn close(&self, due: &Due);
+}
+
+impl Connections for DataPlane {
+    fn has(&self, due: &Due) -> bool {
+        Self::has(self, &due.key.into())
+    }
+
+    fn close(&self, due: &Due) {
+        Self::close(self, &due.key.into(), Close::Revoked);
+    }
+}
+
+impl Engine {
+    /// Asks again about the keys that are due, until it is cancelled.
+    pub(crate) async fn keep_confirming(self: Arc<Self>, plane: Arc<dyn Connections>) {
+        if self.order.is_open() {
+            return;
+        }
+        let mut looks = interval(LOOK.min(self.interval));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked: JoinSet<(Due, Verdict)> = JoinSet::new();
+        loop {
+            while asked.len() < AT_ONCE {
+                let due = lock(&self.keys).take_due(self.clock.seconds(), AT_ONCE - asked.len());
+                if due.is_empty() {
+                    break;
+                }
+                for due in due {
+                    if plane.has(&due) {
+                        let (engine, question) =
+                            (self.clone(), Question { key: due.key, source: due.source });
+                        asked.spawn(async move { (due, engine.ask(question, true).await.verdict) });
+                    } else {
+                        lock(&self.keys).rest(&due.key, self.clock.seconds());
+                    }
+                }
+            }
+            tokio::select! {
+                _ = looks.tick() => {}
+                Some(answered) = asked.join_next() => {
+                    // A policy that panics has said nothing, and its key is looked at again when it comes back.
+                    if let Ok((due, verdict)) = answered {
+                        self.judge(&due, verdict, &*plane);
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&self, due: &Due, verdict: Verdict, plane: &dyn Connections) {
+        let why = match verdict.decide() {
+            Ok(policy) => {
+                self.metrics.confirmed(Answer::Allow);
+                return self.confirm(due.key, policy, None);
+            }
+            Err(NotAdmitted::CannotTell) => {
+                self.metrics.confirmed(Answer::CannotTell);
+                match lock(&self.keys).cannot_tell(&due.key, self.clock.seconds()) {
+                    Standing::Works => return,
+                    Standing::Expired => "its policy could not tell for confirm.grace",
+                }
+            }
+            Err(NotAdmitted::Refused) => {
+                self.metrics.confirmed(Answer::Refuse);
+                lock(&self.keys).remove(&due.key);
+                "no policy admits it any more"
+            }
+        };
+        info!(peer = ?due.key, policy = due.policy.label(), "closing the connections of a key: {why}");
+        self.metrics.revoked.inc();
+        self.metrics.known.set(i64::try_from(lock(&self.keys).len()).unwrap_or(i64::MAX));
+        if self.order.has_backend(due.policy) {
+            self.saver.save(Record { key: due.key, policy: None, confirmed: self.clock.seconds() });
+        }
+        if let Some(source) = due.source {
+            self.note_refusal(due.key, source, RefusalReason::NotAdmitted, REFUSAL_HOLDS, false);
+        }
+        plane.close(due);
+    }
+}
