@@ -41,8 +41,11 @@ stop_server() {
     fi
 }
 
+backend_pid=
+
 clean_up() {
     stop_server
+    [[ -z $backend_pid ]] || kill "$backend_pid" 2> /dev/null || true
     ip netns delete "$namespace" 2> /dev/null || true
     sysctl -qw "$allowed=$allowed_before"
     rm -rf "$files"
@@ -117,12 +120,35 @@ answers_stun() {
     inside "$loadtest" stun --connect "$stun" --sockets 1 --window 1 --warm-up 10ms --duration 50ms | grep -q 'right answers *[1-9]'
 }
 
+# With ADMISSION=verify the relays ask a backend about each client, which allows all. Earlier relays know no admission.
+admission=TOWPATH_ADMISSION=open
+if [[ ${ADMISSION:-open} == verify ]]; then
+    admission=TOWPATH_VERIFY_URL=http://127.0.0.1:8431/verify
+    inside taskset -c 1 python3 -c '
+import http.server
+class Allow(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "14")
+        self.end_headers()
+        self.wfile.write(b"{\"Allow\":true}")
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8431), Allow).serve_forever()
+' &
+    backend_pid=$!
+elif [[ ${ADMISSION:-open} != open ]]; then
+    die "ADMISSION is open or verify, not $ADMISSION"
+fi
+
 # serve CPUS COMMAND…: starts a server in the namespace
 serve() {
     local cpus=$1
     shift
     # The environment configures no relay but for the one setting that earlier relays do not know in a file.
-    env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN TOWPATH_ADMISSION=open GOMAXPROCS=1 TOKIO_WORKER_THREADS=1 RUST_LOG=error \
+    env -u TOWPATH_RELAY -u TOWPATH_LOADTEST -u TOWPATH_FOREIGN "$admission" GOMAXPROCS=1 TOKIO_WORKER_THREADS=1 RUST_LOG=error \
         ip netns exec "$namespace" taskset -c "$cpus" "$@" > "$files/server.log" 2>&1 &
     server_pid=$!
 }

@@ -11,6 +11,7 @@ mod bytes;
 mod certificate;
 mod config;
 mod derp_map;
+mod disco;
 mod frames;
 mod http;
 mod keys;
@@ -19,6 +20,7 @@ mod map_file;
 mod records;
 mod relaying;
 mod stun;
+mod token;
 mod websocket;
 
 /// A function to be fuzzed, and what it is called on the command line and in the corpus.
@@ -38,6 +40,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "client_frames", max_len: 2048, run: frames::from_client },
     FuzzTarget { name: "config", max_len: 1024, run: config::read },
     FuzzTarget { name: "derp_map", max_len: 2048, run: derp_map::read },
+    FuzzTarget { name: "disco", max_len: 512, run: disco::read },
     FuzzTarget { name: "http_response", max_len: 1024, run: http::response },
     FuzzTarget { name: "keys", max_len: 128, run: keys::read },
     FuzzTarget { name: "login", max_len: 512, run: login::stream },
@@ -47,5 +50,6 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "relaying", max_len: 1024, run: relaying::operations },
     FuzzTarget { name: "server_frames", max_len: 2048, run: frames::from_server },
     FuzzTarget { name: "stun", max_len: 256, run: stun::messages },
+    FuzzTarget { name: "token", max_len: 512, run: token::check },
     FuzzTarget { name: "websocket", max_len: 512, run: websocket::from_client },
 ];

@@ -22,6 +22,17 @@ pub struct KeyTextError {
     prefix: &'static str,
 }
 
+impl KeyTextError {
+    pub(crate) const fn new(kind: &'static str, prefix: &'static str) -> Self {
+        Self { kind, prefix }
+    }
+}
+
+/// The public half of the Curve25519 key with these private bytes.
+pub(crate) fn public_of(private: &[u8; KEY_LEN]) -> [u8; KEY_LEN] {
+    *crypto_box::SecretKey::from(*private).public_key().as_bytes()
+}
+
 /// The public key of a node, in the raw form in which DERP frames carry it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodePublic([u8; KEY_LEN]);
@@ -161,7 +172,7 @@ impl NodePrivate {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> NodePublic {
-        NodePublic(*crypto_box::SecretKey::from(*self.as_bytes()).public_key().as_bytes())
+        NodePublic(public_of(self.as_bytes()))
     }
 
     /// The text form `privkey:<64 digits>`, for a key file.

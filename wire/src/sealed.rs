@@ -8,7 +8,8 @@ use std::fmt;
 use crypto_box::SalsaBox;
 use crypto_box::aead::Aead;
 
-use crate::key::{NodePrivate, NodePublic};
+use crate::disco::key::{DiscoPrivate, DiscoPublic};
+use crate::key::{KEY_LEN, NodePrivate, NodePublic};
 
 /// Bytes of a box's nonce.
 pub const NONCE_LEN: usize = 24;
@@ -36,8 +37,18 @@ impl SharedKey {
     /// Agrees `mine` with `theirs`. Ask [`NodePublic::is_contributory`] first where `theirs` comes from the network.
     #[must_use]
     pub fn new(mine: &NodePrivate, theirs: &NodePublic) -> Self {
-        let secret = crypto_box::SecretKey::from(*mine.as_bytes());
-        Self(SalsaBox::new(&crypto_box::PublicKey::from(*theirs.as_bytes()), &secret))
+        Self::agree(mine.as_bytes(), theirs.as_bytes())
+    }
+
+    /// Agrees two disco keys. Ask [`DiscoPublic::is_contributory`] first where `theirs` comes from the network.
+    #[must_use]
+    pub fn of_disco(mine: &DiscoPrivate, theirs: &DiscoPublic) -> Self {
+        Self::agree(mine.as_bytes(), theirs.as_bytes())
+    }
+
+    fn agree(mine: &[u8; KEY_LEN], theirs: &[u8; KEY_LEN]) -> Self {
+        let secret = crypto_box::SecretKey::from(*mine);
+        Self(SalsaBox::new(&crypto_box::PublicKey::from(*theirs), &secret))
     }
 
     /// Seals `plaintext`; the result is [`OVERHEAD`] bytes longer.

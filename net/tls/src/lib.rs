@@ -8,10 +8,13 @@
 //!   says which [`Side`] it is.
 //! - [`Stream::into_parts`] takes it apart for a thread that does its own reading and writing: the socket, a
 //!   [`Reader`], a [`Writer`], and the bytes that were already read, sealed and open.
+//! - [`Stream::exporter`] is keying material by which a protocol binds itself to the connection, where the configuration has an
+//!   [`ExporterLog`].
 
 #![forbid(unsafe_code)]
 
 mod error;
+mod exporter;
 mod layer;
 mod limits;
 mod own;
@@ -21,6 +24,7 @@ mod side;
 mod stream;
 
 pub use error::TlsError;
+pub use exporter::ExporterLog;
 pub use layer::{Opened, RecordLayer};
 pub use limits::MAX_RECORD;
 pub use own::RecordError;

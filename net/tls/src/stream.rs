@@ -11,6 +11,7 @@ use rustls::{ClientConfig, InvalidMessage, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::error::TlsError;
+use crate::exporter::ExporterSecret;
 use crate::layer::RecordLayer;
 use crate::records::{Reader, Records, Stopped, Writer};
 use crate::seal::SealBuffer;
@@ -48,6 +49,8 @@ pub enum HandshakeError {
 pub struct Stream<IO, S: Side> {
     io: IO,
     records: Records<S>,
+    /// `None` in TLS 1.2, and where the configuration has no `ExporterLog`.
+    exporter: Option<ExporterSecret>,
     /// Ciphertext that was read and not used.
     incoming: Vec<u8>,
     /// Plaintext that was opened and, from `taken` on, not read.
@@ -118,6 +121,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
         let mut stream = Self {
             io,
             records: Records::new(connection),
+            exporter: None,
             incoming: Vec::new(),
             plaintext: Vec::new(),
             taken: 0,
@@ -125,7 +129,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
             sent: 0,
         };
         loop {
-            let stopped = stream.advance();
+            let (stopped, secret) = ExporterSecret::of(|| stream.advance());
+            stream.exporter = secret.or(stream.exporter);
             let owed = std::mem::take(&mut stream.records.owed);
             stream.io.write_all(&owed).await?;
             let stopped = stopped.map_err(|error| stream.failure(error))?;
@@ -178,6 +183,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, S: Side> Stream<IO, S> {
     /// The chain that the peer has shown, its own certificate first.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         S::state(&self.records.connection).peer_certificates()
+    }
+
+    /// The keying material of this connection for `label`, without a context (RFC 8446 section 7.5): the same at both ends and of
+    /// no other connection. `None` in TLS 1.2, and unless the configuration has an [`ExporterLog`](crate::ExporterLog).
+    pub fn exporter<const LEN: usize>(&self, label: &[u8]) -> Option<[u8; LEN]> {
+        let mut material = [0; LEN];
+        self.exporter.as_ref()?.export(S::state(&self.records.connection), label, &mut material)?;
+        Some(material)
     }
 
     /// The byte stream below.

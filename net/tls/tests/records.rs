@@ -2,30 +2,44 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use towpath_tls::{HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError};
+use towpath_tls::{
+    ExporterLog, HandshakeError, Parts, RecordError, RecordLayer, SealBuffer, Stream, TlsError,
+};
 
+type Client = Stream<DuplexStream, towpath_tls::Client>;
 type Server = Stream<DuplexStream, towpath_tls::Server>;
 
 /// A client and a server that trust each other and speak `version`.
 fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    configs_with(default_provider(), version)
+}
+
+/// A client and a server that trust each other, of which the client speaks `version` by `provider`.
+fn configs_with(
+    provider: CryptoProvider,
+    version: &'static SupportedProtocolVersion,
+) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
-    let mut client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let mut client = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.enable_secret_extraction = true;
+    client.key_log = Arc::new(ExporterLog);
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -35,6 +49,7 @@ fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Ar
         .unwrap();
     server.send_tls13_tickets = 0;
     server.enable_secret_extraction = true;
+    server.key_log = Arc::new(ExporterLog);
     (Arc::new(client), Arc::new(server))
 }
 
@@ -80,6 +95,10 @@ impl Oracle {
 
 async fn connect(version: &'static SupportedProtocolVersion) -> (Oracle, Server) {
     let (client, server) = configs(version);
+    connect_with(client, server).await
+}
+
+async fn connect_with(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> (Oracle, Server) {
     let (near, far) = tokio::io::duplex(1 << 20);
     let connection = ClientConnection::new(client, ServerName::try_from("localhost").unwrap()).unwrap();
     let mut oracle = Oracle { connection, io: near, plaintext: Vec::new() };
@@ -122,6 +141,44 @@ async fn a_client_that_closes_with_its_last_flight_is_heard_and_answered() {
         oracle.send().await;
         assert_eq!(oracle.read_exact(6).await, b"answer");
         assert_eq!(server.await.unwrap(), b"request");
+    }
+}
+
+const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// rustls' exporter is the oracle, for both hashes that TLS 1.3 has. TLS 1.2 has none here.
+#[tokio::test]
+async fn a_connection_exports_what_the_other_end_does_and_no_other_connection() {
+    let mut exported = HashSet::new();
+    for suite in default_provider().cipher_suites.into_iter().filter(|suite| suite.tls13().is_some()) {
+        let provider = CryptoProvider { cipher_suites: vec![suite], ..default_provider() };
+        let (client, server) = configs_with(provider, suite.version());
+        let (oracle, server) = connect_with(client, server).await;
+        let by_rustls = oracle.connection.export_keying_material([0; 32], LABEL, None).unwrap();
+        assert_eq!(server.exporter(LABEL), Some(by_rustls), "{suite:?}");
+        assert!(exported.insert(by_rustls), "another connection exports something else");
+        let longer = oracle.connection.export_keying_material([0; 100], b"other", None).unwrap();
+        assert_eq!(server.exporter(b"other"), Some(longer), "{suite:?}");
+        assert_eq!(server.exporter::<32>(&[b'x'; 250]), None, "no label is that long");
+    }
+    let (_, server) = connect(&rustls::version::TLS12).await;
+    assert_eq!(server.exporter::<32>(LABEL), None);
+    assert_eq!(exported.len(), 3, "the suites of TLS 1.3");
+}
+
+#[tokio::test]
+async fn both_sides_of_the_stream_export_the_same_if_their_configurations_have_the_log() {
+    let (client, server) = configs(&rustls::version::TLS13);
+    let mut silent = ClientConfig::clone(&client);
+    silent.key_log = Arc::new(rustls::NoKeyLog);
+    for (client, has_log) in [(client, true), (Arc::new(silent), false)] {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let name = ServerName::try_from("localhost").unwrap();
+        let (near, far) =
+            tokio::join!(Client::connect(near, client, name), Server::accept(far, server.clone()));
+        let [near, far] = [near.unwrap().exporter::<32>(LABEL), far.unwrap().exporter::<32>(LABEL)];
+        assert!(far.is_some());
+        assert_eq!(near, far.filter(|_| has_log));
     }
 }
 

@@ -10,9 +10,12 @@ use rustls::{ClientConfig, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use towpath_relay_proto::login::BINDING_LABEL;
 use towpath_tls::{HandshakeError, Parts, RecordLayer};
 use towpath_wire::derp::PROTOCOL_VERSION;
+use towpath_wire::derp::binding::Binding;
 use towpath_wire::derp::info::ClientInfo;
+use towpath_wire::derp::token::Token;
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::labels;
 
@@ -109,6 +112,8 @@ pub struct Dialer {
     address: Option<SocketAddr>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     fast_start: bool,
+    /// Whether a login over TLS is bound to its connection.
+    bind: bool,
     info: ClientInfo,
     relay_key: Option<NodePublic>,
     timeout: Duration,
@@ -117,13 +122,18 @@ pub struct Dialer {
 impl Dialer {
     /// A relay behind TLS. `host` is what is looked up, what TLS asks for and verifies, and what HTTP says.
     ///
+    /// Each login is bound to its connection, so that a relay of this kind refuses it on any other
+    /// ([`LoginError::TlsEnded`]), and relays of other kinds take it as it is. [`TlsVersions::Only12`] leaves that out, because
+    /// TLS 1.2 has no such binding here.
+    ///
     /// # Errors
     ///
     /// See [`SetupError`].
     pub fn tls(host: &str, port: u16, trust: &Trust, versions: TlsVersions) -> Result<Self, SetupError> {
         let name =
             ServerName::try_from(host).map_err(|_| SetupError::ServerName(host.to_owned()))?.to_owned();
-        Ok(Self { tls: Some((client_config(trust, versions)?, name)), ..Self::plain(host, port) })
+        let (tls, bind) = (Some((client_config(trust, versions)?, name)), versions != TlsVersions::Only12);
+        Ok(Self { tls, bind, ..Self::plain(host, port) })
     }
 
     /// A relay that speaks plain HTTP: behind a proxy that ends TLS, or in a test.
@@ -136,6 +146,7 @@ impl Dialer {
             address: None,
             tls: None,
             fast_start: true,
+            bind: false,
             info,
             relay_key: None,
             timeout: CONNECT_TIMEOUT,
@@ -156,10 +167,25 @@ impl Dialer {
         self
     }
 
-    /// Says this of the client instead of protocol version 2 and "answers pings".
+    /// Says this of the client instead of protocol version 2 and "answers pings". The binding is always the connection's own.
     #[must_use]
     pub fn with_info(mut self, info: ClientInfo) -> Self {
         self.info = info;
+        self
+    }
+
+    /// Presents this token at each login. Call it behind [`with_info`](Self::with_info).
+    #[must_use]
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.info.token = Some(token);
+        self
+    }
+
+    /// Does not bind logins to their connections, for a relay behind a proxy that ends TLS. The operator of that proxy, and of
+    /// whatever else ends TLS on the way, can then repeat a login.
+    #[must_use]
+    pub const fn proxied(mut self) -> Self {
+        self.bind = false;
         self
     }
 
@@ -242,7 +268,7 @@ impl Dialer {
         *step = DialStep::Tcp;
         let mut socket = connect(&addresses).await?;
         let Some((config, name)) = &self.tls else {
-            let logged_in = self.upgrade(&mut socket, key, None, step).await?;
+            let logged_in = self.upgrade(&mut socket, key, &self.info_with(None), None, step).await?;
             return Ok(client(socket, None, logged_in, Vec::new(), Negotiated::default()));
         };
         *step = DialStep::Tls;
@@ -255,7 +281,8 @@ impl Dialer {
             .peer_certificates()
             .filter(|_| self.fast_start && version == Some(ProtocolVersion::TLSv1_3))
             .and_then(relay_key);
-        let logged_in = self.upgrade(&mut stream, key, certified, step).await?;
+        let info = self.info_with(self.bind.then(|| binding(&stream)));
+        let logged_in = self.upgrade(&mut stream, key, &info, certified, step).await?;
         let negotiated = Negotiated { version, fast_start: certified.is_some() };
         let parts = stream
             .into_parts(RecordLayer::Own)
@@ -283,6 +310,7 @@ impl Dialer {
         &self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         key: &NodePrivate,
+        info: &ClientInfo,
         certified: Option<NodePublic>,
         step: &mut DialStep,
     ) -> Result<LoggedIn, DialError> {
@@ -290,7 +318,7 @@ impl Dialer {
         let mut request = http::request(&self.host, self.port, certified.is_some()).into_bytes();
         if let Some(relay) = &certified {
             self.expect(relay).map_err(DialError::Login)?;
-            introduce(key, relay, &self.info, &mut request).map_err(DialError::Login)?;
+            introduce(key, relay, info, &mut request).map_err(DialError::Login)?;
         }
         let broken = |error: io::Error| DialError::Upgrade(error.into());
         stream.write_all(&request).await.map_err(broken)?;
@@ -310,7 +338,12 @@ impl Dialer {
         }
         let greeted = greeting(stream, received).await.map_err(DialError::Login)?;
         self.expect(&greeted.relay()).map_err(DialError::Login)?;
-        log_in(stream, key, &self.info, certified, greeted).await.map_err(DialError::Login)
+        log_in(stream, key, info, certified, greeted).await.map_err(DialError::Login)
+    }
+
+    /// What is said of the client on the connection with this binding.
+    fn info_with(&self, binding: Option<Binding>) -> ClientInfo {
+        ClientInfo { binding, ..self.info.clone() }
     }
 
     fn expect(&self, relay: &NodePublic) -> Result<(), LoginError> {
@@ -319,6 +352,12 @@ impl Dialer {
             _ => Ok(()),
         }
     }
+}
+
+/// The binding of a login on this connection. TLS 1.2 has none, and a relay that speaks TLS 1.3 never agrees to it with a client
+/// that does: whatever is in between has agreed, and the login must be of no use to it.
+fn binding(stream: &towpath_tls::Stream<TcpStream, towpath_tls::Client>) -> Binding {
+    stream.exporter(BINDING_LABEL).map_or(Binding::NOWHERE, Binding::from_bytes)
 }
 
 /// The first address that accepts.

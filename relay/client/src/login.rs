@@ -3,6 +3,7 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use towpath_relay_proto::login::{BOUND_ELSEWHERE, read_refusal};
 use towpath_relay_proto::session::{ClientSession, StreamError};
 use towpath_wire::derp::frame::{FrameType, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
@@ -20,9 +21,18 @@ pub enum LoginError {
     /// TLS failed after its handshake.
     #[error(transparent)]
     Tls(TlsFailure),
-    /// The relay closed, which is all that it does to a client that it refuses.
+    /// The relay closed, which is all that most relays do to a client that they refuse.
     #[error("the relay closed during the login: it refuses this client")]
     Refused,
+    /// The relay refuses this client, and says why.
+    #[error("the relay refuses this client: {0}")]
+    RefusedBecause(String),
+    /// The relay was sent the login on another TLS connection than this client has.
+    #[error(
+        "something between this client and the relay ends TLS: the login is bound to the TLS connection of this client, and came \
+         to the relay on another one"
+    )]
+    TlsEnded,
     /// The bytes are not DERP.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -106,7 +116,7 @@ pub(crate) async fn greeting(
     stream: &mut (impl AsyncRead + Unpin),
     received: Vec<u8>,
 ) -> Result<Greeted, LoginError> {
-    let mut frames = LoginFrames { session: ClientSession::default(), received, taken: 0 };
+    let mut frames = LoginFrames { session: ClientSession::default(), received, taken: 0, refusal: None };
     if frames.first_byte(stream).await? != FrameType::ServerKey as u8 {
         // What is no DERP at all would else be skipped as one long frame of an unknown type.
         return Err(LoginError::OutOfOrder);
@@ -138,15 +148,22 @@ pub(crate) async fn log_in(
             stream.flush().await?;
         }
     }
-    let info = frames
+    let answered = frames
         .next(stream, |frame| match frame {
             ServerFrame::ServerInfo { nonce, sealed } => {
                 ServerInfo::open(key, &relay, nonce, sealed).map_err(LoginError::ServerInfo)
             }
             _ => Err(LoginError::OutOfOrder),
         })
-        .await?;
-    let LoginFrames { session, mut received, taken } = frames;
+        .await;
+    let info = match (answered, frames.refusal.take()) {
+        // However the connection has ended then.
+        (Err(LoginError::Refused | LoginError::Io(_) | LoginError::Tls(_)), Some(refusal)) => {
+            return Err(refusal);
+        }
+        (answered, _) => answered?,
+    };
+    let LoginFrames { session, mut received, taken, .. } = frames;
     received.drain(..taken);
     Ok(LoggedIn { relay, info, session, rest: received })
 }
@@ -157,6 +174,25 @@ struct LoginFrames {
     session: ClientSession,
     received: Vec<u8>,
     taken: usize,
+    /// What the last Health frame says, should the connection end behind it.
+    refusal: Option<LoginError>,
+}
+
+/// Most characters that are kept of what a relay says.
+const MAX_SAID: usize = 200;
+
+/// What the text of a Health frame says of a login that then fails; `None` if it says that nothing is wrong.
+fn refusal(text: &str) -> Option<LoginError> {
+    if text.is_empty() {
+        return None;
+    }
+    let said = match read_refusal(text) {
+        Some((BOUND_ELSEWHERE, _)) => return Some(LoginError::TlsEnded),
+        Some((reason, words)) => format!("{words} ({reason})"),
+        None => text.to_owned(),
+    };
+    // What cannot be seen is spelt out, because the text is a stranger's.
+    Some(LoginError::RefusedBecause(said.chars().take(MAX_SAID).flat_map(char::escape_debug).collect()))
 }
 
 impl LoginFrames {
@@ -167,7 +203,7 @@ impl LoginFrames {
         Ok(self.received[0])
     }
 
-    /// What `read` makes of the next frame.
+    /// What `read` makes of the next frame that is no Health frame.
     async fn next<R>(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -179,8 +215,13 @@ impl LoginFrames {
             let before = input.len();
             let frame = self.session.next(&mut input, &mut pool)?;
             self.taken += before - input.len();
-            if let Some(frame) = frame {
-                return read(frame);
+            match frame {
+                Some(ServerFrame::Health(text)) => {
+                    self.refusal = refusal(text);
+                    continue;
+                }
+                Some(frame) => return read(frame),
+                None => {}
             }
             self.received.clear();
             self.taken = 0;

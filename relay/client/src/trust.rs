@@ -13,6 +13,7 @@ use rustls::{
     SignatureScheme, SupportedProtocolVersion,
 };
 use sha2::{Digest, Sha256};
+use towpath_tls::ExporterLog;
 use towpath_wire::pin::CertificatePin;
 
 use crate::certificate::{Fields, is_meta};
@@ -106,8 +107,9 @@ pub fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientC
     };
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.resumption = Resumption::disabled();
-    // For the record layer of `tls`; the secrets go nowhere else.
+    // For the record layer of `tls` and for the binding of logins; the secrets go nowhere else.
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(ExporterLog);
     Ok(Arc::new(config))
 }
 

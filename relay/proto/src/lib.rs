@@ -2,7 +2,7 @@
 //!
 //! - [`account`]: what a source of connections and the process hold, within bounds.
 //! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what
-//!   [`rights`].
+//!   [`rights`]. [`token`]: signed grants by which it may be admitted.
 //! - [`session`]: what the bytes of a connection ask for, after its login.
 //! - [`outbox`]: what waits to be sent to a connection, bounded by bytes and age.
 //! - [`egress`]: an outbox that many threads fill and any of them empties, one at a time.
@@ -22,4 +22,5 @@ pub mod presence;
 pub mod rights;
 pub mod session;
 mod sync;
+pub mod token;
 pub mod watch_backlog;

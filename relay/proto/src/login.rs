@@ -5,6 +5,9 @@
 //! C -> S   0x02 ClientInfo   (must be the first frame)
 //! S -> C   0x03 ServerInfo
 //! ```
+//!
+//! A client binds its login to its TLS connection by stating keying material of that connection ([`BINDING_LABEL`]) in the
+//! ClientInfo. A relay that refuses a client which has proved its key may say why in a Health frame ([`refusal_text`]).
 
 use towpath_wire::derp::buffer::{BadLength, Deframer};
 use towpath_wire::derp::frame::{FrameType, PayloadBounds, ServerFrame};
@@ -28,6 +31,28 @@ pub enum LoginError {
     /// The ClientInfo is refused.
     #[error(transparent)]
     ClientInfo(#[from] ClientInfoError),
+}
+
+/// The label of the keying material that a login is bound by: the channel binding `tls-exporter` of RFC 9266, which libraries for
+/// TLS have under this name.
+pub const BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// The reason of a refusal because a login is bound to another connection than it came on.
+pub const BOUND_ELSEWHERE: &str = "bound_elsewhere";
+
+/// How the text of a refusal begins.
+const REFUSAL: &str = "login refused: ";
+
+/// What a client that is refused for `reason` is told in a Health frame: the label of the reason, and the reason in words.
+#[must_use]
+pub fn refusal_text(reason: &str, words: &str) -> String {
+    format!("{REFUSAL}{reason}: {words}")
+}
+
+/// The label of the reason and the reason in words from the text of a Health frame; `None` for a text that is not of a refusal.
+#[must_use]
+pub fn read_refusal(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(REFUSAL)?.split_once(": ")
 }
 
 /// Appends the ServerKey frame.
@@ -98,6 +123,21 @@ impl Login {
             Ok(Some(frame)) => Ok(Some(Claimed(frame.payload))),
             Err(BadLength { kind: CLIENT_INFO, len }) => Err(LoginError::Length(len)),
             Err(BadLength { kind, .. }) => Err(LoginError::NotClientInfo(kind)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_a_refusal_is_read_from_its_text() {
+        let text = refusal_text(BOUND_ELSEWHERE, "the login is another's: go away");
+        assert_eq!(text, "login refused: bound_elsewhere: the login is another's: go away");
+        assert_eq!(read_refusal(&text), Some((BOUND_ELSEWHERE, "the login is another's: go away")));
+        for other in ["", "another device uses the same node key", "login refused: ", "refused: x: y"] {
+            assert_eq!(read_refusal(other), None, "{other}");
         }
     }
 }

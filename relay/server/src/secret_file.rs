@@ -109,10 +109,7 @@ pub(crate) fn read(path: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<
 /// # Errors
 ///
 /// See [`SecretFileError`].
-pub(crate) fn read_text(
-    path: &Path,
-    warnings: &mut Vec<String>,
-) -> Result<Zeroizing<String>, SecretFileError> {
+pub fn read_text(path: &Path, warnings: &mut Vec<String>) -> Result<Zeroizing<String>, SecretFileError> {
     let contents = read(path, warnings)?;
     let text = std::str::from_utf8(&contents).map_err(|_| SecretFileError::File {
         action: "read",

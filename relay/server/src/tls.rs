@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::{RootCertStore, ServerConfig};
 use towpath_service::visible_path;
-use towpath_tls::RecordLayer;
+use towpath_tls::{ExporterLog, RecordLayer};
 
 /// The configuration of the relay's TLS: versions 1.3 and 1.2, the certificate that `shown` has at that moment, no resumption
 /// (Tailscale clients never resume, and tickets would cost every one of them).
@@ -30,6 +30,8 @@ pub(crate) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.enable_secret_extraction = records == RecordLayer::Own;
+    // For logins that are bound to their connection.
+    config.key_log = Arc::new(ExporterLog);
     Ok(config)
 }
 

@@ -10,16 +10,19 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::app_name::{AppName, MAX_APP_NAME};
+use super::binding::Binding;
 use super::frame::{FrameType, frame};
 use super::mesh::MeshKey;
+use super::token::Token;
 use crate::key::{NodePrivate, NodePublic};
 use crate::sealed::{NONCE_LEN, Nonce, OVERHEAD, SharedKey};
 
 /// The shortest ClientInfo payload: key and nonce. Its box is then empty and does not open.
 pub const MIN_CLIENT_INFO: usize = 32 + NONCE_LEN;
 
-/// More bytes than the JSON of a [`ClientInfo`] has. A text that grows would leave parts of the mesh key behind.
-const MAX_JSON: usize = 256;
+/// More bytes than the JSON of a [`ClientInfo`] has besides its token. A text that grows would leave parts of the mesh key and
+/// of the token behind.
+const MAX_JSON: usize = 384;
 
 /// The message with which a client introduces itself at login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,10 @@ pub struct ClientInfo {
     pub is_prober: bool,
     /// The program that the client is part of, if it says.
     pub app_name: AppName,
+    /// The connection that the login is for, when the client binds it to one. Upstream does not know this member.
+    pub binding: Option<Binding>,
+    /// The token by which the client asks to be admitted. Upstream does not know this member.
+    pub token: Option<Token>,
 }
 
 /// Why a ClientInfo frame is refused.
@@ -80,7 +87,8 @@ impl ClientInfo {
     }
 
     fn to_json(&self) -> Zeroizing<String> {
-        let mut json = Zeroizing::new(String::with_capacity(MAX_JSON));
+        let token = self.token.as_ref().map(Token::as_str);
+        let mut json = Zeroizing::new(String::with_capacity(MAX_JSON + token.map_or(0, str::len)));
         json.push('{');
         if let Some(key) = &self.mesh_key {
             json.push_str("\"meshKey\":\"");
@@ -94,12 +102,23 @@ impl ClientInfo {
             write!(json, ",\"AppName\":{}", Value::from(self.app_name.as_str()))
                 .expect("writing to a String cannot fail");
         }
+        if let Some(binding) = &self.binding {
+            json.push_str(",\"towpathBinding\":\"");
+            binding.write(&mut json);
+            json.push('"');
+        }
+        if let Some(token) = token {
+            // Its characters need no escape.
+            json.push_str(",\"towpathToken\":\"");
+            json.push_str(token);
+            json.push('"');
+        }
         json.push('}');
         json
     }
 
-    /// Reads the JSON by Go's rules. The key of the mesh is taken from where it stands; no other copy of it is made unless
-    /// its digits are escaped, which no client does.
+    /// Reads the JSON by Go's rules. The key of the mesh and the token are taken from where they stand; no other copy of them is
+    /// made unless a character is escaped, which no client does.
     ///
     /// # Errors
     ///
@@ -145,6 +164,15 @@ impl<'de> Visitor<'de> for InfoVisitor {
                 InfoName::AppName => {
                     app_name = members.next_value::<Option<ClaimedName>>()?.map_or(app_name, |name| name.0);
                 }
+                InfoName::Binding => {
+                    info.binding = members
+                        .next_value::<Option<ClaimedBinding>>()?
+                        .map_or(info.binding, |claimed| Some(claimed.0));
+                }
+                InfoName::Token => {
+                    info.token =
+                        members.next_value::<Option<ClaimedToken>>()?.map(|claimed| claimed.0).or(info.token);
+                }
                 InfoName::Unknown => _ = members.next_value::<IgnoredAny>()?,
             }
         }
@@ -159,6 +187,8 @@ enum InfoName {
     CanAckPings,
     IsProber,
     AppName,
+    Binding,
+    Token,
     Unknown,
 }
 
@@ -171,6 +201,8 @@ impl<'de> Deserialize<'de> for InfoName {
                 "canackpings" => Self::CanAckPings,
                 "isprober" => Self::IsProber,
                 "appname" => Self::AppName,
+                "towpathbinding" => Self::Binding,
+                "towpathtoken" => Self::Token,
                 _ => Self::Unknown,
             })
         }))
@@ -193,6 +225,24 @@ impl<'de> Deserialize<'de> for ClaimedName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer
             .deserialize_str(TextVisitor(|text: &str| Some(Self(AppName::from_bytes(text.as_bytes())))))
+    }
+}
+
+/// The binding that a client states.
+struct ClaimedBinding(Binding);
+
+impl<'de> Deserialize<'de> for ClaimedBinding {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(Binding::from_claim)).map(Self)
+    }
+}
+
+/// The token that a client presents.
+struct ClaimedToken(Token);
+
+impl<'de> Deserialize<'de> for ClaimedToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor(|text: &str| Some(Self(Token::from_claim(text)))))
     }
 }
 
@@ -268,6 +318,7 @@ impl ServerInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::derp::token::MAX_TOKEN;
 
     #[test]
     fn json_is_read_by_the_rules_of_go() {
@@ -283,7 +334,13 @@ mod tests {
             );
         }
         let app_name = AppName::from_bytes(b"x y").expect("a name");
-        let said = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, mesh_key: None, app_name };
+        let said = ClientInfo {
+            version: 2,
+            can_ack_pings: true,
+            is_prober: true,
+            app_name,
+            ..ClientInfo::default()
+        };
         assert_eq!(
             read(r#"{"VERSION":2,"canackpings":true,"IsProber":true,"APPname":"x\u0020y","new":[1]}"#),
             Ok(said)
@@ -356,13 +413,49 @@ mod tests {
     fn own_json_has_upstreams_order() {
         let mesh_key = Some(MeshKey::from_bytes([1; 32]));
         let app_name = AppName::from_bytes(b"\"some\" app").expect("a name");
-        let info = ClientInfo { mesh_key, version: 2, can_ack_pings: false, is_prober: true, app_name };
+        let info = ClientInfo { mesh_key, version: 2, is_prober: true, app_name, ..ClientInfo::default() };
         let key = "01".repeat(32);
         let json = r#""version":2,"CanAckPings":false,"IsProber":true,"AppName":"\"some\" app"}"#;
         assert_eq!(*info.to_json(), format!(r#"{{"meshKey":"{key}",{json}"#));
         assert_eq!(ClientInfo::from_json(info.to_json().as_bytes()), Ok(info.clone()));
         let app_name = AppName::from_bytes(&[b'"'; MAX_APP_NAME]).expect("a name");
-        let longest = ClientInfo { version: i64::MIN, app_name, ..info }.to_json();
-        assert!(longest.len() <= MAX_JSON && longest.capacity() == MAX_JSON, "it has not grown");
+        let (binding, token) = (Some(Binding::from_bytes([0xab; 32])), "x".repeat(MAX_TOKEN).parse().ok());
+        let longest = ClientInfo { version: i64::MIN, app_name, binding, token, ..info }.to_json();
+        let most = MAX_JSON + MAX_TOKEN;
+        assert!(longest.len() <= most && longest.capacity() == most, "it has not grown");
+    }
+
+    #[test]
+    fn binding_and_token_are_members_of_names_that_upstream_does_not_know() {
+        let read = |json: &str| ClientInfo::from_json(json.as_bytes());
+        let (binding, token) = (Some(Binding::from_bytes([0xab; 32])), "v4.public.x".parse().ok());
+        let info = ClientInfo { version: 2, binding, token, ..ClientInfo::default() };
+        let members = format!(r#""towpathBinding":"{}","towpathToken":"v4.public.x""#, "ab".repeat(32));
+        assert_eq!(*info.to_json(), format!(r#"{{"version":2,"CanAckPings":false,{members}}}"#));
+        assert_eq!(read(&info.to_json()), Ok(info.clone()));
+        assert_eq!(
+            read(&format!(
+                r#"{{"version":2,{}}}"#,
+                members.to_uppercase().replace("V4.PUBLIC.X", "v4.public.x")
+            )),
+            Ok(info.clone())
+        );
+        // As if they were not there, also behind others.
+        let nulls = r#""towpathBinding":null,"towpathToken":null"#;
+        assert_eq!(read(&format!(r#"{{"version":2,{members},{nulls}}}"#)), Ok(info));
+        assert_eq!(read(&format!("{{{nulls}}}")), Ok(ClientInfo::default()));
+        for json in [
+            r#"{"towpathBinding":"ab"}"#,
+            r#"{"towpathBinding":1}"#,
+            r#"{"towpathToken":1}"#,
+            r#"{"towpathToken":{}}"#,
+        ] {
+            assert_eq!(read(json), Err(ClientInfoError::Json), "{json}");
+        }
+        // A text that is no token is kept as one that is malformed.
+        for text in ["", "a b", r#"\""#, &"x".repeat(MAX_TOKEN + 1)] {
+            let token = read(&format!(r#"{{"towpathToken":"{text}"}}"#)).expect("a login").token;
+            assert_eq!(token.expect("a token").as_str(), "", "{text}");
+        }
     }
 }

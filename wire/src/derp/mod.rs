@@ -1,13 +1,16 @@
 //! DERP version 2: length-prefixed frames over a byte stream.
 //!
-//! [`frame`] has the frames and their exact layouts, [`info`] the two boxed JSON messages of a login, [`mesh`] what the
-//! relays of a region share, [`buffer`] cuts a byte stream into frames without copying those that arrive whole.
+//! [`frame`] has the frames and their exact layouts, [`info`] the two boxed JSON messages of a login, with the [`token`] and the
+//! [`binding`] that it may have, [`mesh`] what the relays of a region share, [`buffer`] cuts a byte stream into frames without
+//! copying those that arrive whole.
 
 pub mod app_name;
+pub mod binding;
 pub mod buffer;
 pub mod frame;
 pub mod info;
 pub mod mesh;
+pub mod token;
 
 /// First bytes of a ServerKey frame: "DERP" and U+1F511.
 pub const MAGIC: [u8; 8] = [0x44, 0x45, 0x52, 0x50, 0xf0, 0x9f, 0x94, 0x91];

@@ -10,6 +10,7 @@ mod derpmap;
 mod key;
 mod outcome;
 mod settings;
+mod token;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use self::derpmap::Derpmap;
 use self::key::ShowKey;
 use self::outcome::{Failure, print, warn};
 use self::settings::Settings;
+use self::token::Tokens;
 use self::trial::Trial;
 
 /// A DERP relay with STUN for Tailscale and Headscale clients.
@@ -57,6 +59,8 @@ enum Command {
     Keygen(Keygen),
     /// Prints the public key that a relay shows, as mesh.peers needs it
     Key(ShowKey),
+    /// Makes and reads tokens, by which a relay admits clients
+    Token(Tokens),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
     /// Lists the connections of a running relay
@@ -113,6 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Keygen(Keygen { file, mesh: false })) => keygen(file.as_deref()),
         Some(Command::Keygen(Keygen { file, mesh: true })) => mesh_keygen(file.as_deref()),
         Some(Command::Key(key)) => key.run(),
+        Some(Command::Token(tokens)) => tokens.run(),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
         Some(Command::Clients(clients)) => clients.run(),
         Some(Command::Kick(kick)) => kick.run(),

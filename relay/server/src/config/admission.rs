@@ -1,6 +1,6 @@
 //! The settings of admission: which policies decide on a login, and how long a decision holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use towpath_relay_proto::admission::PolicyName;
@@ -12,11 +12,11 @@ use super::node_key::KeySource;
 use super::rules::path;
 
 /// The lines that make a relay with a policy out of one without.
-const HOW_TO_ADMIT: &str = "\
-says who may use the relay, and no policy is configured. Add one to the configuration:
+const HOW_TO_ADMIT: &str = "
+    admission = \"open\"                            # everybody; TOWPATH_ADMISSION=open and --open mean the same
+or one of
     [allow_list]
-    file = \"/etc/towpath/allowed-keys\"                # node keys, one a line
-or, for a relay that everybody may use: admission = \"open\", TOWPATH_ADMISSION=open or --open";
+    file = \"/etc/towpath/allowed-keys\"            # node keys, one a line";
 
 /// Who may use the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,9 @@ impl AdmissionSettings {
     /// Notes that nothing says who may use the relay. What does not run one can do without.
     pub(crate) fn check_given(&self, reader: &mut ConfigReader<'_>) {
         if self.order.order.is_empty() && reader.is_sound(keys::ADMISSION) {
-            reader.conflict(keys::ADMISSION, HOW_TO_ADMIT);
+            let why =
+                "says who may use the relay, and no policy is configured: add one, or make the relay open";
+            reader.conflict(keys::ADMISSION, format!("{why}{HOW_TO_ADMIT}"));
         }
     }
 }
@@ -130,7 +132,10 @@ impl AdmissionSettings {
 /// The state is beside the node key unless the configuration says otherwise.
 fn state_dir(reader: &mut ConfigReader<'_>, node_key: &KeySource) -> Option<PathBuf> {
     let beside = match node_key {
-        KeySource::File(file) => file.parent().map(PathBuf::from),
+        // The parent of a bare name is the empty path, which names no directory.
+        KeySource::File(file) => {
+            file.parent().map(|folder| if folder == Path::new("") { ".".into() } else { folder.into() })
+        }
         KeySource::Inline(_) | KeySource::Ephemeral => None,
     };
     let lookup = path(reader, keys::STATE_DIR);

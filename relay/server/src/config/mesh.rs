@@ -83,12 +83,17 @@ pub struct MeshPeer {
     pub pin: Option<CertificatePin>,
     /// Where to connect to instead of looking the host up.
     pub address: Option<SocketAddr>,
+    /// Whether a proxy in front of the relay ends TLS, so that logins cannot be bound to their connections.
+    pub proxied: bool,
 }
+
+/// The word for [`MeshPeer::proxied`].
+const PROXIED: &str = "proxied";
 
 impl Value for MeshPeer {
     fn allowed() -> String {
-        "a relay such as \"relay-2.example.com:443 nodekey:…\", with a pin \"sha256-raw:…\" and an IP address and port \
-         to dial where they are needed"
+        "a relay such as \"relay-2.example.com:443 nodekey:…\", with a pin \"sha256-raw:…\", an IP address and port to dial, and \
+         the word proxied, where they are needed"
             .into()
     }
 
@@ -96,15 +101,19 @@ impl Value for MeshPeer {
         let mut words = text.split_ascii_whitespace();
         let (host, port) = host_and_port(words.next()?)?;
         let public_key = words.next()?.parse().ok().filter(NodePublic::is_contributory)?;
-        let (mut pin, mut address) = (None, None);
+        let (mut pin, mut address, mut proxied) = (None, None, false);
         for word in words {
-            match word.starts_with(CertificatePin::PREFIX) {
-                true if pin.is_none() => pin = Some(word.parse().ok()?),
-                false if address.is_none() => address = Some(word.parse().ok()?),
-                _ => return None,
+            if word == PROXIED && !proxied {
+                proxied = true;
+            } else if word.starts_with(CertificatePin::PREFIX) && pin.is_none() {
+                pin = Some(word.parse().ok()?);
+            } else if address.is_none() {
+                address = Some(word.parse().ok()?);
+            } else {
+                return None;
             }
         }
-        Some(Self { host, port, public_key, pin, address })
+        Some(Self { host, port, public_key, pin, address, proxied })
     }
 
     fn to_toml(&self) -> String {
@@ -115,14 +124,17 @@ impl Value for MeshPeer {
         if let Some(address) = self.address {
             text.push_str(&format!(" {address}"));
         }
+        if self.proxied {
+            text.push_str(&format!(" {PROXIED}"));
+        }
         quote(&text)
     }
 }
 
 impl Element for MeshPeer {
     fn allowed_list() -> String {
-        "a list of relays such as [\"relay-2.example.com:443 nodekey:…\"], each with a pin \"sha256-raw:…\" and an IP \
-         address and port to dial where they are needed"
+        "a list of relays such as [\"relay-2.example.com:443 nodekey:…\"], each with a pin \"sha256-raw:…\", an IP address and port \
+         to dial, and the word proxied, where they are needed"
             .into()
     }
 }
@@ -167,8 +179,13 @@ mod tests {
             let pinned = peer(&format!("{text} {pin} 10.0.0.1:443")).expect(text);
             assert_eq!(pinned.pin, Some(pin));
             assert_eq!(pinned, peer(&format!("{text} 10.0.0.1:443 {pin}")).expect("either order"));
-            let printed = pinned.to_toml();
-            assert_eq!(MeshPeer::from_text(printed.trim_matches('"')), Some(pinned), "{printed}");
+            assert!(!pinned.proxied);
+            let proxied = peer(&format!("{text} proxied {pin} 10.0.0.1:443")).expect("any order");
+            assert_eq!(proxied, MeshPeer { proxied: true, ..pinned.clone() });
+            for peer in [pinned, proxied] {
+                let printed = peer.to_toml();
+                assert_eq!(MeshPeer::from_text(printed.trim_matches('"')), Some(peer), "{printed}");
+            }
         }
     }
 
@@ -186,6 +203,9 @@ mod tests {
             "relay-2.example.com KEY 10.0.0.1",
             "relay-2.example.com KEY 10.0.0.1:1 10.0.0.1:2",
             "relay-2.example.com KEY KEY",
+            "relay-2.example.com KEY proxied proxied",
+            "relay-2.example.com KEY Proxied",
+            "proxied relay-2.example.com KEY",
             &format!("relay-2.example.com nodekey:{}", "0".repeat(64)),
         ] {
             assert_eq!(peer(text), None, "{text}");

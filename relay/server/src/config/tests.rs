@@ -648,6 +648,7 @@ fn the_policies_that_are_configured_are_asked_unless_an_order_is_given() {
     let state = |text: &str| read(&format!("{MINIMAL}{text}")).expect(text).0.admission.state_dir;
     assert_eq!(state(""), Some("/var/lib/towpath".into()));
     assert_eq!(state("key_file = '/srv/a/relay.key'"), Some("/srv/a".into()));
+    assert_eq!(state("key_file = 'relay.key'"), Some(".".into()));
     assert_eq!(state("key_file = '/srv/a/relay.key'\nstate_dir = '/srv/b'"), Some("/srv/b".into()));
 }
 

@@ -124,6 +124,11 @@ impl Frontend {
         let UpgradeRequest { stream, received, upgrade, client } = request;
         let refused_before = |key: &NodePublic| self.engine.refused_before(key, client.ip()).is_some();
         let introduced = introduce(stream, received, &upgrade, &self.keys, refused_before).await?;
+        if introduced.is_bound_elsewhere() {
+            let (key, reason) = (introduced.introduction.client, RefusalReason::BoundElsewhere);
+            self.engine.note_refusal(key, client.ip(), reason, Duration::ZERO, false);
+            return Err(introduced.turn_away(Refusal::BoundElsewhere).await);
+        }
         let introduction = &introduced.introduction;
         let (peer, prober) = (introduction.client, introduction.info.is_prober);
         let claim = self.admission.claim(introduction, client);
@@ -133,12 +138,7 @@ impl Frontend {
         }
         let policy = match self.admit(&introduced, claim, client).await {
             Ok(policy) => policy,
-            Err(refusal) => {
-                if let Some(text) = refusal.health() {
-                    introduced.say_goodbye(text).await;
-                }
-                return Err(refusal);
-            }
+            Err(refusal) => return Err(introduced.turn_away(refusal).await),
         };
         self.engine.metrics.admitted(policy, !introduced.introduction.info.app_name.is_empty());
         let grant = self.admission.grant(claim, policy);

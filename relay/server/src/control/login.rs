@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use towpath_relay_forward::Unwrapper;
-use towpath_relay_proto::login::{Login, greet};
+use towpath_relay_proto::login::{BINDING_LABEL, Login, greet};
 use towpath_relay_proto::session::Close;
 use towpath_websocket::{CloseCode, Messages};
 use towpath_wire::derp::frame::ServerFrame;
@@ -36,18 +36,27 @@ pub(crate) struct NodeKeys {
 }
 
 impl Introduced {
-    /// Tells a client by a Health frame why it is refused, before its connection is closed. Stock clients show the text.
-    pub(super) async fn say_goodbye(self, text: &str) {
+    /// Whether the login is bound to another TLS connection than it came on.
+    pub(super) fn is_bound_elsewhere(&self) -> bool {
+        self.introduction.info.binding.is_some_and(|binding| {
+            !self.stream.exporter(BINDING_LABEL).is_some_and(|connection| binding.is_to(&connection))
+        })
+    }
+
+    /// Tells a client that is refused why, by a Health frame, and closes its connection. Stock clients show the text. Returns the
+    /// refusal. A client that was told a moment ago is only closed.
+    pub(super) async fn turn_away(self, refusal: Refusal) -> Refusal {
+        let Some(text) = refusal.health() else { return refusal };
         let mut frame = Vec::new();
-        ServerFrame::Health(text).encode(&mut frame);
+        ServerFrame::Health(&text).encode(&mut frame);
         if self.unwrapper.is_some() {
             let mut messages = Messages::default();
             messages.push(&frame);
-            messages.finish();
-            messages.close(CloseCode::Policy, Close::Revoked.label());
+            messages.close(CloseCode::Policy, refusal.reason().label());
             frame = messages.as_slice().to_vec();
         }
         self.stream.say_goodbye(&frame).await;
+        refusal
     }
 }
 

@@ -1,11 +1,12 @@
 //! Refusals: why a connection ends before a worker has it.
 
+use std::borrow::Cow;
 use std::io;
 
 use towpath_relay_forward::WebSocketEnd;
 use towpath_relay_proto::account::Exceeded;
 use towpath_relay_proto::admission::NotAdmitted;
-use towpath_relay_proto::login::LoginError;
+use towpath_relay_proto::login::{LoginError, refusal_text};
 use towpath_tls::HandshakeError;
 use towpath_wire::derp::info::ClientInfoError;
 use towpath_wire::labels;
@@ -47,6 +48,11 @@ pub(crate) enum Refusal {
     WebSocket(#[source] WebSocketEnd),
     #[error("the login failed")]
     Login(#[source] LoginError),
+    #[error(
+        "the login is bound to another TLS connection than it came on: something between client and relay ends TLS, or the login \
+         is repeated"
+    )]
+    BoundElsewhere,
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
     #[error("the key was refused from this host a moment ago, and nothing has been asked again")]
@@ -113,6 +119,9 @@ labels! {
         BadInfo = "bad_info",
         /// The client stated an app name of more than 32 bytes, or with others than printable ASCII.
         BadAppName = "bad_app_name",
+        /// The login is bound to another TLS connection than it came on. Something between client and relay ends TLS, or an attacker
+        /// repeats a login that it has read.
+        BoundElsewhere = "bound_elsewhere",
         /// No policy admits the key.
         NotAdmitted = "not_admitted",
         /// No policy admits the key, and at least one could not tell in time.
@@ -131,15 +140,18 @@ labels! {
 impl Refusal {
     /// The text by which a client that has proved its key is told, in a Health frame before the close. One that was told a
     /// moment ago is not told again.
-    pub(super) const fn health(&self) -> Option<&'static str> {
+    pub(super) fn health(&self) -> Option<Cow<'static, str>> {
         match self {
+            // Clients that bind their logins know the reason by its label.
+            Self::BoundElsewhere => Some(refusal_text(self.reason().label(), &self.to_string()).into()),
             Self::NotAdmitted(NotAdmitted::Refused) => {
-                Some("this relay does not admit the node key of this device; ask its operator")
+                Some("this relay does not admit the node key of this device; ask its operator".into())
             }
             Self::NotAdmitted(NotAdmitted::CannotTell) => Some(
-                "this relay cannot ask whether it may admit this device; it tries again when the device does",
+                "this relay cannot ask whether it may admit this device; it tries again when the device does"
+                    .into(),
             ),
-            Self::AppName => Some("this relay refuses the app name of this device"),
+            Self::AppName => Some("this relay refuses the app name of this device".into()),
             _ => None,
         }
     }
@@ -175,6 +187,7 @@ impl Refusal {
             Self::Login(LoginError::ClientInfo(ClientInfoError::Short | ClientInfoError::Json)) => {
                 RefusalReason::BadInfo
             }
+            Self::BoundElsewhere => RefusalReason::BoundElsewhere,
             Self::NotAdmitted(NotAdmitted::Refused) => RefusalReason::NotAdmitted,
             Self::NotAdmitted(NotAdmitted::CannotTell) => RefusalReason::AdmissionUnknown,
             Self::RefusedBefore => RefusalReason::RefusedBefore,
@@ -182,5 +195,18 @@ impl Refusal {
             Self::AppName => RefusalReason::AppName,
             Self::Broken(_) => RefusalReason::Broken,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_relay_proto::login::BOUND_ELSEWHERE;
+
+    use super::*;
+
+    /// Clients know the reason by its label.
+    #[test]
+    fn the_reason_that_clients_look_for_is_the_label() {
+        assert_eq!(Refusal::BoundElsewhere.reason().label(), BOUND_ELSEWHERE);
     }
 }

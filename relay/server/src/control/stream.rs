@@ -52,6 +52,14 @@ impl ClientStream {
         .await;
     }
 
+    /// The keying material of the TLS connection for `label`; `None` without TLS, and in TLS 1.2.
+    pub(crate) fn exporter<const LEN: usize>(&self, label: &[u8]) -> Option<[u8; LEN]> {
+        match self {
+            Self::Tls(stream) => stream.exporter(label),
+            Self::Plain(_) => None,
+        }
+    }
+
     /// Takes the stream apart. `layer` opens and seals from now on. Call it after a flush.
     pub(crate) fn into_parts(self, layer: RecordLayer) -> io::Result<StreamParts> {
         match self {

@@ -171,6 +171,7 @@ fn dialer(peer: &MeshPeer, trust: &Trust, mesh_key: Option<MeshKey>) -> Result<D
     let dialer = Dialer::tls(&peer.host, peer.port, trust, TlsVersions::Both)?
         .with_info(info)
         .with_relay_key(peer.public_key);
+    let dialer = if peer.proxied { dialer.proxied() } else { dialer };
     Ok(match peer.address {
         Some(address) => dialer.at(address),
         None => dialer,
@@ -364,6 +365,7 @@ mod tests {
             public_key,
             pin: Some(CertificatePin::from_sha256([0; 32])),
             address: None,
+            proxied: false,
         };
         let other = NodePrivate::from_random([2; 32]).public();
         let config = Mesh { peers: vec![peer(own), peer(other)], ..Mesh::default() };

@@ -20,6 +20,14 @@ pub(super) fn remedy(error: &DialError, peer: &MeshPeer) -> Option<String> {
         DialError::Login(LoginError::OtherRelay { .. } | LoginError::OtherKey { .. }) => Some(
             "if that relay has a new node key, put the key into mesh.peers; else another host answers in its place".into(),
         ),
+        DialError::Login(LoginError::TlsEnded) => Some(
+            "if a proxy of yours in front of that relay ends TLS, add the word proxied to that relay in mesh.peers; else something \
+             on the way reads along, and the link stays down"
+                .into(),
+        ),
+        DialError::Login(LoginError::RefusedBecause(_)) => {
+            Some("look at the log of that relay, which must admit this one".into())
+        }
         DialError::Resolve { .. } => {
             Some("check the host's name in mesh.peers, or add an IP address and port to dial instead".into())
         }
@@ -99,6 +107,7 @@ mod tests {
             public_key: NodePrivate::from_random([1; 32]).public(),
             pin: None,
             address: None,
+            proxied: false,
         }
     }
 
@@ -122,6 +131,8 @@ mod tests {
             (DialError::Tls(HandshakeError::Io(io::ErrorKind::UnexpectedEof.into()).into()), "firewall"),
             (DialError::Upgrade(UpgradeError::Status(404)), "no relay"),
             (DialError::Timeout(DialStep::Tls), "check the port"),
+            (DialError::Login(LoginError::TlsEnded), "add the word proxied"),
+            (DialError::Login(LoginError::RefusedBecause("x".into())), "log of that relay"),
         ] {
             let told = remedy(&error, &peer()).unwrap_or_default();
             assert!(told.contains(expected), "{error:?}: {told}");

@@ -4,11 +4,13 @@
 #![allow(clippy::print_stdout, reason = "a figure is for a person to read")]
 
 use std::fs;
+use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use towpath_relay_client::{Client, Dialer, Event};
+use towpath_relay_proto::token::{Claims, SigningKey, TokenError, TokenKeys};
 use towpath_wire::key::{NodePrivate, NodePublic};
 
 use crate::alone;
@@ -277,4 +279,38 @@ async fn a_slow_watcher_of_19000_keys_costs_a_twentieth_of_a_core() {
         grown >> 10
     );
     assert!(part <= 0.05 && grown <= 4 << 20);
+}
+
+/// What a login that presents a token costs the control plane beyond its box. The worst is a forgery, for which each key is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make figures"]
+async fn a_token_is_checked_in_100_us_whatever_is_wrong_with_it() {
+    const NOW: i64 = 1_800_000_000;
+    const CHECKS: u32 = 20_000;
+    let _alone = alone().await;
+    let [present, next, other] = [1, 2, 3].map(|seed| SigningKey::from_random(&[seed; 32]));
+    let keys = TokenKeys::parse(&format!("{}\n{}", next.public(), present.public())).expect("keys");
+    let [client, relay] = [1, 2].map(|seed| NodePublic::from_bytes([seed; 32]));
+    let good = Claims { client, relay: Some(relay), expires: NOW + 1, not_before: None, issued: Some(NOW) };
+    let mut worst = Duration::ZERO;
+    for (what, signer, claims, expected) in [
+        ("good", &present, good, None),
+        ("forged", &other, good, Some(TokenError::Forged)),
+        ("expired", &present, Claims { expires: NOW, ..good }, Some(TokenError::Expired)),
+        ("for another key", &present, Claims { client: relay, ..good }, Some(TokenError::OtherKey)),
+        ("for another relay", &present, Claims { relay: Some(client), ..good }, Some(TokenError::OtherRelay)),
+    ] {
+        let token = signer.issue(&claims).expect("a token");
+        let begin = Instant::now();
+        for _ in 0..CHECKS {
+            assert_eq!(black_box(&keys).check(&token, &client, &relay, NOW).err(), expected);
+        }
+        let each = begin.elapsed() / CHECKS;
+        println!(
+            "a token that is {what}, {} characters, two keys: {each:?} (goal 100 us)",
+            token.as_str().len()
+        );
+        worst = worst.max(each);
+    }
+    assert!(worst <= Duration::from_micros(100));
 }

@@ -6,6 +6,7 @@ pub(crate) mod heap;
 pub(crate) mod login;
 pub(crate) mod process;
 pub(crate) mod sweep;
+pub(crate) mod tls_proxy;
 pub(crate) mod websocket;
 
 use std::io::{Read, Write};

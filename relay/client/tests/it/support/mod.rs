@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SerialNumber};
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use towpath_relay_client::{Dialer, TlsVersions, Trust, certificate_pin};
 use towpath_relay_proto::login::{Login, greet};
 use towpath_relay_proto::session::{Action, Session};
+use towpath_tls::ExporterLog;
 use towpath_wire::derp::frame::ServerFrame;
-use towpath_wire::derp::info::ServerInfo;
+use towpath_wire::derp::info::{Introduction, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pool::BufferPool;
 
@@ -30,10 +31,13 @@ pub(crate) fn client_key() -> NodePrivate {
     NodePrivate::from_random([4; 32])
 }
 
-/// A certificate and its key.
+static ONLY_TLS_1_2: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+
+/// A certificate and its key, and the versions of TLS that are spoken with it.
 pub(crate) struct Identity {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: KeyPair,
+    versions: &'static [&'static SupportedProtocolVersion],
 }
 
 impl Identity {
@@ -43,7 +47,7 @@ impl Identity {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         change(&mut params);
         let certificate = params.self_signed(&key).expect("a certificate");
-        Self { chain: vec![certificate.der().clone()], key }
+        Self { chain: vec![certificate.der().clone()], key, versions: rustls::ALL_VERSIONS }
     }
 
     pub(crate) fn for_test() -> Self {
@@ -61,6 +65,12 @@ impl Identity {
         self
     }
 
+    /// As a device that ends TLS and does not know the newest version.
+    pub(crate) fn with_only_tls_1_2(mut self) -> Self {
+        self.versions = &ONLY_TLS_1_2;
+        self
+    }
+
     pub(crate) fn pin(&self) -> Trust {
         Trust::Pin(certificate_pin(&self.chain[0]))
     }
@@ -71,11 +81,12 @@ impl Identity {
         let key = provider.key_provider.load_private_key(key).expect("a key");
         // Not checked against the certificate, so that a test can be a thief of certificates.
         let shown = Arc::new(CertifiedKey::new(self.chain.clone(), key));
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(rustls::ALL_VERSIONS)
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.versions)
             .expect("versions")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Shown(shown)));
+        config.key_log = Arc::new(ExporterLog);
         Arc::new(config)
     }
 }
@@ -143,6 +154,30 @@ pub(crate) async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> (Stri
 /// Upgrade and login. In fast start nothing is written before the ClientInfo is there. `and_then` goes out together
 /// with the ServerInfo.
 pub(crate) async fn log_in(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), and_then: &[u8]) -> String {
+    let Introduced { request, introduction, owed: mut answer } = introduced(stream).await;
+    let nonce = [9; 24];
+    let sealed = RATE.seal(&introduction.shared, &nonce);
+    ServerFrame::ServerInfo { nonce: &nonce, sealed: &sealed }.encode(&mut answer);
+    answer.extend_from_slice(and_then);
+    write(stream, &answer).await;
+    request
+}
+
+pub(crate) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("written");
+    stream.flush().await.expect("written");
+}
+
+/// A client that has proved its key.
+pub(crate) struct Introduced {
+    pub(crate) request: String,
+    pub(crate) introduction: Introduction,
+    /// What is to be written before anything else.
+    pub(crate) owed: Vec<u8>,
+}
+
+/// Upgrade and login, up to the ClientInfo.
+pub(crate) async fn introduced(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Introduced {
     let (request, mut received) = read_request(stream).await;
     let fast_start = request.contains("Derp-Fast-Start: 1\r\n");
     let mut greeting = Vec::new();
@@ -152,8 +187,7 @@ pub(crate) async fn log_in(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), a
     greet(&relay_key().public(), &mut greeting);
     if !fast_start {
         assert!(received.is_empty(), "a client that does not know the relay's key says nothing");
-        stream.write_all(&greeting).await.expect("written");
-        stream.flush().await.expect("written");
+        write(stream, &greeting).await;
     }
     let (mut login, mut pool) = (Login::default(), BufferPool::default());
     let introduction = loop {
@@ -165,14 +199,8 @@ pub(crate) async fn log_in(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), a
         assert_ne!(stream.read_buf(&mut received).await.expect("a login"), 0);
     };
     assert_eq!(introduction.client, client_key().public());
-    let mut answer = if fast_start { greeting } else { Vec::new() };
-    let nonce = [9; 24];
-    let sealed = RATE.seal(&introduction.shared, &nonce);
-    ServerFrame::ServerInfo { nonce: &nonce, sealed: &sealed }.encode(&mut answer);
-    answer.extend_from_slice(and_then);
-    stream.write_all(&answer).await.expect("written");
-    stream.flush().await.expect("written");
-    request
+    let owed = if fast_start { greeting } else { Vec::new() };
+    Introduced { request, introduction, owed }
 }
 
 /// Returns every packet to its sender until the client closes. What the client did besides.

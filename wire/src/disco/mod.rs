@@ -1,4 +1,13 @@
-//! The test for disco packets, which is all that a relay knows of disco.
+//! disco: the messages by which two peers find a direct path, in Tailscale's wire format.
+//!
+//! A disco packet is the magic, the sender's disco key in clear, a nonce and a sealed box. What is in the box is a
+//! [`message`]. A relay needs no more than [`looks_like_disco`]; a peer tells disco from the other packets of its socket by
+//! [`datagram`], and opens it with the shared key of the two ([`packet`]). `disco/disco.go` of Tailscale is the source.
+
+pub mod datagram;
+pub mod key;
+pub mod message;
+pub mod packet;
 
 /// First bytes of a disco packet: "TS" and U+1F4AC.
 pub const MAGIC: [u8; 6] = [0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac];

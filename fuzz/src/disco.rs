@@ -1,0 +1,30 @@
+//! disco: messages, packets, and the kinds of datagrams.
+
+use towpath_wire::disco::datagram::DatagramKind;
+use towpath_wire::disco::looks_like_disco;
+use towpath_wire::disco::message::{MAX_ENDPOINTS, Message};
+use towpath_wire::disco::packet::DiscoPacket;
+
+/// What is read is written and read again as the same, a message has the type of its first byte and no more endpoints than
+/// there may be, and a datagram that is taken for disco is one that can be taken apart.
+pub(crate) fn read(input: &[u8]) {
+    if DatagramKind::of(input) == DatagramKind::Disco {
+        assert!(looks_like_disco(input) && DiscoPacket::split(input).is_some());
+    }
+    let Ok(message) = Message::decode(input) else { return };
+    assert_eq!(message.kind().to_byte(), input[0]);
+    let mut written = Vec::new();
+    message.encode(&mut written);
+    match &message {
+        Message::UdpRelay(_) => return,
+        Message::CallMeMaybe(endpoints) => assert!(endpoints.len() <= MAX_ENDPOINTS),
+        // Padding without a key is read and not written.
+        Message::Ping(ping) if ping.node_key.is_none() => {
+            assert_eq!(written.len() + ping.padding, input.len());
+            return;
+        }
+        Message::Ping(_) => assert_eq!(written.len(), input.len()),
+        Message::Pong { .. } => assert!(written.len() <= input.len()),
+    }
+    assert_eq!(Message::decode(&written), Ok(message));
+}

@@ -1,0 +1,101 @@
+//! The golden disco packets: each opens to what it says and is sealed to the same bytes, and no damage to it panics or opens.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use towpath_wire::disco::datagram::DatagramKind;
+use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
+use towpath_wire::disco::message::{Message, Ping, TxId};
+use towpath_wire::disco::packet::{DiscoPacket, PACKET_OVERHEAD, seal};
+use towpath_wire::key::NodePublic;
+use towpath_wire::sealed::SharedKey;
+
+fn vectors() -> HashMap<&'static str, Vec<u8>> {
+    include_str!("vectors/disco.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, hex)| {
+            let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
+            (name, bytes.collect())
+        })
+        .collect()
+}
+
+fn array<const N: usize>(vectors: &HashMap<&str, Vec<u8>>, name: &str) -> [u8; N] {
+    vectors[name].as_slice().try_into().unwrap()
+}
+
+/// Each golden message by its name.
+fn messages(v: &HashMap<&str, Vec<u8>>) -> [(&'static str, Message, usize); 3] {
+    let (tx, key) = (TxId(array(v, "ping_txid")), NodePublic::from_bytes(array(v, "ping_node_key")));
+    let addresses = ["203.0.113.5:41641", "198.51.100.7:41641", "[2001:db8::9]:7"];
+    let [source, v4, v6] = addresses.map(|text| text.parse().unwrap());
+    [
+        ("ping", Message::Ping(Ping { tx, node_key: Some(key), padding: 0 }), 124),
+        ("pong", Message::Pong { tx, source }, 110),
+        ("call_me_maybe", Message::CallMeMaybe(vec![v4, v6]), 116),
+    ]
+}
+
+#[test]
+fn packets_open_to_the_golden_messages_and_are_sealed_to_the_golden_bytes() {
+    let v = vectors();
+    let [a, b] = ["a_private", "b_private"].map(|name| DiscoPrivate::from_bytes(array(&v, name)));
+    assert_eq!(a.public(), DiscoPublic::from_bytes(array(&v, "a_public")));
+    assert_eq!(b.public(), DiscoPublic::from_bytes(array(&v, "b_public")));
+    let (of_a, of_b) = (SharedKey::of_disco(&a, &b.public()), SharedKey::of_disco(&b, &a.public()));
+    for (name, message, length) in messages(&v) {
+        let golden = &v[format!("{name}_packet").as_str()];
+        let mut plaintext = Vec::new();
+        message.encode(&mut plaintext);
+        assert_eq!(plaintext, v[format!("{name}_plaintext").as_str()]);
+        assert_eq!((golden.len(), plaintext.len() + PACKET_OVERHEAD), (length, length));
+        assert_eq!(DatagramKind::of(golden), DatagramKind::Disco);
+        let packet = DiscoPacket::split(golden).unwrap();
+        assert_eq!(packet.sender, a.public());
+        assert_eq!(packet.open(&of_b), Ok(message.clone()));
+        let mut sealed = Vec::new();
+        seal(&a.public(), &of_a, &array(&v, "nonce"), &message, &mut sealed);
+        assert_eq!(&sealed, golden);
+    }
+}
+
+#[test]
+fn a_packet_that_is_cut_or_changed_does_not_open() {
+    let v = vectors();
+    let [a, b] = ["a_private", "b_private"].map(|name| DiscoPrivate::from_bytes(array(&v, name)));
+    let shared = SharedKey::of_disco(&b, &a.public());
+    for (name, ..) in messages(&v) {
+        let golden = &v[format!("{name}_packet").as_str()];
+        for cut in 0..golden.len() {
+            assert!(DiscoPacket::split(&golden[..cut]).is_none_or(|packet| packet.open(&shared).is_err()));
+        }
+        for at in (0..golden.len()).filter(|at| !(6..38).contains(at)) {
+            let mut changed = golden.clone();
+            changed[at] ^= 1;
+            assert!(DiscoPacket::split(&changed).is_none_or(|packet| packet.open(&shared).is_err()), "{at}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_and_what_is_read_is_written_and_read_again(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = DatagramKind::of(&bytes);
+        if let Ok(message) = Message::decode(&bytes)
+            && !matches!(message, Message::UdpRelay(_))
+        {
+            let mut written = Vec::new();
+            message.encode(&mut written);
+            let again = Message::decode(&written).unwrap();
+            match (&message, &again) {
+                // Padding without a key is not written.
+                (Message::Ping(one), Message::Ping(two)) if one.node_key.is_none() => prop_assert_eq!(one.tx, two.tx),
+                _ => prop_assert_eq!(&message, &again),
+            }
+        }
+    }
+}
