@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::{ClientSession, Close};
@@ -31,6 +32,10 @@ pub struct ClientArrival<'a> {
     pub flags: PresentFlags,
     /// The program that it says it is part of, which watchers are told as well.
     pub app_name: AppName,
+    /// The version of DERP that it states.
+    pub version: i64,
+    /// The policy that admitted it.
+    pub policy: PolicyName,
     /// How its frames come and go.
     pub transport: Transport,
     /// Bytes of DERP that were read and not used. They come before what the transport holds.
@@ -89,10 +94,18 @@ pub(crate) struct NewClient {
     /// The answer to its login. Its owner pushes it, from whose pool the buffer must come.
     pub(crate) server_info: Vec<u8>,
     pub(crate) frames: Vec<u8>,
-    pub(crate) rights: Rights,
-    pub(crate) not_ideal: bool,
+    pub(crate) traits: ClientTraits,
     pub(crate) first_keepalive: Duration,
     pub(crate) seat: Seat,
+}
+
+/// What is known of a client from its login on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientTraits {
+    pub(crate) rights: Rights,
+    pub(crate) policy: PolicyName,
+    pub(crate) version: i64,
+    pub(crate) not_ideal: bool,
 }
 
 /// A link on its way to its owner.
@@ -117,8 +130,12 @@ impl NewClient {
             inbound,
             server_info,
             frames: arrival.frames,
-            rights: arrival.rights,
-            not_ideal: arrival.not_ideal,
+            traits: ClientTraits {
+                rights: arrival.rights,
+                policy: arrival.policy,
+                version: arrival.version,
+                not_ideal: arrival.not_ideal,
+            },
             first_keepalive: arrival.first_keepalive,
             seat: arrival.seat,
         }

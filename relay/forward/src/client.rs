@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use towpath_relay_proto::rights::Rights;
+use towpath_relay_proto::outbox::DropCounts;
 use towpath_relay_proto::session::{Action, Close, Session};
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 use tracing::{debug, info};
 
-use crate::counters::{ColdCount, Level};
+use crate::arrival::ClientTraits;
+use crate::counters::{ColdCount, Level, Traffic};
 use crate::ingress::{Hold, Ingress};
 use crate::key::RouteKey;
 use crate::mesh::{MeshState, SnapshotCursor};
@@ -22,19 +23,39 @@ use crate::turn::Turn;
 pub(crate) struct ClientState {
     session: Session,
     ingress: Ingress,
+    traits: ClientTraits,
     home: bool,
-    not_ideal: bool,
 }
 
 impl ClientState {
-    pub(crate) fn new(peer: Arc<Peer>, rights: Rights, not_ideal: bool, turn: &Turn<'_>) -> Self {
-        turn.registry().gauges().change(Level::NotIdeal, not_ideal.into());
-        Self { session: Session::new(rights), ingress: Ingress::new(peer), home: false, not_ideal }
+    pub(crate) fn new(peer: Arc<Peer>, traits: ClientTraits, turn: &Turn<'_>) -> Self {
+        turn.registry().gauges().change(Level::NotIdeal, traits.not_ideal.into());
+        Self { session: Session::new(traits.rights), ingress: Ingress::new(peer), traits, home: false }
     }
 
     #[inline]
     pub(crate) const fn peer(&self) -> &Arc<Peer> {
         &self.ingress.peer
+    }
+
+    /// What is known of the client from its login on.
+    pub(crate) const fn traits(&self) -> ClientTraits {
+        self.traits
+    }
+
+    /// Whether the client calls this relay its home.
+    pub(crate) const fn is_home(&self) -> bool {
+        self.home
+    }
+
+    /// The packets that the client has sent.
+    pub(crate) const fn received(&self) -> Traffic {
+        self.ingress.received
+    }
+
+    /// The packets of the client that were dropped because their destination is unknown.
+    pub(crate) fn dropped(&self) -> DropCounts {
+        self.ingress.dropped()
     }
 
     /// The reason not to read the connection at `now`, if there is one.
@@ -163,7 +184,7 @@ impl ClientState {
     pub(crate) fn depart(&self, turn: &mut Turn<'_>) {
         let (registry, peer) = (turn.registry(), self.peer());
         registry.gauges().change(Level::Home, -i64::from(self.home));
-        registry.gauges().change(Level::NotIdeal, -i64::from(self.not_ideal));
+        registry.gauges().change(Level::NotIdeal, -i64::from(self.traits.not_ideal));
         if self.session.rights().may_watch() {
             registry.unwatch(peer);
         }
@@ -174,10 +195,11 @@ impl ClientState {
 
 #[cfg(test)]
 mod tests {
+    use towpath_relay_proto::rights::Rights;
     use towpath_wire::derp::frame::ClientFrame;
 
     use super::*;
-    use crate::testing::{key, peer, shared};
+    use crate::testing::{key, peer, shared, traits};
 
     #[test]
     fn each_request_to_close_a_client_is_counted_if_it_comes_from_a_relay() {
@@ -188,7 +210,7 @@ mod tests {
         for (rights, outcome, counted) in
             [(Rights::Watch, Err(Close::NotPermitted), 0), (Rights::Mesh, Ok(()), 2)]
         {
-            let mut client = ClientState::new(peer(1, key(1)), rights, false, turn);
+            let mut client = ClientState::new(peer(1, key(1)), traits(rights), turn);
             assert_eq!(client.handle(&request.repeat(2), &mut false, turn), outcome);
             assert_eq!(turn.tally.cold(ColdCount::ClosePeers), counted);
         }

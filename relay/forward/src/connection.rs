@@ -17,6 +17,7 @@ use crate::ingress::Hold;
 use crate::link::Link;
 use crate::mesh::SnapshotCursor;
 use crate::peer::Peer;
+use crate::report::ConnectionReport;
 use crate::transport::{FrameSink, Inbound, ReadOutcome};
 use crate::turn::Turn;
 
@@ -33,6 +34,8 @@ enum Role {
 pub(crate) struct Connection {
     role: Role,
     inbound: Inbound,
+    /// When its owner took it over.
+    since: Instant,
     /// The connection is on the worker's list of those to read.
     pub(crate) listed: bool,
     /// When to send the next keep-alive to a client, or the next ping to a relay.
@@ -102,10 +105,10 @@ impl FrameSink for LinkSink<'_, '_> {
 impl Connection {
     /// Takes over a client, and acts on the frames that were already read from it.
     pub(crate) fn new(client: NewClient, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
-        let NewClient { peer, inbound, server_info: _, frames, rights, not_ideal, first_keepalive, seat } =
-            client;
-        let client = ClientState::new(peer, rights, not_ideal, turn);
-        let mut connection = Self::of(Role::Client(client, seat), inbound, turn.now + first_keepalive);
+        let NewClient { peer, inbound, server_info: _, frames, traits, first_keepalive, seat } = client;
+        let client = ClientState::new(peer, traits, turn);
+        let due = turn.now + first_keepalive;
+        let mut connection = Self::of(Role::Client(client, seat), inbound, turn.now, due);
         let resumed = connection.resume(&frames, turn);
         (connection, resumed)
     }
@@ -114,13 +117,13 @@ impl Connection {
     pub(crate) fn new_link(link: NewLink, turn: &mut Turn<'_>) -> (Self, Result<(), Close>) {
         let NewLink { peer, inbound, session, frames, on_event } = link;
         let link = Box::new(Link::new(peer, session, on_event, turn));
-        let mut connection = Self::of(Role::Link(link), inbound, turn.now);
+        let mut connection = Self::of(Role::Link(link), inbound, turn.now, turn.now);
         let resumed = connection.resume(&frames, turn);
         (connection, resumed)
     }
 
-    const fn of(role: Role, inbound: Inbound, keepalive_at: Instant) -> Self {
-        Self { role, inbound, listed: false, keepalive_at, unfinished: None }
+    const fn of(role: Role, inbound: Inbound, since: Instant, keepalive_at: Instant) -> Self {
+        Self { role, inbound, since, listed: false, keepalive_at, unfinished: None }
     }
 
     fn resume(&mut self, frames: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
@@ -253,6 +256,15 @@ impl Connection {
         match &self.role {
             Role::Client(client, _) => client.is_behind(),
             Role::Link(_) => false,
+        }
+    }
+
+    /// What an operator is shown of the connection at `now`.
+    pub(crate) fn report(&self, now: Instant) -> ConnectionReport {
+        let (peer, age, transport) = (self.peer(), now.since(self.since), self.inbound.kind());
+        match &self.role {
+            Role::Client(client, _) => ConnectionReport::of_client(client, age, transport),
+            Role::Link(_) => ConnectionReport::of_link(peer, age, transport),
         }
     }
 

@@ -49,6 +49,7 @@ numbers! {
             "Frames other than packets that found no room or a closed connection",
         SnapshotKeys = "towpath_snapshot_keys_total": "Keys that new watchers were told in their snapshots",
         ForgottenKeys = "towpath_forgotten_keys_total": "Keys of other relays that were forgotten with a broken link",
+        Listed = "towpath_listed_connections_total": "Connections that operators were shown",
         Holds = "towpath_holds_total": "Times that a sender was held back for a moment because a destination was behind",
     }
     /// Levels that connections change as they come and go, whichever worker owns them.
@@ -64,7 +65,8 @@ numbers! {
         FrameMemory = "towpath_frame_memory_bytes":
             "Memory of packets and other frames that wait or are unfinished, and of free buffers, at most `memory.max`",
         MostWork = "towpath_turn_work_max":
-            "Most steps that one worker did in one turn: reads, writes, packets, pings, and keys of snapshots and departures",
+            "Most steps that one worker did in one turn: reads, writes, packets, pings, keys of snapshots and departures, \
+             and connections that are listed",
         SharedKeys = "derp_current_dup_client_keys": "Keys with more than one connection",
         SharedConnections = "derp_current_dup_client_conns": "Connections of keys with more than one connection",
     }
@@ -104,7 +106,8 @@ pub struct Traffic {
 impl Traffic {
     const CELLS: usize = 2;
 
-    fn add(&mut self, bytes: usize) {
+    #[inline]
+    pub(crate) const fn add(&mut self, bytes: usize) {
         self.packets += 1;
         self.bytes += bytes as u64;
     }

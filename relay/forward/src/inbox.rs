@@ -9,6 +9,7 @@ use towpath_wire::sync::lock;
 
 use crate::arrival::{NewClient, NewLink};
 use crate::peer::ConnectionRef;
+use crate::report::{ConnectionReport, ListPage, ReportSink};
 
 /// The token of the inbox in its worker's epoll.
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -22,6 +23,10 @@ pub(crate) enum WorkerMessage {
     AttachLink(Box<NewLink>),
     /// Handle this request on a connection that the worker owns.
     Owned(ConnectionRef, OwnerRequest),
+    /// List the connections from this token on, one page of them.
+    List(usize, ReportSink<ListPage>),
+    /// Report on a connection that the worker owns.
+    Inspect(ConnectionRef, ReportSink<ConnectionReport>),
     /// Close everything and end.
     Stop,
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_relay_proto::key_routes::Route;
-use towpath_relay_proto::outbox::{DropReason, DropSink, Hop};
+use towpath_relay_proto::outbox::{DropCounts, DropReason, DropSink, Hop};
 use towpath_relay_proto::session::{PacketKind, Relayed};
 use towpath_wire::derp::frame::{GoneReason, ServerFrame};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
 use crate::budget::{Budget, Rate};
-use crate::counters::ColdCount;
+use crate::counters::{ColdCount, Traffic};
 use crate::key::RouteKey;
 use crate::mesh::MeshState;
 use crate::peer::Peer;
@@ -33,6 +33,10 @@ pub(crate) struct Ingress {
     /// A destination that was congested when a packet was sent to it.
     congested: Option<Arc<Peer>>,
     holds: Budget,
+    /// The packets that came.
+    pub(crate) received: Traffic,
+    /// Packets that were dropped because no connection has the destination's key.
+    unknown: u64,
 }
 
 /// Why a connection is not read for a moment.
@@ -44,8 +48,25 @@ pub(crate) enum Hold {
 
 impl Ingress {
     pub(crate) fn new(peer: Arc<Peer>) -> Self {
-        let (routes, not_here) = (RouteCache::default(), Budget::default());
-        Self { peer, routes, not_here, mesh: None, congested: None, holds: Budget::default() }
+        Self {
+            peer,
+            routes: RouteCache::default(),
+            not_here: Budget::default(),
+            mesh: None,
+            congested: None,
+            holds: Budget::default(),
+            received: Traffic::default(),
+            unknown: 0,
+        }
+    }
+
+    /// The packets that were dropped because no connection has the destination's key.
+    pub(crate) fn dropped(&self) -> DropCounts {
+        let mut counts = DropCounts::default();
+        let on_forward = self.mesh.as_ref().map_or(0, |mesh| mesh.unknown_on_forward);
+        counts.add(DropReason::UnknownOnForward, on_forward);
+        counts.add(DropReason::UnknownDestination, self.unknown);
+        counts
     }
 
     pub(crate) fn mesh_mut(&mut self) -> &mut MeshState {
@@ -56,12 +77,16 @@ impl Ingress {
     #[inline]
     pub(crate) fn send(&mut self, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
         turn.tally.received(PacketKind::of(packet), packet.len());
+        self.received.add(packet.len());
         let slot = match self.routes.find(to) {
             Some(slot) => slot,
             None => match self.look_up(&RouteKey::new(*to), turn) {
                 Some(Route::Local(slot)) => slot,
                 Some(Route::Via(forwarder)) => return self.send_via(&forwarder, to, packet, turn),
-                None => return self.drop_unknown(DropReason::UnknownDestination, to, packet, turn),
+                None => {
+                    self.unknown += 1;
+                    return self.drop_unknown(DropReason::UnknownDestination, to, packet, turn);
+                }
             },
         };
         let destination = self.routes.at(slot);
@@ -123,13 +148,17 @@ impl Ingress {
     pub(crate) fn relay(&mut self, relayed: Relayed<'_>, turn: &mut Turn<'_>) {
         let (from, to, packet) = relayed.parts();
         turn.tally.forwarded_in(packet.len());
+        self.received.add(packet.len());
         match self.mesh_mut().pairs.find(&from.into(), &to.into(), turn.registry()) {
             Some(destination) => {
                 turn.push_packet(destination, Hop::Client, packet, |outbox, now, pool, tally| {
                     outbox.push_packet(now, &from, packet, pool, tally);
                 });
             }
-            None => self.drop_unknown(DropReason::UnknownOnForward, &to, packet, turn),
+            None => {
+                self.mesh_mut().unknown_on_forward += 1;
+                self.drop_unknown(DropReason::UnknownOnForward, &to, packet, turn);
+            }
         }
     }
 

@@ -10,7 +10,7 @@
 //! - [`DataPlane`] takes a [`ClientArrival`] or a [`LinkArrival`], each with its [`Transport`], and gives
 //!   [`PlaneStats`].
 //! - `worker`: the loop; `worker/holds`: connections that are not read for a moment; `worker/timers`: what is due
-//!   later.
+//!   later; `worker/reporting`: what operators are shown, as a `report`.
 //! - `turn`: what one turn shares with everything that handles frames. `inbox`: what other threads ask of a worker.
 //! - `connection`: a connection as its owner sees it, in one of two roles: `client` or `link`.
 //! - `ingress`: where the packets of a client go. `mesh` and `pairs`: its state for the other relays.
@@ -41,6 +41,7 @@ mod pairs;
 mod peer;
 mod plane;
 mod registry;
+mod report;
 mod routes;
 mod shared;
 #[cfg(test)]
@@ -57,7 +58,8 @@ pub use config::{DataPlaneConfig, PollPolicy};
 pub use counters::{PlaneSample, PlaneStats, Traffic};
 pub use key::RouteKey;
 pub use plane::{DataPlane, Workers};
-pub use transport::{Reply, Transport, Unwrapper, WebSocketEnd, set_socket_options};
+pub use report::{ClientReport, ConnectionReport, KeyRoute, ListCursor, ListPage};
+pub use transport::{Reply, Transport, TransportKind, Unwrapper, WebSocketEnd, set_socket_options};
 
 /// The fill of an outbox with room for `bytes` above which senders are held back: half of it, and little enough that
 /// the packets of one more read still fit.

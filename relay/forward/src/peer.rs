@@ -23,7 +23,7 @@ pub(crate) struct Peer {
     pub(crate) id: u64,
     pub(crate) address: SocketAddr,
     /// What watchers are told of the connection.
-    flags: PresentFlags,
+    pub(crate) flags: PresentFlags,
     /// The program that the client says it is part of. Few clients say, so the others have no room for it.
     app_name: Option<Box<AppName>>,
     /// Whether packets for the key go to this connection.
@@ -102,8 +102,12 @@ impl Peer {
 
     /// What watchers are told when the connection comes.
     pub(crate) fn arrival(&self) -> PresenceChange {
-        let app_name = self.app_name.as_deref().copied().unwrap_or_default();
-        PresenceChange::Present { address: self.address, flags: self.flags, app_name }
+        PresenceChange::Present { address: self.address, flags: self.flags, app_name: self.app_name() }
+    }
+
+    /// The program that the client says it is part of.
+    pub(crate) fn app_name(&self) -> AppName {
+        self.app_name.as_deref().copied().unwrap_or_default()
     }
 }
 

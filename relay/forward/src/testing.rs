@@ -4,11 +4,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::ClientSession;
 use towpath_wire::key::NodePublic;
 
-use crate::arrival::{LinkArrival, NewLink};
+use crate::arrival::{ClientTraits, LinkArrival, NewLink};
 use crate::config::{DataPlaneConfig, PollPolicy};
 use crate::key::RouteKey;
 use crate::peer::Peer;
@@ -41,6 +43,11 @@ pub(crate) fn shared(max_link_keys: usize) -> PlaneShared {
         max_link_keys,
     };
     PlaneShared { registry: Registry::new(true, MAX_PER_KEY), config, inboxes: Box::default() }
+}
+
+/// What is known of an ordinary client, but for its rights.
+pub(crate) const fn traits(rights: Rights) -> ClientTraits {
+    ClientTraits { rights, policy: PolicyName::Open, version: 2, not_ideal: false }
 }
 
 /// The connection `id` of `key`, whose other end never reads.

@@ -9,6 +9,7 @@ use towpath_relay_forward::{
     ClientArrival, DataPlane, DataPlaneConfig, PollPolicy, RouteKey, Transport, hold_above,
 };
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::Close;
@@ -53,6 +54,8 @@ fn client(plane: &DataPlane, key: RouteKey) -> TcpStream {
         address,
         flags: PresentFlags::REGULAR,
         app_name: AppName::default(),
+        version: 2,
+        policy: PolicyName::Open,
         transport: Transport::plain(socket),
         frames: Vec::new(),
         server_info: ServerFrame::Health("registered"),

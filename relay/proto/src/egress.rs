@@ -22,7 +22,7 @@ use std::sync::Arc;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use crate::outbox::{Batch, DropReason, DropSink, Limits, Outbox};
+use crate::outbox::{Batch, DropReason, DropSink, Limits, Outbox, OutboxAccount};
 use crate::sync::{Mutex, lock};
 
 /// How many times a flush takes what waits. While other threads push as fast as a flush sends, the flush would otherwise
@@ -250,6 +250,12 @@ impl<T: Transmit> Egress<T> {
         lock(&self.queue).outbox.backlog()
     }
 
+    /// What has gone through the outbox, and what waits in it.
+    #[must_use]
+    pub fn account(&self) -> OutboxAccount {
+        lock(&self.queue).outbox.account()
+    }
+
     /// Whether the socket was full when last written to.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -293,6 +299,7 @@ impl<T: Transmit> Egress<T> {
                 }
                 (Sent::All, Some(batch)) => batch.recycle(context.pool),
                 (Sent::Failed, Some(batch)) => {
+                    lock(&self.queue).outbox.note_write_error(&batch);
                     batch.drop_all(DropReason::WriteError, context.pool, context.drops);
                 }
                 (Sent::All | Sent::Failed, None) => {

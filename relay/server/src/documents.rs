@@ -12,8 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use towpath_relay_client::DialStep;
 use towpath_relay_proto::admission::PolicyName;
@@ -30,6 +32,9 @@ use crate::{Addresses, Identity, Server};
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end -->";
+
+/// The name of the socket of the relay here.
+const SOCKET: &str = "admin.sock";
 
 /// A value of a label, and its meaning.
 type LabelMeaning = (&'static str, &'static str);
@@ -98,15 +103,16 @@ fn each_endpoint_answers_as_the_page_of_settings_says() {
         if !on.is_empty() {
             listener = on.into();
         }
-        let address = match listener.as_str() {
-            listener if listener.contains("`http.listen`") => relay.addresses.http,
-            "`http.redirect_listen`" => relay.addresses.redirect,
-            "`admin.listen`" => relay.addresses.admin,
+        let ask = |path: &str| match listener.as_str() {
+            listener if listener.contains("`http.listen`") => get(relay.addresses.http, path),
+            "`http.redirect_listen`" => get(relay.addresses.redirect, path),
+            "`admin.listen`" => get(relay.addresses.admin, path),
+            "`admin.socket`" => get_from(UnixStream::connect(relay.socket()).expect("a socket"), path),
             other => panic!("no listener {other}"),
         };
         let quoted: Vec<&str> = paths.split('`').skip(1).step_by(2).collect();
         for path in if quoted.is_empty() { vec!["/of-nothing"] } else { quoted } {
-            let response = get(address, path);
+            let response = ask(path);
             let status = response.split(' ').nth(1).expect("a status");
             assert!(answer.contains(status), "{path} of {listener} answers {status}: {line}");
             asked += 1;
@@ -143,7 +149,7 @@ fn compare(path: &str, mut render: impl FnMut(&str, &[&str]) -> Vec<String>) {
     assert_eq!(old, new, "{path} is stale; TOWPATH_UPDATE_DOCS=1 make unit writes it anew");
 }
 
-fn in_workspace(path: &str) -> std::path::PathBuf {
+fn in_workspace(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
@@ -283,16 +289,19 @@ fn metric_row(
 /// A relay on loopback with every listener that it can have; stops when dropped.
 struct Relay {
     addresses: Addresses,
+    dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Relay {
     fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
         let text = "workers = 1\nlisten = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nhttp.listen = \"127.0.0.1:0\"\n\
                     http.redirect_listen = \"127.0.0.1:0\"\nstun.listen = [\"127.0.0.1:0\"]\n";
         let sources = Sources::new("UNSET").text("test.toml", text);
-        let (config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
+        let (mut config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
+        config.admin.socket = Some(dir.path().join(SOCKET));
         let identity = Identity::load(&config).expect("an identity");
         let server = Server::bind(&config, identity).expect("free ports");
         let addresses = server.addresses();
@@ -308,7 +317,11 @@ impl Relay {
             assert!(std::time::Instant::now() < deadline, "the relay is not ready in time");
             std::thread::yield_now();
         }
-        Self { addresses, stop: Some(stop), thread: Some(thread) }
+        Self { addresses, dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
     }
 }
 
@@ -326,7 +339,10 @@ impl Drop for Relay {
 
 /// The answer of a listener without TLS, head and body.
 fn get(address: Option<SocketAddr>, path: &str) -> String {
-    let mut stream = TcpStream::connect(address.expect("the listener is on")).expect("the listener accepts");
+    get_from(TcpStream::connect(address.expect("the listener is on")).expect("the listener accepts"), path)
+}
+
+fn get_from(mut stream: impl Read + Write, path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");

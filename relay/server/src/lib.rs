@@ -7,9 +7,11 @@
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
+//! - [`administration`]: what an operator may ask of a running relay.
 //! - [`shown_key`]: the key that another relay shows.
 //! - `tls`: the configuration of rustls. `socket`: TCP listeners. `bind_error`: why an address cannot be bound.
 
+pub mod administration;
 mod admission;
 mod bind_error;
 mod certificate;

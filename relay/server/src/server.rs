@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use rustix::process::setpriority_process;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers, hold_above};
 use towpath_relay_proto::admission::Admission;
 use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
-use towpath_service::admin::{Admin, Readiness};
+use towpath_service::admin::{Admin, AdminListeners, Readiness, SocketError};
 use towpath_service::limits;
 use towpath_wire::ports;
 use tracing::{info, warn};
 
+use crate::administration::{self, Administration};
 use crate::admission::{AdmissionMetrics, Engine, Policies};
 use crate::bind_error::BindError;
 use crate::certificate::{CertificateMetrics, Renewal};
@@ -43,6 +44,9 @@ pub enum StartError {
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// There is no socket for administration.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// A second address for STUN is none.
     #[error(transparent)]
     Stun(towpath_stun::BindError),
@@ -91,7 +95,7 @@ pub struct Server {
     http: Option<TcpListener>,
     redirect: Option<TcpListener>,
     stun: Option<towpath_stun::BoundServer>,
-    admin: Option<TcpListener>,
+    admin: AdminListeners,
     worker_hook: fn(),
     hangups: Option<watch::Receiver<u64>>,
 }
@@ -129,7 +133,7 @@ impl Server {
         } else {
             Some(towpath_stun::BoundServer::bind(&config.stun)?)
         };
-        let admin = config.admin.map(|address| tcp("admin", address)).transpose()?;
+        let admin = administration::bind(&config.admin)?;
         let config = config.clone();
         let (worker_hook, hangups): (fn(), _) = (|| {}, None);
         Ok(Self {
@@ -175,7 +179,7 @@ impl Server {
             http: self.http.as_ref().map(bound),
             redirect: self.redirect.as_ref().map(bound),
             stun: self.stun.as_ref().map(towpath_stun::BoundServer::local_addrs).unwrap_or_default(),
-            admin: self.admin.as_ref().map(bound),
+            admin: self.admin.tcp.as_ref().map(bound),
         }
     }
 
@@ -254,7 +258,7 @@ struct Running {
     plane: Arc<DataPlane>,
     workers: Workers,
     stun: Option<towpath_stun::RunningServer>,
-    admin: Option<Admin>,
+    admin: Admin,
     readiness: Readiness,
     /// The acceptors, and the tasks that refresh `/bootstrap-dns`, the certificate and admissions.
     tasks: JoinSet<()>,
@@ -293,9 +297,15 @@ impl Running {
         let admission_metrics = AdmissionMetrics::register(&registry)?;
         let engine = Arc::new(Engine::new(&config.admission, policies, admission_metrics));
         let readiness = Readiness::new();
-        let admin = admin
-            .map(|listener| Admin::start(listener, registry, readiness.clone(), config.admin_hosts.clone()))
-            .transpose()?;
+        let accounts = Arc::new(accounts_of(&config.login, workers_wanted));
+        let administration = Administration {
+            plane: plane.clone(),
+            accounts: accounts.clone(),
+            engine: engine.clone(),
+            max_connections_per_key: config.login.max_connections_per_key,
+            listing: Arc::new(Mutex::new(())),
+        };
+        let admin = Admin::start(admin, registry, readiness.clone(), Some(Arc::new(administration)))?;
 
         let keys = NodeKeys { private: identity.node_key().clone(), public: identity.node_public() };
         let (secrets, mesh_sources) = (mesh.secrets.clone(), config.mesh.sources.clone());
@@ -313,7 +323,7 @@ impl Running {
             keys,
             keepalive: config.keepalive,
             http: http_of(&config, port, bootstrap.clone()),
-            accounts: accounts_of(&config.login, workers_wanted),
+            accounts,
             limits: config.login,
             admission: Admission { secrets, mesh_sources, limits },
             engine: engine.clone(),

@@ -6,20 +6,18 @@ use std::net::{SocketAddr, TcpListener};
 
 use prometheus::Registry;
 use tokio::sync::oneshot;
-use towpath_service::admin::{Admin, Readiness};
+use towpath_service::admin::{Admin, AdminListeners, Readiness};
 
-use crate::bind_error::BindError;
+use crate::administration;
 use crate::config::StunOnly;
 use crate::metrics::StunScrape;
 use crate::server::{RunError, StartError};
-use crate::socket::listen;
 
 /// A STUN server and its admin listener with their sockets bound and nothing running.
 #[derive(Debug)]
 pub struct StunServer {
     stun: towpath_stun::BoundServer,
-    admin: Option<TcpListener>,
-    admin_hosts: Vec<String>,
+    admin: AdminListeners,
 }
 
 impl StunServer {
@@ -30,8 +28,7 @@ impl StunServer {
     /// See [`StartError`]. Each error names the listener and the address.
     pub fn bind(config: &StunOnly) -> Result<Self, StartError> {
         let stun = towpath_stun::BoundServer::bind(&config.stun)?;
-        let tcp = |address| listen(address).map_err(|error| BindError::tcp("admin", address, error));
-        Ok(Self { stun, admin: config.admin.map(tcp).transpose()?, admin_hosts: config.admin_hosts.clone() })
+        Ok(Self { stun, admin: administration::bind(&config.admin)? })
     }
 
     /// Returns the addresses on which STUN is answered.
@@ -46,7 +43,7 @@ impl StunServer {
     ///
     /// The error of the kernel, if it does not report the address.
     pub fn admin_address(&self) -> io::Result<Option<SocketAddr>> {
-        self.admin.as_ref().map(TcpListener::local_addr).transpose()
+        self.admin.tcp.as_ref().map(TcpListener::local_addr).transpose()
     }
 
     /// Runs until `shutdown` completes.
@@ -55,7 +52,7 @@ impl StunServer {
     ///
     /// See [`RunError`].
     pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { stun, admin, admin_hosts } = self;
+        let Self { stun, admin } = self;
         let (ended, thread_ended) = oneshot::channel::<()>();
         // Dropping the sender completes the receiver, so the thread need not send anything.
         let stun = stun.spawn_with(move || drop(ended))?;
@@ -63,9 +60,7 @@ impl StunServer {
         registry.register(Box::new(StunScrape::new(stun.counters())?))?;
         towpath_service::metrics::register_process(&registry, "towpath-relay", env!("CARGO_PKG_VERSION"))?;
         let readiness = Readiness::new();
-        let admin = admin
-            .map(|listener| Admin::start(listener, registry, readiness.clone(), admin_hosts))
-            .transpose()?;
+        let admin = Admin::start(admin, registry, readiness.clone(), None)?;
         readiness.ready();
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             tokio::select! {

@@ -140,6 +140,15 @@ impl<'a> ConfigReader<'a> {
         }
     }
 
+    /// Ends the reading of some settings only: what was not looked up belongs to others, and may be anything.
+    pub fn finish_part(self) -> Result<Resolved, Problems> {
+        if self.problems.is_empty() {
+            Ok(Resolved::new(self.settings, self.warnings))
+        } else {
+            Err(Problems::new(self.problems, self.warnings))
+        }
+    }
+
     fn in_file(&self, key: SettingKey) -> Option<(&'a ConfigFile, &Spanned<DeValue<'a>>)> {
         let file = self.sources.file.as_ref()?;
         let (tables, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
@@ -275,6 +284,12 @@ impl<V: Value> Lookup<'_, '_, V> {
         self.allowed = allowed.into();
         self.rule = Box::new(rule);
         self
+    }
+
+    /// Accepts only values that `rule` holds for as well. `allowed` describes all that is accepted.
+    pub fn also(mut self, allowed: impl Into<String>, rule: impl Fn(&V) -> bool + 'static) -> Self {
+        let before = std::mem::replace(&mut self.rule, Box::new(|_| true));
+        self.matching(allowed, move |value| before(value) && rule(value))
     }
 
     /// Accepts only values in this range.

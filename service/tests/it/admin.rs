@@ -1,12 +1,17 @@
 //! The admin listener over real sockets.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounter, Registry};
-use towpath_service::admin::{Admin, Readiness};
+use towpath_service::admin::{
+    Admin, AdminListeners, AdminSocket, Call, OperationAnswer, Operations, Parts, Readiness,
+};
 
 /// Bounds every read, so that a listener that does not answer fails the test instead of hanging it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,20 +47,23 @@ fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
 }
 
 fn start(registry: Registry, readiness: Readiness) -> Admin {
-    Admin::start(
-        TcpListener::bind("127.0.0.1:0").unwrap(),
-        registry,
-        readiness,
-        vec!["metrics.example".into()],
-    )
-    .unwrap()
+    let listeners = AdminListeners {
+        tcp: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+        hosts: vec!["metrics.example".into()],
+        ..AdminListeners::default()
+    };
+    Admin::start(listeners, registry, readiness, None).unwrap()
+}
+
+fn address_of(admin: &Admin) -> SocketAddr {
+    admin.local_addr().expect("a TCP listener")
 }
 
 #[test]
 fn health_is_ok_and_readiness_follows_its_handle() {
     let readiness = Readiness::new();
     let admin = start(Registry::new(), readiness.clone());
-    let address = admin.local_addr();
+    let address = address_of(&admin);
     let ready = || {
         let answer = ask(address, "GET", "/readyz");
         (answer.status().to_owned(), answer.body)
@@ -78,24 +86,25 @@ fn metrics_are_prometheus_text() {
     registry.register(Box::new(packets.clone())).unwrap();
     let admin = start(registry, Readiness::new());
     packets.inc_by(7);
-    let answer = ask(admin.local_addr(), "GET", "/metrics?name=packets_total");
+    let answer = ask(address_of(&admin), "GET", "/metrics?name=packets_total");
     assert_eq!(answer.status(), "200");
     assert!(answer.has_header("content-type: text/plain; version=0.0.4; charset=utf-8"), "{}", answer.head);
-    assert_eq!(answer.body, "# HELP packets_total Packets.\n# TYPE packets_total counter\npackets_total 7\n");
+    let expected = "# HELP packets_total Packets.\n# TYPE packets_total counter\npackets_total 7\n";
+    assert!(answer.body.starts_with(expected), "{}", answer.body);
 }
 
 #[test]
 fn everything_else_is_refused() {
     let admin = start(Registry::new(), Readiness::new());
     for path in ["/", "/metrics/", "/debug", "/healthz/x"] {
-        assert_eq!(ask(admin.local_addr(), "GET", path).status(), "404", "{path}");
+        assert_eq!(ask(address_of(&admin), "GET", path).status(), "404", "{path}");
     }
     for method in ["POST", "PUT", "DELETE"] {
-        let answer = ask(admin.local_addr(), method, "/healthz");
+        let answer = ask(address_of(&admin), method, "/healthz");
         assert_eq!(answer.status(), "405", "{method}");
         assert!(answer.has_header("allow: GET, HEAD, OPTIONS"), "{}", answer.head);
     }
-    let head = ask(admin.local_addr(), "HEAD", "/healthz");
+    let head = ask(address_of(&admin), "HEAD", "/healthz");
     assert_eq!((head.status(), &*head.body), ("200", ""));
     assert!(head.has_header("content-length: 3"), "{}", head.head);
 }
@@ -106,7 +115,7 @@ fn options_is_answered_with_the_methods_and_does_not_hide_that_a_relay_is_not_re
     let readiness = Readiness::new();
     let admin = start(Registry::new(), readiness.clone());
     let expect = |path, status, body| {
-        let answer = ask(admin.local_addr(), "OPTIONS", path);
+        let answer = ask(address_of(&admin), "OPTIONS", path);
         assert_eq!((answer.status(), &*answer.body), (status, body), "{path}");
         assert!(answer.has_header("allow: GET, HEAD, OPTIONS"), "{}", answer.head);
     };
@@ -118,8 +127,8 @@ fn options_is_answered_with_the_methods_and_does_not_hide_that_a_relay_is_not_re
     readiness.draining();
     expect("/readyz", "503", "draining\n");
     expect("/healthz", "204", "");
-    assert_eq!(status_of(admin.local_addr(), "OPTIONS / HTTP/1.0"), "204", "as HAProxy asks");
-    assert_eq!(status_of(admin.local_addr(), "OPTIONS / HTTP/1.1\r\nHost: evil.example"), "421");
+    assert_eq!(status_of(address_of(&admin), "OPTIONS / HTTP/1.0"), "204", "as HAProxy asks");
+    assert_eq!(status_of(address_of(&admin), "OPTIONS / HTTP/1.1\r\nHost: evil.example"), "421");
 }
 
 /// Sends this head and returns the status of the answer.
@@ -135,7 +144,7 @@ fn status_of(address: SocketAddr, head: &str) -> String {
 fn a_page_whose_name_is_made_to_resolve_here_reads_nothing() {
     let admin = start(Registry::new(), Readiness::new());
     let status =
-        |host: &str| status_of(admin.local_addr(), &format!("GET /metrics HTTP/1.1\r\nHost: {host}"));
+        |host: &str| status_of(address_of(&admin), &format!("GET /metrics HTTP/1.1\r\nHost: {host}"));
     for host in [
         "localhost",
         "LocalHost.:9090",
@@ -160,7 +169,7 @@ fn a_page_whose_name_is_made_to_resolve_here_reads_nothing() {
         ("GET http://attacker.example/metrics HTTP/1.1\r\nHost: localhost", "421"),
         ("GET /healthz HTTP/1.1\r\nHost: attacker.example", "421"),
     ] {
-        assert_eq!(status_of(admin.local_addr(), head), expected, "{head}");
+        assert_eq!(status_of(address_of(&admin), head), expected, "{head}");
     }
 }
 
@@ -175,7 +184,7 @@ fn a_page_of_another_site_is_refused() {
         ("null", "403"),
     ] {
         let head = format!("GET /metrics HTTP/1.1\r\nHost: localhost:9090\r\nOrigin: {origin}");
-        assert_eq!(status_of(admin.local_addr(), &head), expected, "{origin}");
+        assert_eq!(status_of(address_of(&admin), &head), expected, "{origin}");
     }
 }
 
@@ -196,8 +205,8 @@ fn a_probe_does_not_wait_for_clients_that_send_nothing() {
     let proves = || {
         let begun = Instant::now();
         // More than are served at a time. The oldest lose their places.
-        let silent: Vec<_> = (0..40).map(|_| connect(admin.local_addr())).collect();
-        assert_eq!(ask(admin.local_addr(), "GET", "/healthz").status(), "200");
+        let silent: Vec<_> = (0..40).map(|_| connect(address_of(&admin))).collect();
+        assert_eq!(ask(address_of(&admin), "GET", "/healthz").status(), "200");
         assert!(is_closed(&silent[0]), "the oldest is closed");
         begun.elapsed() < HEAD_DEADLINE
     };
@@ -208,7 +217,7 @@ fn a_probe_does_not_wait_for_clients_that_send_nothing() {
 fn it_answers_while_the_rest_of_the_process_is_busy() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let admin = start(Registry::new(), Readiness::new());
-    let address = admin.local_addr();
+    let address = address_of(&admin);
     // The caller's runtime is stuck for as long as the answer takes.
     runtime.block_on(async { assert_eq!(ask(address, "GET", "/healthz").status(), "200") });
 }
@@ -216,11 +225,133 @@ fn it_answers_while_the_rest_of_the_process_is_busy() {
 #[test]
 fn it_stops_when_dropped() {
     let admin = start(Registry::new(), Readiness::new());
-    let address = admin.local_addr();
+    let address = address_of(&admin);
     let idle = connect(address);
     drop(admin);
     assert!(TcpStream::connect(address).is_err(), "the listener is closed");
     drop(idle);
     let again = thread::spawn(move || TcpListener::bind(address).map(drop));
     again.join().unwrap().unwrap();
+}
+
+/// An address of this machine that is not loopback; `None` on a machine without a network.
+fn own_address() -> Option<IpAddr> {
+    // Connecting sends nothing. It asks the kernel which address it would send from.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
+}
+
+#[test]
+fn an_address_that_is_not_named_is_turned_away_unread_and_counted() {
+    // A process of this machine that connects to another of its addresses comes from a third, as a stranger does.
+    let start = |clients: &str| {
+        let listeners = AdminListeners {
+            tcp: Some(TcpListener::bind("0.0.0.0:0").unwrap()),
+            clients: vec![clients.parse().unwrap()],
+            ..AdminListeners::default()
+        };
+        Admin::start(listeners, Registry::new(), Readiness::new(), None).unwrap()
+    };
+    let Some(own) = own_address() else { return };
+    let from_own = |to: SocketAddr| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(own, 0).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let admin = start("198.51.100.0/24");
+    let port = address_of(&admin).port();
+    // Loopback is asked from the other address of this machine.
+    assert!(is_closed(from_own(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))), "not named");
+    let count = |admin: &Admin| {
+        let metrics =
+            ask(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address_of(admin).port()), "GET", "/metrics");
+        let line = metrics.body.lines().find(|line| line.starts_with("towpath_admin_turned_away_total "));
+        line.expect("the metric").to_owned()
+    };
+    assert_eq!(count(&admin), "towpath_admin_turned_away_total 1", "loopback itself may ask");
+    let mut stream = from_own(SocketAddr::new(own, port));
+    write!(stream, "GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "the address that is asked is this machine's: {answer}");
+
+    let admin = start(&format!("{own}/32"));
+    let mut stream = from_own(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address_of(&admin).port()));
+    write!(stream, "GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "named: {answer}");
+}
+
+/// Operations that answer with what was asked.
+#[derive(Debug)]
+struct Echo;
+
+impl Operations for Echo {
+    fn answer<'a>(
+        &'a self,
+        call: &'a Call,
+    ) -> Pin<Box<dyn Future<Output = Option<OperationAnswer>> + Send + 'a>> {
+        Box::pin(async move {
+            let (pieces, parts) = tokio::sync::mpsc::channel(1);
+            match &*call.path {
+                "/echo" => {
+                    let text = format!("{} {} {}", call.method, call.path, call.query);
+                    Some(OperationAnswer {
+                        status: hyper::StatusCode::OK,
+                        parts: Parts::Whole(text),
+                        allow: None,
+                    })
+                }
+                "/pieces" => {
+                    tokio::spawn(async move {
+                        for piece in ["one", " ", "two"] {
+                            let _ = pieces.send(Ok(piece.to_owned())).await;
+                        }
+                    });
+                    Some(OperationAnswer {
+                        status: hyper::StatusCode::OK,
+                        parts: Parts::Stream(parts),
+                        allow: None,
+                    })
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+#[test]
+fn operations_are_answered_on_the_socket_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let listeners = AdminListeners {
+        tcp: Some(TcpListener::bind("127.0.0.1:0").unwrap()),
+        socket: Some(AdminSocket::bind(&path).unwrap()),
+        ..AdminListeners::default()
+    };
+    let admin = Admin::start(listeners, Registry::new(), Readiness::new(), Some(Arc::new(Echo))).unwrap();
+    let on_socket = |request: &str| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Neither of the headers is looked at: no page of the web reaches a socket.
+        write!(stream, "{request} HTTP/1.0\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+    };
+    assert_eq!(on_socket("POST /echo?key=1"), ("200".into(), "POST /echo key=1".into()));
+    assert_eq!(on_socket("GET /pieces"), ("200".into(), "one two".into()));
+    assert_eq!(on_socket("GET /healthz"), ("200".into(), "ok\n".into()));
+    assert_eq!(on_socket("GET /nowhere").0, "404");
+    assert_eq!(ask(address_of(&admin), "GET", "/echo").status(), "404");
+    assert_eq!(ask(address_of(&admin), "POST", "/echo").status(), "405");
+    drop(admin);
+    assert!(!path.exists(), "the file is removed with the socket");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use towpath_relay_proto::key_routes::Route;
 use towpath_relay_proto::session::Close;
 
 use crate::arrival::{ClientArrival, LinkArrival, NewClient, NewLink};
@@ -14,6 +15,7 @@ use crate::counters::{PlaneStats, WorkerCounters};
 use crate::inbox::{WorkerInbox, WorkerMessage};
 use crate::key::RouteKey;
 use crate::registry::Registry;
+use crate::report::{ConnectionReport, KeyRoute, ListCursor, ListPage, ReportSink};
 use crate::shared::PlaneShared;
 use crate::worker::Worker;
 
@@ -90,6 +92,39 @@ impl DataPlane {
     /// counted under `reason`, in the next turn of its owner.
     pub fn close(&self, key: &RouteKey, reason: Close) -> usize {
         self.shared.close(key, reason)
+    }
+
+    /// Asks for the page of a listing of all connections that begins at `cursor`. A worker calls `reply` in its next turn;
+    /// `reply` must not block, and is dropped instead where the data plane stops.
+    ///
+    /// A connection that is there from the first page to the last is on one of them.
+    pub fn list(&self, cursor: ListCursor, reply: impl FnOnce(ListPage) + Send + 'static) {
+        if let Some(inbox) = self.shared.inboxes.get(cursor.worker) {
+            inbox.send(WorkerMessage::List(cursor.token, ReportSink::new(reply)));
+        }
+    }
+
+    /// Asks for a report on each connection of `key`. The owner of each calls `reply` in its next turn; `reply` must not
+    /// block, and is dropped instead for a connection that has gone.
+    pub fn inspect(&self, key: &RouteKey, reply: impl FnOnce(ConnectionReport) + Clone + Send + 'static) {
+        for peer in self.shared.registry.connections(key) {
+            let (owner, connection) = peer.place();
+            if let Some(inbox) = self.shared.inboxes.get(owner) {
+                inbox.send(WorkerMessage::Inspect(connection, ReportSink::new(reply.clone())));
+            }
+        }
+    }
+
+    /// The route that packets for `key` take; `None` if neither this relay nor another one that it knows has the key.
+    #[must_use]
+    pub fn route(&self, key: &RouteKey) -> Option<KeyRoute> {
+        Some(match self.shared.registry.find(key)? {
+            Route::Local(_) => KeyRoute::Local,
+            Route::Via(forwarder) => {
+                let link = forwarder.link();
+                KeyRoute::Via { relay: *link.key.node(), address: link.address }
+            }
+        })
     }
 
     /// Whether a worker has taken over a connection of `key`.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_relay_proto::session::ClientSession;
@@ -59,6 +60,8 @@ fn client(plane: &DataPlane) -> TcpStream {
         address: near.peer_addr().expect("an address"),
         flags: PresentFlags::REGULAR,
         app_name: AppName::default(),
+        version: 2,
+        policy: PolicyName::Open,
         transport: Transport::plain(near),
         frames: Vec::new(),
         server_info: ServerFrame::KeepAlive,

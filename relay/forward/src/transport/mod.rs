@@ -24,6 +24,7 @@ use towpath_relay_proto::egress::{Sent, Transmit};
 use towpath_relay_proto::outbox::Batch;
 use towpath_relay_proto::session::Close;
 use towpath_tls::{Client, Reader, Server, Writer};
+use towpath_wire::labels;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
@@ -130,6 +131,18 @@ impl Transport {
     }
 }
 
+labels! {
+    /// What carries the frames of a connection.
+    pub enum TransportKind {
+        /// TLS, accepted or dialled.
+        Tls = "tls",
+        /// TCP, behind a proxy that ends TLS.
+        Plain = "plain",
+        /// WebSocket, over either.
+        WebSocket = "websocket",
+    }
+}
+
 /// The side that the owner of a connection reads.
 #[derive(Debug)]
 pub(crate) enum Inbound {
@@ -137,6 +150,14 @@ pub(crate) enum Inbound {
     DialledTls(Box<StreamInbound<Reader<Client>>>),
     Plain(Box<StreamInbound<Plain>>),
     WebSocket(Box<StreamInbound<WebSocketReader>>),
+}
+
+#[cfg(test)]
+impl Inbound {
+    /// An inbound side without TLS that shares its socket.
+    pub(crate) fn sharing(socket: &Arc<TcpStream>) -> Self {
+        Self::Plain(Box::new(StreamInbound::new(socket.clone(), Plain, Vec::new())))
+    }
 }
 
 // The other transports cost a connection in TLS nothing.
@@ -215,6 +236,15 @@ impl Inbound {
             Self::DialledTls(stream) => stream.clear(pool),
             Self::Plain(stream) => stream.clear(pool),
             Self::WebSocket(stream) => stream.clear(pool),
+        }
+    }
+
+    /// What carries the frames.
+    pub(crate) const fn kind(&self) -> TransportKind {
+        match self {
+            Self::Tls(_) | Self::DialledTls(_) => TransportKind::Tls,
+            Self::Plain(_) => TransportKind::Plain,
+            Self::WebSocket(_) => TransportKind::WebSocket,
         }
     }
 

@@ -31,6 +31,7 @@ use holds::Holds;
 
 mod departing;
 mod holds;
+mod reporting;
 #[cfg(test)]
 mod reuse_tests;
 #[cfg(test)]
@@ -188,6 +189,8 @@ impl<'a> Worker<'a> {
                 WorkerMessage::Attach(client) => self.attach(*client),
                 WorkerMessage::AttachLink(link) => self.attach_link(*link),
                 WorkerMessage::Owned(connection, request) => self.handle_request(connection, request),
+                WorkerMessage::List(token, reply) => self.list_page(token, reply),
+                WorkerMessage::Inspect(connection, reply) => self.inspect(connection, reply),
                 WorkerMessage::Stop => return false,
             }
         }

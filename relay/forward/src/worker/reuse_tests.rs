@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::Limits;
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::app_name::AppName;
@@ -60,6 +61,8 @@ fn attach(worker: &mut Worker<'_>) -> (ConnectionRef, TcpStream) {
         address,
         flags: PresentFlags::REGULAR,
         app_name: AppName::default(),
+        version: 2,
+        policy: PolicyName::Open,
         transport: Transport::plain(socket),
         frames: Vec::new(),
         server_info: ServerFrame::KeepAlive,

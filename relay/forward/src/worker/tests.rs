@@ -1,11 +1,14 @@
 //! A worker on virtual time: real sockets, and a clock that goes where the test says.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 
 use towpath_relay_proto::account::connections::Seat;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::egress::Pushed;
-use towpath_relay_proto::outbox::Limits;
+use towpath_relay_proto::outbox::{DropReason, Limits};
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
@@ -17,11 +20,13 @@ use super::departing::STEPS;
 use super::*;
 use crate::arrival::ClientArrival;
 use crate::config::{DataPlaneConfig, PollPolicy};
-use crate::counters::ColdCount;
+use crate::counters::{ColdCount, Traffic};
 use crate::inbox::WorkerInbox;
 use crate::key::RouteKey;
 use crate::registry::Registry;
-use crate::transport::{Outbound, TCP_USER_TIMEOUT, Transport, set_socket_options};
+use crate::report::{ListCursor, ListPage, ReportSink};
+use crate::testing::traits;
+use crate::transport::{Inbound, Outbound, TCP_USER_TIMEOUT, Transport, TransportKind, set_socket_options};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -82,6 +87,8 @@ impl Driver {
             address,
             flags: PresentFlags::of(false, false, false),
             app_name: AppName::default(),
+            version: 2,
+            policy: PolicyName::Open,
             transport: Transport::plain(socket),
             frames: Vec::new(),
             server_info: ServerFrame::KeepAlive,
@@ -386,4 +393,122 @@ fn peer(id: u64, socket: &Arc<TcpStream>) -> Peer {
     let (address, flags) = (([192, 0, 2, 1], 1).into(), PresentFlags::REGULAR);
     let (outbound, limits) = (Outbound::sharing(socket), Arc::new(limits()));
     Peer::new(NodePublic::from_bytes(key).into(), id, address, flags, outbound, limits)
+}
+
+/// A connection of a key of its own in the slab of `worker`, whose socket is shared with others and that epoll does not watch.
+fn stand_in(worker: &mut Worker<'_>, id: u64, socket: &Arc<TcpStream>) {
+    let (peer, traits) = (Arc::new(peer(id, socket)), traits(Rights::Client));
+    let (inbound, seat) = (Inbound::sharing(socket), Seat::unbounded());
+    let new = NewClient {
+        peer: peer.clone(),
+        inbound,
+        server_info: Vec::new(),
+        frames: Vec::new(),
+        traits,
+        first_keepalive: MINUTE,
+        seat,
+    };
+    let token = worker.connections.vacant_key();
+    peer.assign(worker.index, token);
+    worker.turn.registry().join(&peer, &mut |_, _| {});
+    let (connection, _) = Connection::new(new, &mut worker.turn);
+    worker.connections.insert(connection);
+    worker.wheel.schedule(token, START + MINUTE);
+}
+
+/// Asks for a page as the control plane does; the worker answers it in `turn`.
+fn page(driver: &mut Driver, cursor: ListCursor) -> ListPage {
+    let (send, page) = mpsc::channel();
+    let inbox = &driver.0.turn.shared.inboxes[cursor.worker];
+    inbox.send(WorkerMessage::List(
+        cursor.token,
+        ReportSink::new(move |page| send.send(page).expect("it is read")),
+    ));
+    assert!(page.try_recv().is_err(), "no turn, no answer");
+    driver.0.handle_messages();
+    page.try_recv().expect("the turn answers")
+}
+
+#[test]
+fn a_list_of_ten_thousand_connections_costs_each_turn_a_page() {
+    const CONNECTIONS: u64 = 10_000;
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let socket = Arc::new(driver.attach(MINUTE).client);
+    for id in 1..CONNECTIONS {
+        stand_in(&mut driver.0, 1_000 + id, &socket);
+    }
+    driver.0.publish();
+    let (mut keys, mut cursor, mut turns) = (HashSet::new(), Some(ListCursor::default()), 0);
+    while let Some(at) = cursor {
+        let before = driver.0.turn.tally.work();
+        let listed = page(&mut driver, at);
+        let steps = driver.0.turn.tally.work() - before;
+        assert!(steps <= 256, "{steps} steps in a turn");
+        assert_eq!(steps, listed.connections.len() as u64, "each is a step that metrics show");
+        assert!(listed.connections.iter().all(|report| keys.insert(report.key)), "each once");
+        // Those that leave and come meanwhile change nothing for the others.
+        driver.0.close(turns, Close::PeerClosed);
+        turns += 1;
+        cursor = listed.next;
+    }
+    assert_eq!(keys.len() as u64, CONNECTIONS);
+    assert!(turns >= CONNECTIONS as usize / 256, "{turns} turns");
+}
+
+#[test]
+fn a_report_says_what_a_connection_has_received_was_sent_waits_and_has_lost() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let (sender, deaf) = (driver.attach(MINUTE), driver.attach(MINUTE));
+    let to_deaf = frame(&ClientFrame::SendPacket { to: *deaf.peer.key.node(), packet: &[0; 1400] });
+    let to_stranger = frame(&ClientFrame::SendPacket { to: *key(0xaa).node(), packet: &[0; 70] });
+    (&sender.client).write_all(&frame(&ClientFrame::NotePreferred(true))).expect("sent");
+    (&sender.client).write_all(&[to_deaf.repeat(3), to_stranger].concat()).expect("sent");
+    driver.read(&sender);
+    let report = |driver: &mut Driver, wire: &Wire| driver.0.connections[wire.token].report(START + MINUTE);
+    let of_sender = report(&mut driver, &sender);
+    let client = of_sender.client.expect("a client");
+    assert_eq!(
+        (client.is_home, client.is_active, client.is_duplicate, client.version),
+        (true, true, false, 2)
+    );
+    assert_eq!((of_sender.age, of_sender.transport), (MINUTE, TransportKind::Plain));
+    assert_eq!(of_sender.received, Traffic { packets: 4, bytes: 3 * 1400 + 70 });
+    assert_eq!(of_sender.dropped.of(DropReason::UnknownDestination), 1);
+    let of_deaf = report(&mut driver, &deaf);
+    assert_eq!(
+        (of_deaf.sent, of_deaf.waiting),
+        (Traffic { packets: 3, bytes: 3 * 1400 }, Traffic::default())
+    );
+    // More than the socket takes.
+    while report(&mut driver, &deaf).dropped.of(DropReason::QueueFull) == 0 {
+        (&sender.client).write_all(&to_deaf.repeat(20)).expect("the relay reads all of it");
+        driver.0.note_event(sender.token, true, false, false);
+        driver.turn();
+        driver.set(driver.0.turn.now + MILLISECOND);
+    }
+    let (of_sender, of_deaf) = (report(&mut driver, &sender), report(&mut driver, &deaf));
+    assert!(of_deaf.is_blocked && of_deaf.waiting.packets > 10, "{of_deaf:?}");
+    assert!(of_deaf.waiting.bytes <= of_deaf.waiting_bound as u64);
+    let lost = of_deaf.dropped.of(DropReason::QueueFull);
+    let came = of_deaf.sent.packets + of_deaf.waiting.packets + lost;
+    assert_eq!(
+        came + 1,
+        of_sender.received.packets,
+        "each packet is sent, waits or is lost; one was for a stranger"
+    );
+    assert_eq!(of_deaf.waiting.bytes, of_deaf.waiting.packets * 1400);
+}
+
+#[test]
+fn an_operator_that_closes_a_connection_tells_its_client_why() {
+    let mut driver = Driver::new(MINUTE, MINUTE);
+    let wire = driver.attach(MINUTE);
+    assert_eq!(driver.0.turn.shared.close(&wire.peer.key, Close::Kicked), 1);
+    driver.0.handle_messages();
+    let mut heard = Vec::new();
+    (&wire.client).read_to_end(&mut heard).expect("the connection is closed");
+    let heard = String::from_utf8_lossy(&heard);
+    assert!(heard.contains("the operator of the relay has closed this connection"), "{heard}");
+    assert_eq!(driver.0.turn.tally.closed_for(Close::Kicked), 1);
+    assert_eq!(driver.0.turn.shared.close(&wire.peer.key, Close::Kicked), 0);
 }

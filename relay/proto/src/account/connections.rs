@@ -32,6 +32,17 @@ pub struct ConnectionBounds {
     pub per_key: usize,
 }
 
+/// What a prefix holds of the connections of the process, and what it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The width of the prefix.
+    pub width: PrefixWidth,
+    /// The connections that it holds, before and after their logins.
+    pub connections: usize,
+    /// The connections that it may hold.
+    pub bound: usize,
+}
+
 /// The accounts of connections.
 #[derive(Debug)]
 pub struct Connections {
@@ -103,6 +114,18 @@ impl Connections {
         }
         drop(state);
         Ok(Seat::new(self.clone(), origin.client(), None))
+    }
+
+    /// What the prefixes of `host` hold, and what they may, the narrowest first. Those without connections are not among them.
+    #[must_use]
+    pub fn holdings(&self, host: Host) -> Vec<Holding> {
+        let state = lock(&self.state);
+        let of = |prefix: SourcePrefix| {
+            let account = state.prefixes.get(&prefix)?;
+            let bound = self.bounds.of(prefix.width(), account.keys());
+            Some(Holding { width: prefix.width(), connections: account.connections, bound })
+        };
+        host.prefixes().filter_map(of).collect()
     }
 
     /// How many connections the process holds.

@@ -53,3 +53,38 @@ pub trait DropSink {
     /// A packet of `bytes` (keys and headers not counted) was dropped.
     fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize);
 }
+
+/// Packets that one outbox has dropped, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl DropCounts {
+    /// Adds `packets` that were dropped for a reason.
+    pub const fn add(&mut self, reason: DropReason, packets: u64) {
+        self.0[reason.index()] += packets;
+    }
+
+    /// Packets that were dropped for a reason.
+    #[must_use]
+    pub const fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason.index()]
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, part)| *sum += part);
+    }
+}
+
+/// Counts what one outbox drops, and passes it on.
+pub(super) struct Noting<'a, D> {
+    pub(super) counts: &'a mut Option<Box<DropCounts>>,
+    pub(super) sink: &'a mut D,
+}
+
+impl<D: DropSink> DropSink for Noting<'_, D> {
+    fn dropped(&mut self, hop: Hop, reason: DropReason, kind: PacketKind, bytes: usize) {
+        self.counts.get_or_insert_default().add(reason, 1);
+        self.sink.dropped(hop, reason, kind, bytes);
+    }
+}

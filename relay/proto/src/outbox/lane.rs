@@ -15,8 +15,9 @@ use crate::session::PacketKind;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) buffer: Vec<u8>,
-    /// Where the oldest frame starts.
-    head: usize,
+    /// Where the oldest frame starts. A lane is far below 4 GiB: see [`Limits::bytes`](super::Limits::bytes).
+    head: u32,
+    frames: u32,
     /// When the oldest frames came, to the precision of `marks`.
     since: Instant,
     /// From which offset on frames are younger, and since when. `None` unless frames wait for long.
@@ -39,7 +40,18 @@ pub(super) const fn age_step(age: Duration) -> u64 {
 impl Lane {
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
-        self.buffer.len() - self.head
+        self.buffer.len() - self.start()
+    }
+
+    #[inline(always)]
+    const fn start(&self) -> usize {
+        self.head as usize
+    }
+
+    /// Frames that wait.
+    #[inline]
+    pub(super) const fn frames(&self) -> u32 {
+        self.frames
     }
 
     #[inline(always)]
@@ -49,7 +61,7 @@ impl Lane {
 
     /// The header of the frame at the head.
     fn head_header(&self) -> Option<Header> {
-        Header::decode(&self.buffer[self.head..])
+        Header::decode(&self.buffer[self.start()..])
     }
 
     /// The length of the frame at the head, header included; zero if there is none.
@@ -76,12 +88,13 @@ impl Lane {
                 self.buffer = pool.take();
             }
             self.buffer.clear();
-            self.head = 0;
+            (self.head, self.frames) = (0, 0);
             self.marks = None;
             self.since = now;
         } else {
             self.note_behind(now, age);
         }
+        self.frames += 1;
         pool.reserve(&mut self.buffer, len);
     }
 
@@ -92,7 +105,7 @@ impl Lane {
         if now != self.since {
             self.mark(now, age);
         }
-        if self.head > self.len() {
+        if self.start() > self.len() {
             self.compact();
         }
     }
@@ -110,9 +123,10 @@ impl Lane {
 
     #[cold]
     fn compact(&mut self) {
-        self.buffer.drain(..self.head);
+        let head = self.start();
+        self.buffer.drain(..head);
         for (offset, _) in self.marks.iter_mut().flat_map(|marks| marks.iter_mut()) {
-            *offset -= self.head;
+            *offset -= head;
         }
         self.head = 0;
     }
@@ -124,15 +138,32 @@ impl Lane {
         self.advance(HEADER_LEN + header.len as usize);
     }
 
+    /// Removes the first `bytes`, which are whole frames.
     pub(super) fn advance(&mut self, bytes: usize) {
-        self.head += bytes;
+        self.frames = if bytes == self.len() { 0 } else { self.frames - self.frames_in(bytes) };
+        self.head += bytes as u32;
+        let head = self.start();
         let Some(marks) = &mut self.marks else { return };
         while let Some(&(offset, since)) = marks.front()
-            && offset <= self.head
+            && offset <= head
         {
             self.since = since;
             marks.pop_front();
         }
+    }
+
+    /// The number of frames in the first `bytes`.
+    #[cold]
+    fn frames_in(&self, bytes: usize) -> u32 {
+        let (mut frames, mut at) = (0, self.start());
+        let end = at + bytes;
+        while at < end
+            && let Some(header) = Header::decode(&self.buffer[at..])
+        {
+            frames += 1;
+            at += HEADER_LEN + header.len as usize;
+        }
+        frames
     }
 
     /// Drops what came before `deadline`.
@@ -164,9 +195,10 @@ impl Lane {
         marks.push_back((shift, self.since));
         // An offset never lies before the head, so neither does its shifted image before `older`'s end.
         let later = self.marks.iter().flat_map(|marks| marks.iter());
-        marks.extend(later.map(|&(offset, since)| (shift + offset - self.head, since)));
+        marks.extend(later.map(|&(offset, since)| (shift + offset - self.start(), since)));
         pool.reserve(&mut older.buffer, self.len());
-        older.buffer.extend_from_slice(&self.buffer[self.head..]);
+        older.buffer.extend_from_slice(&self.buffer[self.start()..]);
+        older.frames += self.frames;
         pool.give(std::mem::replace(self, older).buffer);
     }
 
@@ -185,17 +217,18 @@ impl Lane {
 
     /// A run of whole frames at the head, of at most `max` bytes unless the first frame alone is longer.
     pub(super) fn chunk(&self, max: usize) -> &[u8] {
+        let head = self.start();
         if self.len() <= max {
-            return &self.buffer[self.head..];
+            return &self.buffer[head..];
         }
-        let mut end = self.head;
+        let mut end = head;
         while let Some(header) = Header::decode(&self.buffer[end..]) {
             let next = end + HEADER_LEN + header.len as usize;
-            if next - self.head > max && end > self.head {
+            if next - head > max && end > head {
                 break;
             }
             end = next;
         }
-        &self.buffer[self.head..end]
+        &self.buffer[head..end]
     }
 }

@@ -18,12 +18,15 @@ use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
+mod account;
 mod drops;
 mod lane;
 mod packets;
 mod senders;
 
-pub use self::drops::{DropReason, DropSink, Hop};
+use self::account::Handed;
+pub use self::account::OutboxAccount;
+pub use self::drops::{DropCounts, DropReason, DropSink, Hop};
 use self::lane::Lane;
 use self::packets::{Bounds, Packets};
 use crate::session::PacketKind;
@@ -61,6 +64,7 @@ pub struct Outbox {
     control: Lane,
     disco: Packets,
     data: Packets,
+    sent: Handed,
     /// The socket is full.
     blocked: bool,
     /// `None` unless a watcher is behind.
@@ -71,8 +75,8 @@ impl Outbox {
     /// An empty outbox with these bounds.
     #[must_use]
     pub fn new(limits: Arc<Limits>) -> Self {
-        let (control, disco, data) = Default::default();
-        Self { limits, control, disco, data, blocked: false, backlog: None }
+        let (control, disco, data, sent) = Default::default();
+        Self { limits, control, disco, data, sent, blocked: false, backlog: None }
     }
 
     /// Notes whether the socket is full, so that what is pushed now will wait.
@@ -93,7 +97,7 @@ impl Outbox {
         let (kind, len) = (PacketKind::of(packet), ServerFrame::recv_packet_len(packet.len()));
         match self.buffer_for((from, len), (now, kind), pool, drops) {
             Some(buffer) => ServerFrame::encode_recv_packet(buffer, from, packet),
-            None => drops.dropped(Hop::Client, DropReason::Memory, kind, packet.len()),
+            None => self.refuse(Hop::Client, kind, packet.len(), drops),
         }
     }
 
@@ -110,8 +114,19 @@ impl Outbox {
         let (kind, len) = (PacketKind::of(packet), ClientFrame::forward_packet_len(packet.len()));
         match self.buffer_for((from, len), (now, kind), pool, drops) {
             Some(buffer) => ClientFrame::ForwardPacket { from: *from, to: *to, packet }.encode(buffer),
-            None => drops.dropped(Hop::Relay, DropReason::Memory, kind, packet.len()),
+            None => self.refuse(Hop::Relay, kind, packet.len(), drops),
         }
+    }
+
+    /// Drops a packet for which there is no memory.
+    #[cold]
+    fn refuse(&mut self, hop: Hop, kind: PacketKind, bytes: usize, drops: &mut impl DropSink) {
+        let packets = match kind {
+            PacketKind::Disco => &mut self.disco,
+            PacketKind::Other => &mut self.data,
+        };
+        packets.note_dropped(DropReason::Memory, 1);
+        drops.dropped(hop, DropReason::Memory, kind, bytes);
     }
 
     /// The buffer for a packet of this kind and sender, in a frame of `len` bytes.
@@ -222,7 +237,38 @@ impl Outbox {
         let control = std::mem::take(&mut self.control);
         let disco = self.disco.take(self.limits.of(PacketKind::Disco), pool);
         let data = self.data.take(self.limits.of(PacketKind::Other), pool);
+        self.sent.add(&disco);
+        self.sent.add(&data);
         Some(Batch { lanes: [control, disco, data] })
+    }
+
+    /// Notes that what is left of `batch` will not be sent, because a write failed.
+    pub(crate) fn note_write_error(&mut self, batch: &Batch) {
+        let [_, disco, data] = &batch.lanes;
+        for (packets, unsent) in [(&mut self.disco, disco), (&mut self.data, data)] {
+            self.sent.take_back(unsent);
+            if unsent.frames() > 0 {
+                packets.note_dropped(DropReason::WriteError, unsent.frames().into());
+            }
+        }
+    }
+
+    /// What has gone through the outbox, what waits in it, and its bound.
+    #[must_use]
+    pub fn account(&self) -> OutboxAccount {
+        let mut dropped = DropCounts::default();
+        [&self.disco, &self.data]
+            .into_iter()
+            .filter_map(Packets::dropped)
+            .for_each(|part| dropped.merge(part));
+        OutboxAccount {
+            sent_packets: self.sent.packets,
+            sent_bytes: self.sent.bytes,
+            waiting_packets: self.disco.frames() + self.data.frames(),
+            waiting_bytes: self.disco.len() + self.data.len(),
+            bound: self.limits.bytes,
+            dropped,
+        }
     }
 
     /// Drops what has waited too long.
@@ -243,6 +289,8 @@ impl Outbox {
     /// Takes back the unsent frames of `batch`, in front of frames that came since. Drops the oldest beyond the bounds.
     pub fn give_back(&mut self, batch: Batch, pool: &mut BufferPool, drops: &mut impl DropSink) {
         let [control, disco, data] = batch.lanes;
+        self.sent.take_back(&disco);
+        self.sent.take_back(&data);
         self.control.restore(control, pool);
         self.disco.give_back(disco, self.limits.of(PacketKind::Disco), pool, drops);
         self.data.give_back(data, self.limits.of(PacketKind::Other), pool, drops);

@@ -6,7 +6,7 @@ use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use super::drops::{DropReason, DropSink};
+use super::drops::{DropCounts, DropReason, DropSink, Noting};
 use super::lane::Lane;
 use super::senders::SenderQueues;
 use crate::session::PacketKind;
@@ -37,12 +37,30 @@ pub(super) struct Packets {
     pub(super) front: Lane,
     /// `None` unless more waits than goes into the lane, or the socket is full.
     senders: Option<Box<SenderQueues>>,
+    /// What was dropped here; `None` while nothing was.
+    dropped: Option<Box<DropCounts>>,
 }
 
 impl Packets {
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.front.len() + self.senders.as_ref().map_or(0, |senders| senders.len())
+    }
+
+    /// Packets that wait.
+    pub(super) fn frames(&self) -> usize {
+        self.front.frames() as usize + self.senders.as_ref().map_or(0, |senders| senders.frames())
+    }
+
+    /// What was dropped here.
+    pub(super) fn dropped(&self) -> Option<&DropCounts> {
+        self.dropped.as_deref()
+    }
+
+    /// Notes that `packets` were dropped for a reason.
+    #[cold]
+    pub(super) fn note_dropped(&mut self, reason: DropReason, packets: u64) {
+        self.dropped.get_or_insert_default().add(reason, packets);
     }
 
     /// The buffer for a frame of `len` bytes that comes at `now`. The oldest packets of the sender that holds the most
@@ -115,6 +133,7 @@ impl Packets {
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) -> bool {
+        let drops = &mut Noting { counts: &mut self.dropped, sink: drops };
         match &mut self.senders {
             Some(senders) => {
                 senders.drop_longest(reason, kind, pool, drops);
@@ -157,6 +176,7 @@ impl Packets {
         pool: &mut BufferPool,
         drops: &mut impl DropSink,
     ) {
+        let drops = &mut Noting { counts: &mut self.dropped, sink: drops };
         self.front.expire(deadline, kind, drops);
         if let Some(senders) = &mut self.senders {
             senders.expire(deadline, kind, pool, drops);
@@ -181,7 +201,7 @@ impl Packets {
 
     #[cold]
     fn refill(&mut self, bounds: Bounds, pool: &mut BufferPool) {
-        let Self { front, senders } = self;
+        let Self { front, senders, .. } = self;
         let Some(queues) = senders else { return };
         let most = REFILL.min(bounds.bytes / FRONT_PART);
         while front.len() < most

@@ -104,12 +104,18 @@ pub(super) struct SenderQueues {
     /// The queue whose turn it is.
     turn: usize,
     len: usize,
+    frames: usize,
 }
 
 impl SenderQueues {
     /// Bytes of frames.
     pub(super) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Frames that wait.
+    pub(super) const fn frames(&self) -> usize {
+        self.frames
     }
 
     /// The buffer for a frame of `len` bytes of the sender `from`.
@@ -124,6 +130,7 @@ impl SenderQueues {
         let queue = &mut self.queues[at];
         queue.bytes += len;
         self.len += len;
+        self.frames += 1;
         if !queue.last_takes(len, now, age) {
             let buffer = pool.allocate(queue.next_chunk(len));
             queue.chunks.push_back(Chunk { buffer, head: 0, since: now });
@@ -218,6 +225,7 @@ impl SenderQueues {
             queue.surplus -= len as isize;
             queue.advance(len, pool);
             self.len -= len;
+            self.frames -= 1;
             self.turn = at;
             self.forget_if_empty(at);
             return true;
@@ -239,6 +247,7 @@ impl SenderQueues {
         let len = HEADER_LEN + header.len as usize;
         queue.advance(len, pool);
         self.len -= len;
+        self.frames -= 1;
     }
 
     fn forget_if_empty(&mut self, at: usize) {

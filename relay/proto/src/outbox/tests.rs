@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::VecDeque as Queue;
 
 use proptest::prelude::*;
@@ -214,13 +215,13 @@ proptest! {
     #[test]
     fn every_packet_is_sent_in_order_or_dropped_and_counted(steps in steps()) {
         let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
-        let (mut clock, mut next) = (0, 0);
+        let (mut clock, next) = (0, Cell::new(0));
         let mut waiting: [Queue<u32>; 2] = Default::default();
         let mut sent = 0;
-        let mut push = |outbox: &mut Outbox, waiting: &mut [Queue<u32>; 2], len, disco, clock, pool: &mut _, drops: &mut Drops| {
-            outbox.push_packet(at(clock), &FROM, &packet(next, len, disco), pool, drops);
-            waiting[usize::from(disco)].push_back(next);
-            next += 1;
+        let push = |outbox: &mut Outbox, waiting: &mut [Queue<u32>; 2], len, disco, clock, pool: &mut _, drops: &mut Drops| {
+            let number = next.replace(next.get() + 1);
+            outbox.push_packet(at(clock), &FROM, &packet(number, len, disco), pool, drops);
+            waiting[usize::from(disco)].push_back(number);
         };
         for step in steps {
             match step {
@@ -243,13 +244,44 @@ proptest! {
                     outbox.give_back(rest, &mut pool, &mut drops);
                 }
             }
+            let account = outbox.account();
+            let dropped: u64 = DropReason::ALL.iter().map(|&reason| account.dropped.of(reason)).sum();
+            prop_assert_eq!((account.sent_packets, dropped), (sent as u64, drops.0.len() as u64));
+            prop_assert_eq!(account.waiting_packets, next.get() as usize - sent - drops.0.len());
             prop_assert!(outbox.data.len() <= LIMITS.bytes.max(437));
             prop_assert!(outbox.disco.len() <= LIMITS.disco_bytes.max(437 + towpath_wire::disco::MIN_LEN));
         }
         outbox.drop_all(DropReason::Gone, &mut pool, &mut drops);
         prop_assert!(outbox.is_empty());
-        prop_assert_eq!(sent + drops.0.len(), next as usize);
+        prop_assert_eq!(sent + drops.0.len(), next.get() as usize);
     }
+}
+
+#[test]
+fn an_account_says_what_was_sent_what_waits_and_what_was_dropped_and_why() {
+    let (mut outbox, mut drops, mut pool) = (outbox(LIMITS), Drops::default(), BufferPool::default());
+    assert!(outbox.push_control(&ServerFrame::KeepAlive, &mut pool));
+    push(&mut outbox, at(0), &packet(0, 0, true), &mut drops);
+    for n in 1..=5 {
+        push(&mut outbox, at(0), &packet(n, 300 - 37, false), &mut drops);
+    }
+    let disco = ServerFrame::recv_packet_len(towpath_wire::disco::MIN_LEN + 4);
+    let account = outbox.account();
+    assert_eq!(
+        (account.waiting_packets, account.waiting_bytes, account.bound),
+        (4, disco + 3 * 300, LIMITS.bytes)
+    );
+    assert_eq!((account.sent_packets, account.dropped.of(DropReason::QueueFull)), (0, 2));
+    // The socket takes the control frame, disco and one packet, and breaks.
+    let batch = outbox.take(at(0), &mut pool, &mut drops).expect("frames");
+    let account = outbox.account();
+    assert_eq!((account.sent_packets, account.waiting_packets), (2, 2), "the lane, and what is behind it");
+    let (_, rest) = drain(batch, 1, 2);
+    outbox.note_write_error(&rest);
+    rest.drop_all(DropReason::WriteError, &mut pool, &mut drops);
+    let account = outbox.account();
+    assert_eq!((account.sent_packets, account.sent_bytes), (1, disco as u64));
+    assert_eq!(account.dropped.of(DropReason::WriteError), 1);
 }
 
 #[test]

@@ -92,6 +92,8 @@ labels! {
         WriteTimeout = "write_timeout",
         /// Another relay of the region asked for it.
         ClosePeer = "close_peer",
+        /// An operator asked for it by `towpath-relay kick`. The client was told so, and may come back.
+        Kicked = "kicked",
         /// A watcher read so slowly that 65,536 keys waited to be announced. It reconnects and receives a new snapshot.
         WatchOverflow = "watch_overflow",
         /// The key of the client had more connections than `login.max_connections_per_key`, and this one had been silent
@@ -118,6 +120,7 @@ impl Close {
     pub const fn health(self) -> Option<&'static str> {
         match self {
             Self::Revoked => Some("this relay no longer admits the node key of this device"),
+            Self::Kicked => Some("the operator of the relay has closed this connection"),
             _ => None,
         }
     }

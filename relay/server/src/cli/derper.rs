@@ -77,7 +77,9 @@ const OURS: &[&str] = &["dev", "hostname", "version"];
 /// Returns the answer to a command line that has flags of derper, as an error for the operator; `None` if it has none.
 /// `words` are those behind the program's name. No value is repeated: some are secrets.
 pub(super) fn answer(words: impl IntoIterator<Item = String>) -> Option<String> {
-    let mut words = words.into_iter();
+    let mut words = words.into_iter().peekable();
+    // derper has no commands, and those that ask a running relay have a flag of its name.
+    let has_command = words.peek().is_some_and(|word| !word.starts_with('-'));
     let mut lines = Vec::new();
     let mut is_derpers = false;
     while let Some(word) = words.next() {
@@ -88,7 +90,8 @@ pub(super) fn answer(words: impl IntoIterator<Item = String>) -> Option<String> 
         let (hyphens, name) = name.strip_prefix('-').map_or(("-", name), |name| ("--", name));
         let (name, has_value) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
         let Some(flag) = FLAGS.iter().find(|flag| flag.name == name) else { continue };
-        is_derpers |= hyphens == "-" || !OURS.contains(&name);
+        let is_ours = OURS.contains(&name) || has_command && name == "socket";
+        is_derpers |= hyphens == "-" || !is_ours;
         if flag.has_value && !has_value {
             words.next();
         }
@@ -126,6 +129,7 @@ mod tests {
             // The word behind a flag is its value.
             ("-home -a", &["-home"]),
             ("-a :1 -a :2", &["-a"]),
+            ("--socket /run/tailscale/tailscaled.sock", &["--socket"]),
         ] {
             let expected: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
             assert_eq!(asked(line), Some(expected), "{line}");
@@ -141,6 +145,7 @@ mod tests {
             "-x",
             "check-config",
             "-- -a",
+            "clients --socket /run/towpath/admin.sock",
         ] {
             assert_eq!(asked(line), None, "{line}");
         }

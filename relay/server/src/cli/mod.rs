@@ -4,6 +4,7 @@
 //! command line (as clap has it) and for a file that cannot be checked. Results go to standard output, everything else
 //! to standard error.
 
+mod admin;
 mod derper;
 mod derpmap;
 mod key;
@@ -27,6 +28,7 @@ use towpath_service::{limits, logs};
 use tracing::field::display;
 use zeroize::Zeroizing;
 
+use self::admin::{HealthCheck, Kick, ShowClients, ShowWhy};
 use self::derpmap::Derpmap;
 use self::key::ShowKey;
 use self::outcome::{Failure, print, warn};
@@ -61,6 +63,14 @@ enum Command {
     Token(Tokens),
     /// Prints the DERP map by which clients find this relay; checks and compares maps
     Derpmap(Derpmap),
+    /// Lists the connections of a running relay
+    Clients(ShowClients),
+    /// Closes the connections of a key to a running relay
+    Kick(Kick),
+    /// Says what a running relay knows of a key: its connections, what it has dropped, where it is
+    Why(ShowWhy),
+    /// Asks a running relay whether it is ready, for images without a shell. Exits with 0 or 1
+    Healthcheck(HealthCheck),
 }
 
 #[derive(Args, Debug)]
@@ -109,6 +119,10 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Key(key)) => key.run(),
         Some(Command::Token(tokens)) => tokens.run(),
         Some(Command::Derpmap(derpmap)) => derpmap.run(),
+        Some(Command::Clients(clients)) => clients.run(),
+        Some(Command::Kick(kick)) => kick.run(),
+        Some(Command::Why(why)) => why.run(),
+        Some(Command::Healthcheck(check)) => check.run(),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The settings that the command line takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use towpath_relay::config::{CONFIG_VARIABLE, VARIABLE_PREFIX, keys};
@@ -35,13 +35,19 @@ pub(super) struct Settings {
     open: bool,
 }
 
+/// The environment, and the file that is given or that the environment names.
+pub(super) fn base_sources(config: Option<&Path>) -> Sources {
+    let sources = Sources::new(VARIABLE_PREFIX).variables(std::env::vars_os());
+    let from_variable = || std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
+    match config.map(Path::to_owned).or_else(from_variable) {
+        Some(path) => sources.file(&path),
+        None => sources,
+    }
+}
+
 impl Settings {
     pub(super) fn sources(&self) -> Sources {
-        let mut sources = Sources::new(VARIABLE_PREFIX).variables(std::env::vars_os());
-        let from_variable = || std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from);
-        if let Some(path) = self.config.clone().or_else(from_variable) {
-            sources = sources.file(&path);
-        }
+        let sources = base_sources(self.config.as_deref());
         let stun_listen = (!self.stun_listen.is_empty()).then(|| self.stun_listen.join(","));
         sources
             .flag(keys::LISTEN, self.listen.clone())

@@ -79,7 +79,7 @@ mod tests {
         let trial = Trial {
             config: &config,
             advertised,
-            admin: config.admin,
+            admin: config.admin.listen,
             node_public: NodePublic::from_bytes([7; 32]),
         };
         let expected = r#"Development mode: only this machine can connect; the key and certificate are discarded on exit.

@@ -71,9 +71,15 @@ settings! {
     STUN_RATE = "stun.rate": "Answers a second for each IPv4 address and each IPv6 /64. 0 is no limit.",
     STUN_DISCOVERY_RATE = "stun.discovery_rate":
         "Answers to NAT behaviour discovery, which are longer, a second for each IPv4 address and each IPv6 /64.",
-    ADMIN_LISTEN = "admin.listen": "The TCP address for metrics and health, over plain HTTP.",
+    ADMIN_LISTEN = "admin.listen":
+        "The TCP address for metrics and health, over plain HTTP. It is on loopback unless there are `admin.clients`.",
+    ADMIN_CLIENTS = "admin.clients":
+        "The addresses from which `admin.listen` may be asked besides those of this machine. Others are closed unread.",
     ADMIN_HOSTS = "admin.hosts":
         "The names in `Host` by which the admin listener may be asked. IP addresses and `localhost` always do.",
+    ADMIN_SOCKET = "admin.socket":
+        "The Unix socket on which the commands `clients`, `kick` and `why` ask the relay. Its owner and its group may connect \
+         (mode 0660). Without it there is none.",
     HTTP_LISTEN = "http.listen":
         "The TCP address for DERP and HTTP without TLS, behind a proxy. It is on loopback unless there are `http.proxies`.",
     HTTP_PROXIES = "http.proxies":

@@ -28,6 +28,7 @@ mod rules;
 mod stun;
 mod variables;
 
+pub use self::admin::AdminSettings;
 pub use self::admission::{AdmissionSettings, Confirm};
 pub use self::http::{BootstrapDns, Home, HttpSettings};
 pub use self::log::Log;
@@ -56,10 +57,8 @@ pub struct Config {
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
     pub stun: towpath_stun::StunSettings,
-    /// The loopback TCP address for metrics and health; `None` for none.
-    pub admin: Option<SocketAddr>,
-    /// The names by which clients may ask the admin listener, besides IP addresses and `localhost`.
-    pub admin_hosts: Vec<String>,
+    /// The ways in for an operator.
+    pub admin: AdminSettings,
     /// HTTP without TLS, and the pages.
     pub http: HttpSettings,
     /// The names that `/bootstrap-dns` resolves.
@@ -173,8 +172,7 @@ impl Config {
             shutdown_timeout: reader.key(keys::SHUTDOWN_TIMEOUT).within(secs(0)..=secs(60)).or(secs(5)),
             region: Region::read(reader),
             stun: stun::read(reader, dev),
-            admin: admin::read(reader),
-            admin_hosts: admin::hosts(reader),
+            admin: AdminSettings::read(reader, dev),
             http: HttpSettings::read(reader, dev),
             bootstrap_dns: BootstrapDns::read(reader),
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,

@@ -7,10 +7,11 @@ use towpath_service::config::{Choice, ConfigReader, Problems, Resolved, Sources}
 use towpath_stun::{ClientFilter, Policy, StunSettings};
 use towpath_wire::ports;
 
+use super::admin::AdminSettings;
 use super::log::Log;
 use super::rules::{DEV_ALLOWED, is_loopback};
 use super::variables::CONFIG_VARIABLE;
-use super::{admin, families, keys};
+use super::{families, keys};
 
 /// The largest limit on answers a second for a source. A server sends fewer to all sources together.
 const RATE_MAX: u32 = 1_000_000;
@@ -20,10 +21,8 @@ const RATE_MAX: u32 = 1_000_000;
 pub struct StunOnly {
     /// The addresses to listen on, at least one, and the clients to answer.
     pub stun: StunSettings,
-    /// The loopback TCP address for metrics and health; `None` for none.
-    pub admin: Option<SocketAddr>,
-    /// The names by which clients may ask the admin listener, besides IP addresses and `localhost`.
-    pub admin_hosts: Vec<String>,
+    /// The ways in for an operator.
+    pub admin: AdminSettings,
     /// What is logged and how.
     pub log: Log,
 }
@@ -39,8 +38,7 @@ impl StunOnly {
         reader.accept_variable(CONFIG_VARIABLE);
         let config = Self {
             stun: read(&mut reader, false),
-            admin: admin::read(&mut reader),
-            admin_hosts: admin::hosts(&mut reader),
+            admin: AdminSettings::read(&mut reader, false),
             log: Log::read(&mut reader),
         };
         if config.stun.listen.is_empty() {

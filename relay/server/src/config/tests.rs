@@ -36,7 +36,8 @@ fn a_hostname_is_enough() {
     );
     assert_eq!(config.stun.listen, ["[::]:3478".parse().unwrap()]);
     assert_eq!((config.stun.alternates, config.stun.policy), (vec![], towpath_stun::Policy::default()));
-    assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    let admin = AdminSettings { listen: Some("127.0.0.1:9090".parse().unwrap()), ..AdminSettings::default() };
+    assert_eq!(config.admin, admin);
     assert_eq!(config.outbox.bytes, 512 * 1024);
     assert_eq!(config.keepalive, secs(60));
     assert!(!config.dev);
@@ -87,8 +88,10 @@ rate = 0
 discovery_rate = 7
 
 [admin]
-listen = ""
+listen = "192.0.2.1:9090"
+clients = ["192.0.2.7", "2001:db8::/64"]
 hosts = ["metrics.example.com"]
+socket = "/run/towpath/admin.sock"
 
 [http]
 listen = "192.0.2.1:80"
@@ -156,8 +159,13 @@ level = "debug"
         discovery_rate: 7.try_into().unwrap(),
     };
     assert_eq!(config.stun.policy, policy);
-    assert_eq!(config.admin, None);
-    assert_eq!(config.admin_hosts, ["metrics.example.com"]);
+    let admin = AdminSettings {
+        listen: Some("192.0.2.1:9090".parse().unwrap()),
+        clients: vec!["192.0.2.7/32".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
+        hosts: vec!["metrics.example.com".into()],
+        socket: Some("/run/towpath/admin.sock".into()),
+    };
+    assert_eq!(config.admin, admin);
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
@@ -307,13 +315,70 @@ fn a_mesh_key_in_the_place_of_its_file_is_not_repeated() {
 }
 
 #[test]
-fn the_admin_listener_is_never_public() {
-    for result in [read, read_dev].map(|read| read("hostname = 'a'\n[admin]\nlisten = \"0.0.0.0:9090\"")) {
-        assert_problem(
-            result,
-            "relay.toml:3: admin.listen: found \"0.0.0.0:9090\", allowed: a loopback address such as \
-             \"127.0.0.1:9090\" or \"[::1]:9090\", or \"\" to turn it off",
-        );
+fn the_admin_listener_is_on_loopback_or_for_clients_that_are_named() {
+    let admin = |text: &str| read(&format!("{MINIMAL}[admin]\n{text}"));
+    for text in [
+        "listen = '127.0.0.1:9090'",
+        "listen = '[::1]:9090'",
+        "listen = ''",
+        "listen = '0.0.0.0:9090'\nclients = ['10.0.0.0/8']",
+    ] {
+        admin(text).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+    }
+    for (text, expected) in [
+        (
+            "listen = '0.0.0.0:9090'",
+            "relay.toml:3: admin.listen: is not a loopback address, and admin.clients is empty, so that any host could connect: \
+             add to [admin] the addresses that may, as in clients = [\"192.0.2.7\", \"10.0.0.0/8\"]",
+        ),
+        (
+            "listen = '[2001:db8::7]:9090'",
+            "relay.toml:3: admin.listen: is not a loopback address, and admin.clients is empty, so that any host could connect: \
+             add to [admin] the addresses that may, as in clients = [\"10.0.0.0/8\", \"2001:db8::/64\"]",
+        ),
+        (
+            "listen = '0.0.0.0:9090'\nclients = ['0.0.0.0/0']",
+            "relay.toml:4: admin.clients: found ['0.0.0.0/0'], allowed: a list of IP addresses or prefixes such as \
+             [\"192.0.2.7\", \"2001:db8::/64\"], none of them all addresses",
+        ),
+        (
+            "clients = ['10.0.0.0/8']",
+            "relay.toml:3: admin.clients: names clients that cannot reach admin.listen, a loopback address: let it be an \
+             address of this host, or remove admin.clients",
+        ),
+        (
+            "listen = ''\nclients = ['10.0.0.0/8']",
+            "relay.toml:4: admin.clients: is for admin.listen, which is off",
+        ),
+    ] {
+        assert_problem(admin(text), expected);
+    }
+    assert_problem(
+        read_dev("[admin]\nlisten = '0.0.0.0:9090'\nclients = ['10.0.0.0/8']"),
+        "relay.toml:2: admin.listen: found '0.0.0.0:9090', allowed: with --dev, only loopback addresses such as \
+         \"127.0.0.1:3340\"",
+    );
+}
+
+#[test]
+fn the_path_of_the_admin_socket_fits_into_an_address() {
+    let of_length = |bytes: usize| read(&format!("{MINIMAL}admin.socket = '/{}'", "x".repeat(bytes - 1)));
+    assert!(of_length(107).is_ok());
+    let problems = of_length(108).expect_err("too long").to_string();
+    assert!(problems.contains("allowed: the path of a Unix socket, 107 bytes at most"), "{problems}");
+}
+
+#[test]
+fn a_command_that_asks_a_relay_reads_nothing_but_the_way_to_it() {
+    let locate = |text: &str| AdminSettings::locate(&Sources::new(VARIABLE_PREFIX).text("relay.toml", text));
+    let settings = locate(
+        "listen = 'nonsense'\nunknown = 1\n[admin]\nsocket = '/a'\nlisten = '0.0.0.0:1'\nclients = ['10.0.0.1']",
+    );
+    let settings = settings.expect("the hostname is in the environment of the relay");
+    assert_eq!(settings.socket.as_deref(), Some(Path::new("/a")));
+    assert_eq!(settings.nearest(), ["127.0.0.1:1".parse().unwrap()]);
+    for text in ["admin.socket = 7", "not TOML"] {
+        locate(text).expect_err(text);
     }
 }
 
@@ -548,7 +613,7 @@ fn stun_alone_needs_nothing_and_knows_no_relay() {
     let read = |text: &str| StunOnly::read(&Sources::new(VARIABLE_PREFIX).text("stun.toml", text));
     let (config, resolved) = read("").unwrap();
     assert_eq!(config.stun.listen, ["[::]:3478".parse().unwrap()]);
-    assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
+    assert_eq!(config.admin.listen, Some("127.0.0.1:9090".parse().unwrap()));
     assert!(!resolved.to_toml().contains("hostname"), "{}", resolved.to_toml());
     let problems = read("hostname = 'a.example'\nstun.listen = []").expect_err("two mistakes").to_string();
     for expected in [

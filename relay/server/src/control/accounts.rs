@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
-use towpath_relay_proto::account::connections::{ConnectionBounds, Connections, Seat};
+use towpath_relay_proto::account::connections::{ConnectionBounds, Connections, Holding, Seat};
 use towpath_relay_proto::account::places::{Place, PlaceBounds, Places};
 use towpath_relay_proto::account::{Exceeded, Origin};
 use towpath_wire::host::{Host, PrefixWidth};
@@ -64,6 +64,11 @@ impl Accounts {
         let taken = self.places.take(id, origin, cancel)?;
         displace(taken.displaced);
         Ok((Standing { place: taken.place, seat }, cancelled))
+    }
+
+    /// What the prefixes of `host` hold, and what they may.
+    pub(crate) fn holdings(&self, host: Host) -> Vec<Holding> {
+        self.connections.holdings(host)
     }
 
     /// Closes a pending connection that has sent nothing, if there is one.

@@ -70,6 +70,8 @@ pub(super) fn attach(
         address,
         flags: PresentFlags::of(grant.rights.is_mesh(), info.is_prober, not_ideal),
         app_name: info.app_name,
+        version: info.version,
+        policy: grant.policy,
         transport,
         frames,
         server_info: ServerFrame::ServerInfo { nonce: &nonce, sealed: &sealed },

@@ -39,7 +39,7 @@ pub(crate) struct Frontend {
     pub(crate) records: RecordLayer,
     pub(crate) keys: NodeKeys,
     pub(crate) limits: LoginLimits,
-    pub(crate) accounts: Accounts,
+    pub(crate) accounts: Arc<Accounts>,
     pub(crate) keepalive: Duration,
     pub(crate) http: Http,
     pub(crate) admission: Admission,

@@ -44,18 +44,24 @@ impl Relay {
 
     /// Starts a relay with one worker, which calls `hook` first, and these settings besides.
     pub(crate) fn start_with_hook(settings: &str, hook: fn()) -> Self {
-        Self::start_whole(&format!("listen = \"127.0.0.1:0\"\n{settings}"), hook)
+        Self::start_whole(&format!("listen = \"127.0.0.1:0\"\n{settings}"), hook, |_| {})
+    }
+
+    /// Starts a relay with one worker and these settings besides, with what `change` makes of its configuration.
+    pub(crate) fn start_with_config(settings: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_whole(&format!("listen = \"127.0.0.1:0\"\n{settings}"), || {}, change)
     }
 
     /// Starts a relay with one worker at the address in these settings.
     pub(crate) fn start_at(settings: &str) -> Self {
-        Self::start_whole(settings, || {})
+        Self::start_whole(settings, || {}, |_| {})
     }
 
-    fn start_whole(settings: &str, hook: fn()) -> Self {
+    fn start_whole(settings: &str, hook: fn(), change: impl FnOnce(&mut Config)) -> Self {
         let text = format!("workers = 1\nstun.listen = []\nadmin.listen = \"127.0.0.1:0\"\n{settings}\n");
         let sources = Sources::new("UNSET").text("test.toml", &text);
-        let (config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
+        let (mut config, _) = Config::read(&sources, true).unwrap_or_else(|problems| panic!("{problems}"));
+        change(&mut config);
         let identity = Identity::load(&config).expect("an identity");
         let server = Server::bind(&config, identity).expect("free ports").with_worker_hook(hook);
         let addresses = server.addresses();
@@ -84,6 +90,16 @@ impl Relay {
         self.addresses.tls.expect("TLS is on")
     }
 
+    /// The address of the admin listener: loopback, where it is a wildcard.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let admin = self.addresses.admin.expect("an admin listener");
+        if admin.ip().is_unspecified() {
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), admin.port())
+        } else {
+            admin
+        }
+    }
+
     pub(crate) fn dialer(&self) -> Dialer {
         let SocketAddr::V4(address) = self.tls() else { panic!("an IPv4 address") };
         assert_eq!(*address.ip(), Ipv4Addr::LOCALHOST);
@@ -110,7 +126,7 @@ impl Relay {
 
     /// The answer of the admin listener, head and body.
     pub(crate) fn get(&self, path: &str) -> String {
-        let admin = self.addresses.admin.expect("an admin listener");
+        let admin = self.admin();
         let mut stream = TcpStream::connect(admin).expect("the admin listener accepts");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .expect("a request");

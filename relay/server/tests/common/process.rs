@@ -77,6 +77,11 @@ impl Process {
         Self { child, listen, admin, http, log: Log::Unread(log) }
     }
 
+    /// The address of the admin listener.
+    pub(crate) const fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// The log from here on, if nothing has read it.
     pub(crate) fn take_log(&mut self) -> BufReader<ChildStderr> {
         match std::mem::replace(&mut self.log, Log::Taken) {

@@ -109,7 +109,7 @@ agee = "1s"
   relay.toml:3: cert: needs key, the file with its private key, as well
   relay.toml:4: keepalive: found 60, allowed: "5s" to "90s"
   relay.toml:7: stun.listen: found "[::]", allowed: a list of IP addresses with ports such as ["192.0.2.7:3478", "[2001:db8::7]:3478"]
-  relay.toml:10: admin.listen: found "0.0.0.0:9090", allowed: a loopback address such as "127.0.0.1:9090" or "[::1]:9090", or "" to turn it off
+  relay.toml:10: admin.listen: is not a loopback address, and admin.clients is empty, so that any host could connect: add to [admin] the addresses that may, as in clients = ["192.0.2.7", "10.0.0.0/8"]
   relay.toml:13: outbox.bytes: found "1KiB", allowed: "66KiB" to "64MiB"
   relay.toml:14: outbox.agee: unknown key; did you mean outbox.age?
   TOWPATH_WORKERS: workers: found many, allowed: 1 to 256
@@ -209,7 +209,9 @@ discovery_rate = 20  # default
 
 [admin]
 listen = "127.0.0.1:9090"  # default
+clients = []  # default
 hosts = []  # default
+# socket is not set
 
 [http]
 listen = ""  # default

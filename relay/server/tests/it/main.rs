@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod addresses;
+mod administration;
 mod admission;
 mod binding;
 mod certificates;
