@@ -190,6 +190,9 @@ shutdown_timeout = "5s"  # default
 [allow_list]
 # file is not set
 
+[tokens]
+# key_file is not set
+
 [confirm]
 interval = "1m"  # default
 grace = "24h"  # default
