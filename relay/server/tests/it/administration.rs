@@ -269,7 +269,7 @@ async fn why_says_what_is_known_of_a_key_that_is_here_or_was_never_seen() {
         "received                1 packet, 10 B\n",
         "waiting                 0 packets, 0 B of 512 KiB\n",
         "dropped                 1 packet: unknown_dest 1\n",
-        "key's connections       1 of 8\n",
+        "\naccounts\n  key                     1 of 8 connections\n",
     ] {
         assert!(said.out.contains(part), "{part}: {}", said.out);
     }

@@ -41,15 +41,12 @@ fn text(why: &Why) -> String {
     for connection in &why.connections {
         describe(connection, &mut text);
     }
-    if !why.connections.is_empty() {
-        line(&mut text, "key's connections", &of(why.connections.len(), why.max_connections_per_key));
+    if !why.connections.is_empty() || !why.sources.is_empty() {
+        text += "\naccounts\n";
+        line(&mut text, "key", &of(why.connections.len(), why.max_connections_per_key));
     }
     for source in &why.sources {
-        line(
-            &mut text,
-            &format!("connections from {}", source.prefix),
-            &of(source.connections, source.bound),
-        );
+        line(&mut text, &source.prefix, &of(source.connections, source.bound));
     }
     match &why.refusal {
         Some(Refused { reason, meaning, source, age_seconds, times }) => {
@@ -63,7 +60,7 @@ fn text(why: &Why) -> String {
 }
 
 fn of(held: usize, bound: usize) -> String {
-    format!("{held} of {bound}")
+    format!("{held} of {bound} connections")
 }
 
 /// Where packets for the key go.
