@@ -6,12 +6,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use towpath_relay_proto::token::TokenKeys;
 use towpath_service::config::{ConfigReader, Problems, Resolved, SettingKey, Sources};
 use towpath_service::{ErrorChain, visible_path};
 use towpath_wire::key::NodePrivate;
 use tracing::warn;
 
-use crate::admission::{AllowList, AllowedKeys, Policies};
+use crate::admission::{AllowList, AllowedKeys, Policies, Tokens, read_token_keys};
 use crate::certificate::{Certificate, Expected, Fault, SelfSigned, ShownCertificate, throw_away};
 use crate::config::{Config, KeySource, keys};
 use crate::identity::{Identity, IdentityError, NodeKeyFile, meta_certificate, random_key};
@@ -25,6 +26,7 @@ pub struct Files {
     expected: Expected,
     mesh: MeshSetup,
     allow_list: Option<AllowedKeys>,
+    tokens: Option<TokenKeys>,
 }
 
 /// Where the certificate comes from.
@@ -98,10 +100,12 @@ impl Files {
         let allow_list = config.admission.allow_list.as_deref().filter(|_| is_sound(keys::ALLOW_LIST_FILE));
         let allow_list =
             allow_list.and_then(|path| findings.keep(keys::ALLOW_LIST_FILE, AllowedKeys::read(path)));
+        let tokens = config.admission.tokens.as_deref().filter(|_| is_sound(keys::TOKENS_KEY_FILE));
+        let tokens = tokens.and_then(|path| findings.keep(keys::TOKENS_KEY_FILE, read_token_keys(path)));
         if !findings.faults.is_empty() {
             return None;
         }
-        Some(Self { node_key: node_key?, certificate: certificate?, expected, mesh, allow_list })
+        Some(Self { node_key: node_key?, certificate: certificate?, expected, mesh, allow_list, tokens })
     }
 
     /// The files that the start makes, as messages name them.
@@ -126,7 +130,7 @@ impl Files {
     ///
     /// See [`IdentityError`]. No file is left half-made, and the next start goes on where this one ended.
     pub fn complete(self, config: &Config) -> Result<Identity, IdentityError> {
-        let Self { node_key, certificate, expected, mesh, allow_list } = self;
+        let Self { node_key, certificate, expected, mesh, allow_list, tokens } = self;
         let node_key = match node_key {
             NodeKeyFile::Known(key) => key,
             NodeKeyFile::ThrowAway => random_key()?,
@@ -148,7 +152,11 @@ impl Files {
         let meta = meta_certificate(&node_key.public())?;
         let shown =
             certificate.map(|(certificate, files)| ShownCertificate::new(certificate, files, expected, meta));
-        let policies = Policies { allow_list: allow_list.map(AllowList::new), ..Policies::default() };
+        let policies = Policies {
+            allow_list: allow_list.map(AllowList::new),
+            tokens: tokens.map(Tokens::new),
+            ..Policies::default()
+        };
         Ok(Identity::new(node_key, shown.transpose()?, mesh, policies))
     }
 }

@@ -18,7 +18,7 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
 
-use crate::admission::{AllowListError, Policies};
+use crate::admission::{AllowListError, Policies, TokenFileError};
 use crate::certificate::{self, CLOCK_SKEW, CertificateError, SELF_SIGNED_LIFE, ShownCertificate};
 use crate::config::KeySource;
 use crate::mesh::{MeshError, MeshSetup};
@@ -40,6 +40,9 @@ pub enum IdentityError {
     /// The allow list cannot be used.
     #[error(transparent)]
     AllowList(#[from] AllowListError),
+    /// The keys for tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The mesh cannot be set up.
     #[error(transparent)]
     Mesh(#[from] MeshError),

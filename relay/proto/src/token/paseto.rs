@@ -2,7 +2,8 @@
 //! behind another dot a footer, if there is one. And PASERK, the text form of its keys.
 //!
 //! The format is the one of the specification (github.com/paseto-standard), and the signature is ed25519-dalek's. The crates of
-//! the whole format draw clocks and randomness in, which the pure crates do without; a test holds this against one of them.
+//! the whole format draw clocks and randomness in, which the pure crates do without. Tests hold this against one of them, and
+//! against the vectors of the specification.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;

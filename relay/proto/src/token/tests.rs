@@ -1,3 +1,8 @@
+use pasetors::Public;
+use pasetors::keys::{AsymmetricPublicKey, AsymmetricSecretKey};
+use pasetors::token::UntrustedToken;
+use pasetors::version4::{PublicToken, V4};
+
 use super::*;
 
 const NOW: i64 = 1_800_000_000;
@@ -104,4 +109,30 @@ fn a_token_says_what_its_issuer_claimed_to_any_reader() {
     assert_eq!(keys(&[&key(2), &key(1)]).verify(&token), Ok((claims(), key(1).public())));
     assert!(token.as_str().len() < 512, "{} characters", token.as_str().len());
     assert_eq!(key(1).issue(&Claims { expires: i64::MAX, ..claims() }), Err(BeyondCalendar));
+}
+
+/// pasetors is the oracle, with an Ed25519 of its own: keys in their text form, and tokens with and without a footer.
+#[test]
+fn keys_and_tokens_are_those_of_another_implementation() {
+    for seed in 1..=20 {
+        let ours = key(seed);
+        let secret = AsymmetricSecretKey::<V4>::try_from(&**ours.to_text()).expect("a signing key");
+        let public = AsymmetricPublicKey::<V4>::try_from(&*ours.public().to_string()).expect("a public key");
+        let claims = Claims { client: node(seed), relay: (seed % 2 == 0).then(|| node(2)), ..claims() };
+        let token = issue(&ours, &claims);
+        let untrusted = UntrustedToken::<Public, V4>::try_from(token.as_str()).expect("a token");
+        let trusted = PublicToken::verify(&public, &untrusted, None, None).expect("a signature");
+        let message = claims.write().expect("JSON");
+        assert_eq!(trusted.payload().as_bytes(), message);
+
+        for footer in [None, Some(&b"{\"kid\":\"1\"}"[..])] {
+            let theirs = PublicToken::sign(&secret, &message, footer, None).expect("a token");
+            let theirs: Token = theirs.parse().expect("a token");
+            assert_eq!(keys(&[&key(99), &ours]).verify(&theirs), Ok((claims, ours.public())));
+            assert_eq!(keys(&[&key(99)]).verify(&theirs), Err(TokenError::Forged));
+        }
+        let for_other_use =
+            PublicToken::sign(&secret, &message, None, Some(b"another use")).expect("a token");
+        assert_eq!(keys(&[&ours]).verify(&for_other_use.parse().expect("a token")), Err(TokenError::Forged));
+    }
 }

@@ -58,7 +58,7 @@ impl Engine {
                 for due in due {
                     if plane.has(&due) {
                         let (engine, question) =
-                            (self.clone(), Question { key: due.key, source: due.source });
+                            (self.clone(), Question { key: due.key, source: due.source, token: None });
                         asked.spawn(async move { (due, engine.ask(question, true).await.verdict) });
                     } else {
                         lock(&self.keys).rest(&due.key, self.clock.seconds());

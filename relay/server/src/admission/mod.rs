@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a login: what is known of the key, then the policies in their order | `mod.rs` |
 //! | connected keys are asked about again, and revoked ones closed | `confirm.rs` |
-//! | the policies, each with its source | `allow_list.rs` |
+//! | the policies, each with its source | `allow_list.rs`, `tokens.rs` |
 //! | what is kept over restarts | `state.rs`, `saver.rs` |
 //!
 //! What follows from an answer is pure, see `towpath_relay_proto::admission`.
@@ -14,6 +14,7 @@ mod confirm;
 mod metrics;
 mod saver;
 mod state;
+mod tokens;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -26,6 +27,8 @@ use towpath_relay_proto::admission::admitted::{AdmittedKeys, ConfirmRules};
 use towpath_relay_proto::admission::policies::{PolicyOrder, Verdict};
 use towpath_relay_proto::admission::refused::{LastRefusal, RefusedKeys};
 use towpath_relay_proto::admission::{Answer, NotAdmitted, PolicyName};
+use towpath_relay_proto::token::{TokenError, TokenKeys};
+use towpath_wire::derp::info::Introduction;
 use towpath_wire::key::NodePublic;
 use towpath_wire::sync::lock;
 
@@ -33,6 +36,8 @@ pub use allow_list::AllowListError;
 pub(crate) use allow_list::{AllowList, AllowedKeys};
 pub(crate) use metrics::AdmissionMetrics;
 pub(crate) use saver::Saver;
+pub use tokens::TokenFileError;
+pub(crate) use tokens::{Tokens, read_token_keys};
 
 use crate::config::AdmissionSettings;
 use crate::control::RefusalReason;
@@ -53,6 +58,8 @@ pub(crate) struct Question {
     pub(crate) key: NodePublic,
     /// The address that the client has; `None` for a key that was known before this run and is not connected.
     pub(crate) source: Option<IpAddr>,
+    /// What was found of the token in its login; `None` if it logs in at another moment.
+    pub(crate) token: Option<Result<(), TokenError>>,
 }
 
 /// A policy that asks something outside of the relay.
@@ -65,6 +72,7 @@ pub(crate) trait Backend: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Policies {
     pub(crate) allow_list: Option<AllowList>,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) backends: Vec<(PolicyName, Box<dyn Backend>)>,
 }
 
@@ -73,6 +81,8 @@ pub(crate) struct Policies {
 pub(crate) enum Rejection {
     /// The policies have been asked.
     Asked(NotAdmitted),
+    /// The policies refuse, and this is what is wrong with the token.
+    Token(TokenError),
     /// The host has brought many keys that were refused, and this one is not known.
     Rate,
 }
@@ -114,6 +124,11 @@ impl Clock {
 
     fn seconds(&self) -> u64 {
         self.unix_start + self.start.elapsed().as_secs()
+    }
+
+    /// The same, as tokens have it.
+    fn unix(&self) -> i64 {
+        i64::try_from(self.seconds()).unwrap_or(i64::MAX)
     }
 
     fn elapsed(&self) -> Duration {
@@ -189,17 +204,31 @@ impl Engine {
         Some((last, self.clock.elapsed().saturating_sub(last.at)))
     }
 
-    /// Decides on the login of a key that has been proved, from the address `source`.
-    pub(crate) async fn admit(&self, key: NodePublic, source: IpAddr) -> Result<PolicyName, Rejection> {
+    /// Judges the token in a login at the relay with the key `relay`; `None` unless tokens are asked for.
+    pub(crate) fn judge_token(
+        &self,
+        introduction: &Introduction,
+        relay: &NodePublic,
+    ) -> Option<Result<(), TokenError>> {
+        Some(self.policies.tokens.as_ref()?.answer(introduction, relay, self.clock.unix()))
+    }
+
+    /// Decides on the login of a key that has been proved, from the address `source`, with what was found of its token.
+    pub(crate) async fn admit(
+        &self,
+        key: NodePublic,
+        source: IpAddr,
+        token: Option<Result<(), TokenError>>,
+    ) -> Result<PolicyName, Rejection> {
         if self.order.is_open() {
             return Ok(PolicyName::Open);
         }
-        if let Some(policy) = self.known(&key, source) {
+        let question = Question { key, source: Some(source), token };
+        if let Some(policy) = self.known(question, source) {
             return Ok(policy);
         }
         let may_ask = lock(&self.refused).may_ask(source, self.clock.elapsed());
-        let Asked { verdict, backends, skipped } =
-            self.ask(Question { key, source: Some(source) }, may_ask).await;
+        let Asked { verdict, backends, skipped } = self.ask(question, may_ask).await;
         match (verdict.decide(), verdict.cannot_tell()) {
             (Err(_), _) if skipped => {
                 self.note_refusal(key, source, RefusalReason::RefusalRate, UNKNOWN_HOLDS, false);
@@ -214,28 +243,46 @@ impl Engine {
                 Ok(policy)
             }
             (Err(why), _) => {
-                let (reason, holds) = match why {
-                    NotAdmitted::Refused => (RefusalReason::NotAdmitted, REFUSAL_HOLDS),
-                    NotAdmitted::CannotTell => (RefusalReason::AdmissionUnknown, UNKNOWN_HOLDS),
+                let (rejection, reason, holds) = match (why, self.fault_of(question)) {
+                    (NotAdmitted::Refused, Some(fault)) => {
+                        (Rejection::Token(fault), RefusalReason::of_token(fault), REFUSAL_HOLDS)
+                    }
+                    (NotAdmitted::Refused, None) => {
+                        (Rejection::Asked(why), RefusalReason::NotAdmitted, REFUSAL_HOLDS)
+                    }
+                    (NotAdmitted::CannotTell, _) => {
+                        (Rejection::Asked(why), RefusalReason::AdmissionUnknown, UNKNOWN_HOLDS)
+                    }
                 };
                 let is_charged = backends && why == NotAdmitted::Refused;
                 self.note_refusal(key, source, reason, holds, is_charged);
-                Err(Rejection::Asked(why))
+                Err(rejection)
             }
         }
     }
 
-    /// The policy by which a key works without being asked about. What can be decided here and now is decided anew.
-    fn known(&self, key: &NodePublic, source: IpAddr) -> Option<PolicyName> {
-        let policy = lock(&self.keys).return_of(key, source, self.clock.seconds())?;
-        let holds = match policy {
-            PolicyName::Require => self
-                .order
-                .require
-                .iter()
-                .all(|&inner| self.answer_here(inner, key).is_none_or(|answer| answer == Answer::Allow)),
-            _ => true,
+    /// What is wrong with the token of a login that is refused, if that is what the client should hear of. A client without a token
+    /// is told so only where nothing else could have admitted it.
+    fn fault_of(&self, question: Question) -> Option<TokenError> {
+        let fault = question.token?.err()?;
+        let needs_token = match self.order.order[..] {
+            [PolicyName::Tokens] => true,
+            [PolicyName::Require] => self.order.asks(PolicyName::Tokens),
+            _ => false,
         };
+        (fault != TokenError::Missing || needs_token).then_some(fault)
+    }
+
+    /// The policy by which a key works without being asked about. What can be decided here and now is decided anew.
+    fn known(&self, question: Question, source: IpAddr) -> Option<PolicyName> {
+        let policy = lock(&self.keys).return_of(&question.key, source, self.clock.seconds())?;
+        let holds =
+            match policy {
+                PolicyName::Require => self.order.require.iter().all(|&inner| {
+                    self.answer_here(inner, question).is_none_or(|answer| answer == Answer::Allow)
+                }),
+                _ => true,
+            };
         (self.order.has_backend(policy) && holds).then_some(policy)
     }
 
@@ -258,8 +305,8 @@ impl Engine {
         let deadline = Instant::now() + ASK_TIMEOUT;
         for &policy in &self.order.order {
             let here = match policy {
-                PolicyName::Require => self.refuse_here(&question.key),
-                _ => self.answer_here(policy, &question.key),
+                PolicyName::Require => self.refuse_here(question),
+                _ => self.answer_here(policy, question),
             };
             let answer = match here {
                 Some(answer) => answer,
@@ -283,8 +330,8 @@ impl Engine {
     }
 
     /// The answer of `require` if its backends need not be asked: one of its other policies refuses, or it has no backend.
-    fn refuse_here(&self, key: &NodePublic) -> Option<Answer> {
-        let here = self.order.require.iter().filter_map(|&policy| self.answer_here(policy, key));
+    fn refuse_here(&self, question: Question) -> Option<Answer> {
+        let here = self.order.require.iter().filter_map(|&policy| self.answer_here(policy, question));
         let answer = here.fold(Answer::Allow, Answer::and);
         (answer == Answer::Refuse || !self.order.has_backend(PolicyName::Require)).then_some(answer)
     }
@@ -293,7 +340,7 @@ impl Engine {
     async fn ask_all(&self, question: Question, deadline: Instant) -> Answer {
         let mut answer = Answer::Allow;
         for &policy in &self.order.require {
-            if answer != Answer::Refuse && self.answer_here(policy, &question.key).is_none() {
+            if answer != Answer::Refuse && self.answer_here(policy, question).is_none() {
                 answer = answer.and(self.ask_one(policy, question, deadline).await);
             }
         }
@@ -308,11 +355,16 @@ impl Engine {
     }
 
     /// The answer of a policy that needs nothing from outside.
-    fn answer_here(&self, policy: PolicyName, key: &NodePublic) -> Option<Answer> {
+    fn answer_here(&self, policy: PolicyName, Question { key, token, .. }: Question) -> Option<Answer> {
         match policy {
             PolicyName::AllowList => {
-                let is_in = self.policies.allow_list.as_ref().is_some_and(|list| list.contains(key));
+                let is_in = self.policies.allow_list.as_ref().is_some_and(|list| list.contains(&key));
                 Some(if is_in { Answer::Allow } else { Answer::Refuse })
+            }
+            PolicyName::Tokens => {
+                let again = |tokens: &Tokens| tokens.answer_again(&key, self.clock.unix());
+                let is_good = token.or_else(|| self.policies.tokens.as_ref().map(again));
+                Some(if is_good == Some(Ok(())) { Answer::Allow } else { Answer::Refuse })
             }
             _ => None,
         }
@@ -327,6 +379,20 @@ impl Engine {
             let now = self.clock.seconds();
             lock(&self.keys).hurry(now, |key, policy| {
                 matches!(policy, PolicyName::AllowList | PolicyName::Require) && !allow_list.contains(key)
+            });
+        }
+        changed
+    }
+
+    /// Accepts tokens of these keys from now on. Clients that other tokens have admitted are asked about at once.
+    pub(crate) fn replace_token_keys(&self, keys: TokenKeys) -> bool {
+        let Some(tokens) = &self.policies.tokens else { return false };
+        let changed = tokens.replace(keys);
+        if changed {
+            let (now, unix) = (self.clock.seconds(), self.clock.unix());
+            lock(&self.keys).hurry(now, |key, policy| {
+                matches!(policy, PolicyName::Tokens | PolicyName::Require)
+                    && tokens.answer_again(key, unix).is_err()
             });
         }
         changed

@@ -121,6 +121,7 @@ impl Setup {
         let settings = AdmissionSettings {
             order: PolicyOrder { order: order.to_vec(), require: require.to_vec() },
             allow_list: None,
+            tokens: None,
             confirm: Confirm {
                 interval: Duration::from_secs(60),
                 grace: Duration::from_secs(86_400),
@@ -130,6 +131,7 @@ impl Setup {
         };
         let policies = Policies {
             allow_list: Some(AllowList::new(allowed)),
+            tokens: None,
             backends: vec![(PolicyName::VerifyUrl, Box::new(backend.clone()))],
         };
         let metrics = AdmissionMetrics::register(&Registry::new()).expect("the names are free");
@@ -145,7 +147,7 @@ impl Setup {
     }
 
     async fn log_in(&self, key: NodePublic) -> Result<PolicyName, Rejection> {
-        let admitted = self.engine.admit(key, home()).await;
+        let admitted = self.engine.admit(key, home(), None).await;
         if admitted.is_ok() {
             lock(&self.connected.keys).insert(key);
         }
@@ -226,7 +228,7 @@ async fn a_host_with_many_refused_keys_is_not_asked_about_and_known_keys_behind_
     assert_eq!(setup.backend.asked(), 33);
     assert!(setup.log_in(key(0)).await.is_ok(), "an admitted key of the same host");
     setup.backend.say(key(2000), Answer::Allow);
-    assert!(setup.engine.admit(key(2000), ip("192.0.2.2")).await.is_ok(), "another host");
+    assert!(setup.engine.admit(key(2000), ip("192.0.2.2"), None).await.is_ok(), "another host");
     sleep(Duration::from_secs(1)).await;
     assert!(setup.log_in(key(2000)).await.is_ok(), "a second later");
 }

@@ -26,6 +26,8 @@ pub struct AdmissionSettings {
     pub order: PolicyOrder,
     /// The file of the policy `allow_list`.
     pub allow_list: Option<PathBuf>,
+    /// The file with the public keys of the policy `tokens`.
+    pub tokens: Option<PathBuf>,
     /// How long a decision holds.
     pub confirm: Confirm,
     /// Where the keys that were allowed are kept; `None` to forget them at the end.
@@ -48,8 +50,11 @@ pub struct Confirm {
 struct Named(PolicyName);
 
 impl Choice for Named {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("allow_list", Self(PolicyName::AllowList)), ("require", Self(PolicyName::Require))];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("allow_list", Self(PolicyName::AllowList)),
+        ("tokens", Self(PolicyName::Tokens)),
+        ("require", Self(PolicyName::Require)),
+    ];
 }
 
 impl Element for Named {
@@ -113,8 +118,9 @@ impl AdmissionSettings {
         let order = PolicyOrder { order, require: names(&require) };
         check(reader, &order, &configured);
         let allow_list = path(reader, keys::ALLOW_LIST_FILE).optional();
+        let tokens = path(reader, keys::TOKENS_KEY_FILE).optional();
         let confirm = Confirm::read(reader);
-        Self { order, allow_list, confirm, state_dir: state_dir(reader, node_key) }
+        Self { order, allow_list, tokens, confirm, state_dir: state_dir(reader, node_key) }
     }
 }
 
@@ -146,7 +152,8 @@ fn state_dir(reader: &mut ConfigReader<'_>, node_key: &KeySource) -> Option<Path
 }
 
 /// The settings whose presence configures a policy, the cheapest policies first.
-const POLICIES: [(SettingKey, PolicyName); 1] = [(keys::ALLOW_LIST_FILE, PolicyName::AllowList)];
+const POLICIES: [(SettingKey, PolicyName); 2] =
+    [(keys::ALLOW_LIST_FILE, PolicyName::AllowList), (keys::TOKENS_KEY_FILE, PolicyName::Tokens)];
 
 fn each_once(list: &[Named]) -> bool {
     list.iter().enumerate().all(|(index, name)| !list[..index].contains(name))

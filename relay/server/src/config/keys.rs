@@ -33,6 +33,9 @@ settings! {
     ALLOW_LIST_FILE = "allow_list.file":
         "The policy `allow_list`: a file with the node keys of clients, one a line. What follows a key on its line is a note, and so is \
          what follows `#`.",
+    TOKENS_KEY_FILE = "tokens.key_file":
+        "The policy `tokens`: a file with the public keys whose tokens admit clients, one a line, two at most. \
+         `token keygen` makes one. What follows `#` is a note.",
     CONFIRM_INTERVAL = "confirm.interval":
         "How often the policies are asked again about a client that is connected. One that they refuse is closed.",
     CONFIRM_GRACE = "confirm.grace":

@@ -55,7 +55,7 @@ listen = "0.0.0.0:8443"
 cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
-admission = ["allow_list"]
+admission = ["allow_list", "tokens"]
 require = []
 state_dir = "/srv/state"
 workers = 3
@@ -66,6 +66,9 @@ shutdown_timeout = "0s"
 
 [allow_list]
 file = "/etc/allowed"
+
+[tokens]
+key_file = "/etc/token-keys"
 
 [confirm]
 interval = "30s"
@@ -182,8 +185,9 @@ level = "debug"
         refuse_app_names: vec!["some app".into(), "other".into()],
     };
     let admission = AdmissionSettings {
-        order: PolicyOrder { order: vec![PolicyName::AllowList], require: vec![] },
+        order: PolicyOrder { order: vec![PolicyName::AllowList, PolicyName::Tokens], require: vec![] },
         allow_list: Some("/etc/allowed".into()),
+        tokens: Some("/etc/token-keys".into()),
         confirm: Confirm { interval: secs(30), grace: secs(7200), admit_unknown: true },
         state_dir: Some("/srv/state".into()),
     };

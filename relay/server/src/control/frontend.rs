@@ -172,8 +172,10 @@ impl Frontend {
             self.engine.note_refusal(key, client.ip(), RefusalReason::AppName, Duration::ZERO, false);
             return Err(Refusal::AppName);
         }
-        self.engine.admit(key, client.ip()).await.map_err(|rejection| match rejection {
+        let token = self.engine.judge_token(&introduced.introduction, &self.keys.public);
+        self.engine.admit(key, client.ip(), token).await.map_err(|rejection| match rejection {
             Rejection::Asked(why) => Refusal::NotAdmitted(why),
+            Rejection::Token(fault) => Refusal::Token(fault),
             Rejection::Rate => Refusal::KeyRate,
         })
     }

@@ -7,6 +7,7 @@ use towpath_relay_forward::WebSocketEnd;
 use towpath_relay_proto::account::Exceeded;
 use towpath_relay_proto::admission::NotAdmitted;
 use towpath_relay_proto::login::{LoginError, refusal_text};
+use towpath_relay_proto::token::TokenError;
 use towpath_tls::HandshakeError;
 use towpath_wire::derp::info::ClientInfoError;
 use towpath_wire::labels;
@@ -55,6 +56,8 @@ pub(crate) enum Refusal {
     BoundElsewhere,
     #[error(transparent)]
     NotAdmitted(NotAdmitted),
+    #[error(transparent)]
+    Token(TokenError),
     #[error("the key was refused from this host a moment ago, and nothing has been asked again")]
     RefusedBefore,
     #[error("the host has brought too many keys that no policy admits, and this one is not known")]
@@ -126,6 +129,20 @@ labels! {
         NotAdmitted = "not_admitted",
         /// No policy admits the key, and at least one could not tell in time.
         AdmissionUnknown = "admission_unknown",
+        /// The client presented no token, and only a token could have admitted it.
+        TokenMissing = "token_missing",
+        /// The client presented something else than a token.
+        TokenMalformed = "token_malformed",
+        /// No key in `tokens.key_file` has signed the token.
+        TokenForged = "token_forged",
+        /// The token has expired.
+        TokenExpired = "token_expired",
+        /// The token is not valid yet, or the clock of the relay is behind.
+        TokenNotYetValid = "token_not_yet_valid",
+        /// The token is for another node key.
+        TokenOtherKey = "token_other_key",
+        /// The token is for another relay.
+        TokenOtherRelay = "token_other_relay",
         /// The key was refused from the same host in the last 5 s (1 s where a policy could not tell), so nothing was asked.
         RefusedBefore = "refused_before",
         /// The host has brought more than 32 keys in a second that no policy admits, and this key is not known either.
@@ -137,13 +154,30 @@ labels! {
     }
 }
 
+impl RefusalReason {
+    /// The reason of a refusal because of a token.
+    pub(crate) const fn of_token(fault: TokenError) -> Self {
+        match fault {
+            TokenError::Missing => Self::TokenMissing,
+            TokenError::Malformed => Self::TokenMalformed,
+            TokenError::Forged => Self::TokenForged,
+            TokenError::Expired => Self::TokenExpired,
+            TokenError::NotYetValid => Self::TokenNotYetValid,
+            TokenError::OtherKey => Self::TokenOtherKey,
+            TokenError::OtherRelay => Self::TokenOtherRelay,
+        }
+    }
+}
+
 impl Refusal {
     /// The text by which a client that has proved its key is told, in a Health frame before the close. One that was told a
     /// moment ago is not told again.
     pub(super) fn health(&self) -> Option<Cow<'static, str>> {
         match self {
-            // Clients that bind their logins know the reason by its label.
-            Self::BoundElsewhere => Some(refusal_text(self.reason().label(), &self.to_string()).into()),
+            // The clients of this project know the reason by its label.
+            Self::BoundElsewhere | Self::Token(_) => {
+                Some(refusal_text(self.reason().label(), &self.to_string()).into())
+            }
             Self::NotAdmitted(NotAdmitted::Refused) => {
                 Some("this relay does not admit the node key of this device; ask its operator".into())
             }
@@ -190,6 +224,7 @@ impl Refusal {
             Self::BoundElsewhere => RefusalReason::BoundElsewhere,
             Self::NotAdmitted(NotAdmitted::Refused) => RefusalReason::NotAdmitted,
             Self::NotAdmitted(NotAdmitted::CannotTell) => RefusalReason::AdmissionUnknown,
+            Self::Token(fault) => RefusalReason::of_token(*fault),
             Self::RefusedBefore => RefusalReason::RefusedBefore,
             Self::KeyRate => RefusalReason::RefusalRate,
             Self::AppName => RefusalReason::AppName,
@@ -208,5 +243,8 @@ mod tests {
     #[test]
     fn the_reason_that_clients_look_for_is_the_label() {
         assert_eq!(Refusal::BoundElsewhere.reason().label(), BOUND_ELSEWHERE);
+        for fault in TokenError::ALL {
+            assert_eq!(Refusal::Token(fault).reason().label(), fault.label());
+        }
     }
 }

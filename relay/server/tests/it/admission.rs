@@ -123,3 +123,149 @@ async fn a_relay_of_the_mesh_and_a_prober_are_asked_nothing_else() {
     let info = ClientInfo { version: 2, mesh_key, ..ClientInfo::default() };
     assert!(relay.dialer().with_info(info).connect(&private(3)).await.is_err());
 }
+
+mod tokens {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use towpath_relay_client::{DialError, Dialer, LoginError};
+    use towpath_relay_proto::token::{Claims, SigningKey, TokenError};
+    use towpath_wire::derp::token::Token;
+    use towpath_wire::key::NodePublic;
+
+    use super::*;
+
+    fn now() -> i64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64
+    }
+
+    fn issuer(seed: u8) -> SigningKey {
+        SigningKey::from_random(&[seed; 32])
+    }
+
+    /// A relay that accepts tokens of issuers made from these seeds.
+    fn accepting(issuers: &[u8], settings: &str) -> (tempfile::TempDir, Relay) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("token-keys");
+        let keys: String =
+            issuers.iter().map(|&seed| format!("{} # {seed}\n", issuer(seed).public())).collect();
+        fs::write(&file, keys).expect("a file");
+        let relay = Relay::start(&format!("tokens.key_file = '{}'\n{settings}", file.display()));
+        (folder, relay)
+    }
+
+    /// What a token of the issuer 1 says for the client made from `seed`.
+    fn claims(seed: u8) -> Claims {
+        let client = private(seed).public();
+        Claims { client, relay: None, expires: now() + 3_600, not_before: None, issued: Some(now()) }
+    }
+
+    fn token(claims: Claims) -> Token {
+        issuer(1).issue(&claims).expect("a token")
+    }
+
+    async fn node_key(relay: &Relay) -> NodePublic {
+        relay.dialer().greet().await.expect("a relay").relay
+    }
+
+    async fn told(dialer: Dialer, seed: u8) -> String {
+        match dialer.connect(&private(seed)).await {
+            Err(DialError::Login(LoginError::RefusedBecause(text))) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_with_a_token_for_its_key_logs_in() {
+        let (_folder, relay) = accepting(&[1, 2], "");
+        let own = node_key(&relay).await;
+        let for_this_relay = Claims { relay: Some(own), ..claims(1) };
+        let present = |token: Token| relay.dialer().with_token(token);
+        let mut sender = present(token(for_this_relay)).connect(&private(1)).await.expect("a login");
+        // Of the next issuer, and without a fast start.
+        let next = present(issuer(2).issue(&claims(2)).expect("a token")).without_fast_start();
+        let mut receiver = next.connect(&private(2)).await.expect("a login");
+        sender.send(private(2).public(), b"hello").await.expect("the relay reads");
+        assert_eq!(packet(&mut receiver).await, (private(1).public(), b"hello".to_vec()));
+        assert_eq!(relay.metric("towpath_admitted_total{policy=\"tokens\"}"), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_token_that_is_no_good_is_refused_with_a_reason_of_its_own() {
+        let (_folder, relay) = accepting(&[1], "");
+        let own = node_key(&relay).await;
+        let for_other = Claims { client: private(99).public(), ..claims(1) };
+        let faults = [
+            (Some("v4.public.AAAA".parse().expect("a text")), TokenError::Malformed),
+            (Some(issuer(2).issue(&claims(2)).expect("a token")), TokenError::Forged),
+            (Some(token(Claims { expires: now(), ..claims(3) })), TokenError::Expired),
+            (Some(token(Claims { not_before: Some(now() + 600), ..claims(4) })), TokenError::NotYetValid),
+            (Some(token(for_other)), TokenError::OtherKey),
+            (Some(token(Claims { relay: Some(private(7).public()), ..claims(6) })), TokenError::OtherRelay),
+            (None, TokenError::Missing),
+        ];
+        for (seed, (token, fault)) in (1..).zip(faults) {
+            let dialer = token.into_iter().fold(relay.dialer(), Dialer::with_token);
+            assert_eq!(told(dialer, seed).await, format!("{fault} ({})", fault.label()));
+            relay.wait("it is counted", |relay| refused(relay, fault.label()) == 1);
+        }
+        assert_eq!(TokenError::ALL.map(|fault| refused(&relay, fault.label())), [1; TokenError::ALL.len()]);
+        let good = relay.dialer().with_token(token(Claims { relay: Some(own), ..claims(20) }));
+        good.connect(&private(20)).await.expect("a login");
+    }
+
+    /// The token of a client goes over the wire in its login alone, and that is bound to its connection.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_login_with_a_token_that_is_repeated_is_refused_before_the_token_is_looked_at() {
+        let (_folder, relay) = accepting(&[1], "");
+        let config = Arc::new(trusting_anyone());
+        let (mut stream, key) = login::upgraded(relay.tls(), &config).await;
+        let info = ClientInfo {
+            version: 2,
+            token: Some(token(claims(1))),
+            binding: Some(towpath_wire::derp::binding::Binding::from_bytes([5; 32])),
+            ..ClientInfo::default()
+        };
+        let mut frame = Vec::new();
+        info.seal(&private(1), &key, &[3; 24], &mut frame);
+        stream.write_all(&frame).await.expect("the relay reads");
+        stream.flush().await.expect("the relay reads");
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        relay.wait("it is counted", |relay| refused(relay, "bound_elsewhere") == 1);
+        let honest = relay.dialer().with_token(token(claims(1)));
+        honest.connect(&private(1)).await.expect("the key is not held back for it");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_is_closed_when_its_token_expires() {
+        let (_folder, relay) = accepting(&[1], "confirm.interval = '5s'\nconfirm.grace = '5s'");
+        let short = relay.dialer().with_token(token(Claims { expires: now() + 4, ..claims(1) }));
+        let long = relay.dialer().with_token(token(claims(2)));
+        let _short = short.connect(&private(1)).await.expect("a login");
+        let _long = long.connect(&private(2)).await.expect("a login");
+        relay.wait("it is closed", |relay| relay.metric("towpath_closed_total{reason=\"revoked\"}") == 1);
+        relay.wait("the other stays", |relay| relay.metric("derp_current_connections") == 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_that_is_not_presented_matters_only_where_nothing_else_admits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("allowed");
+        fs::write(&list, format!("{}\n{}\n", private(1).public(), private(2).public())).expect("a file");
+        let allowed = format!("allow_list.file = '{}'", list.display());
+        let (_either, relay) = accepting(&[1], &allowed);
+        relay.client(1).await;
+        let sentence = "this relay does not admit the node key of this device; ask its operator";
+        assert_eq!(told(relay.dialer(), 3).await, sentence);
+        let presenting = relay.dialer().with_token(token(claims(9)));
+        assert_eq!(told(presenting, 4).await, "the token is for another node key (token_other_key)");
+
+        let both = format!("{allowed}\nrequire = ['allow_list', 'tokens']");
+        let (_both, relay) = accepting(&[1], &both);
+        assert_eq!(told(relay.dialer(), 1).await, "the client presents no token (token_missing)");
+        let unlisted = relay.dialer().with_token(token(claims(3)));
+        assert_eq!(told(unlisted, 3).await, sentence);
+        let listed = relay.dialer().with_token(token(claims(2)));
+        listed.connect(&private(2)).await.expect("a login");
+        assert_eq!(relay.metric("towpath_admitted_total{policy=\"require\"}"), 1);
+    }
+}
