@@ -15,6 +15,7 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod contested;
+mod deployments;
 mod derpmap;
 mod faults;
 mod hand_over;
