@@ -25,6 +25,7 @@ use towpath_relay_proto::session::Close;
 use towpath_service::config::{Origin, Resolved, Setting, Sources};
 use towpath_stun::{AnswerKind, NotStun, Withheld};
 
+use crate::admission::backend::{ANSWERS, BackendFailure};
 use crate::certificate::ReloadOutcome;
 use crate::config::{Config, VARIABLE_PREFIX};
 use crate::control::RefusalReason;
@@ -212,6 +213,10 @@ fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
     let withheld = Withheld::ALL.map(|reason| (reason.label(), reason.about()));
     BTreeMap::from([
         ("towpath_refused_total", RefusalReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
+        (
+            "towpath_admission_questions_total",
+            [&ANSWERS[..], &BackendFailure::ALL.map(|failure| (failure.label(), failure.about()))].concat(),
+        ),
         ("towpath_closed_total", Close::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_admitted_total", PolicyName::ALL.map(|name| (name.label(), name.about())).to_vec()),
         ("derp_packets_dropped", DropReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
@@ -258,14 +263,27 @@ fn metrics(scrape: &str) -> BTreeMap<String, ScrapedMetric> {
         {
             metrics.entry(name.into()).or_default().kind = kind.into();
         } else if let Some((name, labels)) = line.split_once('{') {
+            let name = if metrics.contains_key(name) { name } else { family(name) };
             let metric = metrics.get_mut(name).expect("a sample comes after its type");
             let labels = labels.split_once("} ").expect("the end of the labels").0;
-            for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')) {
+            // A histogram's samples have the bounds of their classes.
+            let labels =
+                labels.split(',').filter_map(|pair| pair.split_once('=')).filter(|(label, _)| *label != "le");
+            for (label, value) in labels {
                 metric.note(label, value.trim_matches('"'));
             }
         }
     }
     metrics
+}
+
+/// The metric that a sample belongs to: those of a histogram have names of their own.
+fn family(sample: &str) -> &str {
+    sample
+        .strip_suffix("_bucket")
+        .or(sample.strip_suffix("_sum"))
+        .or(sample.strip_suffix("_count"))
+        .unwrap_or(sample)
 }
 
 fn metric_row(

@@ -31,7 +31,7 @@ mod socket;
 mod stun_only;
 mod tls;
 
-pub use admission::{AllowListError, TokenFileError};
+pub use admission::{AllowListError, TokenFileError, VerifySetupError};
 pub use bind_error::BindError;
 pub use certificate::CertificateError;
 pub use files::Files;

@@ -19,6 +19,7 @@ use towpath_wire::ports;
 use tracing::{info, warn};
 
 use crate::administration::{self, Administration};
+use crate::admission::backend::BackendMetrics;
 use crate::admission::{AdmissionMetrics, Engine, Policies};
 use crate::bind_error::BindError;
 use crate::certificate::{CertificateMetrics, Renewal};
@@ -276,7 +277,7 @@ impl Running {
             identity,
             tls,
             mesh,
-            policies,
+            mut policies,
             listener,
             http,
             redirect,
@@ -295,6 +296,7 @@ impl Running {
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
         let renewal = renewal_of(&identity, &registry, hangups)?;
         let admission_metrics = AdmissionMetrics::register(&registry)?;
+        policies.add_backends(config.tailscaled.as_ref(), &BackendMetrics::register(&registry)?);
         let engine = Arc::new(Engine::new(&config.admission, policies, admission_metrics));
         let readiness = Readiness::new();
         let accounts = Arc::new(accounts_of(&config.login, workers_wanted));

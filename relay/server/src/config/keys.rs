@@ -118,6 +118,16 @@ settings! {
     MEMORY_MAX = "memory.max".with_default_words("a quarter of what the cgroup or the machine has"):
         "Bytes of packets that wait and of frames that are unfinished, over all connections. At the bound, clients that do \
          not read lose packets first.",
+    TAILSCALED_SOCKET = "tailscaled.socket":
+        "The socket of the local tailscaled, which then admits the nodes of its tailnet. It is \
+         `/var/run/tailscale/tailscaled.sock` as a rule.",
+    VERIFY_URL = "verify.url":
+        "The URL that is asked whether a key may use the relay, such as Headscale's `/verify`.",
+    VERIFY_CA_FILE = "verify.ca_file":
+        "The root certificates for `verify.url`, a PEM file. Without it they are the system's.",
+    VERIFY_TOKEN_FILE = "verify.token_file":
+        "The file with a token that is sent to `verify.url` as `Authorization: Bearer …`.",
+    VERIFY_TIMEOUT = "verify.timeout": "How long an answer of `verify.url` may take, from the question on.",
     MESH_KEY_FILE = "mesh.key_file":
         "The file with the key that the relays of a region share. `keygen --mesh` makes one.",
     MESH_SECOND_KEY_FILE = "mesh.second_key_file":

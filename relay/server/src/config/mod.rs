@@ -27,6 +27,7 @@ mod node_key;
 mod rules;
 mod stun;
 mod variables;
+mod verify;
 
 pub use self::admin::AdminSettings;
 pub use self::admission::{AdmissionSettings, Confirm};
@@ -38,6 +39,7 @@ pub use self::node_key::KeySource;
 use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, path};
 pub use self::stun::StunOnly;
 pub use self::variables::{CONFIG_VARIABLE, VARIABLE_PREFIX};
+pub use self::verify::{BackendUrl, TailscaledSettings, VerifySettings};
 
 /// The configuration of a relay. Every value is within its bounds.
 #[derive(Clone, Debug)]
@@ -53,6 +55,10 @@ pub struct Config {
     pub node_key: KeySource,
     /// Who may use the relay.
     pub admission: AdmissionSettings,
+    /// The local tailscaled that admits the nodes of its tailnet; `None` for none.
+    pub tailscaled: Option<TailscaledSettings>,
+    /// The program at a URL that admits keys; `None` for none.
+    pub verify: Option<VerifySettings>,
     /// The region that the relay's DERP map describes.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
@@ -165,6 +171,8 @@ impl Config {
             listen,
             cert,
             admission: AdmissionSettings::read(reader, &node_key, dev),
+            tailscaled: TailscaledSettings::read(reader),
+            verify: VerifySettings::read(reader),
             node_key,
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
             poll: poll_policy(reader),

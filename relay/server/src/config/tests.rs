@@ -55,7 +55,7 @@ listen = "0.0.0.0:8443"
 cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
-admission = ["allow_list", "tokens"]
+admission = ["verify_url", "allow_list", "tokens", "tailscaled"]
 require = []
 state_dir = "/srv/state"
 workers = 3
@@ -74,6 +74,15 @@ key_file = "/etc/token-keys"
 interval = "30s"
 grace = "2h"
 unknown = "admit"
+
+[tailscaled]
+socket = "/run/tailscaled.sock"
+
+[verify]
+url = "https://headscale.example.com:8443/verify?a=b"
+ca_file = "/etc/verify-ca.pem"
+token_file = "/etc/verify.token"
+timeout = "250ms"
 
 [region]
 id = 1234
@@ -185,13 +194,28 @@ level = "debug"
         refuse_app_names: vec!["some app".into(), "other".into()],
     };
     let admission = AdmissionSettings {
-        order: PolicyOrder { order: vec![PolicyName::AllowList, PolicyName::Tokens], require: vec![] },
+        order: PolicyOrder {
+            order: vec![
+                PolicyName::VerifyUrl,
+                PolicyName::AllowList,
+                PolicyName::Tokens,
+                PolicyName::Tailscaled,
+            ],
+            require: vec![],
+        },
         allow_list: Some("/etc/allowed".into()),
         tokens: Some("/etc/token-keys".into()),
         confirm: Confirm { interval: secs(30), grace: secs(7200), admit_unknown: true },
         state_dir: Some("/srv/state".into()),
     };
     assert_eq!(config.admission, admission);
+    assert_eq!(config.tailscaled, Some(TailscaledSettings { socket: "/run/tailscaled.sock".into() }));
+    let verify = config.verify.expect("a verify URL");
+    assert_eq!((verify.url.host(), verify.url.port()), ("headscale.example.com", 8443));
+    assert_eq!(verify.url.path_and_query(), "/verify?a=b");
+    assert_eq!(verify.ca_file.as_deref(), Some(Path::new("/etc/verify-ca.pem")));
+    assert_eq!(verify.token_file.as_deref(), Some(Path::new("/etc/verify.token")));
+    assert_eq!(verify.timeout, Duration::from_millis(250));
     assert_eq!(config.login, login);
     let outbox = OutboxLimits {
         bytes: 66 * 1024,

@@ -8,6 +8,7 @@
 mod addresses;
 mod administration;
 mod admission;
+mod backends;
 mod binding;
 mod certificates;
 mod cli;
