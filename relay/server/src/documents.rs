@@ -22,13 +22,13 @@ use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_relay_proto::rights::Claim;
 use towpath_relay_proto::session::Close;
-use towpath_service::config::{Origin, Resolved, Setting, Sources};
+use towpath_service::config::{Origin, Reloading, Resolved, Setting, Sources};
 use towpath_stun::{AnswerKind, NotStun, Withheld};
 
 use crate::admission::backend::{ANSWERS, BackendFailure};
-use crate::certificate::ReloadOutcome;
 use crate::config::{Config, VARIABLE_PREFIX};
 use crate::control::RefusalReason;
+use crate::reload::{ReloadOutcome, What};
 use crate::{Addresses, Identity, Server};
 
 const BEGIN: &str = "<!-- generated: ";
@@ -204,11 +204,18 @@ fn setting_row(setting: &Setting) -> String {
     };
     let flag = key.flag().map_or_else(String::new, |flag| format!("{}, ", code(flag)));
     let ways = flag + &code(&key.variable(VARIABLE_PREFIX));
-    row(&[&code(key.path()), &default, &sentence(setting.allowed()), &ways, &sentence(key.about())])
+    let about = match key.reloading() {
+        None => sentence(key.about()),
+        Some(Reloading::Value) => format!("{} *Reloads.*", key.about()),
+        Some(Reloading::Contents) => format!("{} *The file reloads.*", key.about()),
+    };
+    row(&[&code(key.path()), &default, &sentence(setting.allowed()), &ways, &about])
 }
 
 /// The values of labels that have a table on the page, by metric.
 fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
+    let what = What::ALL.map(|what| (what.label(), what.about())).into_iter();
+    let outcomes = ReloadOutcome::ALL.map(|outcome| (outcome.label(), outcome.about()));
     let unanswered = NotStun::ALL.map(|reason| (reason.label(), reason.about())).into_iter();
     let withheld = Withheld::ALL.map(|reason| (reason.label(), reason.about()));
     BTreeMap::from([
@@ -221,10 +228,7 @@ fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
         ("towpath_admitted_total", PolicyName::ALL.map(|name| (name.label(), name.about())).to_vec()),
         ("derp_packets_dropped", DropReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_mesh_dial_failures_total", DialStep::ALL.map(|step| (step.label(), step.about())).to_vec()),
-        (
-            "towpath_certificate_reloads_total",
-            ReloadOutcome::ALL.map(|outcome| (outcome.label(), outcome.about())).to_vec(),
-        ),
+        ("towpath_reloads_total", what.chain(outcomes).collect()),
         ("towpath_mesh_claims_total", Claim::ALL.map(|claim| (claim.label(), claim.about())).to_vec()),
         ("towpath_stun_answers_total", AnswerKind::ALL.map(|kind| (kind.label(), kind.about())).to_vec()),
         ("towpath_stun_unanswered_total", unanswered.chain(withheld).collect()),

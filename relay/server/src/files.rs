@@ -6,10 +6,11 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use towpath_relay_proto::rights::Secrets;
 use towpath_relay_proto::token::TokenKeys;
 use towpath_service::config::{ConfigReader, Problems, Resolved, SettingKey, Sources};
 use towpath_service::{ErrorChain, visible_path};
-use towpath_wire::key::NodePrivate;
+use towpath_wire::key::{NodePrivate, NodePublic};
 use tracing::warn;
 
 use crate::admission::backend::VerifySetup;
@@ -140,6 +141,21 @@ impl Files {
             }
         };
         node_key.into_iter().chain(certificate).map(visible_path).collect()
+    }
+
+    /// The public half of the node key; `None` if it is made at the start.
+    pub(crate) fn node_public(&self) -> Option<NodePublic> {
+        self.node_key.key().map(NodePrivate::public)
+    }
+
+    /// The secrets of the mesh.
+    pub(crate) const fn secrets(&self) -> &Secrets {
+        &self.mesh.secrets
+    }
+
+    /// The mesh alone.
+    pub(crate) fn into_mesh(self) -> MeshSetup {
+        self.mesh
     }
 
     /// Makes what is missing, and returns the identity of the relay.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a login: what is known of the key, then the policies in their order | `mod.rs` |
 //! | connected keys are asked about again, and revoked ones closed | `confirm.rs` |
-//! | the policies, each with its source | `allow_list.rs`, `tokens.rs`, `backend/` |
+//! | the policies, each with its source | `allow_list.rs`, read again by `reload.rs`; `tokens.rs`; `backend/` |
 //! | what is kept over restarts | `state.rs`, `saver.rs` |
 //!
 //! What follows from an answer is pure, see `towpath_relay_proto::admission`.
@@ -13,6 +13,7 @@ mod allow_list;
 pub(crate) mod backend;
 mod confirm;
 mod metrics;
+mod reload;
 mod saver;
 mod state;
 mod tokens;
@@ -37,6 +38,7 @@ pub use allow_list::AllowListError;
 pub(crate) use allow_list::{AllowList, AllowedKeys};
 pub use backend::VerifySetupError;
 pub(crate) use metrics::AdmissionMetrics;
+pub(crate) use reload::AllowListFile;
 pub(crate) use saver::Saver;
 pub use tokens::TokenFileError;
 pub(crate) use tokens::{Tokens, read_token_keys};

@@ -102,6 +102,9 @@ clients = ["192.0.2.7", "2001:db8::/64"]
 hosts = ["metrics.example.com"]
 socket = "/run/towpath/admin.sock"
 
+[proxy_protocol]
+sources = ["192.0.2.8", "2001:db8:1::/64"]
+
 [http]
 listen = "192.0.2.1:80"
 proxies = ["192.0.2.7", "2001:db8::/64"]
@@ -175,6 +178,7 @@ level = "debug"
         socket: Some("/run/towpath/admin.sock".into()),
     };
     assert_eq!(config.admin, admin);
+    assert_eq!(config.proxy_protocol_sources, prefixes(["192.0.2.8/32", "2001:db8:1::/64"]));
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
@@ -422,8 +426,8 @@ fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
     for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "10.0.0.1:80"] {
         assert_problem(
             http(&format!("listen = '{address}'")),
-            "relay.toml:3: http.listen: is not a loopback address, and http.proxies is empty: name the proxies there, or \
-             listen on loopback, because a login without TLS can be read and repeated",
+            "relay.toml:3: http.listen: is not a loopback address, and http.proxies and proxy_protocol.sources are \
+             empty: name the proxies there, or listen on loopback, because a login without TLS can be read and repeated",
         );
     }
     assert_problem(
@@ -433,7 +437,12 @@ fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
     for prefix in ["0.0.0.0/0", "::/0", "proxy.example.com", "10.0.0.0/33"] {
         let problems = http(&format!("listen = '0.0.0.0:80'\nproxies = ['{prefix}']")).expect_err(prefix);
         assert!(problems.to_string().contains("http.proxies: found"), "{problems}");
+        let problems = http(&format!("[proxy_protocol]\nsources = ['{prefix}']")).expect_err(prefix);
+        assert!(problems.to_string().contains("proxy_protocol.sources: found"), "{problems}");
     }
+    let (config, _) = http("listen = '0.0.0.0:80'\n[proxy_protocol]\nsources = ['192.0.2.7']").unwrap();
+    assert_eq!(config.proxy_protocol_sources, prefixes(["192.0.2.7/32"]));
+    assert_eq!(config.keepalive, secs(40));
     for key in ["listen", "redirect_listen"] {
         assert_problem(
             read_dev(&format!("[http]\n{key} = \"0.0.0.0:80\"")),

@@ -27,6 +27,8 @@ mod mesh;
 mod neighbours;
 mod overload;
 mod pending;
+mod proxy_protocol;
+mod reload;
 mod shutdown;
 mod stalled_log;
 mod websocket;

@@ -442,6 +442,13 @@ var ports = struct {
 
 const firstPort, lastPort = 10_000, 32_000
 
+// FreeAddress is an address of TCP on loopback that nothing has bound.
+func FreeAddress(t testing.TB) netip.AddrPort {
+	t.Helper()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	return netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+}
+
 // freePort is a port of host that nothing has bound.
 func freePort(t testing.TB, network string, host netip.Addr) uint16 {
 	t.Helper()
