@@ -8,7 +8,10 @@ use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use towpath_relay_proto::admission::admitted::Due;
+use towpath_relay_proto::token::{Claims, SigningKey};
+use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::key::NodePrivate;
+use towpath_wire::sealed::SharedKey;
 
 use super::confirm::Connections;
 use super::*;
@@ -131,12 +134,15 @@ impl Setup {
         };
         let policies = Policies {
             allow_list: Some(AllowList::new(allowed)),
-            tokens: None,
             backends: vec![(PolicyName::VerifyUrl, Box::new(backend.clone()))],
-            verify: None,
+            ..Policies::default()
         };
+        Self::of(&settings, policies, backend)
+    }
+
+    fn of(settings: &AdmissionSettings, policies: Policies, backend: Scripted) -> Self {
         let metrics = AdmissionMetrics::register(&Registry::new()).expect("the names are free");
-        let engine = Arc::new(Engine::new(&settings, policies, metrics));
+        let engine = Arc::new(Engine::new(settings, policies, metrics));
         Self { engine, backend, connected: Arc::default(), tasks: Vec::new() }
     }
 
@@ -416,4 +422,43 @@ async fn keys_that_leave_the_allow_list_are_closed_and_others_are_not() {
     assert!(setup.engine.replace_allow_list(AllowedKeys::read(&path).expect("a list")));
     sleep(Duration::from_secs(2)).await;
     assert_eq!(setup.closed().into_keys().collect::<Vec<_>>(), [key(2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_closed_when_their_tokens_expire_or_lose_their_issuer() {
+    let issuer = |seed| SigningKey::from_random(&[seed; 32]);
+    let accepted = |seeds: &[u8]| {
+        let lines: Vec<_> = seeds.iter().map(|&seed| issuer(seed).public().to_string()).collect();
+        TokenKeys::parse(&lines.join("\n")).expect("keys")
+    };
+    let confirm = Confirm {
+        interval: Duration::from_secs(60),
+        grace: Duration::from_secs(86_400),
+        admit_unknown: false,
+    };
+    let order = PolicyOrder { order: vec![PolicyName::Tokens], require: vec![] };
+    let settings = AdmissionSettings { order, allow_list: None, tokens: None, confirm, state_dir: None };
+    let policies = Policies { tokens: Some(Tokens::new(accepted(&[1, 2]))), ..Policies::default() };
+    let mut setup = Setup::of(&settings, policies, Scripted::default());
+    setup.run();
+    let (relay, now) = (NodePrivate::from_random([2; 32]), setup.engine.clock.unix());
+    for (number, seed, life) in [(1, 1, 90), (2, 1, 7200), (3, 2, 7200)] {
+        let client = key(number);
+        let claims = Claims { client, relay: None, expires: now + life, not_before: None, issued: None };
+        let token = issuer(seed).issue(&claims).ok();
+        let shared = SharedKey::new(&relay, &client);
+        let introduction =
+            Introduction { client, info: ClientInfo { token, ..ClientInfo::default() }, shared };
+        let token = setup.engine.judge_token(&introduction, &relay.public());
+        assert_eq!(setup.engine.admit(client, home(), token).await, Ok(PolicyName::Tokens));
+        lock(&setup.connected.keys).insert(client);
+    }
+    sleep(Duration::from_secs(80)).await;
+    assert!(setup.closed().is_empty(), "each was asked about once and holds");
+    sleep(Duration::from_secs(45)).await;
+    assert_eq!(setup.closed().into_keys().collect::<Vec<_>>(), [key(1)]);
+    assert!(!setup.engine.replace_token_keys(accepted(&[1, 2])), "nothing has changed");
+    assert!(setup.engine.replace_token_keys(accepted(&[2])));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(setup.closed().into_keys().collect::<HashSet<_>>(), HashSet::from([key(1), key(2)]));
 }

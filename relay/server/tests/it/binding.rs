@@ -144,7 +144,7 @@ fn a_link_through_a_proxy_that_ends_tls_needs_the_word_for_it() {
     let proxy = runtime.block_on(TlsProxy::start(plain, Behind::Plain, rustls::ALL_VERSIONS));
     let (address, key) = (proxy.address, files.node_key().public());
     let entry = format!("localhost:{} {key} {} {address}", address.port(), proxy.pin);
-    let dialling = Relay::start(&own.settings(&[entry.clone()]));
+    let dialling = Relay::start(&own.settings(std::slice::from_ref(&entry)));
     dialling
         .wait("dialling fails", |relay| relay.metric("towpath_mesh_dial_failures_total{step=\"login\"}") > 0);
     assert_eq!(dialling.metric("towpath_mesh_links"), 0);
