@@ -17,6 +17,7 @@ mod http;
 mod keys;
 mod login;
 mod map_file;
+mod proxy_header;
 mod records;
 mod relaying;
 mod stun;
@@ -46,6 +47,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "login", max_len: 512, run: login::stream },
     FuzzTarget { name: "login_json", max_len: 512, run: login::json },
     FuzzTarget { name: "map_file", max_len: 2048, run: map_file::report },
+    FuzzTarget { name: "proxy_header", max_len: 256, run: proxy_header::read },
     FuzzTarget { name: "records", max_len: 512, run: records::both_ways },
     FuzzTarget { name: "relaying", max_len: 1024, run: relaying::operations },
     FuzzTarget { name: "server_frames", max_len: 2048, run: frames::from_server },

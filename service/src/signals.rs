@@ -110,7 +110,7 @@ impl Signals {
         if self.hangups.receiver_count() == 0 {
             return warn!("SIGHUP ignored: restart the process to apply a new configuration");
         }
-        info!("SIGHUP: certificate and key are read again; a new configuration needs a restart");
+        info!("SIGHUP: the configuration and the files that it names are read again");
         self.hangups.send_modify(|hangups| *hangups += 1);
     }
 }

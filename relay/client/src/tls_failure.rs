@@ -25,39 +25,39 @@ pub struct TlsFailure {
 pub enum TlsFailureKind {
     /// The certificate may sign others, and so vouches for no server by the rules of the web.
     #[error(
-        "the relay's certificate is one of an authority (CA:TRUE), as `openssl req -x509` makes it: no root vouches for it as a server's"
+        "the server's certificate is one of an authority (CA:TRUE), as `openssl req -x509` makes it: no root vouches for it as a server's"
     )]
     AuthorityAsServer,
     /// No trusted root has signed the certificate.
     #[error(
-        "the relay's certificate is self-signed, or none of the trusted roots has signed it, or the relay does not show the certificates in between"
+        "the server's certificate is self-signed, or none of the trusted roots has signed it, or the server does not show the certificates in between"
     )]
     UnknownIssuer,
     /// The certificate is not valid any more.
-    #[error("the relay's certificate has expired, or the clock of this host is wrong")]
+    #[error("the server's certificate has expired, or the clock of this host is wrong")]
     Expired,
     /// The certificate is not valid yet.
-    #[error("the relay's certificate is not valid yet, or the clock of this host is wrong")]
+    #[error("the server's certificate is not valid yet, or the clock of this host is wrong")]
     NotYetValid,
     /// The certificate has other names, these.
-    #[error("the relay's certificate is for another name: {0}")]
+    #[error("the server's certificate is for another name: {0}")]
     OtherName(String),
     /// The certificate has no name that clients look at.
-    #[error("the relay's certificate has no subject alternative name, and its common name does not count")]
+    #[error("the server's certificate has no subject alternative name, and its common name does not count")]
     NoName,
     /// The certificate is not the pinned one, or does not come as a pinned one does.
     #[error(transparent)]
     NotPinned(NotTrusted),
     /// The certificate may not be used by servers.
-    #[error("the relay's certificate is not one for servers (extended key usage)")]
+    #[error("the server's certificate is not one for servers (extended key usage)")]
     Purpose,
     /// The relay does not have the key of its certificate, or a signature in its chain is wrong.
     #[error(
-        "a signature is wrong: the relay has not the key of its certificate, or an authority of that name has another key than the one that is trusted"
+        "a signature is wrong: the server has not the key of its certificate, or an authority of that name has another key than the one that is trusted"
     )]
     Signature,
     /// The certificate, or its chain, cannot be used for another reason, this one.
-    #[error("the relay's certificate cannot be used: {0}")]
+    #[error("the server's certificate cannot be used: {0}")]
     Certificate(String),
     /// The relay shows no certificate.
     #[error("the server shows no certificate")]
@@ -78,7 +78,7 @@ pub enum TlsFailureKind {
     #[error("the server has no certificate for the name that it was asked for (alert {0})")]
     UnknownName(&'static str),
     /// The other side wants a certificate of the client.
-    #[error("the server wants a certificate from its clients, which no relay does (alert {0})")]
+    #[error("the server wants a certificate from its clients, and this program shows none (alert {0})")]
     ClientCertificate(&'static str),
     /// Both sides have no version or algorithm in common.
     #[error(
@@ -264,7 +264,7 @@ mod tests {
                     expected: name,
                     presented,
                 }),
-                "the relay's certificate is for another name: other.example.com, 192.0.2.7",
+                "the server's certificate is for another name: other.example.com, 192.0.2.7",
             ),
             (
                 rustls::Error::AlertReceived(AlertDescription::InternalError),
@@ -272,7 +272,7 @@ mod tests {
             ),
             (
                 rustls::Error::AlertReceived(AlertDescription::CertificateRequired),
-                "the server wants a certificate from its clients, which no relay does (alert certificate_required)",
+                "the server wants a certificate from its clients, and this program shows none (alert certificate_required)",
             ),
             (
                 rustls::Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
@@ -301,7 +301,7 @@ mod tests {
         };
         assert_eq!(
             told(weak.into()),
-            "the relay's certificate cannot be used: it is signed by an algorithm that is too weak or not known"
+            "the server's certificate cannot be used: it is signed by an algorithm that is too weak or not known"
         );
         let other = |reason| {
             let reason: Arc<dyn Error + Send + Sync> = Arc::new(io::Error::other(reason));
@@ -310,7 +310,7 @@ mod tests {
         assert!(other("CaUsedAsEndEntity").contains("one of an authority (CA:TRUE)"));
         assert_eq!(
             other("UnsupportedCertVersion"),
-            "the relay's certificate cannot be used: it is not an X.509 version 3 certificate"
+            "the server's certificate cannot be used: it is not an X.509 version 3 certificate"
         );
     }
 

@@ -54,10 +54,10 @@ mod wheel;
 mod worker;
 
 pub use arrival::{ClientArrival, LinkArrival, LinkEvent, LinkObserver};
-pub use config::{DataPlaneConfig, PollPolicy};
+pub use config::{DataPlaneConfig, PlaneLimits, PollPolicy};
 pub use counters::{PlaneSample, PlaneStats, Traffic};
 pub use key::RouteKey;
-pub use plane::{DataPlane, Workers};
+pub use plane::{DataPlane, LinkHandle, Workers};
 pub use report::{ClientReport, ConnectionReport, KeyRoute, ListCursor, ListPage};
 pub use transport::{Reply, Transport, TransportKind, Unwrapper, WebSocketEnd, set_socket_options};
 

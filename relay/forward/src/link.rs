@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Link {
     peer: Arc<Peer>,
     session: ClientSession,
-    /// The keys that the other relay has: at most [`max_link_keys`](crate::DataPlaneConfig::max_link_keys).
+    /// The keys that the other relay has: at most [`max_link_keys`](crate::PlaneLimits::max_link_keys).
     learned: HashSet<RouteKey>,
     is_up: bool,
     heard: Instant,
@@ -99,7 +99,7 @@ impl Link {
         if *key.node() == turn.config().own_key || self.learned.contains(&key) {
             return Ok(());
         }
-        if self.learned.len() >= turn.config().max_link_keys {
+        if self.learned.len() >= turn.limits().max_link_keys() {
             return Err(Close::MeshKeys);
         }
         self.learned.insert(key);
@@ -171,6 +171,7 @@ mod tests {
     use towpath_wire::derp::mesh::PresentFlags;
 
     use super::*;
+    use crate::config::PlaneLimits;
     use crate::testing::{OWN, key, new_link, shared};
     use crate::worker::continue_departures;
 
@@ -210,6 +211,17 @@ mod tests {
         one.depart(Close::MeshKeys, turn);
         continue_departures(turn);
         assert_eq!(known(), [5]);
+    }
+
+    #[test]
+    fn a_bound_that_is_raised_holds_for_the_next_key() {
+        let shared = shared(1);
+        let turn = &mut Turn::new(&shared, Instant::ZERO);
+        let mut link = link(100, turn);
+        assert_eq!(announce(&mut link, 1, turn), Ok(()));
+        shared.limits.set(PlaneLimits { max_link_keys: 2, ..shared.config.limits });
+        assert_eq!(announce(&mut link, 2, turn), Ok(()));
+        assert_eq!(announce(&mut link, 3, turn), Err(Close::MeshKeys));
     }
 
     #[test]

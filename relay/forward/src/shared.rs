@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_relay_proto::session::Close;
 
-use crate::config::DataPlaneConfig;
+use crate::config::{CurrentLimits, DataPlaneConfig};
 use crate::inbox::{OwnerRequest, WorkerInbox, WorkerMessage};
 use crate::key::RouteKey;
 use crate::peer::Peer;
@@ -15,10 +15,16 @@ use crate::registry::Registry;
 pub(crate) struct PlaneShared {
     pub(crate) registry: Registry,
     pub(crate) config: DataPlaneConfig,
+    pub(crate) limits: Arc<CurrentLimits>,
     pub(crate) inboxes: Box<[WorkerInbox]>,
 }
 
 impl PlaneShared {
+    pub(crate) fn new(config: DataPlaneConfig, inboxes: Box<[WorkerInbox]>) -> Self {
+        let limits = Arc::new(CurrentLimits::new(config.limits));
+        Self { registry: Registry::new(config.watchable, limits.clone()), config, limits, inboxes }
+    }
+
     /// Asks the owner of `peer` to do something to it. A connection that has no owner yet is not reached.
     pub(crate) fn ask_owner(&self, peer: &Peer, request: OwnerRequest) {
         let (owner, connection) = peer.place();

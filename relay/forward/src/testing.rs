@@ -11,10 +11,9 @@ use towpath_relay_proto::session::ClientSession;
 use towpath_wire::key::NodePublic;
 
 use crate::arrival::{ClientTraits, LinkArrival, NewLink};
-use crate::config::{DataPlaneConfig, PollPolicy};
+use crate::config::{CurrentLimits, DataPlaneConfig, PlaneLimits, PollPolicy};
 use crate::key::RouteKey;
 use crate::peer::Peer;
-use crate::registry::Registry;
 use crate::shared::PlaneShared;
 use crate::transport::Transport;
 
@@ -33,16 +32,23 @@ pub(crate) fn key(number: u8) -> RouteKey {
 /// What the workers of a relay share of which none runs.
 pub(crate) fn shared(max_link_keys: usize) -> PlaneShared {
     let config = DataPlaneConfig {
-        write_timeout: MINUTE,
+        limits: limits(max_link_keys),
         keepalive: MINUTE,
         poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
         own_key: *key(OWN).node(),
         watchable: true,
-        max_connections_per_key: MAX_PER_KEY,
         max_frame_memory: 64 << 20,
-        max_link_keys,
     };
-    PlaneShared { registry: Registry::new(true, MAX_PER_KEY), config, inboxes: Box::default() }
+    PlaneShared::new(config, Box::default())
+}
+
+const fn limits(max_link_keys: usize) -> PlaneLimits {
+    PlaneLimits { write_timeout: MINUTE, max_connections_per_key: MAX_PER_KEY, max_link_keys }
+}
+
+/// The limits of a relay without links.
+pub(crate) fn current_limits() -> Arc<CurrentLimits> {
+    Arc::new(CurrentLimits::new(limits(0)))
 }
 
 /// What is known of an ordinary client, but for its rights.

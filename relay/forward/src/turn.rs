@@ -13,7 +13,7 @@ use towpath_wire::key::NodePublic;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 
-use crate::config::DataPlaneConfig;
+use crate::config::{CurrentLimits, DataPlaneConfig};
 use crate::counters::{ColdCount, Tally};
 use crate::departures::Departures;
 use crate::inbox::OwnerRequest;
@@ -60,6 +60,10 @@ impl<'a> Turn<'a> {
 
     pub(crate) const fn config(&self) -> &'a DataPlaneConfig {
         &self.shared.config
+    }
+
+    pub(crate) fn limits(&self) -> &'a CurrentLimits {
+        &self.shared.limits
     }
 
     /// The context of a flush in this turn.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use towpath_relay_forward::{
-    ClientArrival, DataPlane, DataPlaneConfig, PollPolicy, RouteKey, Transport, hold_above,
+    ClientArrival, DataPlane, DataPlaneConfig, PlaneLimits, PollPolicy, RouteKey, Transport, hold_above,
 };
 use towpath_relay_proto::account::connections::Seat;
 use towpath_relay_proto::admission::PolicyName;
@@ -28,14 +28,12 @@ fn key(byte: u8) -> RouteKey {
 
 fn config() -> DataPlaneConfig {
     DataPlaneConfig {
-        write_timeout: MINUTE,
+        limits: PlaneLimits { write_timeout: MINUTE, max_connections_per_key: 8, max_link_keys: 4 },
         keepalive: MINUTE,
         poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
         own_key: NodePublic::from_bytes([9; 32]),
         watchable: false,
-        max_connections_per_key: 8,
         max_frame_memory: 64 << 20,
-        max_link_keys: 4,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pure logic of a DERP relay and its client: logins, sessions, outboxes, presence; no sockets, no clock.
 //!
 //! - [`account`]: what a source of connections and the process hold, within bounds.
+//! - [`proxy_header`]: the client that a proxy of TCP passes on.
 //! - [`login`]: the owner of a new connection. [`admission`]: what the owner may use the relay for, with what
 //!   [`rights`]. [`token`]: signed grants by which it may be admitted.
 //! - [`session`]: what the bytes of a connection ask for, after its login.
@@ -19,6 +20,7 @@ pub mod key_routes;
 pub mod login;
 pub mod outbox;
 pub mod presence;
+pub mod proxy_header;
 pub mod rights;
 pub mod session;
 mod sync;

@@ -22,12 +22,13 @@ use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_relay_proto::rights::Claim;
 use towpath_relay_proto::session::Close;
-use towpath_service::config::{Origin, Resolved, Setting, Sources};
+use towpath_service::config::{Origin, Reloading, Resolved, Setting, Sources};
 use towpath_stun::{AnswerKind, NotStun, Withheld};
 
-use crate::certificate::ReloadOutcome;
+use crate::admission::backend::{ANSWERS, BackendFailure};
 use crate::config::{Config, VARIABLE_PREFIX};
 use crate::control::RefusalReason;
+use crate::reload::{ReloadOutcome, What};
 use crate::{Addresses, Identity, Server};
 
 const BEGIN: &str = "<!-- generated: ";
@@ -203,23 +204,31 @@ fn setting_row(setting: &Setting) -> String {
     };
     let flag = key.flag().map_or_else(String::new, |flag| format!("{}, ", code(flag)));
     let ways = flag + &code(&key.variable(VARIABLE_PREFIX));
-    row(&[&code(key.path()), &default, &sentence(setting.allowed()), &ways, &sentence(key.about())])
+    let about = match key.reloading() {
+        None => sentence(key.about()),
+        Some(Reloading::Value) => format!("{} *Reloads.*", key.about()),
+        Some(Reloading::Contents) => format!("{} *The file reloads.*", key.about()),
+    };
+    row(&[&code(key.path()), &default, &sentence(setting.allowed()), &ways, &about])
 }
 
 /// The values of labels that have a table on the page, by metric.
 fn explained() -> BTreeMap<&'static str, Vec<LabelMeaning>> {
+    let what = What::ALL.map(|what| (what.label(), what.about())).into_iter();
+    let outcomes = ReloadOutcome::ALL.map(|outcome| (outcome.label(), outcome.about()));
     let unanswered = NotStun::ALL.map(|reason| (reason.label(), reason.about())).into_iter();
     let withheld = Withheld::ALL.map(|reason| (reason.label(), reason.about()));
     BTreeMap::from([
         ("towpath_refused_total", RefusalReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
+        (
+            "towpath_admission_questions_total",
+            [&ANSWERS[..], &BackendFailure::ALL.map(|failure| (failure.label(), failure.about()))].concat(),
+        ),
         ("towpath_closed_total", Close::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_admitted_total", PolicyName::ALL.map(|name| (name.label(), name.about())).to_vec()),
         ("derp_packets_dropped", DropReason::ALL.map(|reason| (reason.label(), reason.about())).to_vec()),
         ("towpath_mesh_dial_failures_total", DialStep::ALL.map(|step| (step.label(), step.about())).to_vec()),
-        (
-            "towpath_certificate_reloads_total",
-            ReloadOutcome::ALL.map(|outcome| (outcome.label(), outcome.about())).to_vec(),
-        ),
+        ("towpath_reloads_total", what.chain(outcomes).collect()),
         ("towpath_mesh_claims_total", Claim::ALL.map(|claim| (claim.label(), claim.about())).to_vec()),
         ("towpath_stun_answers_total", AnswerKind::ALL.map(|kind| (kind.label(), kind.about())).to_vec()),
         ("towpath_stun_unanswered_total", unanswered.chain(withheld).collect()),
@@ -258,14 +267,27 @@ fn metrics(scrape: &str) -> BTreeMap<String, ScrapedMetric> {
         {
             metrics.entry(name.into()).or_default().kind = kind.into();
         } else if let Some((name, labels)) = line.split_once('{') {
+            let name = if metrics.contains_key(name) { name } else { family(name) };
             let metric = metrics.get_mut(name).expect("a sample comes after its type");
             let labels = labels.split_once("} ").expect("the end of the labels").0;
-            for (label, value) in labels.split(',').filter_map(|pair| pair.split_once('=')) {
+            // A histogram's samples have the bounds of their classes.
+            let labels =
+                labels.split(',').filter_map(|pair| pair.split_once('=')).filter(|(label, _)| *label != "le");
+            for (label, value) in labels {
                 metric.note(label, value.trim_matches('"'));
             }
         }
     }
     metrics
+}
+
+/// The metric that a sample belongs to: those of a histogram have names of their own.
+fn family(sample: &str) -> &str {
+    sample
+        .strip_suffix("_bucket")
+        .or(sample.strip_suffix("_sum"))
+        .or(sample.strip_suffix("_count"))
+        .unwrap_or(sample)
 }
 
 fn metric_row(

@@ -6,12 +6,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use towpath_relay_proto::rights::Secrets;
 use towpath_relay_proto::token::TokenKeys;
 use towpath_service::config::{ConfigReader, Problems, Resolved, SettingKey, Sources};
 use towpath_service::{ErrorChain, visible_path};
-use towpath_wire::key::NodePrivate;
+use towpath_wire::key::{NodePrivate, NodePublic};
 use tracing::warn;
 
+use crate::admission::backend::VerifySetup;
 use crate::admission::{AllowList, AllowedKeys, Policies, Tokens, read_token_keys};
 use crate::certificate::{Certificate, Expected, Fault, SelfSigned, ShownCertificate, throw_away};
 use crate::config::{Config, KeySource, keys};
@@ -27,6 +29,7 @@ pub struct Files {
     mesh: MeshSetup,
     allow_list: Option<AllowedKeys>,
     tokens: Option<TokenKeys>,
+    verify: Option<VerifySetup>,
 }
 
 /// Where the certificate comes from.
@@ -54,6 +57,10 @@ impl Findings {
     /// Keeps what could be read, and notes what could not.
     fn keep<T, E: Into<IdentityError>>(&mut self, key: SettingKey, read: Result<T, E>) -> Option<T> {
         read.map_err(|error| self.faults.push(Fault { key, error: error.into() })).ok()
+    }
+
+    fn add<E: Into<IdentityError>>(&mut self, faults: Vec<Fault<E>>) {
+        self.faults.extend(faults.into_iter().map(|Fault { key, error }| Fault { key, error: error.into() }));
     }
 }
 
@@ -94,18 +101,30 @@ impl Files {
         let certificate = read_certificate(config, &expected, now, is_sound, findings);
         let own = node_key.as_ref().and_then(NodeKeyFile::key).map(NodePrivate::public);
         let (mesh, faults) = MeshSetup::read(&config.mesh, own, is_sound, &mut findings.warnings);
-        findings
-            .faults
-            .extend(faults.into_iter().map(|Fault { key, error }| Fault { key, error: error.into() }));
+        findings.add(faults);
         let allow_list = config.admission.allow_list.as_deref().filter(|_| is_sound(keys::ALLOW_LIST_FILE));
         let allow_list =
             allow_list.and_then(|path| findings.keep(keys::ALLOW_LIST_FILE, AllowedKeys::read(path)));
         let tokens = config.admission.tokens.as_deref().filter(|_| is_sound(keys::TOKENS_KEY_FILE));
         let tokens = tokens.and_then(|path| findings.keep(keys::TOKENS_KEY_FILE, read_token_keys(path)));
+        let verify = config.verify.as_ref().and_then(|settings| {
+            let mut faults = Vec::new();
+            let setup = VerifySetup::read(settings, is_sound, &mut findings.warnings, &mut faults);
+            findings.add(faults);
+            setup
+        });
         if !findings.faults.is_empty() {
             return None;
         }
-        Some(Self { node_key: node_key?, certificate: certificate?, expected, mesh, allow_list, tokens })
+        Some(Self {
+            node_key: node_key?,
+            certificate: certificate?,
+            expected,
+            mesh,
+            allow_list,
+            tokens,
+            verify,
+        })
     }
 
     /// The files that the start makes, as messages name them.
@@ -124,13 +143,28 @@ impl Files {
         node_key.into_iter().chain(certificate).map(visible_path).collect()
     }
 
+    /// The public half of the node key; `None` if it is made at the start.
+    pub(crate) fn node_public(&self) -> Option<NodePublic> {
+        self.node_key.key().map(NodePrivate::public)
+    }
+
+    /// The secrets of the mesh.
+    pub(crate) const fn secrets(&self) -> &Secrets {
+        &self.mesh.secrets
+    }
+
+    /// The mesh alone.
+    pub(crate) fn into_mesh(self) -> MeshSetup {
+        self.mesh
+    }
+
     /// Makes what is missing, and returns the identity of the relay.
     ///
     /// # Errors
     ///
     /// See [`IdentityError`]. No file is left half-made, and the next start goes on where this one ended.
     pub fn complete(self, config: &Config) -> Result<Identity, IdentityError> {
-        let Self { node_key, certificate, expected, mesh, allow_list, tokens } = self;
+        let Self { node_key, certificate, expected, mesh, allow_list, tokens, verify } = self;
         let node_key = match node_key {
             NodeKeyFile::Known(key) => key,
             NodeKeyFile::ThrowAway => random_key()?,
@@ -155,6 +189,7 @@ impl Files {
         let policies = Policies {
             allow_list: allow_list.map(AllowList::new),
             tokens: tokens.map(Tokens::new),
+            verify,
             ..Policies::default()
         };
         Ok(Identity::new(node_key, shown.transpose()?, mesh, policies))

@@ -18,7 +18,7 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::pin::CertificatePin;
 use zeroize::Zeroizing;
 
-use crate::admission::{AllowListError, Policies, TokenFileError};
+use crate::admission::{AllowListError, Policies, TokenFileError, VerifySetupError};
 use crate::certificate::{self, CLOCK_SKEW, CertificateError, SELF_SIGNED_LIFE, ShownCertificate};
 use crate::config::KeySource;
 use crate::mesh::{MeshError, MeshSetup};
@@ -43,6 +43,9 @@ pub enum IdentityError {
     /// The keys for tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokenFileError),
+    /// The backend of `verify.url` cannot be asked.
+    #[error(transparent)]
+    Verify(#[from] VerifySetupError),
     /// The mesh cannot be set up.
     #[error(transparent)]
     Mesh(#[from] MeshError),

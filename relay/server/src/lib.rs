@@ -4,6 +4,8 @@
 //!   [`secret_file`]. [`derpmap`]: the map by which clients find the relay.
 //! - `admission`: who may use the relay.
 //! - `certificate`: the certificate that TLS shows, as clients judge it.
+//! - `reload`: what is read again while the relay runs, and when. `reconfiguration`: the settings among it. `bounds`: the bounds
+//!   that they set.
 //! - [`Server`]: binds, runs and stops a relay. [`StunServer`]: binds, runs and stops STUN alone.
 //! - `control`: from an accepted socket to a connection of the data plane, which is `towpath_relay_forward`.
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
@@ -14,6 +16,7 @@
 pub mod administration;
 mod admission;
 mod bind_error;
+mod bounds;
 mod certificate;
 pub mod config;
 mod control;
@@ -24,6 +27,8 @@ mod files;
 pub mod identity;
 mod mesh;
 mod metrics;
+mod reconfiguration;
+mod reload;
 pub mod secret_file;
 mod server;
 pub mod shown_key;
@@ -31,10 +36,11 @@ mod socket;
 mod stun_only;
 mod tls;
 
-pub use admission::{AllowListError, TokenFileError};
+pub use admission::{AllowListError, TokenFileError, VerifySetupError};
 pub use bind_error::BindError;
 pub use certificate::CertificateError;
 pub use files::Files;
 pub use identity::Identity;
+pub use reconfiguration::ConfigSources;
 pub use server::{Addresses, RunError, Server, StartError};
 pub use stun_only::StunServer;

@@ -3,34 +3,37 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use prometheus::Registry;
 use rustix::process::setpriority_process;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
-use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers, hold_above};
+use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers};
 use towpath_relay_proto::admission::Admission;
-use towpath_relay_proto::outbox::{Limits, UPSTREAM_PACKETS};
+use towpath_relay_proto::outbox::SharedLimits;
 use towpath_service::admin::{Admin, AdminListeners, Readiness, SocketError};
-use towpath_service::limits;
 use towpath_wire::ports;
 use tracing::{info, warn};
 
 use crate::administration::{self, Administration};
-use crate::admission::{AdmissionMetrics, Engine, Policies};
+use crate::admission::backend::BackendMetrics;
+use crate::admission::{AdmissionMetrics, AllowListFile, Engine, Policies};
 use crate::bind_error::BindError;
+use crate::bounds::{Bounded, account_bounds, outbox_limits, plane_limits};
 use crate::certificate::{CertificateMetrics, Renewal};
-use crate::config::{Config, LoginLimits, room_for_connections};
+use crate::config::Config;
 use crate::control::{
-    Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NeighbourLog, NodeKeys, Proxies, Site,
-    accept,
+    Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NeighbourLog, NodeKeys, Proxies,
+    ProxyProtocol, Site, accept,
 };
 use crate::files::unix_now;
 use crate::identity::{Identity, IdentityError};
-use crate::mesh::{LinkContext, MeshMetrics, MeshSetup};
+use crate::mesh::{LinkContext, Links, MeshMetrics, MeshSetup};
 use crate::metrics::{PlaneScrape, StunScrape};
+use crate::reconfiguration::{ConfigSources, Reconfiguration};
+use crate::reload::{Reload, ReloadMetrics, Subject};
 use crate::socket::listen;
 
 /// The threads of the control plane. With more, a storm of logins would compete with the data plane on small machines.
@@ -97,6 +100,7 @@ pub struct Server {
     stun: Option<towpath_stun::BoundServer>,
     admin: AdminListeners,
     worker_hook: fn(),
+    sources: Option<ConfigSources>,
     hangups: Option<watch::Receiver<u64>>,
 }
 
@@ -135,7 +139,7 @@ impl Server {
         };
         let admin = administration::bind(&config.admin)?;
         let config = config.clone();
-        let (worker_hook, hangups): (fn(), _) = (|| {}, None);
+        let (worker_hook, sources, hangups): (fn(), _, _) = (|| {}, None, None);
         Ok(Self {
             config,
             identity,
@@ -148,11 +152,20 @@ impl Server {
             stun,
             admin,
             worker_hook,
+            sources,
             hangups,
         })
     }
 
-    /// Reads the files of the certificate again whenever `hangups` changes, besides when they change.
+    /// Reads the configuration again when its file changes, and takes up the settings that reload.
+    #[must_use]
+    pub fn with_sources(mut self, sources: ConfigSources) -> Self {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// Reads the configuration, if it has [sources](Self::with_sources), and the certificate again whenever `hangups` changes,
+    /// besides when their files change.
     #[must_use]
     pub fn with_hangups(mut self, hangups: watch::Receiver<u64>) -> Self {
         self.hangups = Some(hangups);
@@ -222,26 +235,12 @@ impl Server {
     /// The settings of the data plane.
     fn plane_config(&self) -> DataPlaneConfig {
         DataPlaneConfig {
-            write_timeout: self.config.outbox.write_timeout,
+            limits: plane_limits(&self.config),
             keepalive: self.config.keepalive,
             poll: self.config.poll,
             own_key: self.identity.node_public(),
             watchable: self.mesh.secrets.give_watching(),
-            max_connections_per_key: self.config.login.max_connections_per_key,
             max_frame_memory: self.config.max_memory,
-            max_link_keys: self.config.mesh.max_keys,
-        }
-    }
-
-    /// The bounds of what waits for a client or another relay.
-    fn limits(&self) -> Limits {
-        let outbox = &self.config.outbox;
-        Limits {
-            bytes: outbox.bytes,
-            packets: UPSTREAM_PACKETS,
-            disco_bytes: outbox.disco_bytes,
-            age: outbox.age,
-            hold_above: hold_above(outbox.bytes),
         }
     }
 }
@@ -260,7 +259,7 @@ struct Running {
     stun: Option<towpath_stun::RunningServer>,
     admin: Admin,
     readiness: Readiness,
-    /// The acceptors, and the tasks that refresh `/bootstrap-dns`, the certificate and admissions.
+    /// The acceptors, and the tasks that refresh `/bootstrap-dns` and admissions and read files again.
     tasks: JoinSet<()>,
     engine: Arc<Engine>,
     shutdown_timeout: Duration,
@@ -270,19 +269,21 @@ impl Running {
     /// Starts each part, in an order in which no part needs a later one. Sends a part that ends by itself to `failed`.
     fn start(server: Server, failed: &mpsc::UnboundedSender<Part>) -> Result<Self, RunError> {
         let report = |part| report_end(failed.clone(), part);
-        let (plane_config, limits) = (server.plane_config(), Arc::new(server.limits()));
+        let (plane_config, outbox) =
+            (server.plane_config(), SharedLimits::new(outbox_limits(&server.config)));
         let Server {
             config,
             identity,
             tls,
             mesh,
-            policies,
+            mut policies,
             listener,
             http,
             redirect,
             stun,
             admin,
             worker_hook,
+            sources,
             hangups,
         } = server;
         let workers_wanted = config.workers.get();
@@ -293,11 +294,14 @@ impl Running {
 
         let registry = Registry::new();
         let (metrics, mesh_metrics) = register_metrics(&registry, &plane, stun.as_ref())?;
-        let renewal = renewal_of(&identity, &registry, hangups)?;
+        let renewal = renewal_of(&identity, &registry)?;
+        let reload_metrics = ReloadMetrics::register(&registry)?;
         let admission_metrics = AdmissionMetrics::register(&registry)?;
+        policies.add_backends(config.tailscaled.as_ref(), &BackendMetrics::register(&registry)?);
         let engine = Arc::new(Engine::new(&config.admission, policies, admission_metrics));
         let readiness = Readiness::new();
-        let accounts = Arc::new(accounts_of(&config.login, workers_wanted));
+        let (places, connections) = account_bounds(&config.login, workers_wanted);
+        let accounts = Arc::new(Accounts::new(places, connections));
         let administration = Administration {
             plane: plane.clone(),
             accounts: accounts.clone(),
@@ -309,14 +313,16 @@ impl Running {
 
         let keys = NodeKeys { private: identity.node_key().clone(), public: identity.node_public() };
         let (secrets, mesh_sources) = (mesh.secrets.clone(), config.mesh.sources.clone());
-        mesh.run(&LinkContext {
+        let links = Arc::new(Links::new(LinkContext {
             plane: plane.clone(),
             key: keys.private.clone(),
-            limits: limits.clone(),
+            limits: outbox.clone(),
             metrics: mesh_metrics.clone(),
-        });
+        }));
+        links.keep(mesh.dialers);
         let bootstrap = Arc::new(Bootstrap::new(config.bootstrap_dns.clone()));
         let port = tls_port(listener.as_ref())?;
+        let own = keys.public;
         let frontend = Arc::new(Frontend {
             tls: tls.map(Arc::new),
             records: config.records,
@@ -324,11 +330,12 @@ impl Running {
             keepalive: config.keepalive,
             http: http_of(&config, port, bootstrap.clone()),
             accounts,
-            limits: config.login,
-            admission: Admission { secrets, mesh_sources, limits },
+            limits: RwLock::new(Arc::new(config.login)),
+            admission: Admission { secrets: secrets.clone(), mesh_sources, limits: outbox.clone() },
             engine: engine.clone(),
             metrics,
             neighbours: NeighbourLog::default(),
+            proxy_protocol: ProxyProtocol::new(config.proxy_protocol_sources.clone()),
             mesh_metrics,
             plane: plane.clone(),
         });
@@ -336,8 +343,20 @@ impl Running {
         if !config.bootstrap_dns.is_empty() {
             tasks.spawn(async move { bootstrap.keep_fresh().await });
         }
+        let mut subjects: Vec<Arc<dyn Subject>> = Vec::new();
+        if let Some(sources) = sources {
+            let bounded = Bounded { frontend, plane: plane.clone(), outbox, workers: workers_wanted };
+            subjects.push(Arc::new(Reconfiguration::new(sources, own, secrets, bounded, links)));
+        }
+        if let Some(path) = config.admission.allow_list.clone() {
+            subjects.push(Arc::new(AllowListFile { path, engine: engine.clone() }));
+        }
         if let Some(renewal) = renewal {
-            tasks.spawn(renewal.run());
+            tasks.spawn(renewal.clone().warn_daily());
+            subjects.push(Arc::new(renewal));
+        }
+        if !subjects.is_empty() {
+            tasks.spawn(Reload { subjects, metrics: reload_metrics, hangups }.run());
         }
         tasks.spawn(engine.clone().keep_confirming(plane.clone()));
         tasks.spawn(engine.clone().keep_saving());
@@ -378,15 +397,11 @@ fn tls_port(listener: Option<&TcpListener>) -> io::Result<u16> {
     listener.map_or(Ok(ports::HTTPS), |listener| Ok(listener.local_addr()?.port()))
 }
 
-/// What watches the certificate, if the relay shows one.
-fn renewal_of(
-    identity: &Identity,
-    registry: &Registry,
-    hangups: Option<watch::Receiver<u64>>,
-) -> Result<Option<Renewal>, RunError> {
+/// The certificate as it is read again, if the relay shows one.
+fn renewal_of(identity: &Identity, registry: &Registry) -> prometheus::Result<Option<Renewal>> {
     let Some(shown) = identity.shown() else { return Ok(None) };
     let metrics = CertificateMetrics::register(registry, shown.clone())?;
-    Ok(Some(Renewal { shown: shown.clone(), metrics, hangups, now: unix_now }))
+    Ok(Some(Renewal { shown: shown.clone(), metrics, now: unix_now }))
 }
 
 /// What answers HTTP, on whichever listener. `port` is the one for TLS.
@@ -394,24 +409,7 @@ fn http_of(config: &Config, port: u16, bootstrap: Arc<Bootstrap>) -> Http {
     Http {
         site: Site::new(&config.hostname, port, config.http.home.clone(), bootstrap),
         proxies: Proxies::new(config.http.proxies.clone()),
-        idle_timeout: config.login.idle_http_timeout,
     }
-}
-
-/// The accounts of connections, within what the process may open.
-fn accounts_of(login: &LoginLimits, workers: usize) -> Accounts {
-    let files = limits::open_files();
-    let room = room_for_connections(files, workers);
-    let bounds = login.connection_bounds(files, workers);
-    if bounds.all > room {
-        warn!(
-            max_connections = bounds.all,
-            ?files,
-            "login.max_connections is more than the limit on open files leaves room for, {room}: raise the limit, or else \
-             health checks and links of the mesh fail when clients use it up"
-        );
-    }
-    Accounts::new(login.place_bounds(), bounds)
 }
 
 /// Registers everything that is counted, and returns what the control plane counts in.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use towpath_service::visible_path;
 use towpath_tls::{ExporterLog, RecordLayer};
 
@@ -33,6 +34,23 @@ pub(crate) fn server_config(
     // For logins that are bound to their connection.
     config.key_log = Arc::new(ExporterLog);
     Ok(config)
+}
+
+/// The configuration of TLS to a server of HTTP that these roots vouch for: versions 1.3 and 1.2, no resumption (connections
+/// are kept instead).
+///
+/// # Errors
+///
+/// The error of rustls if it does not take the settings.
+pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }
 
 /// The reason why there are no root certificates.

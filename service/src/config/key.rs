@@ -8,12 +8,32 @@ pub struct SettingKey {
     pub(super) secret: bool,
     about: &'static str,
     default_words: Option<&'static str>,
+    reloading: Option<Reloading>,
+}
+
+/// What of a setting a running program takes up without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloading {
+    /// A new value.
+    Value,
+    /// New contents of the file that the value names; another path needs a restart.
+    Contents,
+}
+
+impl Reloading {
+    /// The word for it behind a value, as in `reloads`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Value => "reloads",
+            Self::Contents => "the file reloads",
+        }
+    }
 }
 
 impl SettingKey {
     /// A setting at this dotted path, such as `outbox.age`.
     pub const fn new(path: &'static str) -> Self {
-        Self { path, flag: None, secret: false, about: "", default_words: None }
+        Self { path, flag: None, secret: false, about: "", default_words: None, reloading: None }
     }
 
     /// Gives the setting a flag on the command line, such as `--listen`.
@@ -34,6 +54,21 @@ impl SettingKey {
     /// Says in words, for documents, what a default is that depends on the machine.
     pub const fn with_default_words(self, words: &'static str) -> Self {
         Self { default_words: Some(words), ..self }
+    }
+
+    /// Makes the setting one whose new value a running program takes up.
+    pub const fn reloads(self) -> Self {
+        Self { reloading: Some(Reloading::Value), ..self }
+    }
+
+    /// Makes the setting the path of a file that a running program reads again.
+    pub const fn file_reloads(self) -> Self {
+        Self { reloading: Some(Reloading::Contents), ..self }
+    }
+
+    /// What of the setting takes effect without a restart; `None` if nothing does.
+    pub const fn reloading(self) -> Option<Reloading> {
+        self.reloading
     }
 
     /// The meaning of the setting, for documents.

@@ -35,7 +35,7 @@ mod sources;
 mod value;
 
 pub use ipnet::IpNet;
-pub use key::SettingKey;
+pub use key::{Reloading, SettingKey};
 pub use list::{Element, WordOr, Wordy};
 pub use lookup::{ConfigReader, Lookup};
 pub use problem::{Origin, Problem, Problems};

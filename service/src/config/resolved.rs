@@ -1,8 +1,10 @@
 //! The outcome: every setting with its value and where that came from.
 
 use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
 
-use super::key::SettingKey;
+use super::key::{Reloading, SettingKey};
 use super::problem::Origin;
 
 /// What stands for the value of a secret.
@@ -15,13 +17,19 @@ pub struct Setting {
     allowed: String,
     /// TOML; `None` if the setting has no value. A secret's value is not kept.
     value: Option<String>,
+    /// What tells one value of a secret from another: a hash with a key of this process.
+    fingerprint: Option<u64>,
     origin: Origin,
 }
 
 impl Setting {
     pub(super) fn new(key: SettingKey, allowed: String, value: Option<String>, origin: Origin) -> Self {
-        let value = if key.secret { value.map(|_| MASK.into()) } else { value };
-        Self { key, allowed, value, origin }
+        static HASHER: OnceLock<RandomState> = OnceLock::new();
+        if !key.secret {
+            return Self { key, allowed, value, fingerprint: None, origin };
+        }
+        let fingerprint = value.as_ref().map(|value| HASHER.get_or_init(RandomState::new).hash_one(value));
+        Self { key, allowed, value: value.map(|_| MASK.into()), fingerprint, origin }
     }
 
     /// The key by which the setting was looked up.
@@ -42,6 +50,11 @@ impl Setting {
     /// The layer that the value comes from.
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    fn differs_from(&self, old: &Self) -> bool {
+        let is_given = self.origin != Origin::Default || old.origin != Origin::Default;
+        is_given && (&self.value, self.fingerprint) != (&old.value, old.fingerprint)
     }
 }
 
@@ -67,12 +80,29 @@ impl Resolved {
         &self.warnings
     }
 
+    /// Returns the value of a setting as TOML, masked if it is a secret. `None` if it has none, or was not looked up.
+    pub fn value_of(&self, key: SettingKey) -> Option<&str> {
+        self.settings.iter().find(|setting| setting.key.path == key.path)?.value()
+    }
+
     /// Returns the origin of the value of a setting. `None` for a setting that was not looked up.
     pub fn origin(&self, key: SettingKey) -> Option<&Origin> {
         self.settings.iter().find(|setting| setting.key.path == key.path).map(|setting| &setting.origin)
     }
 
-    /// The configuration as a TOML file that would resolve to the same values, each with its origin in a comment.
+    /// The settings that have other values than in `old`, in the order of the lookups. Two defaults count as the same, which
+    /// may depend on the machine or on other settings.
+    pub fn changes_since<'s>(&'s self, old: &'s Self) -> impl Iterator<Item = SettingKey> + 's {
+        let old_of =
+            move |key: SettingKey| old.settings.iter().find(move |setting| setting.key.path == key.path);
+        self.settings
+            .iter()
+            .filter(move |setting| old_of(setting.key).is_none_or(|old| setting.differs_from(old)))
+            .map(Setting::key)
+    }
+
+    /// The configuration as a TOML file that would resolve to the same values, each with its origin in a comment, and
+    /// whether it reloads.
     /// Secrets are masked; settings without a value are comments.
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
@@ -91,9 +121,16 @@ impl Resolved {
             }
             for setting in &self.settings {
                 let (of, name) = split(setting.key.path);
+                let reloading = setting.key.reloading();
+                let word = reloading.map_or_else(String::new, |reloading| format!("; {}", reloading.word()));
                 match &setting.value {
                     _ if of != table => {}
-                    Some(value) => push(&mut out, format_args!("{name} = {value}  # {}\n", setting.origin)),
+                    Some(value) => {
+                        push(&mut out, format_args!("{name} = {value}  # {}{word}\n", setting.origin))
+                    }
+                    None if reloading == Some(Reloading::Value) => {
+                        push(&mut out, format_args!("# {name} is not set{word}\n"));
+                    }
                     None => push(&mut out, format_args!("# {name} is not set\n")),
                 }
             }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::key::SettingKey;
 use super::problem::Problem;
 use crate::visible::visible_path;
 
 /// What the user gave, before anything is looked up in it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Sources {
     pub(super) prefix: &'static str,
+    path: Option<PathBuf>,
     pub(super) file: Option<ConfigFile>,
     pub(super) unreadable: Option<Problem>,
     pub(super) variables: BTreeMap<String, OsString>,
@@ -19,7 +20,7 @@ pub struct Sources {
     pub(super) flags: BTreeMap<&'static str, String>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ConfigFile {
     pub(super) name: String,
     pub(super) text: String,
@@ -28,18 +29,41 @@ pub(super) struct ConfigFile {
 impl Sources {
     /// No file, no variables, no flags; variables will be those that begin with `prefix` and an underscore.
     pub fn new(prefix: &'static str) -> Self {
-        Self { prefix, file: None, unreadable: None, variables: BTreeMap::new(), flags: BTreeMap::new() }
+        Self {
+            prefix,
+            path: None,
+            file: None,
+            unreadable: None,
+            variables: BTreeMap::new(),
+            flags: BTreeMap::new(),
+        }
     }
 
     /// Adds the file at `path`. A file that was asked for and cannot be read is a [`Problem`], never an empty file.
     #[must_use]
     pub fn file(mut self, path: &Path) -> Self {
         let name = visible_path(path);
-        match std::fs::read_to_string(path) {
-            Ok(text) => self.file = Some(ConfigFile { name, text }),
-            Err(error) => self.unreadable = Some(Problem::Unreadable { name, reason: error.to_string() }),
-        }
+        (self.file, self.unreadable) = match std::fs::read_to_string(path) {
+            Ok(text) => (Some(ConfigFile { name, text }), None),
+            Err(error) => (None, Some(Problem::Unreadable { name, reason: error.to_string() })),
+        };
+        self.path = Some(path.into());
         self
+    }
+
+    /// The path of the file, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The same sources, with what the file holds now.
+    #[must_use]
+    pub fn read_again(&self) -> Self {
+        let again = self.clone();
+        match &self.path {
+            Some(path) => again.file(path),
+            None => again,
+        }
     }
 
     /// Adds a file that is in memory already.

@@ -362,14 +362,14 @@ async fn what_an_operator_can_meet_in_tls_is_told_in_words() {
     let other = Identity::new("other.test", |_| {});
     let old = Identity::new(NAME, |params| params.not_after = date_time_ymd(2020, 1, 1));
     for (identity, trust, expected) in [
-        (&authority, roots(&authority), "the relay's certificate is one of an authority (CA:TRUE)"),
+        (&authority, roots(&authority), "the server's certificate is one of an authority (CA:TRUE)"),
         (
             &plain,
             roots(&authority),
-            "the relay's certificate is self-signed, or none of the trusted roots has signed it",
+            "the server's certificate is self-signed, or none of the trusted roots has signed it",
         ),
-        (&other, other.pin(), "the relay's certificate is for another name: other.test"),
-        (&old, old.pin(), "the relay's certificate has expired, or the clock of this host is wrong"),
+        (&other, other.pin(), "the server's certificate is for another name: other.test"),
+        (&old, old.pin(), "the server's certificate has expired, or the clock of this host is wrong"),
         (&plain, old.pin(), "the certificate is not the pinned one: its SHA-256 is "),
     ] {
         let address = tls_relay(identity, serve).await;

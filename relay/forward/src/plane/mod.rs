@@ -10,11 +10,11 @@ use towpath_relay_proto::session::Close;
 
 use crate::arrival::{ClientArrival, LinkArrival, NewClient, NewLink};
 use crate::clock::Clock;
-use crate::config::DataPlaneConfig;
+use crate::config::{DataPlaneConfig, PlaneLimits};
 use crate::counters::{PlaneStats, WorkerCounters};
-use crate::inbox::{WorkerInbox, WorkerMessage};
+use crate::inbox::{OwnerRequest, WorkerInbox, WorkerMessage};
 use crate::key::RouteKey;
-use crate::registry::Registry;
+use crate::peer::Peer;
 use crate::report::{ConnectionReport, KeyRoute, ListCursor, ListPage, ReportSink};
 use crate::shared::PlaneShared;
 use crate::worker::Worker;
@@ -50,8 +50,7 @@ impl DataPlane {
         let clock = Clock::start();
         let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let inboxes = polls.iter().map(WorkerInbox::new).collect::<io::Result<Box<[_]>>>()?;
-        let registry = Registry::new(config.watchable, config.max_connections_per_key);
-        let shared = Arc::new(PlaneShared { registry, config, inboxes });
+        let shared = Arc::new(PlaneShared::new(config, inboxes));
         let mut plane = Self { shared: shared.clone(), counters: Vec::new(), next: AtomicUsize::new(0) };
         let mut running = Workers { shared, threads: Vec::new() };
         for (index, poll) in polls.into_iter().enumerate() {
@@ -82,10 +81,18 @@ impl DataPlane {
         self.next_inbox().send(WorkerMessage::Attach(Box::new(client)));
     }
 
-    /// Hands a link that was dialled to one of the workers, in turn.
-    pub fn attach_link(&self, arrival: LinkArrival) {
+    /// Hands a link that was dialled to one of the workers, in turn. The handle closes it.
+    pub fn attach_link(&self, arrival: LinkArrival) -> LinkHandle {
         let link = NewLink::new(arrival);
+        let handle = LinkHandle { shared: self.shared.clone(), peer: link.peer.clone() };
         self.next_inbox().send(WorkerMessage::AttachLink(Box::new(link)));
+        handle
+    }
+
+    /// Replaces the limits. They hold from the next time on that each is looked at: no connection is closed for a bound on
+    /// their number, and none of a link for its keys before the next one is announced.
+    pub fn set_limits(&self, limits: PlaneLimits) {
+        self.shared.limits.set(limits);
     }
 
     /// Closes all connections of `key` that a worker has taken over. Returns how many there are. Each is closed, and
@@ -142,6 +149,21 @@ impl DataPlane {
     fn next_inbox(&self) -> &WorkerInbox {
         let inboxes = &self.shared.inboxes;
         &inboxes[self.next.fetch_add(1, Ordering::Relaxed) % inboxes.len()]
+    }
+}
+
+/// A link that a worker has, or is about to have.
+#[derive(Debug)]
+pub struct LinkHandle {
+    shared: Arc<PlaneShared>,
+    peer: Arc<Peer>,
+}
+
+impl LinkHandle {
+    /// Asks the owner to close the link, in its next turn. A link that no worker has taken over yet is not reached, so ask
+    /// again until the link has told that it is down.
+    pub fn close(&self, reason: Close) {
+        self.shared.ask_owner(&self.peer, OwnerRequest::Close(reason));
     }
 }
 

@@ -25,14 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn config() -> DataPlaneConfig {
     DataPlaneConfig {
-        write_timeout: MINUTE,
+        limits: PlaneLimits { write_timeout: MINUTE, max_connections_per_key: 8, max_link_keys: 1_000 },
         keepalive: MINUTE,
         poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
         own_key: NodePublic::from_bytes([9; 32]),
         watchable: false,
-        max_connections_per_key: 8,
         max_frame_memory: 64 << 20,
-        max_link_keys: 1_000,
     }
 }
 

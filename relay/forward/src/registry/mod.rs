@@ -14,6 +14,7 @@ use towpath_relay_proto::presence::{Departure, Presence};
 use towpath_relay_proto::watch_backlog::PresenceChange;
 use tracing::debug;
 
+use crate::config::CurrentLimits;
 use crate::counters::{Event, Gauges, Level};
 use crate::gone_subscribers::GoneSubscribers;
 use crate::key::RouteKey;
@@ -39,7 +40,7 @@ pub(crate) struct Registry {
     unannounced: UnannouncedSenders<Peer>,
     ids: AtomicU64,
     gauges: Gauges,
-    max_per_key: usize,
+    limits: Arc<CurrentLimits>,
 }
 
 /// What is known of one key.
@@ -68,15 +69,15 @@ impl KeyEntry {
 }
 
 impl Registry {
-    /// An empty registry. `watchable`: a login can give the right to watch. A key has at most `max_per_key` connections.
-    pub(crate) fn new(watchable: bool, max_per_key: usize) -> Self {
+    /// An empty registry. `watchable`: a login can give the right to watch.
+    pub(crate) fn new(watchable: bool, limits: Arc<CurrentLimits>) -> Self {
         Self {
             keys: DashMap::new(),
             watchers: Watchers::new(watchable),
             unannounced: UnannouncedSenders::default(),
             ids: AtomicU64::new(0),
             gauges: Gauges::default(),
-            max_per_key,
+            limits,
         }
     }
 
@@ -113,7 +114,8 @@ impl Registry {
                     }
                 }
                 routes.join(peer.clone());
-                evicted = routes.presence_mut().and_then(|presence| presence.evict(self.max_per_key));
+                let most = self.limits.max_connections_per_key();
+                evicted = routes.presence_mut().and_then(|presence| presence.evict(most));
                 if let Some(evicted) = &evicted {
                     let alone = routes.connections() == 1;
                     self.gauges.change(Level::SharedKeys, -i64::from(alone));

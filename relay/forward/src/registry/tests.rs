@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{MAX_PER_KEY, key, peer};
+use crate::testing::{current_limits, key, peer};
 
 /// What a registry tells connections: the number of each, the key, and whether the key is gone.
 type Told = Vec<(u64, RouteKey, bool)>;
@@ -13,7 +13,7 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        Self { registry: Registry::new(true, MAX_PER_KEY), told: Vec::new() }
+        Self { registry: Registry::new(true, current_limits()), told: Vec::new() }
     }
 
     fn join(&mut self, peer: &Arc<Peer>) -> Told {

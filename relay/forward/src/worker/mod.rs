@@ -249,7 +249,7 @@ impl<'a> Worker<'a> {
         let fd = connection.descriptor();
         let keepalive_at = connection.keepalive_at;
         // Without this, the kernel would give up sooner than the relay.
-        let patient = connection.inbound().set_patience(self.turn.config().write_timeout(connection.peer()));
+        let patient = connection.inbound().set_patience(self.turn.limits().write_timeout(connection.peer()));
         let whole_by = connection.note_unfinished(self.turn.now);
         let token = self.connections.insert(connection);
         self.wheel.schedule(token, whole_by.map_or(keepalive_at, |whole_by| whole_by.min(keepalive_at)));

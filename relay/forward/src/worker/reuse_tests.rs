@@ -15,10 +15,9 @@ use towpath_wire::time::Instant;
 
 use super::*;
 use crate::arrival::ClientArrival;
-use crate::config::{DataPlaneConfig, PollPolicy};
+use crate::config::{DataPlaneConfig, PlaneLimits, PollPolicy};
 use crate::inbox::WorkerInbox;
 use crate::ingress::Hold;
-use crate::registry::Registry;
 use crate::transport::Transport;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,16 +28,14 @@ fn worker() -> Worker<'static> {
     let poll = Poll::new().expect("an epoll");
     let inboxes = Box::from([WorkerInbox::new(&poll).expect("an inbox")]);
     let config = DataPlaneConfig {
-        write_timeout: MINUTE,
+        limits: PlaneLimits { write_timeout: MINUTE, max_connections_per_key: 8, max_link_keys: 1_000 },
         keepalive: MINUTE,
         poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
         own_key: NodePublic::from_bytes([0; 32]),
         watchable: false,
-        max_connections_per_key: 8,
         max_frame_memory: 64 << 20,
-        max_link_keys: 1_000,
     };
-    let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(false, 8), config, inboxes }));
+    let shared = Box::leak(Box::new(PlaneShared::new(config, inboxes)));
     let mut worker = Worker::new(0, poll, shared, Arc::default(), Clock::start());
     worker.turn.now = START;
     worker.wheel.advance(START, &mut Vec::new());

@@ -19,11 +19,10 @@ use towpath_wire::time::Instant;
 use super::departing::STEPS;
 use super::*;
 use crate::arrival::ClientArrival;
-use crate::config::{DataPlaneConfig, PollPolicy};
+use crate::config::{DataPlaneConfig, PlaneLimits, PollPolicy};
 use crate::counters::{ColdCount, Traffic};
 use crate::inbox::WorkerInbox;
 use crate::key::RouteKey;
-use crate::registry::Registry;
 use crate::report::{ListCursor, ListPage, ReportSink};
 use crate::testing::traits;
 use crate::transport::{Inbound, Outbound, TCP_USER_TIMEOUT, Transport, TransportKind, set_socket_options};
@@ -49,16 +48,14 @@ impl Driver {
         let poll = Poll::new().expect("an epoll");
         let inboxes = Box::from([WorkerInbox::new(&poll).expect("an inbox")]);
         let config = DataPlaneConfig {
-            write_timeout,
+            limits: PlaneLimits { write_timeout, max_connections_per_key: 8, max_link_keys: 4 },
             keepalive,
             poll: PollPolicy { busy_poll: Duration::ZERO, gather: Duration::ZERO },
             own_key: NodePublic::from_bytes([0; 32]),
             watchable: true,
-            max_connections_per_key: 8,
             max_frame_memory: 64 << 20,
-            max_link_keys: 4,
         };
-        let shared = Box::leak(Box::new(PlaneShared { registry: Registry::new(true, 8), config, inboxes }));
+        let shared = Box::leak(Box::new(PlaneShared::new(config, inboxes)));
         let mut worker = Worker::new(0, poll, shared, Arc::default(), Clock::start());
         worker.turn.now = START;
         worker.wheel.advance(START, &mut Vec::new());

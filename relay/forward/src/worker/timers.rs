@@ -79,7 +79,7 @@ impl Worker<'_> {
     pub(super) fn watch_write_timeout(&mut self, connection: ConnectionRef) {
         if self.owns(connection) {
             let peer = self.connections[connection.token].peer();
-            let timeout = self.turn.config().write_timeout(peer);
+            let timeout = self.turn.limits().write_timeout(peer);
             let expiry = peer.egress.expire(&mut self.turn.flush_context());
             let deadline = self.turn.now + timeout;
             self.wheel.schedule(connection.token, deadline.min(expiry));
@@ -124,7 +124,7 @@ impl Worker<'_> {
         let peer = connection.peer().clone();
         if peer.egress.is_blocked() {
             let progress = peer.egress.with_transmit(|outbound| outbound.progress());
-            let deadline = progress + config.write_timeout(&peer);
+            let deadline = progress + self.turn.limits().write_timeout(&peer);
             if deadline <= now {
                 return self.close(token, Close::WriteTimeout);
             }

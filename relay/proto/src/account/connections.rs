@@ -46,13 +46,13 @@ pub struct Holding {
 /// The accounts of connections.
 #[derive(Debug)]
 pub struct Connections {
-    bounds: ConnectionBounds,
     hasher: RandomState,
     state: Mutex<Holdings>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Holdings {
+    bounds: ConnectionBounds,
     all: usize,
     /// Prefixes without connections are not in the map.
     prefixes: HashMap<SourcePrefix, Account>,
@@ -91,7 +91,12 @@ impl Connections {
     /// Creates accounts that hold nothing. `hasher` has a secret key.
     #[must_use]
     pub fn new(bounds: ConnectionBounds, hasher: RandomState) -> Self {
-        Self { bounds, hasher, state: Mutex::default() }
+        Self { hasher, state: Mutex::new(Holdings { bounds, all: 0, prefixes: HashMap::new() }) }
+    }
+
+    /// Replaces the bounds. No connection is closed for it; above the new bound there are no new ones.
+    pub fn set_bounds(&self, bounds: ConnectionBounds) {
+        lock(&self.state).bounds = bounds;
     }
 
     /// Charges a connection. `displace` is asked to close another when the process holds all that it may.
@@ -102,10 +107,10 @@ impl Connections {
     pub fn take(self: &Arc<Self>, origin: Origin, displace: impl FnOnce() -> bool) -> Result<Seat, Exceeded> {
         let mut state = lock(&self.state);
         if let Some(host) = origin.client() {
-            state.check(host, self.bounds)?;
+            state.check(host)?;
         }
-        if state.all >= self.bounds.all.saturating_add(LEAVING) || state.all >= self.bounds.all && !displace()
-        {
+        let most = state.bounds.all;
+        if state.all >= most.saturating_add(LEAVING) || state.all >= most && !displace() {
             return Err(Exceeded::Connections);
         }
         state.all += 1;
@@ -122,7 +127,7 @@ impl Connections {
         let state = lock(&self.state);
         let of = |prefix: SourcePrefix| {
             let account = state.prefixes.get(&prefix)?;
-            let bound = self.bounds.of(prefix.width(), account.keys());
+            let bound = state.bounds.of(prefix.width(), account.keys());
             Some(Holding { width: prefix.width(), connections: account.connections, bound })
         };
         host.prefixes().filter_map(of).collect()
@@ -140,11 +145,11 @@ impl Connections {
 }
 
 impl Holdings {
-    fn check(&self, host: Host, bounds: ConnectionBounds) -> Result<(), Exceeded> {
+    fn check(&self, host: Host) -> Result<(), Exceeded> {
         let is_full = |prefix: SourcePrefix| {
             self.prefixes
                 .get(&prefix)
-                .is_some_and(|account| account.connections >= bounds.of(prefix.width(), account.keys()))
+                .is_some_and(|account| account.connections >= self.bounds.of(prefix.width(), account.keys()))
         };
         if host.prefixes().any(is_full) { Err(Exceeded::ConnectionsOfSource) } else { Ok(()) }
     }
@@ -167,16 +172,11 @@ impl Holdings {
     }
 
     /// Counts a key for those prefixes of `host` that hold half of their first bound, and returns which.
-    fn count_key(
-        &mut self,
-        host: Host,
-        key: u64,
-        bounds: ConnectionBounds,
-    ) -> [bool; PrefixWidth::ALL.len()] {
+    fn count_key(&mut self, host: Host, key: u64) -> [bool; PrefixWidth::ALL.len()] {
         let mut counted = [false; PrefixWidth::ALL.len()];
         for prefix in host.prefixes() {
             let Some(account) = self.prefixes.get_mut(&prefix) else { continue };
-            if account.connections > bounds.first(prefix.width()) / 2 {
+            if account.connections > self.bounds.first(prefix.width()) / 2 {
                 *account.keys.get_or_insert_default().0.entry(key).or_default() += 1;
                 counted[prefix.width().index()] = true;
             }
@@ -266,7 +266,7 @@ impl Seat {
         let accounts = accounts.clone();
         let mut state = lock(&accounts.state);
         if let Some(host) = new {
-            state.check(host, accounts.bounds)?;
+            state.check(host)?;
             state.charge(host);
         }
         // The old seat, which is dropped, gives one back.
@@ -281,7 +281,7 @@ impl Seat {
         let (accounts, Some(host), None) = self.parts() else { return };
         let accounts = accounts.clone();
         let key = accounts.hasher.hash_one(key.as_bytes());
-        let by = lock(&accounts.state).count_key(host, key, accounts.bounds);
+        let by = lock(&accounts.state).count_key(host, key);
         if by.contains(&true) {
             let counted = Some(CountedKey { key, by });
             self.0 = Charged::Other(Box::new(Other { accounts, host: Some(host), counted }));

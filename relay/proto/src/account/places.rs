@@ -28,7 +28,6 @@ pub struct PlaceBounds {
 /// A table of places. `H` is the handle by which a displaced connection is told to end.
 #[derive(Debug)]
 pub struct Places<H> {
-    bounds: PlaceBounds,
     table: Mutex<Table<H>>,
 }
 
@@ -52,7 +51,13 @@ impl<H> Places<H> {
     /// Creates an empty table.
     #[must_use]
     pub fn new(bounds: PlaceBounds) -> Self {
-        Self { bounds, table: Mutex::default() }
+        Self { table: Mutex::new(Table::new(bounds)) }
+    }
+
+    /// Replaces the bounds. Connections that have a place keep it; above the new bound each new one takes the place of an older
+    /// one.
+    pub fn set_bounds(&self, bounds: PlaceBounds) {
+        lock(&self.table).bounds = bounds;
     }
 
     /// Takes a place for the connection `id`, which is greater than those that have come before it.
@@ -62,8 +67,8 @@ impl<H> Places<H> {
     /// [`Exceeded::PendingOfSource`].
     pub fn take(self: &Arc<Self>, id: u64, origin: Origin, handle: H) -> Result<Taken<H>, Exceeded> {
         let mut table = lock(&self.table);
-        let mut displaced = table.make_room_for(origin, self.bounds.per_host)?;
-        if table.pending.len() >= self.bounds.all {
+        let mut displaced = table.make_room_for(origin)?;
+        if table.pending.len() >= table.bounds.all {
             displaced.extend(table.displace_from_the_most());
         }
         table.insert(id, Pending { origin, is_heard: false, handle });
@@ -79,7 +84,8 @@ impl<H> Places<H> {
 
     /// Whether more than half of the places are taken. Then logins come faster than they are done.
     pub fn are_crowded(&self) -> bool {
-        lock(&self.table).pending.len() > self.bounds.all / 2
+        let table = lock(&self.table);
+        table.pending.len() > table.bounds.all / 2
     }
 }
 
@@ -101,7 +107,7 @@ impl<H> Place<H> {
     pub fn charge_to(&self, origin: Origin) -> Result<Vec<H>, Exceeded> {
         let mut table = lock(&self.places.table);
         let Some(pending) = table.remove(self.id) else { return Ok(Vec::new()) };
-        let displaced = table.make_room_for(origin, self.places.bounds.per_host)?;
+        let displaced = table.make_room_for(origin)?;
         table.insert(self.id, Pending { origin, ..pending });
         Ok(displaced)
     }
@@ -174,19 +180,18 @@ struct Standing {
 
 #[derive(Debug)]
 struct Table<H> {
+    bounds: PlaceBounds,
     pending: HashMap<u64, Pending<H>>,
     /// Groups without places are in neither of these.
     groups: HashMap<Group, Members>,
     standings: BTreeSet<Standing>,
 }
 
-impl<H> Default for Table<H> {
-    fn default() -> Self {
-        Self { pending: HashMap::new(), groups: HashMap::new(), standings: BTreeSet::new() }
-    }
-}
-
 impl<H> Table<H> {
+    fn new(bounds: PlaceBounds) -> Self {
+        Self { bounds, pending: HashMap::new(), groups: HashMap::new(), standings: BTreeSet::new() }
+    }
+
     fn insert(&mut self, id: u64, pending: Pending<H>) {
         for group in groups(pending.origin) {
             self.change(group, |members| {
@@ -220,12 +225,12 @@ impl<H> Table<H> {
     }
 
     /// Sees to it that each group of `origin` has a place less than its bound. Returns the handles of those displaced.
-    fn make_room_for(&mut self, origin: Origin, per_host: usize) -> Result<Vec<H>, Exceeded> {
+    fn make_room_for(&mut self, origin: Origin) -> Result<Vec<H>, Exceeded> {
         if origin.client().is_none() {
             return Ok(Vec::new());
         }
         let is_full = |table: &Self, group: &Group| {
-            let bound = per_host.saturating_mul(group.prefix.width().factor());
+            let bound = table.bounds.per_host.saturating_mul(group.prefix.width().factor());
             table.groups.get(group).is_some_and(|members| members.len() >= bound)
         };
         let has_silent = |table: &Self, group: &Group| {

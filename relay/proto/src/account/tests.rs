@@ -51,6 +51,27 @@ impl Pending {
 }
 
 #[test]
+fn new_bounds_hold_for_the_next_connection_and_those_that_are_there_stay() {
+    let mut pending = Pending::new(2, 2);
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        assert_eq!(pending.take(client(address)), Ok(vec![]));
+    }
+    pending.places.set_bounds(PlaceBounds { all: 3, per_host: 1 });
+    assert_eq!(pending.take(client("192.0.2.3")), Ok(vec![]));
+    pending.hear(2);
+    assert_eq!(pending.take(client("192.0.2.3")), Err(Exceeded::PendingOfSource));
+    let accounts = connections(4, 4);
+    let seat = |address| accounts.take(client(address), || false);
+    let held = [seat("192.0.2.1"), seat("192.0.2.1")].map(|seat| seat.expect("there is room"));
+    let bounds = |all, per_host| ConnectionBounds { all, per_host, per_key: 8 };
+    accounts.set_bounds(bounds(4, 1));
+    assert_eq!(seat("192.0.2.1").map(|_| ()), Err(Exceeded::ConnectionsOfSource));
+    accounts.set_bounds(bounds(1, 4));
+    assert_eq!(seat("192.0.2.2").map(|_| ()), Err(Exceeded::Connections));
+    assert_eq!(accounts.len(), held.len());
+}
+
+#[test]
 fn the_oldest_silent_connection_of_the_prefix_with_the_most_is_displaced() {
     let mut pending = Pending::new(5, 5);
     for address in ["192.0.2.9", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.9"] {

@@ -15,7 +15,7 @@ use towpath_wire::derp::info::Introduction;
 use towpath_wire::host::Prefixes;
 use towpath_wire::labels;
 
-use crate::outbox::Limits;
+use crate::outbox::{Limits, SharedLimits};
 use crate::rights::{Claim, Rights, Secrets};
 
 /// The settings that every decision uses.
@@ -26,7 +26,7 @@ pub struct Admission {
     /// The addresses from which a mesh key is accepted; empty for everywhere.
     pub mesh_sources: Prefixes,
     /// The bounds of what waits for a client.
-    pub limits: Arc<Limits>,
+    pub limits: SharedLimits,
 }
 
 labels! {
@@ -129,7 +129,7 @@ impl Admission {
             policy,
             claim,
             rights: claim.map_or(Rights::Client, Claim::rights),
-            limits: self.limits.clone(),
+            limits: self.limits.current(),
             rate: None,
             tenant: Tenant::default(),
         }
@@ -166,7 +166,7 @@ mod tests {
         Admission {
             secrets: Secrets { mesh: Some(MeshKey::from_bytes([1; 32])), ..Secrets::default() },
             mesh_sources: sources.into(),
-            limits: Arc::new(limits),
+            limits: SharedLimits::new(limits),
         }
     }
 

@@ -23,12 +23,14 @@ mod drops;
 mod lane;
 mod packets;
 mod senders;
+mod shared_limits;
 
 use self::account::Handed;
 pub use self::account::OutboxAccount;
 pub use self::drops::{DropCounts, DropReason, DropSink, Hop};
 use self::lane::Lane;
 use self::packets::{Bounds, Packets};
+pub use self::shared_limits::SharedLimits;
 use crate::session::PacketKind;
 use crate::watch_backlog::{PresenceChange, WatchBacklog};
 

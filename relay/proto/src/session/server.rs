@@ -109,6 +109,8 @@ labels! {
         Silent = "silent",
         /// A relay that this one had linked to announced more keys than `mesh.max_keys`. The link is dialled again after a minute.
         MeshKeys = "mesh_keys",
+        /// A relay that this one had linked to was taken out of `mesh.peers`.
+        Unlinked = "unlinked",
         /// The relay shuts down.
         Shutdown = "shutdown",
     }

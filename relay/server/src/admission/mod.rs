@@ -4,14 +4,16 @@
 //! |---|---|
 //! | a login: what is known of the key, then the policies in their order | `mod.rs` |
 //! | connected keys are asked about again, and revoked ones closed | `confirm.rs` |
-//! | the policies, each with its source | `allow_list.rs`, `tokens.rs` |
+//! | the policies, each with its source | `allow_list.rs`, read again by `reload.rs`; `tokens.rs`; `backend/` |
 //! | what is kept over restarts | `state.rs`, `saver.rs` |
 //!
 //! What follows from an answer is pure, see `towpath_relay_proto::admission`.
 
 mod allow_list;
+pub(crate) mod backend;
 mod confirm;
 mod metrics;
+mod reload;
 mod saver;
 mod state;
 mod tokens;
@@ -34,12 +36,15 @@ use towpath_wire::sync::lock;
 
 pub use allow_list::AllowListError;
 pub(crate) use allow_list::{AllowList, AllowedKeys};
+pub use backend::VerifySetupError;
 pub(crate) use metrics::AdmissionMetrics;
+pub(crate) use reload::AllowListFile;
 pub(crate) use saver::Saver;
 pub use tokens::TokenFileError;
 pub(crate) use tokens::{Tokens, read_token_keys};
 
-use crate::config::AdmissionSettings;
+use self::backend::{BackendMetrics, Tailscaled, VerifySetup, VerifyUrl};
+use crate::config::{AdmissionSettings, TailscaledSettings};
 use crate::control::RefusalReason;
 use crate::files::unix_now;
 
@@ -73,7 +78,21 @@ pub(crate) trait Backend: Send + Sync {
 pub(crate) struct Policies {
     pub(crate) allow_list: Option<AllowList>,
     pub(crate) tokens: Option<Tokens>,
+    /// The backend of `verify.url`, until it is among the backends.
+    pub(crate) verify: Option<VerifySetup>,
     pub(crate) backends: Vec<(PolicyName, Box<dyn Backend>)>,
+}
+
+impl Policies {
+    /// Makes the backends that the configuration names. Each connects when it is first asked.
+    pub(crate) fn add_backends(&mut self, tailscaled: Option<&TailscaledSettings>, metrics: &BackendMetrics) {
+        if let Some(settings) = tailscaled {
+            self.backends.push((PolicyName::Tailscaled, Box::new(Tailscaled::new(settings, metrics))));
+        }
+        if let Some(setup) = self.verify.take() {
+            self.backends.push((PolicyName::VerifyUrl, Box::new(VerifyUrl::new(setup, metrics))));
+        }
+    }
 }
 
 /// Why a login is not admitted.

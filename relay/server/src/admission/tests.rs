@@ -133,6 +133,7 @@ impl Setup {
             allow_list: Some(AllowList::new(allowed)),
             tokens: None,
             backends: vec![(PolicyName::VerifyUrl, Box::new(backend.clone()))],
+            verify: None,
         };
         let metrics = AdmissionMetrics::register(&Registry::new()).expect("the names are free");
         let engine = Arc::new(Engine::new(&settings, policies, metrics));

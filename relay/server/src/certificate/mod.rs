@@ -4,7 +4,7 @@
 //! - `judge.rs`: names, dates and chain as a client sees them.
 //! - `self_signed.rs`: the pair that the relay makes and keeps by itself.
 //! - `shown.rs`: what TLS shows, and the metrics of it.
-//! - `renewal.rs`: the task that reads the files again.
+//! - `renewal.rs`: the files when they are read again, and the task that warns of the end.
 
 mod judge;
 mod pair;
@@ -16,8 +16,6 @@ pub use pair::CertificateError;
 pub(crate) use pair::{Certificate, Expected, Fault, pin, pin_of_file};
 pub(crate) use renewal::Renewal;
 pub(crate) use self_signed::{CLOCK_SKEW, LIFE as SELF_SIGNED_LIFE, SelfSigned, throw_away};
-#[cfg(test)]
-pub(crate) use shown::ReloadOutcome;
 pub(crate) use shown::{CertificateMetrics, ShownCertificate};
 
 #[cfg(test)]

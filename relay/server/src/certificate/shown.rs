@@ -11,24 +11,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use towpath_service::{ErrorChain, visible_path};
-use towpath_wire::labels;
 use towpath_wire::pin::CertificatePin;
 
 use super::judge::{self, Objection};
 use super::pair::{Certificate, Expected};
 use crate::config::CertFiles;
-
-labels! {
-    /// What became of certificate files that were read again.
-    pub(crate) enum ReloadOutcome {
-        /// New connections see the new certificate.
-        Replaced = "replaced",
-        /// The files hold the certificate that is shown already.
-        Unchanged = "unchanged",
-        /// The files cannot be used, or no client would accept what is in them now. The certificate that was shown stays.
-        Refused = "refused",
-    }
-}
+use crate::reload::ReloadOutcome;
 
 /// The certificate that new connections are shown.
 pub(crate) struct ShownCertificate {

@@ -20,8 +20,7 @@ const fn switch(name: &'static str, here: &'static str) -> Flag {
     Flag { name, has_value: false, here }
 }
 
-const NO_ADMISSION: &str =
-    "no such thing here yet; allow_list.file lists the node keys that may use the relay";
+const TAILSCALED: &str = "tailscaled.socket, the path of tailscaled's socket";
 const NO_ACME: &str = "no such thing here: an ACME client writes the PEM files that cert and key name";
 const NO_SECRETS: &str = "no such thing here: write the key into the file that mesh.key_file names";
 const NO_RATE: &str =
@@ -55,7 +54,7 @@ const FLAGS: &[Flag] = &[
     value("secrets-cache-dir", NO_SECRETS),
     value("secrets-path-prefix", NO_SECRETS),
     value("secrets-url", NO_SECRETS),
-    value("socket", NO_ADMISSION),
+    value("socket", TAILSCALED),
     switch("stun", "stun.listen (--stun-listen); [] is off"),
     value("stun-port", "stun.listen (--stun-listen), a list of addresses with ports"),
     value("tcp-keepalive-time", "fixed at derper's default, 10 minutes"),
@@ -65,9 +64,9 @@ const FLAGS: &[Flag] = &[
     ),
     value("tcp-write-timeout", "outbox.write_timeout"),
     value("unpublished-bootstrap-dns-names", "bootstrap_dns.unpublished_names, a list"),
-    value("verify-client-url", NO_ADMISSION),
-    switch("verify-client-url-fail-open", NO_ADMISSION),
-    switch("verify-clients", NO_ADMISSION),
+    value("verify-client-url", "verify.url"),
+    switch("verify-client-url-fail-open", "confirm.unknown, \"admit\" or \"refuse\""),
+    switch("verify-clients", TAILSCALED),
     switch("version", "--version"),
 ];
 

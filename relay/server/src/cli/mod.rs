@@ -20,7 +20,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
-use towpath_relay::{Addresses, Files, Server, StunServer, identity, secret_file};
+use towpath_relay::{Addresses, ConfigSources, Files, Server, StunServer, identity, secret_file};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::logs::say;
 use towpath_service::signals::Shutdown;
@@ -142,8 +142,10 @@ impl Run {
         Config::read(&self.settings.sources(), self.dev)
     }
 
-    fn read_with_files(&self) -> Result<(Config, Resolved, Files), Problems> {
-        Config::read_with_files(&self.settings.sources(), self.dev)
+    fn read_with_files(&self) -> Result<(Config, ConfigSources, Files), Problems> {
+        let (sources, dev) = (self.settings.sources(), self.dev);
+        let (config, resolved, files) = Config::read_with_files(&sources, dev)?;
+        Ok((config, ConfigSources { sources, dev, resolved }, files))
     }
 
     fn read_stun_only(&self) -> Result<(StunOnly, Resolved), Problems> {
@@ -160,8 +162,8 @@ fn check_config(run: &Run) -> Result<(), Failure> {
     let (resolved, to_create) = if run.stun_only {
         (run.read_stun_only()?.1, Vec::new())
     } else {
-        let (_, resolved, files) = run.read_with_files()?;
-        (resolved, files.to_create())
+        let (_, sources, files) = run.read_with_files()?;
+        (sources.resolved, files.to_create())
     };
     warn(&resolved);
     print("the configuration is valid\n")?;
@@ -207,9 +209,9 @@ fn start(run: &Run) -> Result<(), Failure> {
         start_logs(&config.log, &resolved)?;
         serve_stun_only(&config)?;
     } else {
-        let (config, resolved, files) = run.read_with_files()?;
-        start_logs(&config.log, &resolved)?;
-        serve(&config, files)?;
+        let (config, sources, files) = run.read_with_files()?;
+        start_logs(&config.log, &sources.resolved)?;
+        serve(&config, sources, files)?;
     }
     Ok(())
 }
@@ -233,7 +235,7 @@ fn serve_stun_only(config: &StunOnly) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(config: &Config, files: Files) -> anyhow::Result<()> {
+fn serve(config: &Config, sources: ConfigSources, files: Files) -> anyhow::Result<()> {
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit on open files"),
         Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
@@ -242,7 +244,7 @@ fn serve(config: &Config, files: Files) -> anyhow::Result<()> {
     let shutdown = Shutdown::install().context("cannot catch signals")?;
     let identity = files.complete(config)?;
     let (node_public, certificate_pin) = (identity.node_public(), identity.certificate_pin());
-    let server = Server::bind(config, identity)?.with_hangups(shutdown.hangups());
+    let server = Server::bind(config, identity)?.with_sources(sources).with_hangups(shutdown.hangups());
     let Addresses { tls: listen, http, redirect, stun, admin } = server.addresses();
     let version = env!("CARGO_PKG_VERSION");
     let (listening, http, redirect) = (listen.map(display), http.map(display), redirect.map(display));

@@ -16,7 +16,9 @@ const HOW_TO_ADMIT: &str = "
     admission = \"open\"                            # everybody; TOWPATH_ADMISSION=open and --open mean the same
 or one of
     [allow_list]
-    file = \"/etc/towpath/allowed-keys\"            # node keys, one a line";
+    file = \"/etc/towpath/allowed-keys\"            # node keys, one a line
+    [verify]
+    url = \"https://headscale.example.com/verify\"    # Headscale, or a program of yours";
 
 /// Who may use the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +53,11 @@ struct Named(PolicyName);
 
 impl Choice for Named {
     const ALL: &'static [(&'static str, Self)] = &[
-        ("allow_list", Self(PolicyName::AllowList)),
-        ("tokens", Self(PolicyName::Tokens)),
-        ("require", Self(PolicyName::Require)),
+        (PolicyName::AllowList.label(), Self(PolicyName::AllowList)),
+        (PolicyName::Tokens.label(), Self(PolicyName::Tokens)),
+        (PolicyName::Tailscaled.label(), Self(PolicyName::Tailscaled)),
+        (PolicyName::VerifyUrl.label(), Self(PolicyName::VerifyUrl)),
+        (PolicyName::Require.label(), Self(PolicyName::Require)),
     ];
 }
 
@@ -152,8 +156,12 @@ fn state_dir(reader: &mut ConfigReader<'_>, node_key: &KeySource) -> Option<Path
 }
 
 /// The settings whose presence configures a policy, the cheapest policies first.
-const POLICIES: [(SettingKey, PolicyName); 2] =
-    [(keys::ALLOW_LIST_FILE, PolicyName::AllowList), (keys::TOKENS_KEY_FILE, PolicyName::Tokens)];
+const POLICIES: [(SettingKey, PolicyName); 4] = [
+    (keys::ALLOW_LIST_FILE, PolicyName::AllowList),
+    (keys::TOKENS_KEY_FILE, PolicyName::Tokens),
+    (keys::TAILSCALED_SOCKET, PolicyName::Tailscaled),
+    (keys::VERIFY_URL, PolicyName::VerifyUrl),
+];
 
 fn each_once(list: &[Named]) -> bool {
     list.iter().enumerate().all(|(index, name)| !list[..index].contains(name))

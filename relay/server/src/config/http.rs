@@ -65,23 +65,15 @@ impl HttpSettings {
     pub(super) fn read(reader: &mut ConfigReader<'_>, dev: bool) -> Self {
         let http = Self {
             listen: listener(reader, keys::HTTP_LISTEN, dev),
-            proxies: reader
-                .key(keys::HTTP_PROXIES)
-                .matching(
-                    "a list of IP addresses or prefixes such as [\"192.0.2.7\", \"2001:db8::/64\"], none of them all \
-                     addresses",
-                    |prefixes: &Vec<IpNet>| prefixes.iter().all(|prefix| prefix.prefix_len() > 0),
-                )
-                .or(Vec::new())
-                .into(),
+            proxies: proxies(reader, keys::HTTP_PROXIES),
             redirect_listen: listener(reader, keys::HTTP_REDIRECT_LISTEN, dev),
             home: reader.key(keys::HTTP_HOME).or(Home::Page),
         };
         match http.listen {
-            Some(address) if http.proxies.is_empty() && !is_loopback(address) => reader.conflict(
+            Some(address) if http.proxies.is_empty() && !has_sources(reader) && !is_loopback(address) => reader.conflict(
                 keys::HTTP_LISTEN,
-                "is not a loopback address, and http.proxies is empty: name the proxies there, or listen on loopback, \
-                 because a login without TLS can be read and repeated",
+                "is not a loopback address, and http.proxies and proxy_protocol.sources are empty: name the proxies \
+                 there, or listen on loopback, because a login without TLS can be read and repeated",
             ),
             None if !http.proxies.is_empty() => {
                 reader.conflict(keys::HTTP_PROXIES, "is for http.listen, which is off");
@@ -90,6 +82,20 @@ impl HttpSettings {
         }
         http
     }
+}
+
+/// Addresses that are believed about their clients, which therefore are never all addresses.
+pub(super) fn proxies(reader: &mut ConfigReader<'_>, key: SettingKey) -> Prefixes {
+    const ALLOWED: &str = "a list of IP addresses or prefixes such as [\"192.0.2.7\", \"2001:db8::/64\"], none of them all \
+                           addresses";
+    let are_some = |prefixes: &Vec<IpNet>| prefixes.iter().all(|prefix| prefix.prefix_len() > 0);
+    reader.key(key).matching(ALLOWED, are_some).or(Vec::new()).into()
+}
+
+/// Whether there are proxies that send a header of the PROXY protocol.
+pub(super) fn has_sources(reader: &ConfigReader<'_>) -> bool {
+    let sources = reader.foresee::<Vec<IpNet>>(keys::PROXY_PROTOCOL_SOURCES);
+    sources.is_some_and(|sources| !sources.is_empty())
 }
 
 fn listener(reader: &mut ConfigReader<'_>, key: SettingKey, dev: bool) -> Option<SocketAddr> {

@@ -12,6 +12,7 @@ use towpath_relay_forward::PollPolicy;
 use towpath_service::config::{ByteSize, Choice, ConfigReader, Problems, Resolved, Sources, Value};
 use towpath_service::memory::available_memory;
 use towpath_tls::RecordLayer;
+use towpath_wire::host::Prefixes;
 use towpath_wire::map::{OWN_REGION_IDS, REGION_ID_MAX};
 use towpath_wire::ports;
 
@@ -27,6 +28,7 @@ mod node_key;
 mod rules;
 mod stun;
 mod variables;
+mod verify;
 
 pub use self::admin::AdminSettings;
 pub use self::admission::{AdmissionSettings, Confirm};
@@ -38,6 +40,7 @@ pub use self::node_key::KeySource;
 use self::rules::{DEV_ALLOWED, LABEL_MAX, NAME_MAX, is_hostname, is_loopback, path};
 pub use self::stun::StunOnly;
 pub use self::variables::{CONFIG_VARIABLE, VARIABLE_PREFIX};
+pub use self::verify::{BackendUrl, TailscaledSettings, VerifySettings};
 
 /// The configuration of a relay. Every value is within its bounds.
 #[derive(Clone, Debug)]
@@ -53,12 +56,18 @@ pub struct Config {
     pub node_key: KeySource,
     /// Who may use the relay.
     pub admission: AdmissionSettings,
+    /// The local tailscaled that admits the nodes of its tailnet; `None` for none.
+    pub tailscaled: Option<TailscaledSettings>,
+    /// The program at a URL that admits keys; `None` for none.
+    pub verify: Option<VerifySettings>,
     /// The region that the relay's DERP map describes.
     pub region: Region,
     /// STUN; its list of addresses to listen on is empty for none.
     pub stun: towpath_stun::StunSettings,
     /// The ways in for an operator.
     pub admin: AdminSettings,
+    /// The proxies whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol_sources: Prefixes,
     /// HTTP without TLS, and the pages.
     pub http: HttpSettings,
     /// The names that `/bootstrap-dns` resolves.
@@ -165,6 +174,8 @@ impl Config {
             listen,
             cert,
             admission: AdmissionSettings::read(reader, &node_key, dev),
+            tailscaled: TailscaledSettings::read(reader),
+            verify: VerifySettings::read(reader),
             node_key,
             workers: reader.key(keys::WORKERS).within(NonZeroUsize::MIN..=WORKERS_MAX).or(default_workers()),
             poll: poll_policy(reader),
@@ -173,6 +184,7 @@ impl Config {
             region: Region::read(reader),
             stun: stun::read(reader, dev),
             admin: AdminSettings::read(reader, dev),
+            proxy_protocol_sources: http::proxies(reader, keys::PROXY_PROTOCOL_SOURCES),
             http: HttpSettings::read(reader, dev),
             bootstrap_dns: BootstrapDns::read(reader),
             records: reader.key(keys::TLS_RECORDS).or(RecordsSetting(RecordLayer::Own)).0,
@@ -223,7 +235,8 @@ fn check_listeners(reader: &mut ConfigReader<'_>, config: &Config) {
 /// The default is derper's. Behind a proxy it is less: a proxy that nothing else is told closes a connection on which nothing
 /// passes for 60 s (nginx, Apache, load balancers of AWS) or 50 s (HAProxy as Debian sets it up).
 fn keepalive(reader: &mut ConfigReader<'_>) -> Duration {
-    let is_proxied = reader.foresee::<Option<SocketAddr>>(keys::HTTP_LISTEN).flatten().is_some();
+    let is_proxied = http::has_sources(reader)
+        || reader.foresee::<Option<SocketAddr>>(keys::HTTP_LISTEN).flatten().is_some();
     let default = secs(if is_proxied { 40 } else { 60 });
     reader.key(keys::KEEPALIVE).within(secs(5)..=secs(90)).or(default)
 }

@@ -55,7 +55,7 @@ listen = "0.0.0.0:8443"
 cert = "/etc/relay.crt"
 key = "/etc/relay.pem"
 key_file = "/srv/relay.key"
-admission = ["allow_list", "tokens"]
+admission = ["verify_url", "allow_list", "tokens", "tailscaled"]
 require = []
 state_dir = "/srv/state"
 workers = 3
@@ -75,6 +75,15 @@ interval = "30s"
 grace = "2h"
 unknown = "admit"
 
+[tailscaled]
+socket = "/run/tailscaled.sock"
+
+[verify]
+url = "https://headscale.example.com:8443/verify?a=b"
+ca_file = "/etc/verify-ca.pem"
+token_file = "/etc/verify.token"
+timeout = "250ms"
+
 [region]
 id = 1234
 code = "fra"
@@ -92,6 +101,9 @@ listen = "192.0.2.1:9090"
 clients = ["192.0.2.7", "2001:db8::/64"]
 hosts = ["metrics.example.com"]
 socket = "/run/towpath/admin.sock"
+
+[proxy_protocol]
+sources = ["192.0.2.8", "2001:db8:1::/64"]
 
 [http]
 listen = "192.0.2.1:80"
@@ -166,6 +178,7 @@ level = "debug"
         socket: Some("/run/towpath/admin.sock".into()),
     };
     assert_eq!(config.admin, admin);
+    assert_eq!(config.proxy_protocol_sources, prefixes(["192.0.2.8/32", "2001:db8:1::/64"]));
     assert_eq!(config.http.listen, Some("192.0.2.1:80".parse().unwrap()));
     assert_eq!(config.http.proxies, prefixes(["192.0.2.7/32", "2001:db8::/64"]));
     assert_eq!(config.http.redirect_listen, Some("[::]:80".parse().unwrap()));
@@ -185,13 +198,28 @@ level = "debug"
         refuse_app_names: vec!["some app".into(), "other".into()],
     };
     let admission = AdmissionSettings {
-        order: PolicyOrder { order: vec![PolicyName::AllowList, PolicyName::Tokens], require: vec![] },
+        order: PolicyOrder {
+            order: vec![
+                PolicyName::VerifyUrl,
+                PolicyName::AllowList,
+                PolicyName::Tokens,
+                PolicyName::Tailscaled,
+            ],
+            require: vec![],
+        },
         allow_list: Some("/etc/allowed".into()),
         tokens: Some("/etc/token-keys".into()),
         confirm: Confirm { interval: secs(30), grace: secs(7200), admit_unknown: true },
         state_dir: Some("/srv/state".into()),
     };
     assert_eq!(config.admission, admission);
+    assert_eq!(config.tailscaled, Some(TailscaledSettings { socket: "/run/tailscaled.sock".into() }));
+    let verify = config.verify.expect("a verify URL");
+    assert_eq!((verify.url.host(), verify.url.port()), ("headscale.example.com", 8443));
+    assert_eq!(verify.url.path_and_query(), "/verify?a=b");
+    assert_eq!(verify.ca_file.as_deref(), Some(Path::new("/etc/verify-ca.pem")));
+    assert_eq!(verify.token_file.as_deref(), Some(Path::new("/etc/verify.token")));
+    assert_eq!(verify.timeout, Duration::from_millis(250));
     assert_eq!(config.login, login);
     let outbox = OutboxLimits {
         bytes: 66 * 1024,
@@ -398,8 +426,8 @@ fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
     for address in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "10.0.0.1:80"] {
         assert_problem(
             http(&format!("listen = '{address}'")),
-            "relay.toml:3: http.listen: is not a loopback address, and http.proxies is empty: name the proxies there, or \
-             listen on loopback, because a login without TLS can be read and repeated",
+            "relay.toml:3: http.listen: is not a loopback address, and http.proxies and proxy_protocol.sources are \
+             empty: name the proxies there, or listen on loopback, because a login without TLS can be read and repeated",
         );
     }
     assert_problem(
@@ -409,7 +437,12 @@ fn a_plain_listener_is_on_loopback_or_for_proxies_that_are_named() {
     for prefix in ["0.0.0.0/0", "::/0", "proxy.example.com", "10.0.0.0/33"] {
         let problems = http(&format!("listen = '0.0.0.0:80'\nproxies = ['{prefix}']")).expect_err(prefix);
         assert!(problems.to_string().contains("http.proxies: found"), "{problems}");
+        let problems = http(&format!("[proxy_protocol]\nsources = ['{prefix}']")).expect_err(prefix);
+        assert!(problems.to_string().contains("proxy_protocol.sources: found"), "{problems}");
     }
+    let (config, _) = http("listen = '0.0.0.0:80'\n[proxy_protocol]\nsources = ['192.0.2.7']").unwrap();
+    assert_eq!(config.proxy_protocol_sources, prefixes(["192.0.2.7/32"]));
+    assert_eq!(config.keepalive, secs(40));
     for key in ["listen", "redirect_listen"] {
         assert_problem(
             read_dev(&format!("[http]\n{key} = \"0.0.0.0:80\"")),

@@ -42,8 +42,7 @@ pub(crate) async fn accept(listener: TcpListener, frontend: Arc<Frontend>, kind:
                 {
                     warn!(times, %address, "cannot set the options of a new connection's socket: {error}");
                 }
-                let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
-                begin(&frontend, socket, accepted);
+                begin(&frontend, socket, accepted_by(&frontend, kind, address));
             }
             Err(error) => {
                 frontend.metrics.accept_errors.inc();
@@ -80,18 +79,18 @@ async fn make_room(
         }
     });
     let Some(address) = accepted.await else { return false };
-    let accepted = Accepted { id: frontend.plane.next_connection(), address, kind };
-    frontend.refuse(accepted, &Refusal::OpenFiles);
+    frontend.refuse(accepted_by(frontend, kind, address), &Refusal::OpenFiles);
     true
 }
 
 /// Starts the stages of a new connection, or closes it if a bound is reached.
 fn begin(frontend: &Arc<Frontend>, socket: TcpStream, accepted: Accepted) {
-    let Accepted { id, address, kind } = accepted;
-    if kind == ListenerKind::Plain && !frontend.http.proxies.allow(address.ip()) {
+    let Accepted { id, address, kind, origin } = accepted;
+    let is_proxy = frontend.proxy_protocol.expects_header(address.ip());
+    if kind == ListenerKind::Plain && !is_proxy && !frontend.http.proxies.allow(address.ip()) {
         return frontend.refuse(accepted, &Refusal::NotAProxy);
     }
-    let (standing, displaced) = match frontend.accounts.open(id, origin(kind, address)) {
+    let (standing, displaced) = match frontend.accounts.open(id, origin) {
         Ok(opened) => opened,
         Err(exceeded) => return frontend.refuse(accepted, &Refusal::Exceeded(exceeded)),
     };
@@ -103,11 +102,15 @@ fn begin(frontend: &Arc<Frontend>, socket: TcpStream, accepted: Accepted) {
     });
 }
 
-/// The origin of a connection before its first request.
-fn origin(kind: ListenerKind, address: SocketAddr) -> Origin {
-    let host = Host::of(address.ip());
-    match kind {
+/// What is known of a connection from `address` that has just been accepted.
+fn accepted_by(frontend: &Frontend, kind: ListenerKind, address: SocketAddr) -> Accepted {
+    let (ip, host) = (address.ip(), Host::of(address.ip()));
+    let origin = match kind {
         ListenerKind::Plain => Origin::Proxy(host),
+        ListenerKind::Tls | ListenerKind::Redirect if frontend.proxy_protocol.expects_header(ip) => {
+            Origin::Proxy(host)
+        }
         ListenerKind::Tls | ListenerKind::Redirect => Origin::Client(host),
-    }
+    };
+    Accepted { id: frontend.plane.next_connection(), address, kind, origin }
 }

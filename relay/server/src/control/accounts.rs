@@ -53,6 +53,12 @@ impl Accounts {
         }
     }
 
+    /// Replaces the bounds. Connections that are there stay.
+    pub(crate) fn set_bounds(&self, places: PlaceBounds, connections: ConnectionBounds) {
+        self.places.set_bounds(places);
+        self.connections.set_bounds(connections);
+    }
+
     /// Charges the new connection `id`. What is returned besides completes when another connection takes its place.
     pub(super) fn open(
         &self,

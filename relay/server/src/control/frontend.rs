@@ -1,7 +1,7 @@
 //! The frontend: the stages of a new connection in their order, and what they share.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
@@ -15,6 +15,7 @@ use towpath_service::ErrorChain;
 use towpath_tls::RecordLayer;
 use towpath_wire::host::Host;
 use towpath_wire::key::NodePublic;
+use towpath_wire::sync::read;
 use tracing::debug;
 
 use super::accounts::{Accounts, Standing};
@@ -24,6 +25,7 @@ use super::listener::{Accepted, ListenerKind};
 use super::login::{Introduced, NodeKeys, introduce};
 use super::metrics::ControlMetrics;
 use super::neighbour::{Neighbour, NeighbourLog, START};
+use super::proxy_protocol::ProxyProtocol;
 use super::refusal::{Refusal, RefusalReason};
 use super::stream::ClientStream;
 use super::tls::secure;
@@ -38,7 +40,8 @@ pub(crate) struct Frontend {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) records: RecordLayer,
     pub(crate) keys: NodeKeys,
-    pub(crate) limits: LoginLimits,
+    /// May be replaced: a connection has those that were there when it came.
+    pub(crate) limits: RwLock<Arc<LoginLimits>>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) keepalive: Duration,
     pub(crate) http: Http,
@@ -46,6 +49,7 @@ pub(crate) struct Frontend {
     pub(crate) engine: Arc<Engine>,
     pub(crate) metrics: ControlMetrics,
     pub(crate) neighbours: NeighbourLog,
+    pub(crate) proxy_protocol: ProxyProtocol,
     pub(crate) mesh_metrics: MeshMetrics,
     pub(crate) plane: Arc<DataPlane>,
 }
@@ -55,14 +59,14 @@ impl Frontend {
     pub(super) async fn serve(
         &self,
         socket: TcpStream,
-        accepted: Accepted,
+        mut accepted: Accepted,
         standing: Standing,
         displaced: oneshot::Receiver<()>,
     ) {
         let ended = tokio::select! {
             biased;
             Ok(()) = displaced => Err(Refusal::Displaced),
-            ended = self.establish(socket, accepted, standing) => ended,
+            ended = self.establish(socket, &mut accepted, standing) => ended,
         };
         if let Err(refusal) = ended {
             self.refuse(accepted, &refusal);
@@ -76,15 +80,27 @@ impl Frontend {
         debug!(connection = id, %address, reason = reason.label(), "connection refused: {}", ErrorChain(refusal));
     }
 
+    /// Takes the connection through its stages. `accepted` becomes what a header of the PROXY protocol says of it.
     async fn establish(
         &self,
-        socket: TcpStream,
-        accepted: Accepted,
+        mut socket: TcpStream,
+        accepted: &mut Accepted,
         mut standing: Standing,
     ) -> Result<(), Refusal> {
+        let limits = read(&self.limits).clone();
+        if self.proxy_protocol.expects_header(accepted.address.ip()) {
+            let client;
+            (socket, client) =
+                self.proxy_protocol.receive(socket, *accepted, limits.first_byte_timeout).await?;
+            if let Some(client) = client {
+                *accepted = accepted.from_client(client);
+                standing.charge_to(accepted.origin).map_err(Refusal::Exceeded)?;
+            }
+        }
+        let accepted = *accepted;
         // A look at the first bytes, because `readable` may complete when there is none.
         let mut start = [0; START];
-        let heard = timeout(self.limits.first_byte_timeout, socket.peek(&mut start))
+        let heard = timeout(limits.first_byte_timeout, socket.peek(&mut start))
             .await
             .map_err(|_: Elapsed| Refusal::FirstByteTimeout)?
             .map_err(Refusal::Broken)?;
@@ -101,17 +117,19 @@ impl Frontend {
             }
             ListenerKind::Tls => {
                 let config = self.tls.clone().expect("a listener for TLS has its configuration");
-                let stream = secure(socket, config, self.limits.handshake_timeout).await?;
+                let stream = secure(socket, config, limits.handshake_timeout).await?;
                 self.metrics.tls_version(stream.protocol_version());
                 ClientStream::Tls(Box::new(stream))
             }
             ListenerKind::Plain | ListenerKind::Redirect => ClientStream::Plain(socket),
         };
-        let Some(request) = read_request(stream, &self.http, accepted, &mut standing).await? else {
+        let Some(request) =
+            read_request(stream, &self.http, limits.idle_http_timeout, accepted, &mut standing).await?
+        else {
             return Ok(());
         };
         self.metrics.accepted(matches!(request.upgrade.protocol, UpgradeProtocol::WebSocket { .. }));
-        timeout(self.limits.login_timeout, self.log_in(request, accepted.id, standing))
+        timeout(limits.login_timeout, self.log_in(request, accepted.id, standing))
             .await
             .map_err(|_: Elapsed| Refusal::LoginTimeout)?
     }
@@ -168,7 +186,7 @@ impl Frontend {
             return Ok(policy);
         }
         let (key, app_name) = (introduced.introduction.client, introduced.introduction.info.app_name);
-        if self.limits.refuse_app_names.iter().any(|name| name == app_name.as_str()) {
+        if read(&self.limits).refuse_app_names.iter().any(|name| name == app_name.as_str()) {
             self.engine.note_refusal(key, client.ip(), RefusalReason::AppName, Duration::ZERO, false);
             return Err(Refusal::AppName);
         }

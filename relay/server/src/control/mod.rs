@@ -6,6 +6,7 @@
 //! | stage | what | file |
 //! |---|---|---|
 //! | accept | a socket, within the bounds on connections | `accept.rs`, `accounts.rs` |
+//! | read the proxy's header | the client that a proxy of TCP names, where one is configured | `proxy_protocol.rs` |
 //! | turn away | an answer to a neighbouring protocol that the listener does not speak | `neighbour.rs` |
 //! | secure | the TLS handshake, unless the listener is plain | `tls.rs` |
 //! | read the request | HTTP, until a request asks for DERP | `http/` |
@@ -24,6 +25,7 @@ mod listener;
 mod login;
 mod metrics;
 mod neighbour;
+mod proxy_protocol;
 mod refusal;
 mod stream;
 mod tls;
@@ -36,4 +38,5 @@ pub(crate) use listener::ListenerKind;
 pub(crate) use login::NodeKeys;
 pub(crate) use metrics::ControlMetrics;
 pub(crate) use neighbour::NeighbourLog;
+pub(crate) use proxy_protocol::ProxyProtocol;
 pub(crate) use refusal::RefusalReason;

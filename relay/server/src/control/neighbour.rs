@@ -28,14 +28,14 @@ const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 const TLS: &[u8] = &[22, 3];
 
 /// A fatal alert in clear, `unexpected_message`.
-const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
+pub(super) const ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
 
 /// The protocol of a connection, which its listener does not speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Neighbour {
     #[error("HTTP without TLS came to a listener for TLS")]
     HttpOnTls,
-    #[error("a header of the PROXY protocol came, which the relay does not read")]
+    #[error("a header of the PROXY protocol came from an address that is not in proxy_protocol.sources")]
     ProxyHeader,
     #[error("TLS came to a listener without TLS")]
     TlsOnPlain,
@@ -71,7 +71,7 @@ impl Neighbour {
             Self::HttpOnTls => bad_request("Client sent an HTTP request to an HTTPS server."),
             // Behind the header the client speaks what the listener does.
             Self::ProxyHeader if kind == ListenerKind::Tls => ALERT.into(),
-            Self::ProxyHeader => bad_request("This relay does not read PROXY protocol headers."),
+            Self::ProxyHeader => bad_request("This relay reads no PROXY protocol header from this address."),
             // TLS libraries have a message of their own for what is no TLS at all, which leads to the mistake; an alert
             // leads to versions and ciphers.
             Self::TlsOnPlain => bad_request("Client sent a TLS handshake to a listener without TLS."),
@@ -87,8 +87,8 @@ impl Neighbour {
                  proxy that ends TLS connect to http.listen"
             }
             (Self::ProxyHeader, _) => {
-                "a header of the PROXY protocol came, which the relay does not read: turn it off at the proxy (send-proxy in \
-                 HAProxy, proxy_protocol in nginx); at http.listen the relay reads X-Forwarded-For"
+                "a header of the PROXY protocol came from an address that is not in proxy_protocol.sources: add the address if \
+                 it is a proxy's, or turn the header off at the proxy (send-proxy in HAProxy, proxy_protocol in nginx)"
             }
             (Self::TlsOnPlain, ListenerKind::Redirect) => {
                 "TLS came to http.redirect_listen, which is without TLS: listen speaks TLS"
@@ -111,7 +111,7 @@ pub(crate) struct NeighbourLog([Mutex<Repeated>; 4]);
 impl NeighbourLog {
     /// Notes a connection that speaks `neighbour`, and logs it if a line is due.
     pub(super) fn note(&self, accepted: Accepted, neighbour: Neighbour) {
-        let Accepted { id, address, kind } = accepted;
+        let Accepted { id, address, kind, .. } = accepted;
         let Some(times) = self.due(neighbour) else { return };
         let advice = neighbour.advice(kind);
         // Scanners try every protocol on a public listener. What a proxy of the operator's sends is a mistake to repair.
@@ -128,7 +128,8 @@ impl NeighbourLog {
     }
 }
 
-fn bad_request(sentence: &str) -> Vec<u8> {
+/// An answer of HTTP that says what is wrong with the connection.
+pub(super) fn bad_request(sentence: &str) -> Vec<u8> {
     let length = sentence.len() + 1;
     format!(
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\

@@ -7,6 +7,7 @@ use towpath_relay_forward::WebSocketEnd;
 use towpath_relay_proto::account::Exceeded;
 use towpath_relay_proto::admission::NotAdmitted;
 use towpath_relay_proto::login::{LoginError, refusal_text};
+use towpath_relay_proto::proxy_header::ProxyHeaderError;
 use towpath_relay_proto::token::TokenError;
 use towpath_tls::HandshakeError;
 use towpath_wire::derp::info::ClientInfoError;
@@ -25,11 +26,17 @@ pub(crate) enum Refusal {
     OpenFiles,
     #[error("no byte came in time (login.first_byte_timeout)")]
     FirstByteTimeout,
+    #[error("a proxy of proxy_protocol.sources sent no whole header in time (login.first_byte_timeout)")]
+    ProxyHeaderTimeout,
+    #[error("a proxy of proxy_protocol.sources sent no header that can be used")]
+    ProxyHeader(#[source] ProxyHeaderError),
     #[error(transparent)]
     Neighbour(Neighbour),
     #[error("the host asks for TLS handshakes too fast while the relay is busy")]
     HandshakeRate,
-    #[error("not one of the proxies that may connect to the plain listener (http.proxies)")]
+    #[error(
+        "not one of the proxies that may connect to the plain listener (http.proxies, proxy_protocol.sources)"
+    )]
     NotAProxy,
     #[error("the TLS handshake took too long (login.handshake_timeout)")]
     HandshakeTimeout,
@@ -87,12 +94,19 @@ labels! {
         /// The host of the client asked for more than 128 TLS handshakes a second while more than half of the
         /// `login.max_pending` places were taken.
         HandshakeRate = "handshake_rate",
-        /// The connection to `http.listen` came from an address that is not in `http.proxies`.
+        /// The connection to `http.listen` came from an address that is not in `http.proxies`, nor in
+        /// `proxy_protocol.sources`.
         NotAProxy = "not_a_proxy",
         /// HTTP without TLS came to `listen`, which speaks TLS. The answer is 400.
         HttpOnTls = "http_on_tls",
-        /// A header of the PROXY protocol came, which the relay does not read.
+        /// A header of the PROXY protocol came from an address that is not in `proxy_protocol.sources`.
         ProxyHeader = "proxy_header",
+        /// A connection from `proxy_protocol.sources` began without a header of the PROXY protocol.
+        ProxyHeaderMissing = "proxy_header_missing",
+        /// A connection from `proxy_protocol.sources` began with a header that is malformed, or of another version than 1 and 2.
+        ProxyHeaderInvalid = "proxy_header_invalid",
+        /// A connection from `proxy_protocol.sources` sent no whole header for `login.first_byte_timeout`.
+        ProxyHeaderTimeout = "proxy_header_timeout",
         /// TLS came to `http.listen` or `http.redirect_listen`, which are without TLS.
         TlsOnPlain = "tls_on_plain",
         /// HTTP/2 came without TLS, and the relay speaks HTTP/1.1.
@@ -198,6 +212,9 @@ impl Refusal {
             Self::Displaced => RefusalReason::Displaced,
             Self::OpenFiles => RefusalReason::OpenFiles,
             Self::FirstByteTimeout => RefusalReason::FirstByteTimeout,
+            Self::ProxyHeaderTimeout => RefusalReason::ProxyHeaderTimeout,
+            Self::ProxyHeader(ProxyHeaderError::Missing) => RefusalReason::ProxyHeaderMissing,
+            Self::ProxyHeader(_) => RefusalReason::ProxyHeaderInvalid,
             Self::Neighbour(Neighbour::HttpOnTls) => RefusalReason::HttpOnTls,
             Self::Neighbour(Neighbour::ProxyHeader) => RefusalReason::ProxyHeader,
             Self::Neighbour(Neighbour::TlsOnPlain) => RefusalReason::TlsOnPlain,

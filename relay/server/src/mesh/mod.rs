@@ -7,46 +7,32 @@
 //! The key of the mesh is worth as much as all relays together. So it is sent only to the relay that the configuration
 //! names, after two tests: its certificate is trusted, and its node key is the expected one, which the login proves
 //! because it is sealed to that key. The first test fails before anything is sent, the second before the login is sent.
+//!
+//! `links.rs` has the links that are kept, each by a task of its own.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::sleep;
-use towpath_relay_client::{Client, DialError, Dialer, Raw, SetupError, TlsVersions, Trust};
-use towpath_relay_forward::{DataPlane, LinkArrival, LinkEvent, Transport, set_socket_options};
-use towpath_relay_proto::outbox::Limits;
+use towpath_relay_client::{Dialer, SetupError, TlsVersions, Trust};
 use towpath_relay_proto::rights::Secrets;
-use towpath_relay_proto::session::Close;
 use towpath_service::config::SettingKey;
-use towpath_service::repeated::Repeated;
-use towpath_service::{ErrorChain, visible_path};
+use towpath_service::visible_path;
 use towpath_wire::derp::PROTOCOL_VERSION;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::{MeshKey, MeshKeyTextError};
-use towpath_wire::key::{NodePrivate, NodePublic};
-use tracing::{debug, info, warn};
+use towpath_wire::key::NodePublic;
 
 use crate::certificate::Fault;
 use crate::config::{Mesh, MeshPeer, keys};
 use crate::secret_file::{self, SecretFileError};
 use crate::tls::{RootsError, root_certificates};
 
+mod links;
 mod metrics;
 mod remedy;
 
+pub(crate) use links::{LinkContext, Links};
 pub(crate) use metrics::MeshMetrics;
-use remedy::remedy;
-
-/// The pause before a link is dialled again, as in derper, and the largest random time added to it, so that relays
-/// which lost a third one together do not come back to it together.
-const REDIAL: Duration = Duration::from_secs(5);
-const REDIAL_SPREAD: Duration = Duration::from_secs(1);
-/// The pause after a link that was closed for too many keys. To learn and forget a million keys is too much work to be
-/// done every few seconds.
-const REDIAL_AFTER_MESH_KEYS: Duration = Duration::from_secs(60);
 
 /// The reason why the mesh cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -80,18 +66,8 @@ pub enum MeshError {
 #[derive(Debug, Default)]
 pub(crate) struct MeshSetup {
     pub(crate) secrets: Secrets,
-    dialers: Vec<(MeshPeer, Dialer)>,
-}
-
-/// The state that all links share.
-#[derive(Clone, Debug)]
-pub(crate) struct LinkContext {
-    pub(crate) plane: Arc<DataPlane>,
-    /// This relay's node key, with which it logs in.
-    pub(crate) key: NodePrivate,
-    /// The bounds of what waits for another relay.
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) metrics: MeshMetrics,
+    /// The relays to dial, without this one.
+    pub(crate) dialers: Vec<(MeshPeer, Dialer)>,
 }
 
 impl MeshSetup {
@@ -147,14 +123,6 @@ impl MeshSetup {
         }
         (Self { secrets, dialers }, faults)
     }
-
-    /// Dials the other relays, and dials each again whenever its link closes.
-    pub(crate) fn run(self, context: &LinkContext) {
-        context.metrics.peers.set(i64::try_from(self.dialers.len()).unwrap_or(i64::MAX));
-        for (peer, dialer) in self.dialers {
-            tokio::spawn(LinkTask::new(peer, dialer, context.clone()).run());
-        }
-    }
 }
 
 fn read_key(path: &Path, warnings: &mut Vec<String>) -> Result<MeshKey, MeshError> {
@@ -178,155 +146,13 @@ fn dialer(peer: &MeshPeer, trust: &Trust, mesh_key: Option<MeshKey>) -> Result<D
     })
 }
 
-/// The task that keeps one link.
-struct LinkTask {
-    peer: MeshPeer,
-    dialer: Dialer,
-    context: LinkContext,
-    /// The link cannot be dialled or handed over.
-    failures: Repeated,
-    /// The link comes up, and goes down again.
-    ups: Repeated,
-    downs: Repeated,
-}
-
-impl LinkTask {
-    fn new(peer: MeshPeer, dialer: Dialer, context: LinkContext) -> Self {
-        let (failures, ups, downs) = (Repeated::default(), Repeated::default(), Repeated::default());
-        Self { peer, dialer, context, failures, ups, downs }
-    }
-
-    async fn run(mut self) {
-        loop {
-            let pause = match self.dialer.connect(&self.context.key).await {
-                Ok(client) => self.link(client).await,
-                Err(error) => {
-                    self.note_failure(&error);
-                    REDIAL
-                }
-            };
-            sleep(pause + spread()).await;
-        }
-    }
-
-    /// Logs a failure to dial: the first, one a minute, and those in between at `debug`.
-    fn note_failure(&mut self, error: &DialError) {
-        self.context.metrics.dial_failed(error.step());
-        let (host, mut failure) = (&self.peer.host, ErrorChain(error).to_string());
-        if let Some(remedy) = remedy(error, &self.peer) {
-            failure = format!("{failure}. What to do: {remedy}");
-        }
-        match self.failures.note() {
-            Some(times) => warn!(times, %host, "cannot link; retrying every 5 s: {failure}"),
-            None => debug!(%host, "still cannot link: {failure}"),
-        }
-    }
-
-    /// Hands the link to the data plane and waits until it is closed. Returns the pause before it is dialled again.
-    async fn link(&mut self, client: Client) -> Duration {
-        let (events, mut told) = mpsc::unbounded_channel();
-        let connection = self.context.plane.next_connection();
-        if let Err(error) = self.hand_over(connection, client, events) {
-            if let Some(times) = self.failures.note() {
-                let host = &self.peer.host;
-                warn!(times, connection, %host, "cannot hand the link to the data plane; retrying in 5 s: {error}");
-            }
-            return REDIAL;
-        }
-        let failures = self.failures.clear();
-        let (mut was_up, mut pause) = (false, REDIAL);
-        while let Some(event) = told.recv().await {
-            match event {
-                LinkEvent::Up => {
-                    was_up = true;
-                    self.note_up(connection, failures);
-                }
-                LinkEvent::Down(reason) => {
-                    if matches!(reason, Close::MeshKeys) {
-                        pause = REDIAL_AFTER_MESH_KEYS;
-                    }
-                    self.note_down(connection, reason, was_up);
-                }
-            }
-        }
-        pause
-    }
-
-    /// Logs that the link is up, as often as [`Repeated`] lets it.
-    fn note_up(&mut self, connection: u64, failures: u64) {
-        let (host, relay) = (&self.peer.host, &self.peer.public_key);
-        match self.ups.note() {
-            Some(times) => {
-                let (times, failures) = ((times > 1).then_some(times), (failures > 0).then_some(failures));
-                info!(connection, %host, ?relay, times, failures, "mesh link up");
-            }
-            None => debug!(connection, %host, "mesh link up again"),
-        }
-    }
-
-    /// Logs why the link is down and what to do about it, as often as [`Repeated`] lets it.
-    fn note_down(&mut self, connection: u64, close: Close, was_up: bool) {
-        let (host, reason) = (&self.peer.host, close.label());
-        let Some(times) = self.downs.note() else {
-            debug!(connection, %host, reason, "mesh link down again");
-            return;
-        };
-        if matches!(close, Close::MeshKeys) {
-            warn!(
-                times,
-                connection,
-                %host,
-                "mesh link down: the relay announced more keys than mesh.max_keys; if it has that many clients, raise \
-                 mesh.max_keys; dialling again in a minute"
-            );
-        } else if was_up {
-            warn!(times, connection, %host, reason, "mesh link down");
-        } else {
-            warn!(
-                times,
-                connection,
-                %host,
-                reason,
-                "the relay announced no clients before the link closed; check that both have the same mesh key and that \
-                 its mesh.sources allows this address"
-            );
-        }
-    }
-
-    fn hand_over(&self, id: u64, client: Client, events: mpsc::UnboundedSender<LinkEvent>) -> io::Result<()> {
-        let relay = client.relay();
-        let Raw { socket, tls, session, incoming, plaintext } = client.into_raw()?;
-        let halves = tls.ok_or_else(|| io::Error::other("a link without TLS"))?;
-        set_socket_options(&socket)?;
-        let address = socket.peer_addr()?;
-        self.context.plane.attach_link(LinkArrival {
-            id,
-            relay,
-            address,
-            transport: Transport::dialled_tls(socket, halves, incoming),
-            session,
-            frames: plaintext,
-            limits: self.context.limits.clone(),
-            on_event: Box::new(move |event| {
-                // Sending fails only if the task is gone, which means that the process is about to end.
-                let _ = events.send(event);
-            }),
-        });
-        Ok(())
-    }
-}
-
-/// Returns a random part of [`REDIAL_SPREAD`], or zero if the system has no random bytes.
-fn spread() -> Duration {
-    let mut byte = [0];
-    getrandom::fill(&mut byte).map_or(Duration::ZERO, |()| REDIAL_SPREAD * u32::from(byte[0]) / 255)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use towpath_service::ErrorChain;
+    use towpath_wire::key::NodePrivate;
     use towpath_wire::pin::CertificatePin;
 
     use super::*;

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 use towpath_relay_client::{Client, Dialer, TlsVersions, Trust};
 use towpath_wire::key::NodePrivate;
 
@@ -26,6 +27,8 @@ pub(crate) struct Process {
     admin: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
     log: Log,
+    /// Has the configuration file.
+    dir: TempDir,
 }
 
 /// What the program logs after it has said where it listens.
@@ -36,6 +39,13 @@ enum Log {
     Read(JoinHandle<usize>),
     /// A test has it.
     Taken,
+}
+
+const CONFIG: &str = "relay.toml";
+
+/// A configuration with these settings besides the addresses to listen on.
+fn whole(settings: &str) -> String {
+    format!("listen = '127.0.0.1:0'\nstun.listen = []\nadmin.listen = '127.0.0.1:0'\n{settings}")
 }
 
 impl Process {
@@ -50,14 +60,12 @@ impl Process {
     /// Starts the program as [`Self::start`] does, with a reader of its log that stalls once it knows where the program listens.
     pub(crate) fn start_unread(before: &str, settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("relay.toml");
-        let text =
-            format!("listen = '127.0.0.1:0'\nstun.listen = []\nadmin.listen = '127.0.0.1:0'\n{settings}");
-        std::fs::write(&file, text).expect("a file");
+        let file = dir.path().join(CONFIG);
+        std::fs::write(&file, whole(settings)).expect("a file");
         let mut child = Command::new("sh")
             .args(["-c", &format!("{before} && exec \"$@\""), "sh"])
             .args([env!("CARGO_BIN_EXE_towpath-relay"), "--dev", "--config"])
-            .arg(file)
+            .arg(&file)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -74,7 +82,19 @@ impl Process {
         };
         let (listen, admin) = (address("listen").expect("an address"), address("admin").expect("an address"));
         let http = address("http");
-        Self { child, listen, admin, http, log: Log::Unread(log) }
+        Self { child, listen, admin, http, log: Log::Unread(log), dir }
+    }
+
+    /// Replaces the configuration file by one with these settings, at one moment.
+    pub(crate) fn configure(&self, settings: &str) {
+        let draft = self.dir.path().join("draft");
+        std::fs::write(&draft, whole(settings)).expect("a file");
+        std::fs::rename(draft, self.dir.path().join(CONFIG)).expect("a new name");
+    }
+
+    /// Asks the program to read its files again, by SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("a signal");
     }
 
     /// The address of the admin listener.

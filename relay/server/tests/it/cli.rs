@@ -174,8 +174,8 @@ max = "64MiB"
         .env("TOWPATH_REGION_ID", "902");
     let expected = r#"hostname = "relay.example.com"  # relay.toml:1
 listen = "[::]:8443"  # --listen
-cert = "relay.crt"  # relay.toml:2
-key = "relay.pem"  # relay.toml:3
+cert = "relay.crt"  # relay.toml:2; the file reloads
+key = "relay.pem"  # relay.toml:3; the file reloads
 private_key = "********"  # TOWPATH_PRIVATE_KEY
 # key_file is not set
 admission = "open"  # TOWPATH_ADMISSION
@@ -189,6 +189,9 @@ shutdown_timeout = "5s"  # default
 
 [allow_list]
 # file is not set
+
+[tokens]
+# key_file is not set
 
 [confirm]
 interval = "1m"  # default
@@ -213,6 +216,9 @@ clients = []  # default
 hosts = []  # default
 # socket is not set
 
+[proxy_protocol]
+sources = []  # default
+
 [http]
 listen = ""  # default
 proxies = []  # default
@@ -228,22 +234,22 @@ records = "own"  # default
 check_name = true  # default
 
 [login]
-first_byte_timeout = "2s"  # default
-handshake_timeout = "10s"  # default
-login_timeout = "10s"  # default
-idle_http_timeout = "30s"  # default
-max_pending = 4096  # default
-max_pending_per_host = 512  # default
-# max_connections is not set
-# max_connections_per_host is not set
-max_connections_per_key = 8  # default
-refuse_app_names = []  # default
+first_byte_timeout = "2s"  # default; reloads
+handshake_timeout = "10s"  # default; reloads
+login_timeout = "10s"  # default; reloads
+idle_http_timeout = "30s"  # default; reloads
+max_pending = 4096  # default; reloads
+max_pending_per_host = 512  # default; reloads
+# max_connections is not set; reloads
+# max_connections_per_host is not set; reloads
+max_connections_per_key = 8  # default; reloads
+refuse_app_names = []  # default; reloads
 
 [outbox]
-bytes = "1MiB"  # relay.toml:8
-age = "1s"  # default
-disco_bytes = "32KiB"  # default
-write_timeout = "2s"  # default
+bytes = "1MiB"  # relay.toml:8; reloads
+age = "1s"  # default; reloads
+disco_bytes = "32KiB"  # default; reloads
+write_timeout = "2s"  # default; reloads
 
 [memory]
 max = "64MiB"  # relay.toml:10
@@ -253,8 +259,8 @@ max = "64MiB"  # relay.toml:10
 # second_key_file is not set
 # prober_key_file is not set
 sources = []  # default
-peers = []  # default
-max_keys = 1000000  # default
+peers = []  # default; reloads
+max_keys = 1000000  # default; reloads
 # ca_file is not set
 
 [log]

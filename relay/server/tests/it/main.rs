@@ -8,6 +8,7 @@
 mod addresses;
 mod administration;
 mod admission;
+mod backends;
 mod binding;
 mod certificates;
 mod cli;
@@ -26,6 +27,8 @@ mod mesh;
 mod neighbours;
 mod overload;
 mod pending;
+mod proxy_protocol;
+mod reload;
 mod shutdown;
 mod stalled_log;
 mod websocket;

@@ -59,6 +59,10 @@ type Options struct {
 	PrivateKey key.NodePrivate
 	// SelfSigned leaves the certificate to the relay. Ours only.
 	SelfSigned bool
+	// VerifyURL is asked about each client. Empty means that the relay is open.
+	VerifyURL string
+	// FailOpen admits clients that are not known while VerifyURL does not answer.
+	FailOpen bool
 	// Settings are lines of the configuration file besides. Ours only.
 	Settings string
 	// Proxies are the addresses from which the plain listener takes connections. Empty means loopback.
@@ -188,7 +192,7 @@ func (r *Relay) configureTowpath(t testing.TB, o Options, dir string, stun netip
 	}
 	r.ConfigFile = filepath.Join(dir, "relay.toml")
 	config := fmt.Sprintf(`hostname = %q
-admission = "open"
+%s
 listen = %q
 key_file = %q
 %s
@@ -208,7 +212,7 @@ unpublished_names = %s
 [http]
 redirect_listen = %q
 home = %q
-`, r.Addr.Addr(), r.Addr, r.KeyFile, settings, stun, alternates, o.STUNSettings, r.admin,
+`, r.Addr.Addr(), r.Addr, r.KeyFile, admission(o), settings, stun, alternates, o.STUNSettings, r.admin,
 		list(o.BootstrapDNS), list(o.UnpublishedDNS), r.Port80, cmp.Or(o.Home, "page"))
 	if r.Addr.Addr().IsLoopback() || len(o.Proxies) > 0 {
 		config += fmt.Sprintf("listen = %q\nproxies = %s\n", r.Plain, list(o.Proxies))
@@ -243,6 +247,18 @@ home = %q
 	}
 }
 
+// admission is the lines that say who may use the relay.
+func admission(o Options) string {
+	if o.VerifyURL == "" {
+		return `admission = "open"`
+	}
+	unknown := "refuse"
+	if o.FailOpen {
+		unknown = "admit"
+	}
+	return fmt.Sprintf("confirm.unknown = %q\nverify.url = %q", unknown, o.VerifyURL)
+}
+
 // list writes a list of TOML.
 func list(elements []string) string {
 	quoted := make([]string, len(elements))
@@ -272,6 +288,7 @@ func (r *Relay) configureDerper(t testing.TB, dir string, o Options) {
 		"-bootstrap-dns-names", strings.Join(o.BootstrapDNS, ","),
 		"-unpublished-bootstrap-dns-names", strings.Join(o.UnpublishedDNS, ","),
 		"-stun", "-stun-port", fmt.Sprint(r.STUN.Port()),
+		"-verify-client-url", o.VerifyURL, fmt.Sprintf("-verify-client-url-fail-open=%t", o.FailOpen),
 	}
 	r.ready = func(ctx context.Context) error {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.Addr.String())
@@ -425,6 +442,13 @@ var ports = struct {
 
 const firstPort, lastPort = 10_000, 32_000
 
+// FreeAddress is an address of TCP on loopback that nothing has bound.
+func FreeAddress(t testing.TB) netip.AddrPort {
+	t.Helper()
+	loopback := netip.MustParseAddr("127.0.0.1")
+	return netip.AddrPortFrom(loopback, freePort(t, "tcp", loopback))
+}
+
 // freePort is a port of host that nothing has bound.
 func freePort(t testing.TB, network string, host netip.Addr) uint16 {
 	t.Helper()
@@ -499,4 +523,34 @@ func failure(err error) error {
 		return fmt.Errorf("%w\n%s", err, exit.Stderr)
 	}
 	return err
+}
+
+// FreePort is a TCP port of loopback that nothing has bound.
+func FreePort(t testing.TB) uint16 {
+	t.Helper()
+	return freePort(t, "tcp", netip.MustParseAddr("127.0.0.1"))
+}
+
+// Reconfigure replaces a line of the configuration file, which the next launch reads. Ours only.
+func (r *Relay) Reconfigure(t testing.TB, line, by string) {
+	t.Helper()
+	text, err := os.ReadFile(r.ConfigFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), line+"\n", by+"\n", 1)
+	if changed == string(text) {
+		t.Fatalf("no line %q in\n%s", line, text)
+	}
+	if err := os.WriteFile(r.ConfigFile, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Forget removes what a relay that does not run has kept of the keys that it has admitted. Ours only.
+func (r *Relay) Forget(t testing.TB) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(filepath.Dir(r.KeyFile), "admitted-keys")); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -94,19 +94,23 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 
 // headscale is a control server with one user.
 type headscale struct {
-	url     string
-	authKey string
+	program, config string
+	url             string
+	authKey         string
 }
 
 // startHeadscale serves a tailnet whose only DERP region is in the file derpMap.
 func startHeadscale(t *testing.T, derpMap string) headscale {
 	t.Helper()
-	program, dir := relaytest.Foreign(t, "headscale"), t.TempDir()
-	h := headscale{url: "http://" + net.JoinHostPort(hubAddress, "8080")}
-	config := filepath.Join(dir, "config.yaml")
+	dir := t.TempDir()
+	h := headscale{
+		program: relaytest.Foreign(t, "headscale"),
+		config:  filepath.Join(dir, "config.yaml"),
+		url:     "http://" + net.JoinHostPort(hubAddress, "8080"),
+	}
 	text := fmt.Sprintf(`
 server_url: %[2]s
-listen_addr: %[3]s:8080
+listen_addr: 0.0.0.0:8080
 metrics_listen_addr: 127.0.0.1:9090
 grpc_listen_addr: 127.0.0.1:50443
 unix_socket: %[1]s/headscale.sock
@@ -116,17 +120,17 @@ prefixes: { v4: 100.64.0.0/10, v6: "fd7a:115c:a1e0::/48" }
 derp:
   server: { enabled: false }
   urls: []
-  paths: [ %[4]s ]
+  paths: [ %[3]s ]
   auto_update_enabled: false
 dns: { magic_dns: true, base_domain: tailnet.test, override_local_dns: false, nameservers: { global: [] } }
 disable_check_updates: true
 logtail: { enabled: false }
 log: { level: info, format: text }
-`, dir, h.url, hubAddress, derpMap)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+`, dir, h.url, derpMap)
+	if err := os.WriteFile(h.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start(t, "headscale", exec.Command(program, "serve", "-c", config))
+	start(t, "headscale", h.command("serve"))
 	until(t, "headscale", startLimit, func() error {
 		res, err := http.Get(h.url + "/health")
 		if err != nil {
@@ -138,8 +142,8 @@ log: { level: info, format: text }
 		}
 		return nil
 	})
-	run(t, exec.Command(program, "-c", config, "users", "create", "tester"))
-	out := run(t, exec.Command(program, "-c", config, "preauthkeys", "create", "--user", "1", "--reusable", "-o", "json"))
+	run(t, h.command("users", "create", "tester"))
+	out := run(t, h.command("preauthkeys", "create", "--user", "1", "--reusable", "-o", "json"))
 	var created struct{ Key string }
 	if err := json.Unmarshal([]byte(out), &created); err != nil || created.Key == "" {
 		t.Fatalf("no key in %q: %v", out, err)

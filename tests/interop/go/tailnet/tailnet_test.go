@@ -25,7 +25,7 @@ import (
 
 func TestTailnet(t *testing.T) {
 	lay(t)
-	relay := relaytest.Start(t, relaytest.Options{Host: hubAddress})
+	relay := relaytest.Start(t, relaytest.Options{Host: hubAddress, VerifyURL: verifyURL, Settings: recheck})
 	derpMap := filepath.Join(t.TempDir(), "derp.yaml")
 	if err := os.WriteFile(derpMap, relay.HeadscaleMap(t), 0o600); err != nil {
 		t.Fatal(err)
@@ -35,6 +35,7 @@ func TestTailnet(t *testing.T) {
 
 	t.Run("relayed", func(t *testing.T) {
 		wantPath(t, a, b, viaRelay)
+		t.Run("by Headscale's leave", func(t *testing.T) { wantAsked(t, relay, "verify_url") })
 		t.Run("curl by name", func(t *testing.T) { curlByName(t, a, b) })
 		t.Run("ssh by name", func(t *testing.T) { sshByName(t, a, b) })
 		t.Run("50 MB both ways", func(t *testing.T) { bulkBothWays(t, a, b) })
@@ -48,6 +49,14 @@ func TestTailnet(t *testing.T) {
 		restart(t, relayed, a, b)
 		wantPath(t, a, b, viaRelay)
 		trafficGoesOn(t, a, b, relay)
+	})
+	if relay.Stock {
+		return // it asks once for each connection, and a tailscaled of its own version
+	}
+	t.Run("by the leave of a tailscaled", func(t *testing.T) { admittedByTailscaled(t, a, b, relay) })
+	t.Run("a node is deleted", func(t *testing.T) {
+		second := relaytest.Start(t, relaytest.Options{Host: hubAddress, VerifyURL: verifyURL, Settings: recheck})
+		deletedNode(t, control, b, relay, second)
 	})
 }
 

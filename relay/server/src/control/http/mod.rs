@@ -62,8 +62,6 @@ const MAX_HTTP_BUFFER: usize = 16 * 1024;
 pub(crate) struct Http {
     pub(crate) site: Site,
     pub(crate) proxies: Proxies,
-    /// How long a connection may send no request.
-    pub(crate) idle_timeout: Duration,
 }
 
 /// A connection that has asked for DERP.
@@ -87,10 +85,12 @@ struct Exchange<'a> {
     asked: Option<Asked>,
 }
 
-/// Answers requests until one is an upgrade. Returns `None` if the client closes before that.
+/// Answers requests until one is an upgrade. Returns `None` if the client closes before that. The connection may send no request
+/// for `idle_timeout`.
 pub(super) async fn read_request(
     stream: ClientStream,
     http: &Http,
+    idle_timeout: Duration,
     accepted: Accepted,
     standing: &mut Standing,
 ) -> Result<Option<UpgradeRequest>, Refusal> {
@@ -107,7 +107,7 @@ pub(super) async fn read_request(
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(http.idle_timeout)
+        .header_read_timeout(idle_timeout)
         .max_buf_size(MAX_HTTP_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let served = poll_fn(|cx| {
@@ -147,7 +147,7 @@ impl Http {
             ListenerKind::Tls | ListenerKind::Redirect => address,
         };
         if kind == ListenerKind::Plain
-            && let Err(exceeded) = exchange.standing.charge_to(named(client, address))
+            && let Err(exceeded) = exchange.standing.charge_to(named(client, accepted))
         {
             exchange.asked = Some(Err(Refusal::Exceeded(exceeded)));
             return None;
@@ -172,13 +172,9 @@ impl Http {
     }
 }
 
-/// The origin of a request for `client` that came from the proxy at `address`.
-fn named(client: SocketAddr, address: SocketAddr) -> Origin {
-    if client.ip() == address.ip() {
-        Origin::Proxy(Host::of(address.ip()))
-    } else {
-        Origin::Client(Host::of(client.ip()))
-    }
+/// The origin of a request for `client`: if a proxy of HTTP has not named another, that of the connection.
+fn named(client: SocketAddr, accepted: Accepted) -> Origin {
+    if client.ip() == accepted.address.ip() { accepted.origin } else { Origin::Client(Host::of(client.ip())) }
 }
 
 #[cfg(test)]
@@ -207,15 +203,15 @@ mod tests {
         let http = Http {
             site: Site::new("relay.example.com", 443, Home::Page, bootstrap),
             proxies: Proxies::default(),
-            idle_timeout: Duration::from_secs(60),
         };
+        let idle_timeout = Duration::from_secs(60);
         let accounts = Accounts::new(
             PlaceBounds { all: 1, per_host: 1 },
             ConnectionBounds { all: 1, per_host: 1, per_key: 8 },
         );
-        let (mut standing, _displaced) =
-            accounts.open(1, Origin::Client(Host::of(peer.ip()))).expect("a place is free");
-        let accepted = Accepted { id: 1, address: peer, kind: ListenerKind::Tls };
+        let origin = Origin::Client(Host::of(peer.ip()));
+        let (mut standing, _displaced) = accounts.open(1, origin).expect("a place is free");
+        let accepted = Accepted { id: 1, address: peer, kind: ListenerKind::Tls, origin };
         let begun = Instant::now();
         let asking = async {
             let mut answers = 0;
@@ -229,7 +225,8 @@ mod tests {
             }
         };
         let serving = async {
-            let ended = read_request(ClientStream::Plain(socket), &http, accepted, &mut standing).await;
+            let ended =
+                read_request(ClientStream::Plain(socket), &http, idle_timeout, accepted, &mut standing).await;
             (ended.err().map(|refusal| refusal.reason()), begun.elapsed())
         };
         let (answers, ended) = tokio::join!(asking, serving);

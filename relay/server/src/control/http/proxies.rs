@@ -8,8 +8,8 @@ use towpath_wire::host::Prefixes;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses of the proxies. There may be none if the listener is on loopback: then every process on this machine
-/// is trusted as a proxy.
+/// The addresses of the proxies. If there are none, every process on this machine is trusted as a proxy, and is not believed
+/// about its client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies(Prefixes);
 
@@ -20,7 +20,7 @@ impl Proxies {
 
     /// Whether a connection from `ip` is accepted.
     pub(crate) fn allow(&self, ip: IpAddr) -> bool {
-        self.0.is_empty() || self.0.contains(ip)
+        self.0.contains(ip) || self.0.is_empty() && ip.to_canonical().is_loopback()
     }
 
     /// Returns the address of the client that `peer` connects for: the last address in `X-Forwarded-For` that is not a
@@ -101,5 +101,7 @@ mod tests {
         assert!(proxies.allow("::ffff:10.0.0.1".parse().expect("an address")));
         assert!(!proxies.allow("127.0.0.1".parse().expect("an address")));
         assert!(Proxies::default().allow("127.0.0.1".parse().expect("an address")));
+        assert!(Proxies::default().allow("::ffff:127.0.0.1".parse().expect("an address")));
+        assert!(!Proxies::default().allow("192.0.2.7".parse().expect("an address")));
     }
 }

@@ -1,0 +1,263 @@
+//! The configuration of a running relay: what is read again, what becomes of it, and that no client notices.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::process::ChildStderr;
+use std::sync::mpsc;
+
+use towpath_relay_client::Client;
+use towpath_wire::key::NodePublic;
+
+use crate::common::process::{Process, key};
+use crate::common::{MeshFiles, PATIENCE, Relay, packet};
+
+/// The log of the program, line by line.
+struct Log(mpsc::Receiver<String>);
+
+impl Log {
+    fn read(mut from: BufReader<ChildStderr>) -> Self {
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            loop {
+                let mut line = String::new();
+                let is_over = from.read_line(&mut line).map_or(true, |read| read == 0);
+                if is_over || send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    /// The next line with this text.
+    #[track_caller]
+    fn until(&mut self, text: &str) -> String {
+        let mut passed = String::new();
+        loop {
+            let Ok(line) = self.0.recv_timeout(PATIENCE) else { panic!("no line with {text}:\n{passed}") };
+            if line.contains(text) {
+                return line;
+            }
+            passed += &line;
+        }
+    }
+}
+
+fn start(settings: &str) -> (Process, Log) {
+    let mut process = Process::start_unread("true", settings);
+    let log = Log::read(process.take_log());
+    (process, log)
+}
+
+fn reloads(relay: &Process, outcome: &str) -> u64 {
+    relay.metric(&format!("towpath_reloads_total{{outcome=\"{outcome}\",what=\"configuration\"}}"))
+}
+
+/// Two clients that are connected all along.
+struct Pair {
+    one: Client,
+    other: Client,
+    keys: [NodePublic; 2],
+}
+
+impl Pair {
+    async fn of(relay: &Process) -> Self {
+        let log_in = async |number| relay.log_in(number).await.expect("a login");
+        let (one, other) = (log_in(1).await, log_in(2).await);
+        Self { one, other, keys: [1, 2].map(|number| key(number).public()) }
+    }
+
+    /// Packets pass both ways.
+    async fn is_undisturbed(&mut self) {
+        let [one, other] = self.keys;
+        self.one.send(other, b"there").await.expect("sent");
+        assert_eq!(packet(&mut self.other).await, (one, b"there".to_vec()));
+        self.other.send(one, b"back").await.expect("sent");
+        assert_eq!(packet(&mut self.one).await, (other, b"back".to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn limits_of_a_new_configuration_hold_for_new_connections_and_no_client_notices() {
+    let (relay, mut log) = start("login.first_byte_timeout = '60s'");
+    let mut pair = Pair::of(&relay).await;
+
+    // By itself, without a signal.
+    relay.configure("login.max_connections_per_host = 3\nlogin.first_byte_timeout = '100ms'");
+    let line = log.until("new values of the configuration are in force");
+    assert!(line.contains("INFO"), "{line}");
+    assert!(line.ends_with(": login.first_byte_timeout, login.max_connections_per_host\n"), "{line}");
+    let mut silent = TcpStream::connect(relay.listen).expect("the relay accepts");
+    silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    assert!(silent.read(&mut [0]).is_ok_and(|read| read == 0), "closed within the new time");
+    let third = relay.log_in(3).await.expect("a login");
+    assert!(relay.log_in(4).await.is_none(), "the pair and another one are three");
+    pair.is_undisturbed().await;
+
+    // On a signal, which is answered also where nothing has changed.
+    relay.configure("login.max_connections_per_host = 4\nlogin.first_byte_timeout = '100ms'");
+    relay.hang_up();
+    log.until("SIGHUP: the configuration and the files that it names are read again");
+    log.until("new values of the configuration are in force: login.max_connections_per_host");
+    let _fourth = relay.log_in(4).await.expect("a login");
+    relay.hang_up();
+    log.until("the configuration has no new values that reload");
+    assert_eq!(["replaced", "unchanged", "refused"].map(|outcome| reloads(&relay, outcome)), [2, 1, 0]);
+    pair.is_undisturbed().await;
+    drop(third);
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
+    let (relay, mut log) = start("login.max_connections_per_host = 3");
+    let mut pair = Pair::of(&relay).await;
+    for (times, (bad, why)) in (1..).zip([
+        (
+            "login.max_connections_per_host = 9\nlogin.max_pending = 0",
+            "login.max_pending: found 0, allowed: 1 to 1000000",
+        ),
+        ("login.max_connections_per_host = 9\nlogins = 3", "logins: unknown key"),
+        ("login.max_connections_per_host = 9 9", "not valid TOML"),
+        (
+            "login.max_connections_per_host = 9\nmesh.key_file = '/nowhere/mesh.key'",
+            "mesh.key_file: cannot read /nowhere/mesh.key",
+        ),
+    ]) {
+        relay.configure(bad);
+        if times > 2 {
+            relay.hang_up();
+        }
+        let line = log.until("the relay goes on with its old configuration: ");
+        assert!(line.contains("ERROR") && line.contains(why), "{line}");
+        assert!(reloads(&relay, "refused") >= times, "{times}");
+    }
+    let _third = relay.log_in(3).await.expect("a login");
+    assert!(relay.log_in(4).await.is_none(), "the old bound holds");
+    pair.is_undisturbed().await;
+    assert_eq!(reloads(&relay, "replaced"), 0);
+}
+
+#[tokio::test]
+async fn settings_that_need_a_restart_are_named_in_one_warning_and_the_others_hold() {
+    let (relay, mut log) = start("");
+    relay.configure("workers = 7\nlogin.max_connections_per_host = 2\nkeepalive = '33s'");
+    let line = log.until("need a restart");
+    assert!(line.contains("WARN") && line.ends_with(": workers, keepalive\n"), "{line}");
+    log.until("new values of the configuration are in force: login.max_connections_per_host");
+    let _pair = Pair::of(&relay).await;
+    assert!(relay.log_in(3).await.is_none());
+    // What is taken back needs none.
+    relay.configure("");
+    let line = log.until("new values");
+    assert!(line.contains(": login.max_connections_per_host"), "{line}");
+    relay.log_in(3).await.expect("a login");
+}
+
+/// The file of the allow list is replaced while clients are connected.
+#[tokio::test]
+async fn an_allow_list_that_is_replaced_admits_its_new_keys_and_closes_those_that_it_lacks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (list, draft) = (dir.path().join("allowed"), dir.path().join("draft"));
+    let replace = |keys: &[u64], more: &str| {
+        let lines: String = keys.iter().map(|&number| format!("{}\n", key(number).public())).collect();
+        std::fs::write(&draft, lines + more).expect("a file");
+        std::fs::rename(&draft, &list).expect("a new name");
+    };
+    replace(&[1, 2, 3], "");
+    let (relay, mut log) = start(&format!("allow_list.file = '{}'", list.display()));
+    let mut pair = Pair::of(&relay).await;
+    let mut third = relay.log_in(3).await.expect("a login");
+    assert!(relay.log_in(4).await.is_none());
+
+    replace(&[1, 2, 4], "");
+    let line = log.until("the allow list has been replaced");
+    assert!(line.contains("keys=3"), "{line}");
+    let closed = tokio::time::timeout(PATIENCE, async { while third.recv().await.is_ok() {} });
+    closed.await.expect("a key that is no longer in the list is closed");
+    let _fourth = relay.log_in(4).await.expect("a login");
+    pair.is_undisturbed().await;
+
+    // What cannot be used changes nothing.
+    for (keys, more, why) in [
+        (&[1][..], "nodekey:00\n", "allowed:2: not a node key"),
+        (&[], "", "is empty; to admit no key, write a line with # into it"),
+    ] {
+        replace(keys, more);
+        let line = log.until("the allow list has not been replaced, and the old one holds: ");
+        assert!(line.contains("ERROR") && line.contains(why), "{line}");
+    }
+    let refused = "towpath_reloads_total{outcome=\"refused\",what=\"allow_list\"}";
+    assert_eq!(relay.metric(refused), 2);
+    relay.hang_up();
+    log.until("the allow list has not been replaced");
+    pair.is_undisturbed().await;
+}
+
+/// The relays that a mesh has besides the one under test.
+struct Other {
+    relay: Relay,
+    peer: String,
+}
+
+impl Other {
+    fn new(seed: u8) -> Self {
+        let files = MeshFiles::new(seed);
+        let relay = Relay::start(&files.settings(&[]));
+        let peer = files.peer(relay.tls());
+        Self { relay, peer }
+    }
+
+    /// How often the relay under test has dialled this one.
+    fn dialled(&self) -> u64 {
+        self.relay.metric("derp_accepts")
+    }
+}
+
+#[tokio::test]
+async fn relays_that_join_or_leave_the_list_get_or_lose_their_link_and_the_others_keep_theirs() {
+    let (first, second) = (Other::new(1), Other::new(2));
+    let files = MeshFiles::new(3);
+    let settings =
+        |peers: &[&Other]| files.settings(&peers.iter().map(|other| other.peer.clone()).collect::<Vec<_>>());
+    let (relay, mut log) = start(&settings(&[&first]));
+    let links = |wanted: u64| {
+        relay.wait("links", |relay| {
+            [relay.metric("towpath_mesh_links"), relay.metric("towpath_mesh_peers")] == [wanted; 2]
+        });
+    };
+    links(1);
+    let mut pair = Pair::of(&relay).await;
+    let (far, mut far_client) = first.relay.client(77).await;
+
+    relay.configure(&settings(&[&first, &second]));
+    log.until("new values of the configuration are in force: mesh.peers");
+    links(2);
+    relay.configure(&settings(&[&second]));
+    log.until("no link is kept to a relay that has left mesh.peers");
+    links(1);
+    relay.wait("the link is closed", |relay| relay.metric("towpath_closed_total{reason=\"unlinked\"}") == 1);
+    assert_eq!((first.dialled(), second.dialled()), (2, 1), "a link and a client, a link");
+
+    // Back again: what is behind it is reached again.
+    relay.configure(&settings(&[&first, &second]));
+    links(2);
+    assert_eq!((first.dialled(), second.dialled()), (3, 1), "the link of the second has lasted");
+    relay.wait("the far key is known", |relay| relay.metric("derp_clients_remote") > 0);
+    pair.one.send(far, b"over the new link").await.expect("sent");
+    let (_, received) = tokio::time::timeout(PATIENCE, packet(&mut far_client)).await.expect("in time");
+    assert_eq!(received, b"over the new link");
+    pair.is_undisturbed().await;
+}
+
+/// A relay that is listed and does not answer is dialled every five seconds until it is taken out; then the task that does so
+/// ends.
+#[test]
+fn a_relay_that_never_answered_is_not_dialled_once_it_has_left_the_list() {
+    let files = MeshFiles::new(3);
+    let nowhere = MeshFiles::new(4).peer("127.0.0.1:1".parse().expect("an address"));
+    let (relay, mut log) = start(&files.settings(&[nowhere]));
+    log.until("cannot link; retrying every 5 s");
+    relay.configure(&files.settings(&[]));
+    log.until("no link is kept to a relay that has left mesh.peers");
+    assert_eq!(relay.metric("towpath_mesh_peers"), 0);
+}
