@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use towpath_relay_proto::outbox::DropCounts;
+use towpath_relay_proto::admission::PolicyName;
 use towpath_relay_proto::session::{Action, Close, Session};
 use towpath_wire::derp::frame::ServerFrame;
+use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::pool::BufferPool;
 use towpath_wire::time::Instant;
 use tracing::{debug, info};
@@ -16,6 +17,7 @@ use crate::ingress::{Hold, Ingress};
 use crate::key::RouteKey;
 use crate::mesh::{MeshState, SnapshotCursor};
 use crate::peer::Peer;
+use crate::report::ClientReport;
 use crate::turn::Turn;
 
 /// A client: everything of its connection but the transport.
@@ -23,14 +25,20 @@ use crate::turn::Turn;
 pub(crate) struct ClientState {
     session: Session,
     ingress: Ingress,
-    traits: ClientTraits,
+    // A number and flags that fit into eight bytes: each idle connection has them.
+    version: i32,
+    policy: PolicyName,
     home: bool,
+    not_ideal: bool,
 }
 
 impl ClientState {
     pub(crate) fn new(peer: Arc<Peer>, traits: ClientTraits, turn: &Turn<'_>) -> Self {
         turn.registry().gauges().change(Level::NotIdeal, traits.not_ideal.into());
-        Self { session: Session::new(traits.rights), ingress: Ingress::new(peer), traits, home: false }
+        let ClientTraits { rights, policy, version, not_ideal } = traits;
+        let version = i32::try_from(version).unwrap_or(i32::MAX);
+        let (session, ingress) = (Session::new(rights), Ingress::new(peer));
+        Self { session, ingress, version, policy, home: false, not_ideal }
     }
 
     #[inline]
@@ -38,24 +46,25 @@ impl ClientState {
         &self.ingress.peer
     }
 
-    /// What is known of the client from its login on.
-    pub(crate) const fn traits(&self) -> ClientTraits {
-        self.traits
-    }
-
-    /// Whether the client calls this relay its home.
-    pub(crate) const fn is_home(&self) -> bool {
-        self.home
+    /// What an operator is shown of the client.
+    pub(crate) fn report(&self) -> ClientReport {
+        let peer = self.peer();
+        ClientReport {
+            policy: self.policy,
+            rights: self.session.rights(),
+            version: self.version,
+            app_name: peer.app_name(),
+            is_home: self.home,
+            is_not_ideal: self.not_ideal,
+            is_prober: peer.flags.has(PresentFlags::PROBER),
+            is_active: peer.is_active(),
+            is_duplicate: peer.is_shared(),
+        }
     }
 
     /// The packets that the client has sent.
     pub(crate) const fn received(&self) -> Traffic {
         self.ingress.received
-    }
-
-    /// The packets of the client that were dropped because their destination is unknown.
-    pub(crate) fn dropped(&self) -> DropCounts {
-        self.ingress.dropped()
     }
 
     /// The reason not to read the connection at `now`, if there is one.
@@ -184,7 +193,7 @@ impl ClientState {
     pub(crate) fn depart(&self, turn: &mut Turn<'_>) {
         let (registry, peer) = (turn.registry(), self.peer());
         registry.gauges().change(Level::Home, -i64::from(self.home));
-        registry.gauges().change(Level::NotIdeal, -i64::from(self.traits.not_ideal));
+        registry.gauges().change(Level::NotIdeal, -i64::from(self.not_ideal));
         if self.session.rights().may_watch() {
             registry.unwatch(peer);
         }

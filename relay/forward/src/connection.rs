@@ -34,8 +34,8 @@ enum Role {
 pub(crate) struct Connection {
     role: Role,
     inbound: Inbound,
-    /// When its owner took it over.
-    since: Instant,
+    /// When its owner took it over, in seconds of the worker's clock: they fit beside the flag below.
+    since: u32,
     /// The connection is on the worker's list of those to read.
     pub(crate) listed: bool,
     /// When to send the next keep-alive to a client, or the next ping to a relay.
@@ -61,6 +61,11 @@ enum Part {
 /// How long a frame or a record may take from its first byte to its last. The longest frame, of 64 KiB, then comes at
 /// 2 KiB a second.
 pub(crate) const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The whole seconds of a time, of which 32 bits count 136 years.
+const fn seconds(time: Instant) -> u32 {
+    (time.as_nanos() / 1_000_000_000) as u32
+}
 
 /// A client that takes frames in a turn.
 struct ClientSink<'s, 't> {
@@ -123,7 +128,7 @@ impl Connection {
     }
 
     const fn of(role: Role, inbound: Inbound, since: Instant, keepalive_at: Instant) -> Self {
-        Self { role, inbound, since, listed: false, keepalive_at, unfinished: None }
+        Self { role, inbound, since: seconds(since), listed: false, keepalive_at, unfinished: None }
     }
 
     fn resume(&mut self, frames: &[u8], turn: &mut Turn<'_>) -> Result<(), Close> {
@@ -259,9 +264,13 @@ impl Connection {
         }
     }
 
+    fn age(&self, now: Instant) -> Duration {
+        Duration::from_secs(seconds(now).saturating_sub(self.since).into())
+    }
+
     /// What an operator is shown of the connection at `now`.
     pub(crate) fn report(&self, now: Instant) -> ConnectionReport {
-        let (peer, age, transport) = (self.peer(), now.since(self.since), self.inbound.kind());
+        let (peer, age, transport) = (self.peer(), self.age(now), self.inbound.kind());
         match &self.role {
             Role::Client(client, _) => ConnectionReport::of_client(client, age, transport),
             Role::Link(_) => ConnectionReport::of_link(peer, age, transport),

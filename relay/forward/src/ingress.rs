@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use towpath_relay_proto::key_routes::Route;
-use towpath_relay_proto::outbox::{DropCounts, DropReason, DropSink, Hop};
+use towpath_relay_proto::outbox::{DropReason, DropSink, Hop};
 use towpath_relay_proto::session::{PacketKind, Relayed};
 use towpath_wire::derp::frame::{GoneReason, ServerFrame};
 use towpath_wire::key::NodePublic;
@@ -35,8 +35,6 @@ pub(crate) struct Ingress {
     holds: Budget,
     /// The packets that came.
     pub(crate) received: Traffic,
-    /// Packets that were dropped because no connection has the destination's key.
-    unknown: u64,
 }
 
 /// Why a connection is not read for a moment.
@@ -56,17 +54,7 @@ impl Ingress {
             congested: None,
             holds: Budget::default(),
             received: Traffic::default(),
-            unknown: 0,
         }
-    }
-
-    /// The packets that were dropped because no connection has the destination's key.
-    pub(crate) fn dropped(&self) -> DropCounts {
-        let mut counts = DropCounts::default();
-        let on_forward = self.mesh.as_ref().map_or(0, |mesh| mesh.unknown_on_forward);
-        counts.add(DropReason::UnknownOnForward, on_forward);
-        counts.add(DropReason::UnknownDestination, self.unknown);
-        counts
     }
 
     pub(crate) fn mesh_mut(&mut self) -> &mut MeshState {
@@ -83,10 +71,7 @@ impl Ingress {
             None => match self.look_up(&RouteKey::new(*to), turn) {
                 Some(Route::Local(slot)) => slot,
                 Some(Route::Via(forwarder)) => return self.send_via(&forwarder, to, packet, turn),
-                None => {
-                    self.unknown += 1;
-                    return self.drop_unknown(DropReason::UnknownDestination, to, packet, turn);
-                }
+                None => return self.drop_unknown(DropReason::UnknownDestination, to, packet, turn),
             },
         };
         let destination = self.routes.at(slot);
@@ -155,10 +140,7 @@ impl Ingress {
                     outbox.push_packet(now, &from, packet, pool, tally);
                 });
             }
-            None => {
-                self.mesh_mut().unknown_on_forward += 1;
-                self.drop_unknown(DropReason::UnknownOnForward, &to, packet, turn);
-            }
+            None => self.drop_unknown(DropReason::UnknownOnForward, &to, packet, turn),
         }
     }
 
@@ -167,6 +149,8 @@ impl Ingress {
     fn drop_unknown(&mut self, reason: DropReason, to: &NodePublic, packet: &[u8], turn: &mut Turn<'_>) {
         let kind = PacketKind::of(packet);
         turn.tally.dropped(Hop::Client, reason, kind, packet.len());
+        // In the account of its sender, which has one of drops anyway.
+        self.peer.egress.note_dropped(reason);
         if kind == PacketKind::Disco && self.not_here.spend(&NOT_HERE, turn.now) {
             let gone = ServerFrame::PeerGone { peer: *to, reason: GoneReason::NotHere };
             turn.push_control(&self.peer, &gone);

@@ -20,8 +20,6 @@ pub(crate) struct MeshState {
     pub(crate) routes: RemoteRouteCache,
     /// The connections that packets of a relay go to.
     pub(crate) pairs: PairCache,
-    /// Packets of a relay that were dropped because no connection has the destination's key.
-    pub(crate) unknown_on_forward: u64,
     cursor: SnapshotCursor,
     /// The watcher is on its worker's list of those that are sent the next step.
     listed: bool,

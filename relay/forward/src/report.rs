@@ -14,7 +14,6 @@ use towpath_relay_proto::outbox::DropCounts;
 use towpath_relay_proto::rights::Rights;
 use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
-use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::key::NodePublic;
 
 use crate::client::ClientState;
@@ -61,8 +60,8 @@ pub struct ClientReport {
     pub policy: PolicyName,
     /// What it may ask for.
     pub rights: Rights,
-    /// The version of DERP that it states.
-    pub version: i64,
+    /// The version of DERP that it states; what is not a number of 32 bits is the largest.
+    pub version: i32,
     /// The program that it says it is part of.
     pub app_name: AppName,
     /// It calls this relay its home.
@@ -79,21 +78,9 @@ pub struct ClientReport {
 
 impl ConnectionReport {
     pub(crate) fn of_client(client: &ClientState, age: Duration, transport: TransportKind) -> Self {
-        let (peer, traits) = (client.peer(), client.traits());
-        let report = ClientReport {
-            policy: traits.policy,
-            rights: traits.rights,
-            version: traits.version,
-            app_name: peer.app_name(),
-            is_home: client.is_home(),
-            is_not_ideal: traits.not_ideal,
-            is_prober: peer.flags.has(PresentFlags::PROBER),
-            is_active: peer.is_active(),
-            is_duplicate: peer.is_shared(),
-        };
-        let mut of_outbox = Self::of_outbox(peer, ServerFrame::recv_packet_len(0));
-        of_outbox.dropped.merge(&client.dropped());
-        Self { age, transport, client: Some(report), received: client.received(), ..of_outbox }
+        let of_outbox = Self::of_outbox(client.peer(), ServerFrame::recv_packet_len(0));
+        let (report, received) = (Some(client.report()), client.received());
+        Self { age, transport, client: report, received, ..of_outbox }
     }
 
     pub(crate) fn of_link(peer: &Peer, age: Duration, transport: TransportKind) -> Self {

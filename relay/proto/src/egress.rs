@@ -250,6 +250,11 @@ impl<T: Transmit> Egress<T> {
         lock(&self.queue).outbox.backlog()
     }
 
+    /// Adds a packet to the account that was dropped before it came to an outbox, because its destination is unknown.
+    pub fn note_dropped(&self, reason: DropReason) {
+        lock(&self.queue).outbox.note_dropped(reason);
+    }
+
     /// What has gone through the outbox, and what waits in it.
     #[must_use]
     pub fn account(&self) -> OutboxAccount {

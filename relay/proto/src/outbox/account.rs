@@ -20,7 +20,7 @@ pub struct OutboxAccount {
     pub waiting_bytes: usize,
     /// Most bytes that wait, disco apart: [`Limits::bytes`](super::Limits::bytes).
     pub bound: usize,
-    /// Packets that were dropped here.
+    /// Packets that were dropped here, and packets of the other end that were dropped because their destination is unknown.
     pub dropped: DropCounts,
 }
 

@@ -244,6 +244,12 @@ impl Outbox {
         Some(Batch { lanes: [control, disco, data] })
     }
 
+    /// Adds a packet to the account that was dropped elsewhere.
+    #[cold]
+    pub(crate) fn note_dropped(&mut self, reason: DropReason) {
+        self.data.note_dropped(reason, 1);
+    }
+
     /// Notes that what is left of `batch` will not be sent, because a write failed.
     pub(crate) fn note_write_error(&mut self, batch: &Batch) {
         let [_, disco, data] = &batch.lanes;

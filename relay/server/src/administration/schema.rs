@@ -41,7 +41,7 @@ pub struct ListedConnection {
     /// The policy that admitted it; none for a link.
     pub policy: Option<String>,
     /// The version of DERP that it states; none for a link.
-    pub version: Option<i64>,
+    pub version: Option<i32>,
     /// The program that it says it is part of; empty if it does not say.
     pub app_name: String,
     /// It calls this relay its home.

@@ -33,37 +33,32 @@ pub(super) fn width() -> usize {
 
 /// Renders a table with a line of titles, in lines of at most `width` characters.
 pub(super) fn render<T>(columns: &[Column<T>], rows: &[T], width: usize) -> String {
-    let cells: Vec<Vec<String>> =
-        columns.iter().map(|column| rows.iter().map(column.cell).collect()).collect();
-    let widths: Vec<usize> = columns
-        .iter()
-        .zip(&cells)
-        .map(|(column, cells)| {
-            cells.iter().map(|cell| len(cell)).chain([len(column.title)]).max().unwrap_or(0)
-        })
-        .collect();
+    let titles = columns.iter().map(|column| column.title.to_owned()).collect();
+    let cells = rows.iter().map(|row| columns.iter().map(|column| (column.cell)(row)).collect());
+    let lines: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
+    let widest = |at: usize| lines.iter().map(|line| len(&line[at])).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..columns.len()).map(widest).collect();
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let total = |shown: &[usize]| shown.iter().map(|&at| widths[at] + 2).sum::<usize>().saturating_sub(2);
+    let least = |shown: &[usize]| {
+        let may_go = shown.iter().copied().filter(|&at| columns[at].rank > 0);
+        may_go.max_by_key(|&at| columns[at].rank)
+    };
     while total(&shown) > width
-        && let Some(least) =
-            shown.iter().copied().filter(|&at| columns[at].rank > 0).max_by_key(|&at| columns[at].rank)
+        && let Some(least) = least(&shown)
     {
         shown.retain(|&at| at != least);
     }
     let above = total(&shown).saturating_sub(width);
-    let mut widths = widths;
-    if let Some(&widest) =
-        shown.iter().filter(|&&at| columns[at].align == Align::Left).max_by_key(|&&at| widths[at])
-    {
+    let texts = shown.iter().filter(|&&at| columns[at].align == Align::Left);
+    if let Some(&widest) = texts.max_by_key(|&&at| widths[at]) {
         widths[widest] = widths[widest].saturating_sub(above).max(len(columns[widest].title));
     }
-    let line = |cell: &dyn Fn(usize) -> String| {
-        let cells: Vec<_> = shown.iter().map(|&at| pad(&cell(at), widths[at], columns[at].align)).collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    let mut text = line(&|at| columns[at].title.to_owned());
-    for row in 0..rows.len() {
-        text += &line(&|at| cells[at][row].clone());
+    let mut text = String::new();
+    for line in lines {
+        let cells: Vec<_> = shown.iter().map(|&at| pad(&line[at], widths[at], columns[at].align)).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
     }
     text
 }
