@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::administration::{self, Administration};
 use crate::admission::backend::BackendMetrics;
-use crate::admission::{AdmissionMetrics, AllowListFile, Engine, Policies};
+use crate::admission::{self, AdmissionMetrics, Engine, Policies};
 use crate::bind_error::BindError;
 use crate::bounds::{Bounded, account_bounds, outbox_limits, plane_limits};
 use crate::certificate::{CertificateMetrics, Renewal};
@@ -348,9 +348,7 @@ impl Running {
             let bounded = Bounded { frontend, plane: plane.clone(), outbox, workers: workers_wanted };
             subjects.push(Arc::new(Reconfiguration::new(sources, own, secrets, bounded, links)));
         }
-        if let Some(path) = config.admission.allow_list.clone() {
-            subjects.push(Arc::new(AllowListFile { path, engine: engine.clone() }));
-        }
+        subjects.extend(admission::subjects(&config.admission, &engine));
         if let Some(renewal) = renewal {
             tasks.spawn(renewal.clone().warn_daily());
             subjects.push(Arc::new(renewal));

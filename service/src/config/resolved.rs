@@ -126,7 +126,7 @@ impl Resolved {
                 match &setting.value {
                     _ if of != table => {}
                     Some(value) => {
-                        push(&mut out, format_args!("{name} = {value}  # {}{word}\n", setting.origin))
+                        push(&mut out, format_args!("{name} = {value}  # {}{word}\n", setting.origin));
                     }
                     None if reloading == Some(Reloading::Value) => {
                         push(&mut out, format_args!("# {name} is not set{word}\n"));

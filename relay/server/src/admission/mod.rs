@@ -38,7 +38,7 @@ pub use allow_list::AllowListError;
 pub(crate) use allow_list::{AllowList, AllowedKeys};
 pub use backend::VerifySetupError;
 pub(crate) use metrics::AdmissionMetrics;
-pub(crate) use reload::AllowListFile;
+pub(crate) use reload::subjects;
 pub(crate) use saver::Saver;
 pub use tokens::TokenFileError;
 pub(crate) use tokens::{Tokens, read_token_keys};

@@ -33,7 +33,7 @@ settings! {
     ALLOW_LIST_FILE = "allow_list.file".file_reloads():
         "The policy `allow_list`: a file with the node keys of clients, one a line. What follows a key on its line is a note, and so is \
          what follows `#`.",
-    TOKENS_KEY_FILE = "tokens.key_file":
+    TOKENS_KEY_FILE = "tokens.key_file".file_reloads():
         "The policy `tokens`: a file with the public keys whose tokens admit clients, one a line, two at most. \
          `token keygen` makes one. What follows `#` is a note.",
     CONFIRM_INTERVAL = "confirm.interval":

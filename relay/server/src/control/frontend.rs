@@ -93,7 +93,7 @@ impl Frontend {
             (socket, client) =
                 self.proxy_protocol.receive(socket, *accepted, limits.first_byte_timeout).await?;
             if let Some(client) = client {
-                *accepted = accepted.from_client(client);
+                *accepted = accepted.named_by_header(client);
                 standing.charge_to(accepted.origin).map_err(Refusal::Exceeded)?;
             }
         }

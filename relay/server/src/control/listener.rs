@@ -31,7 +31,7 @@ pub(super) struct Accepted {
 
 impl Accepted {
     /// What is known of the connection once a header of the PROXY protocol has named its client.
-    pub(super) fn from_client(self, client: SocketAddr) -> Self {
+    pub(super) fn named_by_header(self, client: SocketAddr) -> Self {
         Self { address: client, origin: Origin::Client(Host::of(client.ip())), ..self }
     }
 }

@@ -1,6 +1,6 @@
 //! What the relay reads again while it runs, and when.
 //!
-//! A [`Subject`] is read from files: the configuration, the certificate and its key, the allow list. The relay reads all subjects again on
+//! A [`Subject`] is read from files: the configuration, the certificate and its key, the allow list, the keys for tokens. The relay reads all subjects again on
 //! SIGHUP, and one whose files have changed by itself. The kernel tells of changes in the directories of the files
 //! ([`events`]), and the relay looks at the files every [`LOOK`] besides, for file systems that tell nothing. A change counts
 //! once the files have stayed the same for [`SETTLE`] ([`settling`]): a certificate and its key are two files, replaced one
@@ -37,6 +37,8 @@ labels! {
         Certificate = "certificate",
         /// The file that `allow_list.file` names.
         AllowList = "allow_list",
+        /// The file that `tokens.key_file` names.
+        TokenKeys = "token_keys",
     }
 }
 
