@@ -108,6 +108,11 @@ impl<R: Copy> RefusedKeys<R> {
         }
     }
 
+    /// Lets no refusal hold any longer, because what was decided by has changed.
+    pub fn release(&mut self) {
+        self.keys.values_mut().for_each(|last| last.holds = Duration::ZERO);
+    }
+
     /// The last refusal of a key, if it is remembered.
     #[must_use]
     pub fn last(&self, key: &NodePublic) -> Option<LastRefusal<R>> {
@@ -149,6 +154,9 @@ mod tests {
         assert_eq!(refused.last(&key(1)).map(|last| (last.reason, last.times)), Some(('r', 2)));
         refused.admitted(&key(1));
         assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(1001)), None);
+        refused.note(key(1), ip("192.0.2.1"), 'r', FIVE, true, at(1002));
+        refused.release();
+        assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(1003)), None);
         assert!(refused.last(&key(1)).is_some() && refused.last(&key(2)).is_none());
     }
 

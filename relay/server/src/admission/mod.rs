@@ -399,6 +399,7 @@ impl Engine {
             lock(&self.keys).hurry(now, |key, policy| {
                 matches!(policy, PolicyName::AllowList | PolicyName::Require) && !allow_list.contains(key)
             });
+            lock(&self.refused).release();
         }
         changed
     }
@@ -413,6 +414,7 @@ impl Engine {
                 matches!(policy, PolicyName::Tokens | PolicyName::Require)
                     && tokens.answer_again(key, unix).is_err()
             });
+            lock(&self.refused).release();
         }
         changed
     }

@@ -116,24 +116,25 @@ impl Reload {
     /// Runs until it is cancelled.
     pub(crate) async fn run(self) {
         let Self { subjects, metrics, mut hangups } = self;
+        let files = subjects.iter().flat_map(|subject| subject.files()).collect();
+        let Some(mut events) = watch_files(Events::new(), files).await else { return };
         let mut watched = Vec::new();
         for subject in subjects {
             let files = subject.files();
             let settling = Settling::new(stamps(files.clone()).await);
+            // The files may have changed since the start has read them, before anything watched them.
+            let outcome = read_again(&subject, false).await;
+            if let Some(outcome) = outcome.filter(|outcome| *outcome != ReloadOutcome::Unchanged) {
+                metrics.count(subject.what(), outcome);
+            }
             watched.push(Watched { subject, files, settling });
         }
-        let mut events = Events::new();
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let files: Vec<_> = watched.iter().flat_map(|watched| &watched.files).cloned().collect();
-            let watching = spawn_blocking(move || {
-                events.watch(&files);
-                events
-            });
-            // The process is about to end, or a panic has been reported.
-            let Ok(events_again) = watching.await else { return };
-            events = events_again;
+            let Some(watching) = watch_files(events, files).await else { return };
+            events = watching;
             let due = watched.iter().filter_map(|watched| watched.settling.due()).min();
             let asked = tokio::select! {
                 () = hangup(&mut hangups) => true,
@@ -148,14 +149,27 @@ impl Reload {
                 } else if !settling.look(seen, Instant::now()) {
                     continue;
                 }
-                let (reading, what) = (subject.clone(), subject.what());
-                // An error is that the process is about to end, or a panic, which has been reported.
-                if let Ok(outcome) = spawn_blocking(move || reading.reload(asked)).await {
-                    metrics.count(what, outcome);
+                if let Some(outcome) = read_again(subject, asked).await {
+                    metrics.count(subject.what(), outcome);
                 }
             }
         }
     }
+}
+
+/// Watches these files and no others; `None` if the process is about to end, or after a panic, which has been reported.
+async fn watch_files(mut events: Events, files: Vec<PathBuf>) -> Option<Events> {
+    let watching = spawn_blocking(move || {
+        events.watch(&files);
+        events
+    });
+    watching.await.ok()
+}
+
+/// What became of reading a subject again; `None` as for [`watch_files`].
+async fn read_again(subject: &Arc<dyn Subject>, asked: bool) -> Option<ReloadOutcome> {
+    let reading = subject.clone();
+    spawn_blocking(move || reading.reload(asked)).await.ok()
 }
 
 /// Waits for the next SIGHUP.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::*;
 
-/// A subject that counts how often it is read.
+/// A subject that counts how often it is read. The first time is when the task begins, and finds nothing new.
 struct Counted {
     files: Vec<PathBuf>,
     times: AtomicUsize,
@@ -26,9 +26,11 @@ impl Subject for Counted {
     }
 
     fn reload(&self, asked: bool) -> ReloadOutcome {
-        self.times.fetch_add(1, Ordering::Relaxed);
         self.asked.fetch_add(asked.into(), Ordering::Relaxed);
-        ReloadOutcome::Replaced
+        match self.times.fetch_add(1, Ordering::Relaxed) {
+            0 => ReloadOutcome::Unchanged,
+            _ => ReloadOutcome::Replaced,
+        }
     }
 }
 
@@ -53,8 +55,9 @@ impl Place {
             Reload { subjects: vec![subject.clone()], metrics: metrics.clone(), hangups: Some(told) };
         let task = tokio::spawn(reload.run());
         let place = Self { dir, subject, metrics, hangups, task };
-        // The task has seen the files as they are.
-        millis(10).await;
+        while place.subject.times.load(Ordering::Relaxed) == 0 {
+            millis(1).await;
+        }
         place
     }
 
@@ -62,8 +65,9 @@ impl Place {
         fs::write(self.dir.path().join(name), text).unwrap();
     }
 
+    /// How often the subject has been read since the task has begun.
     fn times(&self) -> usize {
-        self.subject.times.load(Ordering::Relaxed)
+        self.subject.times.load(Ordering::Relaxed).saturating_sub(1)
     }
 }
 

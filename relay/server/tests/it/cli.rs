@@ -198,6 +198,15 @@ interval = "1m"  # default
 grace = "24h"  # default
 unknown = "refuse"  # default
 
+[tailscaled]
+# socket is not set
+
+[verify]
+# url is not set
+# ca_file is not set
+# token_file is not set
+timeout = "5s"  # default
+
 [region]
 id = 902  # TOWPATH_REGION_ID
 code = "towpath"  # default

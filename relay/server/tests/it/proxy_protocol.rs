@@ -100,7 +100,8 @@ async fn told(watcher: &mut Client, key: NodePublic) -> SocketAddr {
 
 #[tokio::test]
 async fn the_client_is_where_the_header_says() {
-    let relay = Relay::start(&format!("{SOURCES}\n{}", MeshFiles::new(1).settings(&[])));
+    let files = MeshFiles::new(1);
+    let relay = Relay::start(&format!("{SOURCES}\n{}", files.settings(&[])));
     let mut watcher = watcher(&relay).await;
     let v6 = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[1], &[0xfe; 16], &PORTS].concat();
     let with_tlvs = binary(0x21, 0x11, &[&V4[..], &PORTS, &[0xee; 60_000]].concat());
@@ -248,9 +249,10 @@ async fn upgraded(relay: &Relay, header: &[u8], forwarded_for: &str) -> Option<(
 /// the client by both headers.
 #[tokio::test]
 async fn the_header_says_which_proxy_of_http_is_in_front() {
+    let files = MeshFiles::new(1);
     let relay = Relay::start(&format!(
         "{SOURCES}\nhttp.listen = '127.0.0.1:0'\nhttp.proxies = ['192.0.2.100']\n{}",
-        MeshFiles::new(1).settings(&[])
+        files.settings(&[])
     ));
     let mut watcher = watcher(&relay).await;
     for (client, expected) in [(100, "198.51.100.9:0"), (1, "192.0.2.1:40000")] {
