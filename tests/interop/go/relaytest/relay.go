@@ -212,7 +212,7 @@ unpublished_names = %s
 [http]
 redirect_listen = %q
 home = %q
-`, r.Addr.Addr(), r.Addr, r.KeyFile, admission(o), settings, stun, alternates, o.STUNSettings, r.admin,
+`, r.Addr.Addr(), admission(o), r.Addr, r.KeyFile, settings, stun, alternates, o.STUNSettings, r.admin,
 		list(o.BootstrapDNS), list(o.UnpublishedDNS), r.Port80, cmp.Or(o.Home, "page"))
 	if r.Addr.Addr().IsLoopback() || len(o.Proxies) > 0 {
 		config += fmt.Sprintf("listen = %q\nproxies = %s\n", r.Plain, list(o.Proxies))

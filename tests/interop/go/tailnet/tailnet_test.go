@@ -56,7 +56,7 @@ func TestTailnet(t *testing.T) {
 	t.Run("by the leave of a tailscaled", func(t *testing.T) { admittedByTailscaled(t, a, b, relay) })
 	t.Run("a node is deleted", func(t *testing.T) {
 		second := relaytest.Start(t, relaytest.Options{Host: hubAddress, VerifyURL: verifyURL, Settings: recheck})
-		deletedNode(t, control, b, relay, second)
+		deletedNode(t, control, b, second)
 	})
 }
 
