@@ -51,6 +51,7 @@ func admittedByTailscaled(t *testing.T, a, b *node, relay *relaytest.Relay) {
 	relay.Kill(t)
 	relay.Reconfigure(t, fmt.Sprintf("verify.url = %q", verifyURL), fmt.Sprintf("tailscaled.socket = %q", a.socket()))
 	relay.Launch(t)
+	restart(t, relayed, a, b)
 	wantPath(t, a, b, viaRelay)
 	wantAsked(t, relay, "tailscaled")
 
