@@ -1,8 +1,8 @@
 //! Admission: what a client that has proved its key may use the relay for.
 //!
 //! The decision is pure. The control plane asks the [policies](PolicyName) in their [order](policies), some of which need an
-//! answer from outside. What has been [admitted](admitted) works on while a policy cannot tell; what has been
-//! [refused](refused) is not asked about again at once.
+//! answer from outside. What has been [admitted] works on while a policy cannot tell; what has been
+//! [refused] is not asked about again at once.
 
 pub mod admitted;
 pub mod policies;

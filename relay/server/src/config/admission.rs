@@ -18,7 +18,11 @@ or one of
     [allow_list]
     file = \"/etc/towpath/allowed-keys\"            # node keys, one a line
     [verify]
-    url = \"https://headscale.example.com/verify\"    # Headscale, or a program of yours";
+    url = \"https://headscale.example.com/verify\"    # Headscale, or a program of yours
+    [tailscaled]
+    socket = \"/run/tailscale/tailscaled.sock\"       # the tailscaled of this machine
+    [tokens]
+    key_file = \"/etc/towpath/token-keys\"           # tokens that an operator signs";
 
 /// Who may use the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! A [`Subject`] is read from files: the configuration, the certificate and its key, the allow list, the keys for tokens. The relay reads all subjects again on
 //! SIGHUP, and one whose files have changed by itself. The kernel tells of changes in the directories of the files
 //! ([`events`]), and the relay looks at the files every [`LOOK`] besides, for file systems that tell nothing. A change counts
-//! once the files have stayed the same for [`SETTLE`] ([`settling`]): a certificate and its key are two files, replaced one
+//! once the files have stayed the same for [`settling::SETTLE`]: a certificate and its key are two files, replaced one
 //! after the other, and a file that is written in place is not whole for a moment.
 //!
 //! What is read takes effect as a whole or not at all. A subject that cannot be used is an error in the log and in the metrics,

@@ -5,11 +5,12 @@ use std::net::TcpStream;
 use std::process::ChildStderr;
 use std::sync::mpsc;
 
-use towpath_relay_client::Client;
+use towpath_relay_client::{Client, Dialer, Event, TlsVersions, Trust};
+use towpath_relay_proto::token::{Claims, SigningKey};
 use towpath_wire::key::NodePublic;
 
 use crate::common::process::{Process, key};
-use crate::common::{MeshFiles, PATIENCE, Relay, packet};
+use crate::common::{MeshFiles, PATIENCE, Relay, event, packet};
 
 /// The log of the program, line by line.
 struct Log(mpsc::Receiver<String>);
@@ -137,7 +138,7 @@ async fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_stays() {
         }
         let line = log.until("the relay goes on with its old configuration: ");
         assert!(line.contains("ERROR") && line.contains(why), "{line}");
-        assert!(reloads(&relay, "refused") >= times, "{times}");
+        relay.wait("the refusal is counted", |relay| reloads(relay, "refused") >= times);
     }
     let _third = relay.log_in(3).await.expect("a login");
     assert!(relay.log_in(4).await.is_none(), "the old bound holds");
@@ -195,7 +196,7 @@ async fn an_allow_list_that_is_replaced_admits_its_new_keys_and_closes_those_tha
         assert!(line.contains("ERROR") && line.contains(why), "{line}");
     }
     let refused = "towpath_reloads_total{outcome=\"refused\",what=\"allow_list\"}";
-    assert_eq!(relay.metric(refused), 2);
+    relay.wait("both refusals are counted", |relay| relay.metric(refused) == 2);
     relay.hang_up();
     log.until("the allow list has not been replaced");
     pair.is_undisturbed().await;
@@ -268,4 +269,42 @@ fn a_relay_that_never_answered_is_not_dialled_once_it_has_left_the_list() {
     relay.configure(&files.settings(&[]));
     log.until("no link is kept to a relay that has left mesh.peers");
     relay.wait("no peers", |relay| relay.metric("towpath_mesh_peers") == 0);
+}
+
+/// The key of an issuer is replaced by another in two steps, while clients of both are connected.
+#[tokio::test]
+async fn a_token_key_that_is_taken_out_closes_its_clients_and_no_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, draft) = (dir.path().join("token-keys"), dir.path().join("draft"));
+    let issuer = |seed| SigningKey::from_random(&[seed; 32]);
+    let replace = |seeds: &[u8]| {
+        let lines: String = seeds.iter().map(|&seed| format!("{}\n", issuer(seed).public())).collect();
+        std::fs::write(&draft, lines).expect("a file");
+        std::fs::rename(&draft, &file).expect("a new name");
+    };
+    replace(&[1]);
+    let (relay, mut log) = start(&format!("tokens.key_file = '{}'", file.display()));
+    let log_in = async |number: u64, seed: u8| {
+        let (client, expires) = (key(number).public(), 4_102_444_800);
+        let claims = Claims { client, relay: None, expires, not_before: None, issued: None };
+        let token = issuer(seed).issue(&claims).expect("a token");
+        let port = relay.listen.port();
+        let dialer = Dialer::tls("localhost", port, &Trust::Anyone, TlsVersions::Both).expect("a dialer");
+        dialer.at(relay.listen).with_token(token).connect(&key(number)).await
+    };
+    let mut old = log_in(1, 1).await.expect("a login");
+    replace(&[1, 2]);
+    log.until("the keys for tokens have been replaced");
+    let mut new = log_in(2, 2).await.expect("a login");
+    replace(&[2]);
+    log.until("the keys for tokens have been replaced");
+    let closed = tokio::time::timeout(PATIENCE, async { while old.recv().await.is_ok() {} });
+    closed.await.expect("a client with a token of a key that is gone is closed");
+    assert!(log_in(3, 1).await.is_err());
+
+    replace(&[]);
+    let line = log.until("the keys for tokens have not been replaced, and the old ones hold: ");
+    assert!(line.contains("ERROR") && line.contains("it holds no key"), "{line}");
+    new.ping([7; 8]).await.expect("it is connected");
+    assert_eq!(event(&mut new).await, Event::Pong([7; 8]));
 }
