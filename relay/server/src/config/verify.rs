@@ -36,7 +36,7 @@ impl VerifySettings {
         let token_file = path(reader, keys::VERIFY_TOKEN_FILE).optional();
         let timeout = reader.key(keys::VERIFY_TIMEOUT).within(millis(100)..=secs(5)).or(secs(5));
         if reader.given(keys::VERIFY_URL).is_none() {
-            for key in [keys::VERIFY_CA_FILE, keys::VERIFY_TOKEN_FILE, keys::VERIFY_TIMEOUT] {
+            for key in [keys::VERIFY_CA_FILE, keys::VERIFY_TOKEN_FILE] {
                 if reader.given(key).is_some() {
                     reader.conflict(key, "is for verify.url, which is not set");
                 }
@@ -218,11 +218,13 @@ mod tests {
             VerifySettings::read(&mut reader);
             reader.finish().map(|_| ()).map_err(|problems| problems.to_string())
         };
-        for setting in ["ca_file = \"/ca\"", "token_file = \"/token\"", "timeout = \"1s\""] {
+        for setting in ["ca_file = \"/ca\"", "token_file = \"/token\""] {
             let told = problems(&format!("verify.{setting}")).expect_err("no URL");
             assert!(told.contains("is for verify.url, which is not set"), "{told}");
             assert_eq!(problems(&format!("verify.url = \"https://a.example/\"\nverify.{setting}")), Ok(()));
         }
+        // What print-config prints of a relay without a URL is read again.
+        assert_eq!(problems("verify.timeout = \"1s\""), Ok(()));
         let told =
             problems("verify.url = \"http://127.0.0.1/\"\nverify.ca_file = \"/ca\"").expect_err("no TLS");
         assert!(told.contains("is for a verify.url with https"), "{told}");

@@ -59,7 +59,7 @@ type Options struct {
 	PrivateKey key.NodePrivate
 	// SelfSigned leaves the certificate to the relay. Ours only.
 	SelfSigned bool
-	// VerifyURL is asked about each client. Empty means that the relay is open.
+	// VerifyURL is asked about each client. Empty means a backend that allows all of them.
 	VerifyURL string
 	// FailOpen admits clients that are not known while VerifyURL does not answer.
 	FailOpen bool
@@ -141,6 +141,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	if o.ListenSTUN != "" {
 		listenSTUN = netip.AddrPortFrom(netip.MustParseAddr(o.ListenSTUN), r.STUN.Port())
 	}
+	o.VerifyURL = cmp.Or(o.VerifyURL, allowAll())
 	switch kind {
 	case Towpath:
 		r.configureTowpath(t, o, dir, listenSTUN)
@@ -249,9 +250,6 @@ home = %q
 
 // admission is the lines that say who may use the relay.
 func admission(o Options) string {
-	if o.VerifyURL == "" {
-		return `admission = "open"`
-	}
 	unknown := "refuse"
 	if o.FailOpen {
 		unknown = "admit"
