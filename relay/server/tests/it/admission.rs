@@ -5,14 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use towpath_relay_client::DialStep;
+use towpath_relay_client::{Client, DialStep, Event};
 use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::MeshKey;
 use towpath_wire::key::NodePrivate;
 
-use crate::common::{Relay, login, packet, trusting_anyone};
+use crate::common::{MeshFiles, Relay, login, packet, trusting_anyone};
 
 fn private(seed: u8) -> NodePrivate {
     NodePrivate::from_random([seed; 32])
@@ -268,4 +268,54 @@ mod tokens {
         listed.connect(&private(2)).await.expect("a login");
         assert_eq!(relay.metric("towpath_admitted_total{policy=\"require\"}"), 1);
     }
+}
+
+/// Two relays of a region ask the same list. Keys that leave it are gone from both: closed where they are connected, withdrawn
+/// over the link, and let in by neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_revoked_are_gone_behind_a_link_as_well() {
+    const REVOKED: u8 = 20;
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("allowed");
+    let write = |seeds: std::ops::RangeInclusive<u8>| {
+        let keys: String = seeds.map(|seed| format!("{}\n", private(seed).public())).collect();
+        let draft = folder.path().join("draft");
+        fs::write(&draft, keys).expect("a file");
+        fs::rename(draft, &list).expect("a new name");
+    };
+    write(1..=REVOKED + 1);
+    let admission = format!("allow_list.file = '{}'", list.display());
+    let (far_files, near_files) = (MeshFiles::new(0xf1), MeshFiles::new(0xf2));
+    let far = Relay::start(&format!("{admission}\n{}", far_files.settings(&[])));
+    let near = Relay::start(&format!("{admission}\n{}", near_files.settings(&[far_files.peer(far.tls())])));
+    let mut clients = Vec::new();
+    for seed in 1..=REVOKED {
+        clients.push(far.client(seed).await);
+    }
+    let (_, mut sender) = near.client(REVOKED + 1).await;
+    near.wait("the keys are announced", |near| near.metric("derp_clients_remote") == u64::from(REVOKED));
+    for (to, client) in &mut clients {
+        sender.send(*to, b"over the link").await.expect("the relay reads");
+        assert_eq!(packet(client).await.1, b"over the link");
+    }
+    write(REVOKED + 1..=REVOKED + 1);
+    near.wait("the keys are gone", |near| near.metric("derp_clients_remote") == 0);
+    assert_eq!(far.metric("towpath_closed_total{reason=\"revoked\"}"), u64::from(REVOKED));
+    for relay in [&far, &near] {
+        relay.wait("the list is replaced", |relay| relay.metric("towpath_allow_list_keys") == 1);
+        assert!(is_refused(relay, 1).await);
+    }
+    assert!(is_open(&mut sender).await, "the key that stays is not disturbed");
+}
+
+/// Whether a client is connected.
+async fn is_open(client: &mut Client) -> bool {
+    client.ping([1; 8]).await.is_ok()
+        && loop {
+            match client.recv().await {
+                Ok(Event::Pong(_)) => break true,
+                Ok(_) => {}
+                Err(_) => break false,
+            }
+        }
 }
