@@ -272,7 +272,9 @@ impl Connection {
     pub(crate) fn report(&self, now: Instant) -> ConnectionReport {
         let (peer, age, transport) = (self.peer(), self.age(now), self.inbound.kind());
         match &self.role {
-            Role::Client(client, _) => ConnectionReport::of_client(client, age, transport),
+            Role::Client(client, _) => {
+                ConnectionReport::of_client(peer, client.report(), client.received(), age, transport)
+            }
             Role::Link(_) => ConnectionReport::of_link(peer, age, transport),
         }
     }

@@ -16,7 +16,6 @@ use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{ClientFrame, ServerFrame};
 use towpath_wire::key::NodePublic;
 
-use crate::client::ClientState;
 use crate::counters::Traffic;
 use crate::peer::Peer;
 use crate::transport::TransportKind;
@@ -77,10 +76,15 @@ pub struct ClientReport {
 }
 
 impl ConnectionReport {
-    pub(crate) fn of_client(client: &ClientState, age: Duration, transport: TransportKind) -> Self {
-        let of_outbox = Self::of_outbox(client.peer(), ServerFrame::recv_packet_len(0));
-        let (report, received) = (Some(client.report()), client.received());
-        Self { age, transport, client: report, received, ..of_outbox }
+    pub(crate) fn of_client(
+        peer: &Peer,
+        client: ClientReport,
+        received: Traffic,
+        age: Duration,
+        transport: TransportKind,
+    ) -> Self {
+        let of_outbox = Self::of_outbox(peer, ServerFrame::recv_packet_len(0));
+        Self { age, transport, client: Some(client), received, ..of_outbox }
     }
 
     pub(crate) fn of_link(peer: &Peer, age: Duration, transport: TransportKind) -> Self {

@@ -4,8 +4,6 @@
 //! that is wrong together. Reading writes nothing. What is missing and may be made is made by [`Files::complete`], which only
 //! the start calls.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use towpath_relay_proto::rights::Secrets;
 use towpath_relay_proto::token::TokenKeys;
 use towpath_service::config::{ConfigReader, Problems, Resolved, SettingKey, Sources};
@@ -19,6 +17,7 @@ use crate::certificate::{Certificate, Expected, Fault, SelfSigned, ShownCertific
 use crate::config::{Config, KeySource, keys};
 use crate::identity::{Identity, IdentityError, NodeKeyFile, meta_certificate, random_key};
 use crate::mesh::MeshSetup;
+use crate::unix_time::unix_now;
 
 /// What the files hold that the configuration names.
 #[derive(Debug)]
@@ -259,10 +258,4 @@ fn read_certificate(
         KeySource::File(_) => None,
         KeySource::Inline(_) | KeySource::Ephemeral => Some(CertificateSource::ThrowAway),
     }
-}
-
-/// The time in seconds since 1970, by which certificates are judged.
-pub(crate) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -11,7 +11,8 @@
 //! - `mesh`: the links to other relays of the region. `metrics`: the export to Prometheus.
 //! - [`administration`]: what an operator may ask of a running relay.
 //! - [`shown_key`]: the key that another relay shows.
-//! - `tls`: the configuration of rustls. `socket`: TCP listeners. `bind_error`: why an address cannot be bound.
+//! - `tls`: the configuration of rustls. `socket`: TCP listeners. `bind_error`, `start_error`: why an address cannot be bound,
+//!   and why a relay cannot be started. `unix_time`: the time of day.
 
 pub mod administration;
 mod admission;
@@ -33,8 +34,10 @@ pub mod secret_file;
 mod server;
 pub mod shown_key;
 mod socket;
+mod start_error;
 mod stun_only;
 mod tls;
+mod unix_time;
 
 pub use admission::{AllowListError, TokenFileError, VerifySetupError};
 pub use bind_error::BindError;
@@ -42,5 +45,6 @@ pub use certificate::CertificateError;
 pub use files::Files;
 pub use identity::Identity;
 pub use reconfiguration::ConfigSources;
-pub use server::{Addresses, RunError, Server, StartError};
+pub use server::{Addresses, RunError, Server};
+pub use start_error::StartError;
 pub use stun_only::StunServer;

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use towpath_relay_forward::{DataPlane, DataPlaneConfig, Workers};
 use towpath_relay_proto::admission::Admission;
 use towpath_relay_proto::outbox::SharedLimits;
-use towpath_service::admin::{Admin, AdminListeners, Readiness, SocketError};
+use towpath_service::admin::{Admin, AdminListeners, Readiness};
 use towpath_wire::ports;
 use tracing::{info, warn};
 
@@ -28,46 +28,19 @@ use crate::control::{
     Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NeighbourLog, NodeKeys, Proxies,
     ProxyProtocol, Site, accept,
 };
-use crate::files::unix_now;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::mesh::{LinkContext, Links, MeshMetrics, MeshSetup};
 use crate::metrics::{PlaneScrape, StunScrape};
 use crate::reconfiguration::{ConfigSources, Reconfiguration};
 use crate::reload::{Reload, ReloadMetrics, Subject};
 use crate::socket::listen;
+use crate::start_error::StartError;
+use crate::unix_time::unix_now;
 
 /// The threads of the control plane. With more, a storm of logins would compete with the data plane on small machines.
 const CONTROL_THREADS: usize = 2;
 /// How much the control plane's threads give way to the data plane's.
 const CONTROL_NICENESS: i32 = 10;
-
-/// The reason why a relay cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// There is no socket for administration.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// A second address for STUN is none.
-    #[error(transparent)]
-    Stun(towpath_stun::BindError),
-    /// Certificates or keys cannot be used.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-}
-
-impl From<towpath_stun::BindError> for StartError {
-    fn from(error: towpath_stun::BindError) -> Self {
-        match error {
-            towpath_stun::BindError::Socket { address, source } => {
-                Self::Bind(BindError::stun(address, source))
-            }
-            other @ towpath_stun::BindError::Alternate { .. } => Self::Stun(other),
-        }
-    }
-}
 
 /// The reason why a running relay stopped by itself.
 #[derive(Debug, thiserror::Error)]

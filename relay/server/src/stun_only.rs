@@ -11,7 +11,8 @@ use towpath_service::admin::{Admin, AdminListeners, Readiness};
 use crate::administration;
 use crate::config::StunOnly;
 use crate::metrics::StunScrape;
-use crate::server::{RunError, StartError};
+use crate::server::RunError;
+use crate::start_error::StartError;
 
 /// A STUN server and its admin listener with their sockets bound and nothing running.
 #[derive(Debug)]

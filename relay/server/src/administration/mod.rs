@@ -28,8 +28,8 @@ use crate::admission::Engine;
 use crate::bind_error::BindError;
 use crate::config::AdminSettings;
 use crate::control::Accounts;
-use crate::server::StartError;
 use crate::socket::listen;
+use crate::start_error::StartError;
 
 mod listing;
 pub mod schema;

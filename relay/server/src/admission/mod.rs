@@ -46,7 +46,7 @@ pub(crate) use tokens::{Tokens, read_token_keys};
 use self::backend::{BackendMetrics, Tailscaled, VerifySetup, VerifyUrl};
 use crate::config::{AdmissionSettings, TailscaledSettings};
 use crate::control::RefusalReason;
-use crate::files::unix_now;
+use crate::unix_time::unix_now;
 
 /// How long all policies together may take. Those that have not answered then cannot tell.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);

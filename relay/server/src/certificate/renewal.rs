@@ -52,6 +52,10 @@ impl Subject for Renewal {
     fn reload(&self, asked: bool) -> ReloadOutcome {
         let mut said = Vec::new();
         let outcome = self.shown.reload((self.now)(), &mut said);
+        if outcome == ReloadOutcome::Unchanged && !asked {
+            // What clients do not like about it has been told.
+            return outcome;
+        }
         self.metrics.reloaded(outcome);
         let refusal = if outcome == ReloadOutcome::Refused { said.pop() } else { None };
         for warning in said {
@@ -61,7 +65,7 @@ impl Subject for Renewal {
             (ReloadOutcome::Replaced, _) => {
                 info!("the certificate has been replaced; new connections see the new one");
             }
-            (ReloadOutcome::Unchanged, _) if asked && self.shown.files().is_some() => {
+            (ReloadOutcome::Unchanged, _) if self.shown.files().is_some() => {
                 info!("the files of the certificate hold the one that is shown");
             }
             (ReloadOutcome::Unchanged, _) => {}

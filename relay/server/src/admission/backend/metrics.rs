@@ -4,6 +4,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use tokio::time::Instant;
+use towpath_relay_proto::admission::PolicyName;
 
 use super::failure::BackendFailure;
 
@@ -15,7 +16,7 @@ const ALLOW: &str = "allow";
 const REFUSE: &str = "refuse";
 
 /// The policies that ask a backend.
-const POLICIES: [&str; 2] = [super::tailscaled::POLICY, super::verify_url::POLICY];
+const POLICIES: [&str; 2] = [PolicyName::Tailscaled.label(), PolicyName::VerifyUrl.label()];
 
 /// Bounds of the classes of time, in seconds, up to the longest deadline.
 const SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];

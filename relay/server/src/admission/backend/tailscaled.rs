@@ -28,7 +28,7 @@ use super::{Question, Told};
 use crate::config::TailscaledSettings;
 
 /// The name of the policy.
-pub(super) const POLICY: &str = PolicyName::Tailscaled.label();
+const POLICY: &str = PolicyName::Tailscaled.label();
 
 /// How long a question may take. The socket is one of this machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);

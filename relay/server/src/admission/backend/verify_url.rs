@@ -24,7 +24,7 @@ use super::setup::VerifySetup;
 use super::{Question, Told};
 
 /// The name of the policy.
-pub(super) const POLICY: &str = PolicyName::VerifyUrl.label();
+const POLICY: &str = PolicyName::VerifyUrl.label();
 
 /// The longest body of an answer, as in derper.
 pub(super) const MAX_BODY: usize = 4 * 1024;
