@@ -56,7 +56,7 @@ impl Sources {
         self.path.as_deref()
     }
 
-    /// The same sources, with what the file holds now.
+    /// These sources, with what the file holds now.
     #[must_use]
     pub fn read_again(&self) -> Self {
         let again = self.clone();

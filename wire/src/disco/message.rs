@@ -93,7 +93,7 @@ pub enum Message {
     Ping(Ping),
     /// The answer to a probe.
     Pong {
-        /// That of the Ping.
+        /// The id of the Ping that is answered.
         tx: TxId,
         /// The address that the Ping seemed to come from.
         source: SocketAddr,

@@ -145,7 +145,7 @@ impl Clock {
         self.unix_start + self.start.elapsed().as_secs()
     }
 
-    /// The same, as tokens have it.
+    /// The seconds since 1970, of the type that tokens have.
     fn unix(&self) -> i64 {
         i64::try_from(self.seconds()).unwrap_or(i64::MAX)
     }
@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// The reason for which a host at `source` that says it has `key` was refused a moment ago. The key need not be proved: with
-    /// a key of somebody else the answer is the same.
+    /// the key of another client the answer is the same.
     pub(crate) fn refused_before(&self, key: &NodePublic, source: IpAddr) -> Option<RefusalReason> {
         if self.order.is_open() {
             return None;

@@ -30,7 +30,7 @@ pub(super) struct Settings {
     /// Node key, created if missing [env: TOWPATH_KEY_FILE] [default: /var/lib/towpath/relay.key]
     #[arg(long, value_name = "FILE")]
     key_file: Option<String>,
-    /// Let every client use the relay, as TOWPATH_ADMISSION=open does
+    /// Let every client use the relay [env: TOWPATH_ADMISSION=open]
     #[arg(long)]
     open: bool,
 }
