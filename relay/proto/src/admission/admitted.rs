@@ -27,6 +27,8 @@ pub struct ConfirmRules {
     pub grace: u64,
     /// Keys that are remembered at most. A key above it works, and is forgotten when it leaves.
     pub most: usize,
+    /// Whether a key works without a confirmation for as long as no policy can tell.
+    pub admit_unknown: bool,
 }
 
 /// A key that is due to be asked about.
@@ -62,6 +64,7 @@ pub struct AdmittedKeys {
 struct Admitted {
     policy: PolicyName,
     source: Option<IpAddr>,
+    /// The last confirmation; 0 for none, of a key that was admitted while no policy could tell.
     confirmed: u64,
     /// The confirmation that was written down last; 0 for none.
     saved: u64,
@@ -141,9 +144,24 @@ impl AdmittedKeys {
         !is_saved
     }
 
+    /// Notes that a key works although no policy has allowed it, because `policy` cannot tell. It is not written down, and the
+    /// policies are asked again as about any key that is connected.
+    pub fn admit_unconfirmed(&mut self, key: NodePublic, policy: PolicyName, source: IpAddr, now: u64) {
+        if self.keys.len() >= self.rules.most && !self.keys.contains_key(&key) {
+            return;
+        }
+        let unconfirmed = Admitted { policy, source: None, confirmed: 0, saved: 0, due: None };
+        self.keys.entry(key).or_insert(unconfirmed).source = Some(source);
+        self.schedule(&key, now + self.rules.interval);
+    }
+
     /// Notes that no policy allows a key and at least one cannot tell.
     pub fn cannot_tell(&mut self, key: &NodePublic, now: u64) -> Standing {
         match self.keys.get(key) {
+            Some(_) if self.rules.admit_unknown => {
+                self.schedule(key, now + self.rules.interval);
+                Standing::Works
+            }
             Some(admitted) if now < admitted.confirmed + self.rules.grace => {
                 let last = admitted.confirmed + self.rules.grace;
                 self.schedule(key, last.min(now + self.rules.interval));
@@ -206,9 +224,12 @@ impl AdmittedKeys {
         }
     }
 
-    /// Every key that is kept over a restart, with its policy and the confirmation to write down.
-    pub fn all(&self) -> impl Iterator<Item = (&NodePublic, PolicyName, u64)> {
-        self.keys.iter().map(|(key, admitted)| (key, admitted.policy, admitted.confirmed))
+    /// Every key that a policy has allowed, with its policy and the confirmation to write down.
+    pub fn confirmed(&self) -> impl Iterator<Item = (&NodePublic, PolicyName, u64)> {
+        self.keys
+            .iter()
+            .filter(|(_, admitted)| admitted.confirmed > 0)
+            .map(|(key, admitted)| (key, admitted.policy, admitted.confirmed))
     }
 
     fn schedule(&mut self, key: &NodePublic, at: u64) {
@@ -227,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    const RULES: ConfirmRules = ConfirmRules { interval: 60, grace: 86_400, most: 3 };
+    const RULES: ConfirmRules = ConfirmRules { interval: 60, grace: 86_400, most: 3, admit_unknown: false };
     const START: u64 = 1_000_000;
 
     fn key(seed: u8) -> NodePublic {
@@ -314,6 +335,26 @@ mod tests {
         assert_eq!(keys.return_of(&key(2), source(), START), Some(PolicyName::VerifyUrl));
         assert_eq!(keys.return_of(&key(3), source(), START + 86_400), None, "confirmed at the latest now");
         assert_eq!(keys.take_due(START, 9).len(), 1, "the one that has come back");
+    }
+
+    #[test]
+    fn a_key_that_no_policy_has_allowed_works_while_none_can_tell_and_is_never_known() {
+        let mut keys = AdmittedKeys::new(ConfirmRules { admit_unknown: true, ..RULES });
+        keys.admit_unconfirmed(key(1), PolicyName::VerifyUrl, source(), START);
+        assert_eq!(keys.return_of(&key(1), source(), START + 1), None, "it is asked about again");
+        assert_eq!(keys.confirmed().count(), 0, "nothing is written down");
+        assert_eq!(keys.take_due(START + 60, 9).len(), 1);
+        assert_eq!(keys.cannot_tell(&key(1), START + 60), Standing::Works);
+        assert_eq!(keys.take_due(START + 120, 9).len(), 1);
+        keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 120);
+        assert_eq!(keys.return_of(&key(1), source(), START + 121), Some(PolicyName::VerifyUrl));
+        assert_eq!(keys.confirmed().count(), 1);
+        keys.take_due(START + 180, 9);
+        assert_eq!(
+            keys.cannot_tell(&key(1), START + 120 + RULES.grace),
+            Standing::Works,
+            "as a stranger would"
+        );
     }
 
     #[test]

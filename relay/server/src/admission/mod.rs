@@ -163,6 +163,7 @@ impl Engine {
             interval: confirm.interval.as_secs(),
             grace: confirm.grace.as_secs(),
             most: MOST_KEYS,
+            admit_unknown: confirm.admit_unknown,
         };
         let mut keys = AdmittedKeys::new(rules);
         let (order, now) = (settings.order.clone(), clock.seconds());
@@ -258,7 +259,7 @@ impl Engine {
                 Ok(policy)
             }
             (Err(NotAdmitted::CannotTell), Some(policy)) if self.admit_unknown => {
-                lock(&self.keys).confirm(key, policy, Some(source), self.clock.seconds());
+                lock(&self.keys).admit_unconfirmed(key, policy, source, self.clock.seconds());
                 Ok(policy)
             }
             (Err(why), _) => {

@@ -124,9 +124,9 @@ impl Engine {
         self.saver.overflowed.swap(false, Ordering::Relaxed) || lock(file).is_worn(keys)
     }
 
-    fn records(&self) -> Vec<Record> {
+    pub(super) fn records(&self) -> Vec<Record> {
         let keys = lock(&self.keys);
-        let kept = keys.all().filter(|(_, policy, _)| self.order.has_backend(*policy));
+        let kept = keys.confirmed().filter(|(_, policy, _)| self.order.has_backend(*policy));
         kept.map(|(key, policy, confirmed)| Record { key: *key, policy: Some(policy), confirmed }).collect()
     }
 

@@ -246,6 +246,9 @@ async fn an_unknown_key_is_admitted_without_an_answer_only_where_that_is_configu
         let mut setup = Setup::new(&[PolicyName::AllowList, PolicyName::VerifyUrl], &[], admit_unknown, None);
         setup.run();
         assert_eq!(setup.log_in(key(1)).await, expected);
+        sleep(Duration::from_secs(200_000)).await;
+        assert!(setup.closed().is_empty(), "it works for as long as the backend is away");
+        assert!(setup.engine.records().is_empty(), "and no later run knows it");
         setup.backend.say(key(1), Answer::Refuse);
         sleep(Duration::from_secs(61)).await;
         assert_eq!(
