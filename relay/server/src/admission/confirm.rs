@@ -59,7 +59,7 @@ impl Engine {
                     if plane.has(&due) {
                         let (engine, question) =
                             (self.clone(), Question { key: due.key, source: due.source, token: None });
-                        asked.spawn(async move { (due, engine.ask(question, true).await.verdict) });
+                        asked.spawn(async move { (due, engine.ask_again(question).await) });
                     } else {
                         lock(&self.keys).rest(&due.key, self.clock.seconds());
                     }
@@ -68,13 +68,24 @@ impl Engine {
             tokio::select! {
                 _ = looks.tick() => {}
                 Some(answered) = asked.join_next() => {
-                    // A policy that panics has said nothing, and its key is looked at again when it comes back.
+                    // Cancelled only when the process is about to end.
                     if let Ok((due, verdict)) = answered {
                         self.judge(&due, verdict, &*plane);
                     }
                 }
             }
         }
+    }
+
+    /// Asks the policies about a key that is connected. One that panics cannot tell, so that its key is asked about again.
+    async fn ask_again(self: Arc<Self>, question: Question) -> Verdict {
+        let engine = self.clone();
+        let asked = tokio::spawn(async move { engine.ask(question, true).await.verdict }).await;
+        asked.unwrap_or_else(|_panicked| {
+            let mut verdict = Verdict::default();
+            self.order.order.iter().for_each(|&policy| _ = verdict.note(policy, Answer::CannotTell));
+            verdict
+        })
     }
 
     fn judge(&self, due: &Due, verdict: Verdict, plane: &dyn Connections) {

@@ -75,6 +75,11 @@ impl AdmissionMetrics {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn confirmations(&self, answer: Answer) -> u64 {
+        self.confirmations.with_label_values(&[label(answer)]).get()
+    }
+
     pub(super) fn confirmed(&self, answer: Answer) {
         self.confirmations.with_label_values(&[label(answer)]).inc();
     }

@@ -465,3 +465,26 @@ async fn clients_are_closed_when_their_tokens_expire_or_lose_their_issuer() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(setup.closed().into_keys().collect::<HashSet<_>>(), HashSet::from([key(1), key(2)]));
 }
+
+/// A backend that fails as no program should.
+struct Panicking;
+
+impl Backend for Panicking {
+    fn ask(&self, _: Question) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        Box::pin(async { panic!("a fault of the relay") })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_panics_cannot_tell_and_its_key_is_asked_about_again() {
+    let mut setup = Setup::verify();
+    setup.backend.say(key(1), Answer::Allow);
+    assert!(setup.log_in(key(1)).await.is_ok());
+    let engine = Arc::get_mut(&mut setup.engine).expect("nothing runs yet");
+    engine.policies.backends[0].1 = Box::new(Panicking);
+    assert_eq!(setup.log_in(key(1)).await, Ok(PolicyName::VerifyUrl), "it is known");
+    setup.run();
+    sleep(Duration::from_secs(130)).await;
+    assert!(setup.closed().is_empty());
+    assert!(setup.engine.metrics.confirmations(Answer::CannotTell) >= 2, "each interval");
+}
