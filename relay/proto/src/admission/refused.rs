@@ -55,12 +55,12 @@ impl<R: Copy> Default for RefusedKeys<R> {
 }
 
 impl<R: Copy> RefusedKeys<R> {
-    /// The refusal of `key` that still holds for a host at `source`.
-    #[must_use]
-    pub fn holding(&self, key: &NodePublic, source: IpAddr, now: Duration) -> Option<R> {
-        let last = self.keys.get(key)?;
+    /// Whether the last refusal of `key` still holds for a host at `source`. If it does, this counts as another.
+    pub fn refuses_again(&mut self, key: &NodePublic, source: IpAddr, now: Duration) -> bool {
+        let Some(last) = self.keys.get_mut(key) else { return false };
         let holds = Host::of(last.source) == Host::of(source) && now < last.at + last.holds;
-        holds.then_some(last.reason)
+        last.times += u64::from(holds);
+        holds
     }
 
     /// Whether a host at `source` may cause another refusal now, so that a key that is not known may be asked about.
@@ -91,13 +91,6 @@ impl<R: Copy> RefusedKeys<R> {
             && let Some(oldest) = self.oldest.pop_front()
         {
             self.keys.remove(&oldest);
-        }
-    }
-
-    /// Counts one more refusal of a key whose last one still holds.
-    pub fn again(&mut self, key: &NodePublic) {
-        if let Some(last) = self.keys.get_mut(key) {
-            last.times += 1;
         }
     }
 
@@ -146,17 +139,16 @@ mod tests {
     fn a_refusal_holds_for_the_key_and_the_host_for_its_time() {
         let mut refused = RefusedKeys::default();
         refused.note(key(1), ip("192.0.2.1"), 'r', FIVE, true, at(1000));
-        assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(5999)), Some('r'));
-        assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(6000)), None);
-        assert_eq!(refused.holding(&key(1), ip("192.0.2.2"), at(1001)), None, "another host");
-        assert_eq!(refused.holding(&key(2), ip("192.0.2.1"), at(1001)), None, "another key");
-        refused.again(&key(1));
+        assert!(refused.refuses_again(&key(1), ip("192.0.2.1"), at(5999)));
+        assert!(!refused.refuses_again(&key(1), ip("192.0.2.1"), at(6000)));
+        assert!(!refused.refuses_again(&key(1), ip("192.0.2.2"), at(1001)), "another host");
+        assert!(!refused.refuses_again(&key(2), ip("192.0.2.1"), at(1001)), "another key");
         assert_eq!(refused.last(&key(1)).map(|last| (last.reason, last.times)), Some(('r', 2)));
         refused.admitted(&key(1));
-        assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(1001)), None);
+        assert!(!refused.refuses_again(&key(1), ip("192.0.2.1"), at(1001)));
         refused.note(key(1), ip("192.0.2.1"), 'r', FIVE, true, at(1002));
         refused.release();
-        assert_eq!(refused.holding(&key(1), ip("192.0.2.1"), at(1003)), None);
+        assert!(!refused.refuses_again(&key(1), ip("192.0.2.1"), at(1003)));
         assert!(refused.last(&key(1)).is_some() && refused.last(&key(2)).is_none());
     }
 

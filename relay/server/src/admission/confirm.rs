@@ -10,6 +10,7 @@ use towpath_relay_proto::admission::admitted::{Due, Standing};
 use towpath_relay_proto::admission::policies::Verdict;
 use towpath_relay_proto::admission::{Answer, NotAdmitted};
 use towpath_relay_proto::session::Close;
+use towpath_wire::key::NodePublic;
 use towpath_wire::sync::lock;
 use tracing::info;
 
@@ -25,18 +26,18 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The connections of keys, as far as admission acts on them.
 pub(crate) trait Connections: Send + Sync {
     /// Whether a key is connected.
-    fn has(&self, due: &Due) -> bool;
+    fn has(&self, key: &NodePublic) -> bool;
     /// Closes the connections of a key.
-    fn close(&self, due: &Due);
+    fn revoke(&self, key: &NodePublic);
 }
 
 impl Connections for DataPlane {
-    fn has(&self, due: &Due) -> bool {
-        Self::has(self, &due.key.into())
+    fn has(&self, key: &NodePublic) -> bool {
+        Self::has(self, &(*key).into())
     }
 
-    fn close(&self, due: &Due) {
-        Self::close(self, &due.key.into(), Close::Revoked);
+    fn revoke(&self, key: &NodePublic) {
+        self.close(&(*key).into(), Close::Revoked);
     }
 }
 
@@ -46,7 +47,7 @@ impl Engine {
         if self.order.is_open() {
             return;
         }
-        let mut looks = interval(LOOK.min(self.interval));
+        let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked: JoinSet<(Due, Verdict)> = JoinSet::new();
         loop {
@@ -56,7 +57,7 @@ impl Engine {
                     break;
                 }
                 for due in due {
-                    if plane.has(&due) {
+                    if plane.has(&due.key) {
                         let (engine, question) =
                             (self.clone(), Question { key: due.key, source: due.source, token: None });
                         asked.spawn(async move { (due, engine.ask_again(question).await) });
@@ -109,13 +110,13 @@ impl Engine {
         };
         info!(peer = ?due.key, policy = due.policy.label(), "closing the connections of a key: {why}");
         self.metrics.revoked.inc();
-        self.metrics.known.set(i64::try_from(lock(&self.keys).len()).unwrap_or(i64::MAX));
+        self.metrics.set_known(lock(&self.keys).len());
         if self.order.has_backend(due.policy) {
             self.saver.save(Record { key: due.key, policy: None, confirmed: self.clock.seconds() });
         }
         if let Some(source) = due.source {
             self.note_refusal(due.key, source, RefusalReason::NotAdmitted, REFUSAL_HOLDS, false);
         }
-        plane.close(due);
+        plane.revoke(&due.key);
     }
 }

@@ -9,7 +9,7 @@ pub(crate) struct AdmissionMetrics {
     admitted: IntCounterVec,
     app_names: IntCounterVec,
     confirmations: IntCounterVec,
-    pub(super) known: IntGauge,
+    known: IntGauge,
     pub(super) allow_list: IntGauge,
     pub(super) revoked: IntCounter,
     pub(super) state_errors: IntCounter,
@@ -73,6 +73,10 @@ impl AdmissionMetrics {
         if has_app_name {
             self.app_names.with_label_values(&[policy.label()]).inc();
         }
+    }
+
+    pub(super) fn set_known(&self, keys: usize) {
+        self.known.set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     #[cfg(test)]

@@ -121,7 +121,6 @@ pub(crate) struct Engine {
     order: PolicyOrder,
     policies: Policies,
     admit_unknown: bool,
-    interval: Duration,
     clock: Clock,
     keys: Mutex<AdmittedKeys>,
     refused: Mutex<RefusedKeys<RefusalReason>>,
@@ -179,13 +178,12 @@ impl Engine {
             }
             _ => _ = keys.remove(&record.key),
         });
-        metrics.known.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+        metrics.set_known(keys.len());
         metrics.allow_list.set(policies.allow_list.as_ref().map_or(0, |list| list.len() as i64));
         Self {
             order,
             policies,
             admit_unknown: confirm.admit_unknown,
-            interval: confirm.interval,
             clock,
             keys: Mutex::new(keys),
             refused: Mutex::default(),
@@ -194,16 +192,10 @@ impl Engine {
         }
     }
 
-    /// The reason for which a host at `source` that says it has `key` was refused a moment ago. The key need not be proved: with
-    /// the key of another client the answer is the same.
-    pub(crate) fn refused_before(&self, key: &NodePublic, source: IpAddr) -> Option<RefusalReason> {
-        if self.order.is_open() {
-            return None;
-        }
-        let mut refused = lock(&self.refused);
-        let reason = refused.holding(key, source, self.clock.elapsed())?;
-        refused.again(key);
-        Some(reason)
+    /// Whether `key` was refused a moment ago from the host at `source`. The key need not be proved: a host that states the key of
+    /// another client is refused as well.
+    pub(crate) fn refused_before(&self, key: &NodePublic, source: IpAddr) -> bool {
+        !self.order.is_open() && lock(&self.refused).refuses_again(key, source, self.clock.elapsed())
     }
 
     /// Remembers why a key was refused. `holds`: from the same host it is refused again without asking, for a moment.
@@ -311,7 +303,7 @@ impl Engine {
         let now = self.clock.seconds();
         let mut keys = lock(&self.keys);
         let is_news = keys.confirm(key, policy, source, now);
-        self.metrics.known.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+        self.metrics.set_known(keys.len());
         drop(keys);
         if is_news && self.order.has_backend(policy) {
             self.saver.save(state::Record { key, policy: Some(policy), confirmed: now });

@@ -140,7 +140,7 @@ impl Frontend {
 
     async fn log_in(&self, request: UpgradeRequest, id: u64, standing: Standing) -> Result<(), Refusal> {
         let UpgradeRequest { stream, received, upgrade, client } = request;
-        let refused_before = |key: &NodePublic| self.engine.refused_before(key, client.ip()).is_some();
+        let refused_before = |key: &NodePublic| self.engine.refused_before(key, client.ip());
         let introduced = introduce(stream, received, &upgrade, &self.keys, refused_before).await?;
         if introduced.is_bound_elsewhere() {
             let (key, reason) = (introduced.introduction.client, RefusalReason::BoundElsewhere);
