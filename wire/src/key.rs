@@ -6,8 +6,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use zeroize::Zeroize;
-
 use crate::hex;
 use crate::secret::Secret;
 
@@ -155,12 +153,8 @@ impl NodePrivate {
 
     /// The private key made of 32 random bytes, clamped as upstream clamps it at creation (RFC 7748 section 5).
     #[must_use]
-    pub fn from_random(mut bytes: [u8; KEY_LEN]) -> Self {
-        bytes[0] &= 248;
-        bytes[31] = bytes[31] & 127 | 64;
-        let key = Self::from_bytes(bytes);
-        bytes.zeroize();
-        key
+    pub fn from_random(bytes: [u8; KEY_LEN]) -> Self {
+        Self(Secret::clamped(bytes))
     }
 
     /// The key with exactly these bytes. X25519 clamps when it multiplies, so an unclamped key works as well.

@@ -23,6 +23,16 @@ impl Secret {
         secret
     }
 
+    /// Takes 32 random bytes as a private key of X25519, clamped as upstream clamps it at creation (RFC 7748 section 5), and wipes
+    /// the copy that was passed.
+    pub(crate) fn clamped(mut bytes: [u8; SECRET_LEN]) -> Self {
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        let secret = Self::new(bytes);
+        bytes.zeroize();
+        secret
+    }
+
     /// Reads the secret in 64 digits of either case.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let mut secret = Self::zero();

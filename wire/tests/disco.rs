@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
-use std::collections::HashMap;
+mod vectors;
 
 use proptest::prelude::*;
 use towpath_wire::disco::datagram::DatagramKind;
@@ -12,24 +12,18 @@ use towpath_wire::disco::packet::{DiscoPacket, PACKET_OVERHEAD, seal};
 use towpath_wire::key::NodePublic;
 use towpath_wire::sealed::SharedKey;
 
-fn vectors() -> HashMap<&'static str, Vec<u8>> {
-    include_str!("vectors/disco.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(" = "))
-        .map(|(name, hex)| {
-            let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
-            (name, bytes.collect())
-        })
-        .collect()
+use self::vectors::{Vectors, read};
+
+fn vectors() -> Vectors {
+    read(include_str!("vectors/disco.txt"))
 }
 
-fn array<const N: usize>(vectors: &HashMap<&str, Vec<u8>>, name: &str) -> [u8; N] {
+fn array<const N: usize>(vectors: &Vectors, name: &str) -> [u8; N] {
     vectors[name].as_slice().try_into().unwrap()
 }
 
 /// Each golden message by its name.
-fn messages(v: &HashMap<&str, Vec<u8>>) -> [(&'static str, Message, usize); 3] {
+fn messages(v: &Vectors) -> [(&'static str, Message, usize); 3] {
     let (tx, key) = (TxId(array(v, "ping_txid")), NodePublic::from_bytes(array(v, "ping_node_key")));
     let addresses = ["203.0.113.5:41641", "198.51.100.7:41641", "[2001:db8::9]:7"];
     let [source, v4, v6] = addresses.map(|text| text.parse().unwrap());

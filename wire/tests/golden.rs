@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
 
-use std::collections::HashMap;
+mod vectors;
 
 use proptest::prelude::*;
 use towpath_wire::derp::app_name::AppName;
@@ -14,19 +14,13 @@ use towpath_wire::derp::mesh::PresentFlags;
 use towpath_wire::derp::{HEADER_LEN, MAGIC};
 use towpath_wire::key::{NodePrivate, NodePublic};
 
-fn vectors() -> HashMap<&'static str, Vec<u8>> {
-    include_str!("vectors/derp_frames.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(" = "))
-        .map(|(name, hex)| {
-            let bytes = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap());
-            (name, bytes.collect())
-        })
-        .collect()
+use self::vectors::{Vectors, read};
+
+fn vectors() -> Vectors {
+    read(include_str!("vectors/derp_frames.txt"))
 }
 
-fn key(vectors: &HashMap<&str, Vec<u8>>, name: &str) -> [u8; 32] {
+fn key(vectors: &Vectors, name: &str) -> [u8; 32] {
     vectors[name].as_slice().try_into().unwrap()
 }
 
