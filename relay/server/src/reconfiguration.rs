@@ -57,8 +57,8 @@ impl Reconfiguration {
         Self { sources, dev, at_start: resolved, last, own, secrets, bounded, links }
     }
 
-    /// The settings that need a restart for what is in the sources and the files now.
-    fn need_restart(&self, new: &Resolved, files: &Files) -> Vec<SettingKey> {
+    /// The settings that need a restart for what is in the sources and the files now. `last`: what is in force.
+    fn need_restart(&self, new: &Resolved, last: &Resolved, files: &Files) -> Vec<SettingKey> {
         let mut changed: Vec<_> = new
             .changes_since(&self.at_start)
             .filter(|key| key.reloading() != Some(Reloading::Value))
@@ -74,10 +74,8 @@ impl Reconfiguration {
         note(keys::MESH_KEY_FILE, secrets.mesh != self.secrets.mesh);
         note(keys::MESH_SECOND_KEY_FILE, secrets.second != self.secrets.second);
         note(keys::MESH_PROBER_KEY_FILE, secrets.prober != self.secrets.prober);
-        if names(&changed, keys::MESH_KEY_FILE) {
-            // A link would be dialled with another key than the one that this relay accepts.
-            let peers = new.changes_since(&self.at_start).filter(|key| key.path() == keys::MESH_PEERS.path());
-            changed.extend(peers);
+        if links_wait(&changed) {
+            changed.extend(new.changes_since(last).filter(|key| key.path() == keys::MESH_PEERS.path()));
         }
         changed
     }
@@ -103,21 +101,21 @@ impl Subject for Reconfiguration {
 
     fn reload(&self, asked: bool) -> ReloadOutcome {
         let sources = self.sources.read_again();
-        let (config, new, files) = match Config::read_with_files(&sources, self.dev) {
+        let (config, mut new, files) = match Config::read_with_files(&sources, self.dev) {
             Ok(read) => read,
             Err(problems) => {
                 error!("the relay goes on with its old configuration: {}", on_one_line(&problems));
                 return ReloadOutcome::Refused;
             }
         };
-        for warning in new.warnings() {
+        let mut last = lock(&self.last);
+        for warning in new.warnings().iter().filter(|warning| asked || !last.warnings().contains(warning)) {
             warn!("{warning}");
         }
-        let for_restart = self.need_restart(&new, &files);
+        let for_restart = self.need_restart(&new, &last, &files);
         if !for_restart.is_empty() {
             warn!("these settings have changed and need a restart: {}", list(&for_restart));
         }
-        let mut last = lock(&self.last);
         let applied: Vec<_> = new
             .changes_since(&last)
             .filter(|key| key.reloading() == Some(Reloading::Value) && !names(&for_restart, *key))
@@ -127,16 +125,22 @@ impl Subject for Reconfiguration {
                 info!("the configuration has no new values that reload");
             }
         } else {
-            let with_mesh = !names(&for_restart, keys::MESH_KEY_FILE);
-            self.apply(&config, with_mesh.then(|| files.into_mesh()));
+            self.apply(&config, (!links_wait(&for_restart)).then(|| files.into_mesh()));
             info!("new values of the configuration are in force: {}", list(&applied));
         }
-        // A value that could not take effect yet is still to come.
-        if !names(&for_restart, keys::MESH_PEERS) {
-            *last = new;
+        if names(&for_restart, keys::MESH_PEERS) {
+            // They are still to come.
+            new.keep_from(&last, keys::MESH_PEERS);
         }
+        *last = new;
         if applied.is_empty() { ReloadOutcome::Unchanged } else { ReloadOutcome::Replaced }
     }
+}
+
+/// Whether links stay as they are until a restart: one would be dialled with another key than the one that this relay accepts, or
+/// with other roots than the others.
+fn links_wait(for_restart: &[SettingKey]) -> bool {
+    names(for_restart, keys::MESH_KEY_FILE) || names(for_restart, keys::MESH_CA_FILE)
 }
 
 fn names(keys: &[SettingKey], wanted: SettingKey) -> bool {

@@ -90,6 +90,15 @@ impl Resolved {
         self.settings.iter().find(|setting| setting.key.path == key.path).map(|setting| &setting.origin)
     }
 
+    /// Gives a setting the value and the origin that it has in `old`.
+    pub fn keep_from(&mut self, old: &Self, key: SettingKey) {
+        let kept = old.settings.iter().find(|setting| setting.key.path == key.path);
+        let place = self.settings.iter_mut().find(|setting| setting.key.path == key.path);
+        if let (Some(place), Some(kept)) = (place, kept) {
+            place.clone_from(kept);
+        }
+    }
+
     /// The settings that have other values than in `old`, in the order of the lookups. Two defaults count as the same, which
     /// may depend on the machine or on other settings.
     pub fn changes_since<'s>(&'s self, old: &'s Self) -> impl Iterator<Item = SettingKey> + 's {

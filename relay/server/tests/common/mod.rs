@@ -12,6 +12,7 @@ pub(crate) mod websocket;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -226,14 +227,16 @@ impl MeshFiles {
 
     /// The settings of that relay, which dials `peers`.
     pub(crate) fn settings(&self, peers: &[String]) -> String {
-        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        let [cert, key, mesh] = ["cert.pem", "key.pem", "mesh.key"].map(|name| self.path(name));
         format!(
-            "private_key = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\nmesh.key_file = \"{}\"\nmesh.peers = {peers:?}",
+            "private_key = \"{}\"\ncert = {cert:?}\nkey = {key:?}\nmesh.key_file = {mesh:?}\nmesh.peers = {peers:?}",
             self.key.to_text(),
-            path("cert.pem"),
-            path("key.pem"),
-            path("mesh.key")
         )
+    }
+
+    /// One of its files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// The node key of that relay.
@@ -245,9 +248,8 @@ impl MeshFiles {
     pub(crate) fn tls(&self) -> Arc<rustls::ServerConfig> {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let path = |name: &str| self.dir.path().join(name);
-        let certificate = CertificateDer::from_pem_file(path("cert.pem")).expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(path("key.pem")).expect("a key");
+        let certificate = CertificateDer::from_pem_file(self.path("cert.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(self.path("key.pem")).expect("a key");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

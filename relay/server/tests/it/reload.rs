@@ -33,13 +33,22 @@ impl Log {
     /// The next line with this text.
     #[track_caller]
     fn until(&mut self, text: &str) -> String {
-        let mut passed = String::new();
+        self.all_until(text).pop().expect("a line")
+    }
+
+    /// The next lines, up to the one with this text.
+    #[track_caller]
+    fn all_until(&mut self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
-            let Ok(line) = self.0.recv_timeout(PATIENCE) else { panic!("no line with {text}:\n{passed}") };
-            if line.contains(text) {
-                return line;
+            let Ok(line) = self.0.recv_timeout(PATIENCE) else {
+                panic!("no line with {text}:\n{}", lines.concat())
+            };
+            let is_last = line.contains(text);
+            lines.push(line);
+            if is_last {
+                return lines;
             }
-            passed += &line;
         }
     }
 }
@@ -157,9 +166,55 @@ async fn settings_that_need_a_restart_are_named_in_one_warning_and_the_others_ho
     assert!(relay.log_in(3).await.is_none());
     // What is taken back needs none.
     relay.configure(&settings(""));
-    let line = log.until("new values");
-    assert!(line.contains(": login.max_connections"), "{line}");
+    let lines = log.all_until("new values");
+    assert!(lines.len() == 1 && lines[0].contains(": login.max_connections"), "{lines:?}");
     relay.log_in(3).await.expect("a login");
+}
+
+/// A link would be dialled with another key, or with other roots, than the rest of the mesh has.
+#[test]
+fn links_wait_for_the_restart_that_a_new_mesh_key_or_root_needs_and_other_settings_do_not() {
+    let files = MeshFiles::new(3);
+    let other_key = files.path("other.key");
+    std::fs::copy(files.path("mesh.key"), &other_key).expect("a copy, with the mode of the file");
+    let root = format!("\nmesh.ca_file = {:?}", files.path("cert.pem"));
+    let peer = [MeshFiles::new(4).peer("127.0.0.1:1".parse().expect("an address"))];
+    let here = |settings: String| {
+        settings.replace(&format!("{:?}", files.path("mesh.key")), &format!("{other_key:?}"))
+    };
+    for (setting, with_peer, without) in [
+        ("mesh.key_file", here(files.settings(&peer)), here(files.settings(&[]))),
+        ("mesh.ca_file", files.settings(&peer) + &root, files.settings(&[]) + &root),
+    ] {
+        let (relay, mut log) = start(&files.settings(&[]));
+        relay.configure(&(with_peer + "\nlogin.max_connections = 2"));
+        let line = log.until("need a restart");
+        assert!(line.ends_with(&format!(": {setting}, mesh.peers\n")), "{line}");
+        log.until("new values of the configuration are in force: login.max_connections");
+        assert_eq!(relay.metric("towpath_mesh_peers"), 0);
+        // What has taken effect is taken back, and what has not is not.
+        relay.configure(&without);
+        let lines = log.all_until("new values of the configuration are in force");
+        assert!(lines[0].ends_with(&format!(": {setting}\n")), "{lines:?}");
+        assert!(lines.len() == 2 && lines[1].ends_with(": login.max_connections\n"), "{lines:?}");
+        relay.configure(&files.settings(&peer));
+        let lines = log.all_until("new values of the configuration are in force: mesh.peers");
+        assert!(!lines.iter().any(|line| line.contains("need a restart")), "{lines:?}");
+        relay.wait("the peer is dialled", |relay| relay.metric("towpath_mesh_peers") == 1);
+    }
+}
+
+#[test]
+fn a_warning_about_the_configuration_is_written_when_it_is_new_or_asked_for() {
+    let mut process = Process::start_unread("export TOWPATH_LOGIN_MAX=1", &settings(""));
+    let mut log = Log::read(process.take_log());
+    let is_warning = |line: &String| line.contains("WARN") && line.contains("TOWPATH_LOGIN_MAX");
+    process.configure(&settings("login.max_connections = 2"));
+    let lines = log.all_until("new values of the configuration are in force");
+    assert!(!lines.iter().any(is_warning), "the start has written it: {lines:?}");
+    process.hang_up();
+    let lines = log.all_until("the configuration has no new values that reload");
+    assert_eq!(lines.iter().filter(|line| is_warning(line)).count(), 1, "{lines:?}");
 }
 
 /// The file of the allow list is replaced while clients are connected.
