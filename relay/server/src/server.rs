@@ -279,7 +279,6 @@ impl Running {
             plane: plane.clone(),
             accounts: accounts.clone(),
             engine: engine.clone(),
-            max_connections_per_key: config.login.max_connections_per_key,
             listing: Arc::new(Mutex::new(())),
         };
         let admin = Admin::start(admin, registry, readiness.clone(), Some(Arc::new(administration)))?;

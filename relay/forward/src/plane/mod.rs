@@ -95,6 +95,12 @@ impl DataPlane {
         self.shared.limits.set(limits);
     }
 
+    /// The most connections of a key, as the limits have it now.
+    #[must_use]
+    pub fn max_connections_per_key(&self) -> usize {
+        self.shared.limits.max_connections_per_key()
+    }
+
     /// Closes all connections of `key` that a worker has taken over. Returns how many there are. Each is closed, and
     /// counted under `reason`, in the next turn of its owner.
     pub fn close(&self, key: &RouteKey, reason: Close) -> usize {

@@ -53,8 +53,6 @@ pub(crate) struct Administration {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) engine: Arc<Engine>,
-    /// The most connections of a key.
-    pub(crate) max_connections_per_key: usize,
     /// Held by the listing in progress. Others wait, so that a worker has one page to make at a time.
     pub(crate) listing: Arc<Mutex<()>>,
 }
@@ -124,7 +122,7 @@ impl Administration {
             key: key.to_string(),
             route: self.plane.route(&route_key).map(KeyPlace::from),
             connections,
-            max_connections_per_key: self.max_connections_per_key,
+            max_connections_per_key: self.plane.max_connections_per_key(),
             sources: self.accounts_of(sources),
             refusal,
         }

@@ -287,6 +287,17 @@ async fn why_says_what_is_known_of_a_key_that_is_here_or_was_never_seen() {
 }
 
 #[tokio::test]
+async fn why_shows_the_bound_of_a_key_that_a_reload_has_set() {
+    let place = Place::new();
+    let relay = start(&place);
+    let bound = || place.json(&["why", &node(1).to_string()])["max_connections_per_key"].clone();
+    assert_eq!(bound(), 8);
+    relay.configure(&format!("{}\nlogin.max_connections_per_key = 3", place.setting()));
+    relay.hang_up();
+    wait("the new bound is in force", || bound() == 3);
+}
+
+#[tokio::test]
 async fn why_says_for_what_reason_a_key_was_refused_and_from_where() {
     let place = Place::new();
     let list = place.dir.path().join("allowed");
