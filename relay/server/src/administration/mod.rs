@@ -53,7 +53,7 @@ pub(crate) struct Administration {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) engine: Arc<Engine>,
-    /// Held by the listing in progress. Others wait, so that a worker has one page to make at a time.
+    /// Held while a page of a listing is made, so that a worker has one to make at a time however many listings there are.
     pub(crate) listing: Arc<Mutex<()>>,
 }
 
@@ -86,8 +86,7 @@ impl Administration {
         let (pieces, parts) = mpsc::channel(1);
         let (plane, listing) = (self.plane.clone(), self.listing.clone());
         tokio::spawn(async move {
-            let _alone = listing.lock().await;
-            if let Err(error) = listing::write(&plane, &pieces).await {
+            if let Err(error) = listing::write(&plane, &listing, &pieces).await {
                 // The reader may be gone, too.
                 let _ = pieces.send(Err(error)).await;
             }
