@@ -96,7 +96,9 @@ impl Administration {
 
     fn kick(&self, key: NodePublic) -> Kicked {
         let closed = self.plane.close(&key.into(), Close::Kicked);
-        info!(peer = ?key, connections = closed, "closing the connections of a key, as an operator has asked");
+        if closed > 0 {
+            info!(peer = ?key, connections = closed, "closing the connections of a key, as an operator has asked");
+        }
         Kicked { key: key.to_string(), closed }
     }
 

@@ -1,6 +1,6 @@
 //! The socket for administration, and the commands that ask a running relay by it.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -243,6 +243,23 @@ async fn kick_closes_the_connections_of_a_key_and_says_so() {
         "{said:?}"
     );
     relay.log_in(1).await.expect("it may come back");
+}
+
+#[tokio::test]
+async fn kick_is_logged_where_it_closes_something() {
+    let place = Place::new();
+    let mut relay = Process::start_unread("true", &place.setting());
+    let mut log = relay.take_log();
+    let _client = relay.log_in(1).await.expect("a login");
+    assert_eq!(place.run(&["kick", &node(2).to_string()]).code, Some(1), "it has no connection");
+    assert_eq!(place.run(&["kick", &node(1).to_string()]).code, Some(0));
+    let mut line = String::new();
+    while !line.contains("closing the connections of a key") {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("UTF-8"), 0, "the relay logs it");
+    }
+    // The first line about it is that of the key that had a connection.
+    assert!(line.contains(&format!("peer={:?}", node(1))) && line.contains("connections=1"), "{line}");
 }
 
 #[tokio::test]
