@@ -18,6 +18,7 @@ use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::sync::{Mutex, mpsc};
 use towpath_relay_forward::{DataPlane, RouteKey};
+use towpath_relay_proto::account::connections::Holding;
 use towpath_relay_proto::session::Close;
 use towpath_service::admin::{AdminListeners, AdminSocket, Call, OperationAnswer, Operations, Parts};
 use towpath_wire::host::Host;
@@ -124,24 +125,25 @@ impl Administration {
             route: self.plane.route(&route_key).map(KeyPlace::from),
             connections,
             max_connections_per_key: self.plane.max_connections_per_key(),
-            sources: self.accounts_of(sources),
+            sources: accounts_of(sources, |host| self.accounts.holdings(host)),
             refusal,
         }
     }
+}
 
-    /// The accounts of the prefixes that these addresses are in, each once.
-    fn accounts_of(&self, sources: Vec<IpAddr>) -> Vec<SourceAccount> {
-        let mut accounts: Vec<SourceAccount> = Vec::new();
-        for source in sources {
-            for holding in self.accounts.holdings(Host::of(source)) {
-                let account = SourceAccount::new(source, holding);
-                if !accounts.contains(&account) {
-                    accounts.push(account);
-                }
+/// The accounts of the prefixes that these addresses are in, each prefix once.
+fn accounts_of(sources: Vec<IpAddr>, holdings: impl Fn(Host) -> Vec<Holding>) -> Vec<SourceAccount> {
+    let mut accounts: Vec<SourceAccount> = Vec::new();
+    for source in sources {
+        for holding in holdings(Host::of(source)) {
+            let account = SourceAccount::new(source, holding);
+            // What a prefix holds may have changed since it was listed.
+            if accounts.iter().all(|known| known.prefix != account.prefix) {
+                accounts.push(account);
             }
         }
-        accounts
     }
+    accounts
 }
 
 /// The key that a request names: `key=` and a node key, with or without its prefix.
@@ -160,4 +162,33 @@ fn wrong_method(method: &'static str) -> OperationAnswer {
 fn json(status: StatusCode, answer: &impl Serialize) -> OperationAnswer {
     let text = serde_json::to_string(answer).expect("texts, numbers and lists of them can be written");
     OperationAnswer { status, parts: Parts::Whole(text + "\n"), allow: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use towpath_wire::host::PrefixWidth;
+
+    use super::*;
+
+    #[test]
+    fn each_prefix_is_listed_once_also_while_connections_come() {
+        let connections = Cell::new(0);
+        let holdings = |_| {
+            let holding = |width| {
+                connections.set(connections.get() + 1);
+                Holding { width, connections: connections.get(), bound: 9 }
+            };
+            vec![holding(PrefixWidth::Host), holding(PrefixWidth::Net48)]
+        };
+        let sources = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"];
+        let sources = sources.map(|source| source.parse().expect("an address")).into();
+        let listed: Vec<_> = accounts_of(sources, holdings)
+            .into_iter()
+            .map(|account| (account.prefix, account.connections))
+            .collect();
+        let expected = [("2001:db8::/64", 1), ("2001:db8::/48", 2), ("2001:db8:0:1::/64", 5)];
+        assert_eq!(listed, expected.map(|(prefix, connections)| (prefix.to_owned(), connections)));
+    }
 }
