@@ -87,13 +87,19 @@ impl PrefixWidth {
         self as usize
     }
 
-    /// Bits of the /64 that do not belong to the prefix.
-    const fn cut(self) -> u32 {
+    /// The length of a prefix of IPv6 with this width, in bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
         match self {
-            Self::Host => 0,
-            Self::Net56 => 8,
-            Self::Net48 => 16,
+            Self::Host => 64,
+            Self::Net56 => 56,
+            Self::Net48 => 48,
         }
+    }
+
+    /// Bits of the /64 that do not belong to the prefix.
+    const fn cut(self) -> u8 {
+        64 - self.bits()
     }
 }
 

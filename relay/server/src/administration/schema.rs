@@ -12,7 +12,6 @@ use towpath_relay_proto::account::connections::Holding;
 use towpath_relay_proto::admission::refused::LastRefusal;
 use towpath_relay_proto::outbox::DropReason;
 use towpath_service::config::IpNet;
-use towpath_wire::host::PrefixWidth;
 
 use crate::control::RefusalReason;
 
@@ -239,17 +238,10 @@ impl Refused {
 impl SourceAccount {
     pub(super) fn new(source: IpAddr, holding: Holding) -> Self {
         let source = source.to_canonical();
-        let bits = match (source, holding.width) {
-            (IpAddr::V4(_), _) => None,
-            (IpAddr::V6(_), PrefixWidth::Host) => Some(64),
-            (IpAddr::V6(_), PrefixWidth::Net56) => Some(56),
-            (IpAddr::V6(_), PrefixWidth::Net48) => Some(48),
+        let prefix = match source {
+            IpAddr::V4(_) => source.to_string(),
+            IpAddr::V6(_) => IpNet::new_assert(source, holding.width.bits()).trunc().to_string(),
         };
-        let net = bits.and_then(|bits| IpNet::new(source, bits).ok());
-        Self {
-            prefix: net.map_or_else(|| source.to_string(), |net| net.trunc().to_string()),
-            connections: holding.connections,
-            bound: holding.bound,
-        }
+        Self { prefix, connections: holding.connections, bound: holding.bound }
     }
 }
