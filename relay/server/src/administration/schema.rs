@@ -173,6 +173,14 @@ pub struct Mistake {
     pub error: String,
 }
 
+/// The address as it is shown: one of IPv4 that is mapped into IPv6, as a listener on `[::]` has it, is one of IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
 impl From<&ConnectionReport> for ListedConnection {
     fn from(report: &ConnectionReport) -> Self {
         let client = report.client.as_ref();
@@ -182,7 +190,7 @@ impl From<&ConnectionReport> for ListedConnection {
             connection: report.id,
             kind: if client.is_some() { OtherEnd::Client } else { OtherEnd::Link },
             key: report.key.to_string(),
-            address: report.address,
+            address: canonical(report.address),
             age_seconds: report.age.as_secs(),
             transport: report.transport.label().into(),
             policy: client.map(|client| client.policy.label().into()),
@@ -218,7 +226,9 @@ impl From<KeyRoute> for KeyPlace {
     fn from(route: KeyRoute) -> Self {
         match route {
             KeyRoute::Local => Self::Here,
-            KeyRoute::Via { relay, address } => Self::Relay { relay: relay.to_string(), address },
+            KeyRoute::Via { relay, address } => {
+                Self::Relay { relay: relay.to_string(), address: canonical(address) }
+            }
         }
     }
 }
@@ -228,7 +238,7 @@ impl Refused {
         Self {
             reason: last.reason.label().into(),
             meaning: last.reason.about().into(),
-            source: last.source,
+            source: last.source.to_canonical(),
             age_seconds: age.as_secs(),
             times: last.times,
         }
@@ -243,5 +253,62 @@ impl SourceAccount {
             IpAddr::V6(_) => IpNet::new_assert(source, holding.width.bits()).trunc().to_string(),
         };
         Self { prefix, connections: holding.connections, bound: holding.bound }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_relay_forward::{Traffic, TransportKind};
+    use towpath_relay_proto::outbox::DropCounts;
+    use towpath_wire::host::PrefixWidth;
+    use towpath_wire::key::NodePublic;
+
+    use super::*;
+
+    fn listed(address: &str) -> String {
+        let report = ConnectionReport {
+            id: 1,
+            key: NodePublic::from_bytes([7; 32]),
+            address: address.parse().expect("an address"),
+            age: Duration::ZERO,
+            transport: TransportKind::Tls,
+            client: None,
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            waiting: Traffic::default(),
+            waiting_bound: 0,
+            is_blocked: false,
+            dropped: DropCounts::default(),
+        };
+        ListedConnection::from(&report).address.to_string()
+    }
+
+    #[test]
+    fn an_ipv4_address_is_shown_as_one_also_where_the_relay_listens_on_ipv6() {
+        for (address, expected) in [
+            ("[::ffff:192.0.2.1]:443", "192.0.2.1:443"),
+            ("192.0.2.1:443", "192.0.2.1:443"),
+            ("[2001:db8::1]:443", "[2001:db8::1]:443"),
+            ("[fe80::1%2]:443", "[fe80::1%2]:443"),
+        ] {
+            assert_eq!(listed(address), expected);
+        }
+        let relay = NodePublic::from_bytes([8; 32]);
+        let address = "[::ffff:192.0.2.1]:443".parse().expect("an address");
+        let KeyPlace::Relay { address, .. } = KeyRoute::Via { relay, address }.into() else {
+            panic!("another relay")
+        };
+        assert_eq!(address.to_string(), "192.0.2.1:443");
+        let source = "::ffff:192.0.2.1".parse().expect("an address");
+        let last = LastRefusal {
+            reason: RefusalReason::NotAdmitted,
+            source,
+            at: Duration::ZERO,
+            holds: Duration::ZERO,
+            times: 1,
+        };
+        assert_eq!(Refused::new(&last, Duration::ZERO).source.to_string(), "192.0.2.1");
+        let holding = Holding { width: PrefixWidth::Host, connections: 1, bound: 2 };
+        assert_eq!(SourceAccount::new(source, holding).prefix, "192.0.2.1");
     }
 }

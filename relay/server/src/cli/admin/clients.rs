@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::io::{IsTerminal, stdout};
-use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -96,7 +95,7 @@ impl ShowClients {
     fn select(&self, mut connections: Vec<ListedConnection>) -> Vec<ListedConnection> {
         connections.retain(|connection| {
             self.key.as_ref().is_none_or(|key| key.means(&connection.key))
-                && self.source.is_none_or(|source| source.contains(&connection.address.ip().to_canonical()))
+                && self.source.is_none_or(|source| source.contains(&connection.address.ip()))
                 && self.policy.as_ref().is_none_or(|policy| connection.policy.as_ref() == Some(policy))
                 && self.app.as_ref().is_none_or(|app| connection.app_name == *app)
         });
@@ -141,15 +140,6 @@ pub(super) fn flags(connection: &ListedConnection) -> String {
     names.join(",")
 }
 
-/// The address as it is shown: an IPv4 address that is mapped into IPv6 is one of IPv4.
-fn address(connection: &ListedConnection) -> String {
-    let (ip, port) = (connection.address.ip().to_canonical(), connection.address.port());
-    match ip {
-        IpAddr::V4(ip) => format!("{ip}:{port}"),
-        IpAddr::V6(ip) => format!("[{ip}]:{port}"),
-    }
-}
-
 const fn left(
     title: &'static str,
     rank: u8,
@@ -169,7 +159,7 @@ const fn right(
 /// The columns. With the usual addresses of IPv4 the first seven fit into 80 characters, and all of them into 140.
 const COLUMNS: [Column<ListedConnection>; 14] = [
     left("KEY", 0, |each| each.key.trim_start_matches("nodekey:").chars().take(KEY_DIGITS).collect()),
-    left("SOURCE", 0, address),
+    left("SOURCE", 0, |each| each.address.to_string()),
     right("AGE", 0, |each| age(each.age_seconds)),
     left("POLICY", 1, |each| each.policy.clone().unwrap_or_else(|| "–".into())),
     right("RECEIVED", 0, |each| size(each.received.bytes)),
