@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
+use socket2::{SockAddr, Socket, Type};
 use towpath_relay::administration::schema::Mistake;
 use towpath_service::visible_path;
 
-/// How long the relay may say nothing.
+/// How long the relay may say nothing, and how long it may not take the connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a running relay is asked.
@@ -43,13 +44,10 @@ pub(super) struct HttpAnswer {
     pub(super) text: String,
 }
 
-trait ByteStream: Read + Write {}
-impl<S: Read + Write> ByteStream for S {}
-
 impl AskedRelay {
     /// Sends a request, and returns the answer whatever its status.
     pub(super) fn request(&self, method: &str, target: &str) -> Result<HttpAnswer, AskError> {
-        let mut stream = self.connect().map_err(|error| AskError::Connect(self.clone(), error))?;
+        let mut stream = self.connect(PATIENCE)?;
         let mut exchange = || {
             // HTTP/1.0, so that the answer ends with the connection. The name is one that every admin listener answers to.
             write!(stream, "{method} {target} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
@@ -72,21 +70,27 @@ impl AskedRelay {
         })
     }
 
-    fn connect(&self) -> io::Result<Box<dyn ByteStream>> {
-        Ok(match self {
-            Self::Socket(path) => {
-                let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Box::new(stream)
+    fn connect(&self, patience: Duration) -> Result<Socket, AskError> {
+        self.try_connect(patience).map_err(|error| match Errno::from_io_error(&error) {
+            // So the kernel says that the time is over: the backlog of a relay that is stuck is full.
+            Some(Errno::AGAIN | Errno::INPROGRESS) => {
+                AskError::Silent(self.clone(), io::ErrorKind::TimedOut.into())
             }
-            Self::Listener(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
-                Box::new(stream)
-            }
+            _ => AskError::Connect(self.clone(), error),
         })
+    }
+
+    fn try_connect(&self, patience: Duration) -> io::Result<Socket> {
+        let address = match self {
+            Self::Socket(path) => SockAddr::unix(path)?,
+            Self::Listener(address) => (*address).into(),
+        };
+        let stream = Socket::new(address.domain(), Type::STREAM, None)?;
+        stream.set_read_timeout(Some(patience))?;
+        // It bounds the time of connecting, too (socket(7)).
+        stream.set_write_timeout(Some(patience))?;
+        stream.connect(&address)?;
+        Ok(stream)
     }
 }
 
@@ -101,6 +105,35 @@ impl fmt::Display for AskedRelay {
         match self {
             Self::Socket(path) => f.write_str(&visible_path(path)),
             Self::Listener(address) => address.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A listener that accepts nothing and has room for few connections.
+    fn stuck(address: &SockAddr) -> Socket {
+        let listener = Socket::new(address.domain(), Type::STREAM, None).expect("a socket");
+        listener.bind(address).expect("it is free");
+        listener.listen(0).expect("a listener");
+        listener
+    }
+
+    #[test]
+    fn a_relay_that_is_stuck_is_given_up_in_time_also_once_its_backlog_is_full() {
+        let brief = Duration::from_millis(50);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let _on_socket = stuck(&SockAddr::unix(&path).expect("a path"));
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let on_network = stuck(&any.into());
+        let address = on_network.local_addr().expect("an address").as_socket().expect("of IPv4");
+        for relay in [AskedRelay::Socket(path), AskedRelay::Listener(address)] {
+            let mut open = Vec::new();
+            let error = (0..16).find_map(|_| relay.connect(brief).map(|stream| open.push(stream)).err());
+            assert!(matches!(error, Some(AskError::Silent(..))), "{error:?}");
         }
     }
 }
