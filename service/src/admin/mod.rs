@@ -103,8 +103,7 @@ pub struct Admin {
     local_addr: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Its file is removed when the thread has ended.
-    _socket: Option<socket::SocketFile>,
+    socket: Option<socket::SocketFile>,
 }
 
 impl Admin {
@@ -140,7 +139,7 @@ impl Admin {
                 }
             });
         })?;
-        Ok(Self { local_addr, stop: Some(stop), thread: Some(thread), _socket: file })
+        Ok(Self { local_addr, stop: Some(stop), thread: Some(thread), socket: file })
     }
 
     /// Returns the address of the TCP listener; `None` if there is none.
@@ -161,6 +160,8 @@ fn turned_away(registry: &Registry) -> prometheus::Result<IntCounter> {
 
 impl Drop for Admin {
     fn drop(&mut self) {
+        // While the thread listens, no successor has put a file of its own in the place of this one.
+        drop(self.socket.take());
         drop(self.stop.take());
         if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
             warn!("the admin thread panicked: metrics and health were not served");

@@ -38,11 +38,13 @@ pub enum SocketError {
 /// A bound Unix socket, whose file is removed when this is dropped.
 #[derive(Debug)]
 pub struct AdminSocket {
-    listener: UnixListener,
+    /// Dropped before the listener.
     file: SocketFile,
+    listener: UnixListener,
 }
 
-/// The file of a socket. Removed when dropped, if it is still the same.
+/// The file of a socket. Removed when dropped, if it is still the same. It is to be dropped before its listener: a socket that
+/// nothing listens on is one that another process may replace, between the look at the file and its removal.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -75,7 +77,7 @@ impl AdminSocket {
         }
         .map_err(|error| system(error.into()))?;
         let identity = identity(path).map_err(system)?;
-        Ok(Self { listener, file: SocketFile { path: path.into(), identity } })
+        Ok(Self { file: SocketFile { path: path.into(), identity }, listener })
     }
 
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {

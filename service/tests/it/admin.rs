@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -354,4 +354,49 @@ fn operations_are_answered_on_the_socket_and_nowhere_else() {
     assert_eq!(ask(address_of(&admin), "POST", "/echo").status(), "405");
     drop(admin);
     assert!(!path.exists(), "the file is removed with the socket");
+}
+
+/// Operations whose answer keeps the thread of administration until the test lets it go on.
+#[derive(Debug)]
+struct Stuck {
+    reached: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Operations for Stuck {
+    fn answer<'a>(
+        &'a self,
+        _: &'a Call,
+    ) -> Pin<Box<dyn Future<Output = Option<OperationAnswer>> + Send + 'a>> {
+        Box::pin(async {
+            self.reached.send(()).unwrap();
+            let _ = self.go_on.lock().unwrap().recv();
+            None
+        })
+    }
+}
+
+/// A successor takes a socket that nothing listens on for one that was left behind, and puts its own file there.
+#[test]
+fn the_file_of_the_socket_is_removed_while_the_listener_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let listeners =
+        AdminListeners { socket: Some(AdminSocket::bind(&path).unwrap()), ..AdminListeners::default() };
+    let ((reached, has_reached), (let_go_on, go_on)) = (mpsc::channel(), mpsc::channel());
+    let stuck = Arc::new(Stuck { reached, go_on: Mutex::new(go_on) });
+    let admin = Admin::start(listeners, Registry::new(), Readiness::new(), Some(stuck)).unwrap();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    write!(stream, "GET /stuck HTTP/1.0\r\n\r\n").unwrap();
+    has_reached.recv_timeout(PATIENCE).unwrap();
+    // The thread, and the listener with it, cannot end now.
+    let dropping = thread::spawn(move || drop(admin));
+    let deadline = Instant::now() + PATIENCE;
+    while path.exists() {
+        assert!(Instant::now() < deadline, "the file waits for the end of the listener");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!dropping.is_finished(), "the listener is there");
+    let_go_on.send(()).unwrap();
+    dropping.join().unwrap();
 }
