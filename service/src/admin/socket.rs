@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use rustix::io::Errno;
@@ -21,6 +23,10 @@ const MODE: u32 = 0o660;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
+/// Tries to lock the directory, and the pause after each. A relay that starts has it for less than a millisecond.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -30,6 +36,9 @@ pub enum SocketError {
     /// Something else is at the path.
     #[error("cannot make the socket {path}: there is a file that is no socket; remove it, or choose another path", path = visible_path(.0))]
     Other(PathBuf),
+    /// Another process has the lock of the directory.
+    #[error("cannot make the socket {path}: another process has kept its directory locked for a second; `lslocks` names that process, or choose another directory", path = visible_path(.0))]
+    Locked(PathBuf),
     /// The system refuses the socket.
     #[error("cannot make the socket {path}", path = visible_path(.0))]
     System(PathBuf, #[source] io::Error),
@@ -66,7 +75,10 @@ impl AdminSocket {
             _ => Path::new("."),
         };
         let locked = File::open(directory).map_err(system)?;
-        flock(&locked, FlockOperation::LockExclusive).map_err(|error| system(error.into()))?;
+        lock(&locked, || sleep(LOCK_PAUSE)).map_err(|error| match error {
+            Errno::WOULDBLOCK => SocketError::Locked(path.into()),
+            error => system(error.into()),
+        })?;
         let listener = match open(path) {
             Err(Errno::ADDRINUSE) => {
                 check_left_behind(path)?;
@@ -83,6 +95,19 @@ impl AdminSocket {
     pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
+}
+
+/// Locks a directory. Each process that may read it can keep it locked, so it is not waited for without end.
+fn lock(directory: &File, pause: impl Fn()) -> Result<(), Errno> {
+    let mut locked = Err(Errno::WOULDBLOCK);
+    for _ in 0..LOCK_TRIES {
+        locked = flock(directory, FlockOperation::NonBlockingLockExclusive);
+        if locked != Err(Errno::WOULDBLOCK) {
+            break;
+        }
+        pause();
+    }
+    locked
 }
 
 /// Opens a socket whose file never has a wider mode than [`MODE`].
@@ -137,6 +162,7 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::unix::net::UnixStream;
     use std::sync::Mutex;
 
@@ -182,6 +208,27 @@ mod tests {
         let message = AdminSocket::bind(&path).expect_err("a file is there").to_string();
         assert!(message.contains("there is a file that is no socket"), "{message}");
         assert_eq!(fs::read_to_string(&path).expect("a file"), "what an operator keeps");
+    }
+
+    #[test]
+    fn a_directory_that_another_process_keeps_locked_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let open = || File::open(dir.path()).expect("a directory");
+        let held = open();
+        flock(&held, FlockOperation::LockExclusive).expect("nothing else has it");
+        let message = AdminSocket::bind(&path).expect_err("it is locked").to_string();
+        assert!(message.contains("another process has kept its directory locked for a second"), "{message}");
+        // A process that lets it go meanwhile is waited for.
+        let waits = Cell::new(0);
+        let pause = || {
+            waits.set(waits.get() + 1);
+            if waits.get() == LOCK_TRIES - 1 {
+                flock(&held, FlockOperation::Unlock).expect("it is held");
+            }
+        };
+        lock(&open(), pause).expect("it is free at the last try");
+        AdminSocket::bind(&path).expect("nothing has it any more");
     }
 
     #[test]
