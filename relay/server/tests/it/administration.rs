@@ -364,6 +364,14 @@ async fn why_names_the_relay_that_has_the_key_and_clients_shows_the_link_to_it()
     let link = place.connection(relay);
     assert_eq!((&link["kind"], &link["policy"], &link["mesh"]), (&"link".into(), &Value::Null, &true.into()));
     assert_eq!(link["sent"], serde_json::json!({"packets": 1, "bytes": 100}));
+    // It is in the table only.
+    for command in ["why", "kick"] {
+        let said = place.run(&[command, &relay.to_hex()[..8]]);
+        assert!(
+            said.code == Some(1) && said.err.contains("no client has a key that begins with"),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Keys as an operator gives them: whole, or as far as they are unambiguous.
 
 use anyhow::{anyhow, bail};
-use towpath_relay::administration::schema::Clients;
+use towpath_relay::administration::schema::{Clients, OtherEnd};
 use towpath_wire::key::NodePublic;
 
 use super::ask::AskedRelay;
@@ -35,7 +35,7 @@ impl KeyText {
         self.0.parse().ok().or_else(|| NodePublic::from_hex(&self.0))
     }
 
-    /// The key that is meant. Part of a key is looked up among the connections of the relay.
+    /// The key that is meant. Part of a key is looked up among the clients of the relay.
     pub(super) fn resolve(&self, relay: &AskedRelay) -> Result<NodePublic, Failure> {
         if let Some(key) = self.whole() {
             return Ok(key);
@@ -53,14 +53,16 @@ impl KeyText {
         Ok(self.among(&relay.ask::<Clients>("GET", "/clients")?)?)
     }
 
+    /// Links are left out: no request by key concerns them.
     fn among(&self, clients: &Clients) -> anyhow::Result<NodePublic> {
-        let mut keys: Vec<&str> = clients.connections.iter().map(|connection| &*connection.key).collect();
+        let clients = clients.connections.iter().filter(|connection| connection.kind == OtherEnd::Client);
+        let mut keys: Vec<&str> = clients.map(|connection| &*connection.key).collect();
         keys.retain(|key| self.means(key));
         keys.sort_unstable();
         keys.dedup();
         match keys[..] {
             [key] => Ok(key.parse()?),
-            [] => bail!("no connection has a key that begins with {}; give the whole key", self.0),
+            [] => bail!("no client has a key that begins with {}; give the whole key", self.0),
             _ => bail!("{} keys begin with {}; give more of it", keys.len(), self.0),
         }
     }
