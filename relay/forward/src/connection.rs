@@ -270,13 +270,11 @@ impl Connection {
 
     /// What an operator is shown of the connection at `now`.
     pub(crate) fn report(&self, now: Instant) -> ConnectionReport {
-        let (peer, age, transport) = (self.peer(), self.age(now), self.inbound.kind());
-        match &self.role {
-            Role::Client(client, _) => {
-                ConnectionReport::of_client(peer, client.report(), client.received(), age, transport)
-            }
-            Role::Link(_) => ConnectionReport::of_link(peer, age, transport),
-        }
+        let client = match &self.role {
+            Role::Client(client, _) => Some((client.report(), client.received())),
+            Role::Link(_) => None,
+        };
+        ConnectionReport::new(self.peer(), client, self.age(now), self.inbound.kind())
     }
 
     /// Forgets the connection everywhere but in its owner's slab, or leaves it to later turns.

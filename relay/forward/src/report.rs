@@ -76,36 +76,33 @@ pub struct ClientReport {
 }
 
 impl ConnectionReport {
-    pub(crate) fn of_client(
+    /// The report on the connection of `peer`. `client`: what is known of a client, and the packets that came from it.
+    pub(crate) fn new(
         peer: &Peer,
-        client: ClientReport,
-        received: Traffic,
+        client: Option<(ClientReport, Traffic)>,
         age: Duration,
         transport: TransportKind,
     ) -> Self {
-        let of_outbox = Self::of_outbox(peer, ServerFrame::recv_packet_len(0));
-        Self { age, transport, client: Some(client), received, ..of_outbox }
-    }
-
-    pub(crate) fn of_link(peer: &Peer, age: Duration, transport: TransportKind) -> Self {
-        Self { age, transport, ..Self::of_outbox(peer, ClientFrame::forward_packet_len(0)) }
-    }
-
-    /// What the outbound side knows. `overhead`: the bytes of a frame besides its packet.
-    fn of_outbox(peer: &Peer, overhead: usize) -> Self {
-        let account = peer.egress.account();
+        // The bytes of a frame besides its packet.
+        let overhead = match client {
+            Some(_) => ServerFrame::recv_packet_len(0),
+            None => ClientFrame::forward_packet_len(0),
+        };
         let payload = |packets: u64, bytes: u64| Traffic {
             packets,
             bytes: bytes.saturating_sub(packets.saturating_mul(overhead as u64)),
         };
+        let account = peer.egress.account();
+        let (client, received) = client.unzip();
         Self {
             id: peer.id,
             key: *peer.key.node(),
             address: peer.address,
-            age: Duration::ZERO,
-            transport: TransportKind::Plain,
-            client: None,
-            received: Traffic::default(),
+            age,
+            transport,
+            client,
+            // The other relay of a link has no packets for this one.
+            received: received.unwrap_or_default(),
             sent: payload(account.sent_packets, account.sent_bytes),
             waiting: payload(account.waiting_packets as u64, account.waiting_bytes as u64),
             waiting_bound: account.bound,
