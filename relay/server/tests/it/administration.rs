@@ -186,6 +186,9 @@ async fn clients_shows_each_connection_as_a_table_and_as_json() {
         let said = place.run(&[&["clients"][..], &filter].concat());
         assert_eq!(said.out.lines().last(), Some(expected), "{filter:?}: {said:?}");
     }
+    // A table without rows would say that there are no such clients.
+    let said = place.run(&["clients", "--policy", "allowlist"]);
+    assert!(said.code == Some(2) && said.err.contains("open, allow_list, tokens, tailscaled"), "{said:?}");
 }
 
 #[tokio::test]

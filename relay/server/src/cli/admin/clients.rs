@@ -6,8 +6,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use towpath_relay::administration::schema::{Clients, ListedConnection, OtherEnd};
+use towpath_relay_proto::admission::PolicyName;
 use towpath_service::config::{IpNet, Value};
 
 use super::RelayArgs;
@@ -37,7 +39,7 @@ pub(in crate::cli) struct ShowClients {
     #[arg(long, value_name = "PREFIX", value_parser = source)]
     source: Option<IpNet>,
     /// Only connections that this policy has admitted
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PolicyName::ALL.map(PolicyName::label)))]
     policy: Option<String>,
     /// Only connections of programs with this name
     #[arg(long, value_name = "NAME")]
