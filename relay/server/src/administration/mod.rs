@@ -173,6 +173,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_listener_has_the_clients_and_the_hosts_of_the_settings() {
+        let settings = AdminSettings {
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            clients: vec!["198.51.100.0/24".parse().expect("a prefix")],
+            hosts: vec!["metrics.example".into()],
+            socket: None,
+        };
+        let listeners = bind(&settings).expect("a port is free");
+        assert!(listeners.tcp.is_some() && listeners.socket.is_none());
+        assert_eq!((listeners.clients, listeners.hosts), (settings.clients, settings.hosts));
+    }
+
+    #[test]
     fn each_prefix_is_listed_once_also_while_connections_come() {
         let connections = Cell::new(0);
         let holdings = |_| {
