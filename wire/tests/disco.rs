@@ -1,6 +1,6 @@
 //! The golden disco packets: each opens to what it says and is sealed to the same bytes, and no damage to it panics or opens.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall say where")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod vectors;
 

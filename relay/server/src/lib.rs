@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: the settings. [`Files`]: the files that they name. [`identity`]: keys and certificates, in files of
 //!   [`secret_file`]. [`derpmap`]: the map by which clients find the relay.
-//! - `admission`: who may use the relay.
+//! - `admission`: which clients may use the relay.
 //! - `certificate`: the certificate that TLS shows, as clients judge it.
 //! - `reload`: what is read again while the relay runs, and when. `reconfiguration`: the settings among it. `bounds`: the bounds
 //!   that they set.

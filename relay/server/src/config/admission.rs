@@ -13,7 +13,7 @@ use super::rules::path;
 
 /// The lines that make a relay with a policy out of one without.
 const HOW_TO_ADMIT: &str = "
-    admission = \"open\"                            # everybody; TOWPATH_ADMISSION=open and --open mean the same
+    admission = \"open\"                            # every client; TOWPATH_ADMISSION=open and --open mean the same
 or one of
     [allow_list]
     file = \"/etc/towpath/allowed-keys\"            # node keys, one a line
@@ -24,7 +24,7 @@ or one of
     [tokens]
     key_file = \"/etc/towpath/token-keys\"           # tokens that an operator signs";
 
-/// Who may use the relay.
+/// Which clients may use the relay, and for how long a decision on one holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionSettings {
     /// The policies, in the order in which they are asked. Each of them is configured, and none is configured that is not
@@ -133,11 +133,11 @@ impl AdmissionSettings {
 }
 
 impl AdmissionSettings {
-    /// Notes that nothing says who may use the relay. What does not run one can do without.
+    /// Notes that no policy is configured. A command that does not run the relay can do without.
     pub(crate) fn check_given(&self, reader: &mut ConfigReader<'_>) {
         if self.order.order.is_empty() && reader.is_sound(keys::ADMISSION) {
-            let why =
-                "says who may use the relay, and no policy is configured: add one, or make the relay open";
+            let why = "decides which clients may use the relay, and no policy is configured: add one, or make the \
+                       relay open";
             reader.conflict(keys::ADMISSION, format!("{why}{HOW_TO_ADMIT}"));
         }
     }

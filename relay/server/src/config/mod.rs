@@ -54,7 +54,7 @@ pub struct Config {
     pub cert: Option<CertFiles>,
     /// Where the relay's node key comes from.
     pub node_key: KeySource,
-    /// Who may use the relay.
+    /// Which clients may use the relay.
     pub admission: AdmissionSettings,
     /// The local tailscaled that admits the nodes of its tailnet; `None` for none.
     pub tailscaled: Option<TailscaledSettings>,

@@ -739,7 +739,9 @@ fn what_runs_a_relay_needs_a_policy() {
     )
     .expect_err("no policy");
     assert!(
-        problem.contains("default: admission: says who may use the relay, and no policy is configured"),
+        problem.contains(
+            "default: admission: decides which clients may use the relay, and no policy is configured"
+        ),
         "{problem}"
     );
     assert!(

@@ -1,4 +1,4 @@
-//! Who may use the relay, as clients and operators see it.
+//! Admission, as clients and operators see it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

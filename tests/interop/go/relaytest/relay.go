@@ -248,7 +248,7 @@ home = %q
 	}
 }
 
-// admission is the lines that say who may use the relay.
+// admission returns the settings of a relay that asks a backend which keys may use it.
 func admission(o Options) string {
 	unknown := "refuse"
 	if o.FailOpen {
