@@ -17,6 +17,8 @@ use super::PolicyName;
 const SAVES_OF_GRACE: u64 = 24;
 /// The checks of a key come up to a tenth of `interval` early, so that keys that came together do not stay together.
 const SPREAD: u64 = 10;
+/// Seconds after the admission of a login in which its key is taken to be on its way to the workers.
+pub const ARRIVAL: u64 = 10;
 
 /// How long admissions hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct ConfirmRules {
     pub interval: u64,
     /// Seconds for which a key works without a confirmation.
     pub grace: u64,
-    /// Keys that are remembered at most. A key above it works, and is forgotten when it leaves.
+    /// Keys that are remembered at most. A key above it works and is asked about again, and is forgotten when it leaves.
     pub most: usize,
     /// Whether a key works without a confirmation for as long as no policy can tell.
     pub admit_unknown: bool,
@@ -64,6 +66,8 @@ pub struct AdmittedKeys {
 struct Admitted {
     policy: PolicyName,
     source: Option<IpAddr>,
+    /// When a login of the key was admitted last; 0 for none in this run.
+    came: u64,
     /// The last confirmation; 0 for none, of a key that was admitted while no policy could tell.
     confirmed: u64,
     /// The confirmation that was written down last; 0 for none.
@@ -91,6 +95,12 @@ impl AdmittedKeys {
         self.keys.is_empty()
     }
 
+    /// Whether a key is admitted.
+    #[must_use]
+    pub fn contains(&self, key: &NodePublic) -> bool {
+        self.keys.contains_key(key)
+    }
+
     /// Takes in a key as it was written down. One whose confirmation is too old, or later than `now`, is left out or taken as
     /// confirmed now.
     pub fn restore(&mut self, key: NodePublic, policy: PolicyName, confirmed: u64, now: u64) {
@@ -98,7 +108,7 @@ impl AdmittedKeys {
         if confirmed + self.rules.grace <= now || self.keys.len() >= self.rules.most {
             return;
         }
-        let admitted = Admitted { policy, source: None, confirmed, saved: confirmed, due: None };
+        let admitted = Admitted { policy, source: None, came: 0, confirmed, saved: confirmed, due: None };
         self.keys.insert(key, admitted);
         self.schedule(&key, confirmed + self.rules.grace);
     }
@@ -115,7 +125,7 @@ impl AdmittedKeys {
         if admitted.confirmed + self.rules.grace <= now {
             return None;
         }
-        admitted.source = Some(source);
+        (admitted.source, admitted.came) = (Some(source), now);
         let (policy, check) = (admitted.policy, (admitted.confirmed + self.rules.interval).max(now));
         if admitted.due.is_some_and(|due| due > check) {
             self.schedule(key, check);
@@ -123,18 +133,18 @@ impl AdmittedKeys {
         Some(policy)
     }
 
-    /// Notes that `policy` has allowed a key. Returns whether that is to be written down.
+    /// Notes that `policy` has allowed a key, which logs in from `source`; `None` if it is connected. Returns whether that is to
+    /// be written down.
     pub fn confirm(&mut self, key: NodePublic, policy: PolicyName, source: Option<IpAddr>, now: u64) -> bool {
-        if self.keys.len() >= self.rules.most && !self.keys.contains_key(&key) {
-            return false;
-        }
-        let admitted =
-            self.keys.entry(key).or_insert(Admitted { policy, source, confirmed: now, saved: 0, due: None });
+        let new = Admitted { policy, source, came: 0, confirmed: now, saved: 0, due: None };
+        let admitted = self.keys.entry(key).or_insert(new);
         let is_saved = admitted.policy == policy
             && admitted.saved + self.rules.grace / SAVES_OF_GRACE > now
             && admitted.saved > 0;
         admitted.policy = policy;
-        admitted.source = source.or(admitted.source);
+        if source.is_some() {
+            (admitted.source, admitted.came) = (source, now);
+        }
         admitted.confirmed = now;
         if !is_saved {
             admitted.saved = now;
@@ -147,11 +157,9 @@ impl AdmittedKeys {
     /// Notes that a key works although no policy has allowed it, because `policy` cannot tell. It is not written down, and the
     /// policies are asked again as about any key that is connected.
     pub fn admit_unconfirmed(&mut self, key: NodePublic, policy: PolicyName, source: IpAddr, now: u64) {
-        if self.keys.len() >= self.rules.most && !self.keys.contains_key(&key) {
-            return;
-        }
-        let unconfirmed = Admitted { policy, source: None, confirmed: 0, saved: 0, due: None };
-        self.keys.entry(key).or_insert(unconfirmed).source = Some(source);
+        let unconfirmed = Admitted { policy, source: None, came: 0, confirmed: 0, saved: 0, due: None };
+        let admitted = self.keys.entry(key).or_insert(unconfirmed);
+        (admitted.source, admitted.came) = (Some(source), now);
         self.schedule(&key, now + self.rules.interval);
     }
 
@@ -174,11 +182,14 @@ impl AdmittedKeys {
         }
     }
 
-    /// Notes that a key is not connected, so that it is not asked about until it comes back.
+    /// Notes that a key is not connected, so that it is not asked about until it comes back. One whose login was admitted within
+    /// [`ARRIVAL`] stays due until then, because its connection may be about to begin.
     pub fn rest(&mut self, key: &NodePublic, now: u64) {
         let Some(admitted) = self.keys.get(key) else { return };
         let last = admitted.confirmed + self.rules.grace;
-        if last <= now {
+        if now < admitted.came + ARRIVAL {
+            self.schedule(key, now + 1);
+        } else if last <= now || self.keys.len() > self.rules.most {
             self.keys.remove(key);
         } else {
             self.schedule(key, last);
@@ -315,6 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_stays_due_until_its_connection_has_had_time_to_begin() {
+        let mut keys = confirmed(1);
+        let back = START + 5_000;
+        keys.return_of(&key(1), source(), back);
+        for now in back..back + ARRIVAL {
+            assert_eq!(keys.take_due(now, 9).len(), 1, "{now}");
+            keys.rest(&key(1), now);
+        }
+        assert_eq!(keys.take_due(back + ARRIVAL, 9).len(), 1);
+        keys.rest(&key(1), back + ARRIVAL);
+        assert_eq!(keys.take_due(back + RULES.grace / 2, 9), [], "it has not come");
+        assert!(keys.contains(&key(1)));
+    }
+
+    #[test]
     fn a_key_that_rests_is_forgotten_at_the_end_of_the_grace() {
         let mut keys = confirmed(1);
         keys.take_due(START + 60, 9);
@@ -363,11 +389,18 @@ mod tests {
         for seed in 1..=5 {
             keys.confirm(key(seed), PolicyName::AllowList, None, START);
         }
+        let mut due = keys.take_due(START + 60, 4);
+        assert_eq!(due.len(), 4);
+        due.append(&mut keys.take_due(START + 60, 4));
+        assert_eq!(due.len(), 5, "each is asked about again");
+        due.iter().for_each(|due| keys.rest(&due.key, START + 60));
         assert_eq!(keys.len(), 3);
-        assert_eq!(keys.take_due(START + 60, 2).len(), 2);
-        assert_eq!(keys.take_due(START + 60, 2).len(), 1);
-        assert!(keys.remove(&key(1)) && !keys.remove(&key(1)));
-        assert!(keys.confirm(key(4), PolicyName::AllowList, None, START), "there is room again");
+        keys.restore(key(6), PolicyName::AllowList, START, START);
+        assert_eq!(keys.len(), 3);
+        let known: Vec<_> = keys.confirmed().map(|(key, ..)| *key).collect();
+        assert!(keys.remove(&known[0]) && !keys.remove(&known[0]));
+        keys.restore(key(6), PolicyName::AllowList, START, START);
+        assert_eq!(keys.len(), 3, "there is room again");
     }
 
     #[test]

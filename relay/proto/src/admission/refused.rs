@@ -63,7 +63,9 @@ impl<R: Copy> RefusedKeys<R> {
         holds
     }
 
-    /// Whether a host at `source` may cause another refusal now, so that a key that is not known may be asked about.
+    /// Whether a host at `source` may cause another refusal now, so that a key that is not known may be asked about. The refusal is
+    /// charged when it is noted, so that a host whose keys are admitted is charged nothing. Logins that wait for their answer at
+    /// the same time all pass: what bounds those is the places for logins of a host.
     pub fn may_ask(&self, source: IpAddr, now: Duration) -> bool {
         Host::of(source).prefixes().all(|prefix| self.hosts[prefix.width().index()].has_room(prefix, now))
     }

@@ -1,12 +1,13 @@
 //! The task that asks the policies again about keys that are connected, and closes those that they no longer allow.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use towpath_relay_forward::DataPlane;
-use towpath_relay_proto::admission::admitted::{Due, Standing};
+use towpath_relay_proto::admission::admitted::{ARRIVAL, Due, Standing};
 use towpath_relay_proto::admission::policies::Verdict;
 use towpath_relay_proto::admission::{Answer, NotAdmitted};
 use towpath_relay_proto::session::Close;
@@ -22,6 +23,9 @@ use crate::control::RefusalReason;
 const AT_ONCE: usize = 32;
 /// How often the keys that are due are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The keys that were revoked within [`ARRIVAL`], each with the moment.
+type Revoked = VecDeque<(NodePublic, Instant)>;
 
 /// The connections of keys, as far as admission acts on them.
 pub(crate) trait Connections: Send + Sync {
@@ -50,6 +54,7 @@ impl Engine {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked: JoinSet<(Due, Verdict)> = JoinSet::new();
+        let mut revoked = Revoked::default();
         loop {
             while asked.len() < AT_ONCE {
                 let due = lock(&self.keys).take_due(self.clock.seconds(), AT_ONCE - asked.len());
@@ -67,11 +72,13 @@ impl Engine {
                 }
             }
             tokio::select! {
-                _ = looks.tick() => {}
+                _ = looks.tick() => self.close_revoked(&mut revoked, &*plane),
                 Some(answered) = asked.join_next() => {
                     // Cancelled only when the process is about to end.
-                    if let Ok((due, verdict)) = answered {
-                        self.judge(&due, verdict, &*plane);
+                    if let Ok((due, verdict)) = answered
+                        && !self.judge(&due, verdict)
+                    {
+                        revoked.push_back((due.key, Instant::now()));
                     }
                 }
             }
@@ -89,16 +96,28 @@ impl Engine {
         })
     }
 
-    fn judge(&self, due: &Due, verdict: Verdict, plane: &dyn Connections) {
+    /// Closes the connections of revoked keys, also those that begin a little later, because their login was admitted before.
+    fn close_revoked(&self, revoked: &mut Revoked, plane: &dyn Connections) {
+        while revoked.pop_front_if(|(_, at)| at.elapsed() > Duration::from_secs(ARRIVAL)).is_some() {}
+        for (key, _) in revoked {
+            if plane.has(key) && !lock(&self.keys).contains(key) {
+                plane.revoke(key);
+            }
+        }
+    }
+
+    /// Takes what the policies have said of a key that is connected. Returns whether the key works on.
+    fn judge(&self, due: &Due, verdict: Verdict) -> bool {
         let why = match verdict.decide() {
             Ok(policy) => {
                 self.metrics.confirmed(Answer::Allow);
-                return self.confirm(due.key, policy, None);
+                self.confirm(due.key, policy, None);
+                return true;
             }
             Err(NotAdmitted::CannotTell) => {
                 self.metrics.confirmed(Answer::CannotTell);
                 match lock(&self.keys).cannot_tell(&due.key, self.clock.seconds()) {
-                    Standing::Works => return,
+                    Standing::Works => return true,
                     Standing::Expired => "its policy could not tell for confirm.grace",
                 }
             }
@@ -111,12 +130,11 @@ impl Engine {
         info!(peer = ?due.key, policy = due.policy.label(), "closing the connections of a key: {why}");
         self.metrics.revoked.inc();
         self.metrics.set_known(lock(&self.keys).len());
-        if self.order.has_backend(due.policy) {
-            self.saver.save(Record { key: due.key, policy: None, confirmed: self.clock.seconds() });
-        }
+        // A policy with a backend may have allowed the key before the one that has now.
+        self.saver.save(Record { key: due.key, policy: None, confirmed: self.clock.seconds() });
         if let Some(source) = due.source {
             self.note_refusal(due.key, source, RefusalReason::NotAdmitted, REFUSAL_HOLDS, false);
         }
-        plane.revoke(&due.key);
+        false
     }
 }

@@ -40,8 +40,8 @@ pub use backend::VerifySetupError;
 pub(crate) use metrics::AdmissionMetrics;
 pub(crate) use reload::subjects;
 pub(crate) use saver::Saver;
-pub use tokens::TokenFileError;
-pub(crate) use tokens::{Tokens, read_token_keys};
+pub(crate) use tokens::Tokens;
+pub use tokens::{TokenFileError, read_token_keys};
 
 use self::backend::{BackendMetrics, Tailscaled, VerifySetup, VerifyUrl};
 use crate::config::{AdmissionSettings, TailscaledSettings};
@@ -50,7 +50,7 @@ use crate::unix_time::unix_now;
 
 /// How long all policies together may take. Those that have not answered then cannot tell.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Keys that are remembered at most, some 130 bytes of memory each.
+/// Keys that are remembered at most, some 140 bytes of memory each.
 const MOST_KEYS: usize = 1 << 18;
 /// How long a refusal holds for the same key from the same host.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
@@ -144,9 +144,10 @@ impl Clock {
         self.unix_start + self.start.elapsed().as_secs()
     }
 
-    /// The seconds since 1970, of the type that tokens have.
+    /// The seconds since 1970 by which tokens expire. A system clock that is set right after the start counts, one that goes back
+    /// does not.
     fn unix(&self) -> i64 {
-        i64::try_from(self.seconds()).unwrap_or(i64::MAX)
+        i64::try_from(self.seconds()).unwrap_or(i64::MAX).max(unix_now())
     }
 
     fn elapsed(&self) -> Duration {
@@ -348,7 +349,7 @@ impl Engine {
         (answer == Answer::Refuse || !self.order.has_backend(PolicyName::Require)).then_some(answer)
     }
 
-    /// Asks the backends of `require`, whose other policies have allowed.
+    /// Asks the backends of `require`, whose other policies have allowed. Those must still allow when the last backend has answered.
     async fn ask_all(&self, question: Question, deadline: Instant) -> Answer {
         let mut answer = Answer::Allow;
         for &policy in &self.order.require {
@@ -356,7 +357,7 @@ impl Engine {
                 answer = answer.and(self.ask_one(policy, question, deadline).await);
             }
         }
-        answer
+        answer.and(self.refuse_here(question).unwrap_or(Answer::Allow))
     }
 
     async fn ask_one(&self, policy: PolicyName, question: Question, deadline: Instant) -> Answer {

@@ -294,6 +294,72 @@ async fn a_key_that_has_left_is_not_asked_about() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_returns_is_asked_about_also_if_its_connection_begins_after_the_first_look() {
+    let mut setup = Setup::verify();
+    setup.run();
+    setup.backend.say(key(1), Answer::Allow);
+    assert!(setup.log_in(key(1)).await.is_ok());
+    lock(&setup.connected.keys).clear();
+    sleep(Duration::from_secs(3600)).await;
+    setup.backend.say(key(1), Answer::Refuse);
+    assert!(setup.engine.admit(key(1), home(), None).await.is_ok());
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(setup.backend.asked(), 1, "it is not connected yet");
+    lock(&setup.connected.keys).insert(key(1));
+    sleep(Duration::from_secs(2)).await;
+    assert!(setup.closed().contains_key(&key(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_begins_after_its_key_was_revoked_is_closed() {
+    let mut setup = Setup::verify();
+    setup.run();
+    for seed in [1, 2] {
+        setup.backend.say(key(seed), Answer::Allow);
+        assert!(setup.log_in(key(seed)).await.is_ok());
+        setup.backend.say(key(seed), Answer::Refuse);
+    }
+    sleep(Duration::from_millis(61_500)).await;
+    assert_eq!(setup.closed().len(), 2);
+    let revoked = Instant::now();
+    // Its login had been admitted before.
+    lock(&setup.connected.keys).insert(key(1));
+    // This one is allowed again.
+    setup.backend.say(key(2), Answer::Allow);
+    assert!(setup.log_in(key(2)).await.is_ok());
+    sleep(Duration::from_secs(2)).await;
+    assert!(setup.closed()[&key(1)] > revoked);
+    assert!(setup.closed()[&key(2)] < revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_policy_without_a_backend_had_last_is_forgotten_over_a_restart_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("list");
+    let list = |text: &str| {
+        fs::write(&path, text).expect("a file");
+        AllowedKeys::read(&path).expect("a list")
+    };
+    let order = [PolicyName::AllowList, PolicyName::VerifyUrl];
+    let backend = Scripted::default();
+    let start = |keys| Setup::with(backend.clone(), keys, &order, &[], false, Some(folder.path()));
+    let mut setup = start(list("#"));
+    setup.run();
+    backend.say(key(1), Answer::Allow);
+    assert_eq!(setup.log_in(key(1)).await, Ok(PolicyName::VerifyUrl));
+    assert!(setup.engine.replace_allow_list(list(&key(1).to_string())));
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(setup.log_in(key(1)).await, Ok(PolicyName::AllowList));
+    backend.say(key(1), Answer::Refuse);
+    assert!(setup.engine.replace_allow_list(list("#")));
+    sleep(Duration::from_secs(15)).await;
+    assert!(setup.closed().contains_key(&key(1)));
+    drop(setup);
+    backend.die();
+    assert_eq!(start(list("#")).log_in(key(1)).await, unknown());
+}
+
+#[tokio::test(start_paused = true)]
 async fn known_keys_survive_a_dead_backend_and_a_restart() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = Scripted::default();
@@ -400,6 +466,16 @@ async fn policies_that_must_all_allow_are_asked_as_far_as_they_decide() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(setup.closed().len(), 1, "the list alone refuses");
     assert_eq!(setup.log_in(key(1)).await, refused());
+
+    // The list loses the key while the backend thinks about it.
+    setup.backend.say(key(2), Answer::Allow);
+    *lock(&setup.backend.0.takes) = Duration::from_secs(2);
+    let engine = setup.engine.clone();
+    let login = tokio::spawn(async move { engine.admit(key(2), home(), None).await });
+    sleep(Duration::from_secs(1)).await;
+    fs::write(&path, "#").expect("a file");
+    assert!(setup.engine.replace_allow_list(AllowedKeys::read(&path).expect("a list")));
+    assert_eq!(login.await.expect("an answer"), refused());
 }
 
 #[tokio::test(start_paused = true)]
@@ -486,4 +562,13 @@ async fn a_policy_that_panics_cannot_tell_and_its_key_is_asked_about_again() {
     sleep(Duration::from_secs(130)).await;
     assert!(setup.closed().is_empty());
     assert!(setup.engine.metrics.confirmations(Answer::CannotTell) >= 2, "each interval");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_expire_by_a_system_clock_that_is_set_right_after_the_start() {
+    let behind = Clock { start: Instant::now(), unix_start: 0 };
+    assert!(behind.unix() >= unix_now());
+    let ahead = Clock { start: Instant::now(), unix_start: u64::MAX / 4 };
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(ahead.unix(), i64::MAX / 2 + 9);
 }
