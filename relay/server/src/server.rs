@@ -22,7 +22,7 @@ use crate::admission::backend::BackendMetrics;
 use crate::admission::{self, AdmissionMetrics, Engine, Policies};
 use crate::bind_error::BindError;
 use crate::bounds::{Bounded, account_bounds, outbox_limits, plane_limits};
-use crate::certificate::{CertificateMetrics, Renewal};
+use crate::certificate::{Renewal, register_expiry};
 use crate::config::Config;
 use crate::control::{
     Accounts, Bootstrap, ControlMetrics, Frontend, Http, ListenerKind, NeighbourLog, NodeKeys, Proxies,
@@ -370,8 +370,8 @@ fn tls_port(listener: Option<&TcpListener>) -> io::Result<u16> {
 /// The certificate as it is read again, if the relay shows one.
 fn renewal_of(identity: &Identity, registry: &Registry) -> prometheus::Result<Option<Renewal>> {
     let Some(shown) = identity.shown() else { return Ok(None) };
-    let metrics = CertificateMetrics::register(registry, shown.clone())?;
-    Ok(Some(Renewal { shown: shown.clone(), metrics, now: unix_now }))
+    register_expiry(registry, shown.clone())?;
+    Ok(Some(Renewal { shown: shown.clone(), now: unix_now }))
 }
 
 /// What answers HTTP, on whichever listener. `port` is the one for TLS.

@@ -16,7 +16,7 @@ pub use pair::CertificateError;
 pub(crate) use pair::{Certificate, Expected, Fault, pin, pin_of_file};
 pub(crate) use renewal::Renewal;
 pub(crate) use self_signed::{CLOCK_SKEW, LIFE as SELF_SIGNED_LIFE, SelfSigned, throw_away};
-pub(crate) use shown::{CertificateMetrics, ShownCertificate};
+pub(crate) use shown::{ShownCertificate, register_expiry};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval_at};
 use tracing::{error, info, warn};
 
-use super::shown::{CertificateMetrics, ShownCertificate};
+use super::shown::ShownCertificate;
 use crate::config::CertFiles;
 use crate::reload::{ReloadOutcome, Subject, What};
 
@@ -21,7 +21,6 @@ const WARN: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Clone, Debug)]
 pub(crate) struct Renewal {
     pub(crate) shown: Arc<ShownCertificate>,
-    pub(crate) metrics: CertificateMetrics,
     /// The time in seconds since 1970.
     pub(crate) now: fn() -> i64,
 }
@@ -56,7 +55,6 @@ impl Subject for Renewal {
             // What clients do not like about it has been told.
             return outcome;
         }
-        self.metrics.reloaded(outcome);
         let refusal = if outcome == ReloadOutcome::Refused { said.pop() } else { None };
         for warning in said {
             warn!("{warning}");

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntGaugeVec, Opts, Registry};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -139,37 +139,9 @@ impl Current {
     }
 }
 
-/// The metrics of the certificate.
-#[derive(Clone, Debug)]
-pub(crate) struct CertificateMetrics {
-    reloads: IntCounterVec,
-}
-
-impl CertificateMetrics {
-    pub(crate) fn register(registry: &Registry, shown: Arc<ShownCertificate>) -> prometheus::Result<Self> {
-        let reloads = IntCounterVec::new(
-            Opts::new(
-                "towpath_certificate_reloads_total",
-                "Times that the files of the certificate were read again, by what became of it",
-            ),
-            &["outcome"],
-        )?;
-        for outcome in ReloadOutcome::ALL {
-            reloads.with_label_values(&[outcome.label()]);
-        }
-        registry.register(Box::new(reloads.clone()))?;
-        registry.register(Box::new(ExpiryScrape::new(shown)?))?;
-        Ok(Self { reloads })
-    }
-
-    pub(super) fn reloaded(&self, outcome: ReloadOutcome) {
-        self.reloads.with_label_values(&[outcome.label()]).inc();
-    }
-
-    #[cfg(test)]
-    pub(super) fn reloads(&self, outcome: ReloadOutcome) -> u64 {
-        self.reloads.with_label_values(&[outcome.label()]).get()
-    }
+/// Registers the metric of the ends of the certificates that `shown` has.
+pub(crate) fn register_expiry(registry: &Registry, shown: Arc<ShownCertificate>) -> prometheus::Result<()> {
+    registry.register(Box::new(ExpiryScrape::new(shown)?))
 }
 
 /// Reads the dates of the shown certificate when Prometheus asks.

@@ -20,7 +20,7 @@ use super::judge::{Told, judge};
 use super::*;
 use crate::config::CertFiles;
 use crate::identity::meta_certificate;
-use crate::reload::{Reload, ReloadMetrics, ReloadOutcome};
+use crate::reload::{Reload, ReloadMetrics, ReloadOutcome, What};
 use crate::secret_file;
 
 const NAME: &str = "relay.example.com";
@@ -320,19 +320,17 @@ async fn a_certificate_is_replaced_while_it_runs_and_a_bad_one_is_not() {
     let place = CertificateFolder::new();
     place.renew(|_| {});
     let (shown, registry) = (place.shown(), Registry::new());
-    let metrics = CertificateMetrics::register(&registry, shown.clone()).unwrap();
+    register_expiry(&registry, shown.clone()).unwrap();
+    let metrics = ReloadMetrics::register(&registry).unwrap();
     let (hangup, hangups) = watch::channel(0);
     let now = || CLOCK.load(Ordering::Relaxed);
-    let renewal = Renewal { shown: shown.clone(), metrics: metrics.clone(), now };
-    let reload = Reload {
-        subjects: vec![Arc::new(renewal)],
-        metrics: ReloadMetrics::register(&registry).unwrap(),
-        hangups: Some(hangups),
-    };
+    let renewal = Renewal { shown: shown.clone(), now };
+    let reload =
+        Reload { subjects: vec![Arc::new(renewal)], metrics: metrics.clone(), hangups: Some(hangups) };
     let task = tokio::spawn(reload.run());
     // The task has seen the files as they are.
     sleep(Duration::from_secs(1)).await;
-    let counts = || ReloadOutcome::ALL.map(|outcome| metrics.reloads(outcome));
+    let counts = || ReloadOutcome::ALL.map(|outcome| metrics.reloads(What::Certificate, outcome));
     let ask = async || {
         let before: u64 = counts().iter().sum();
         hangup.send_modify(|hangups| *hangups += 1);
@@ -390,7 +388,7 @@ fn a_chain_has_an_end_for_each_certificate() {
     place.write(&format!("{}{}", leaf.pem(), authority.intermediate_pem), &key);
     let registry = Registry::new();
     let shown = place.shown();
-    CertificateMetrics::register(&registry, shown.clone()).unwrap();
+    register_expiry(&registry, shown.clone()).unwrap();
     let ends = expiry(&registry);
     assert_eq!((ends.len(), ends[0]), (2, END as f64));
     // The chain becomes shorter.

@@ -94,6 +94,11 @@ impl ReloadMetrics {
     fn count(&self, what: What, outcome: ReloadOutcome) {
         self.reloads.with_label_values(&[what.label(), outcome.label()]).inc();
     }
+
+    #[cfg(test)]
+    pub(crate) fn reloads(&self, what: What, outcome: ReloadOutcome) -> u64 {
+        self.reloads.with_label_values(&[what.label(), outcome.label()]).get()
+    }
 }
 
 /// The task that reads subjects again, with what it needs.
