@@ -1,15 +1,14 @@
 //! disco: messages, packets, and the kinds of datagrams.
 
 use towpath_wire::disco::datagram::DatagramKind;
-use towpath_wire::disco::looks_like_disco;
 use towpath_wire::disco::message::{MAX_ENDPOINTS, Message};
 use towpath_wire::disco::packet::DiscoPacket;
 
 /// What is read is written and read again as the same, a message has the type of its first byte and no more endpoints than
-/// there may be, and a datagram that is taken for disco is one that can be taken apart.
+/// there may be, and a datagram that can be taken apart is taken for disco.
 pub(crate) fn read(input: &[u8]) {
-    if DatagramKind::of(input) == DatagramKind::Disco {
-        assert!(looks_like_disco(input) && DiscoPacket::split(input).is_some());
+    if DiscoPacket::split(input).is_some() {
+        assert_eq!(DatagramKind::of(input), DatagramKind::Disco);
     }
     let Ok(message) = Message::decode(input) else { return };
     assert_eq!(message.kind().to_byte(), input[0]);

@@ -3,11 +3,13 @@
 //! One socket carries WireGuard, disco, STUN, and disco or WireGuard behind a Geneve header (RFC 8926) by which Tailscale's UDP
 //! relays are spoken to. The tests and their order are upstream's (`magicsock.packetLooksLike`).
 
-use super::{MAGIC, looks_like_disco};
+use super::MAGIC;
 use crate::key::KEY_LEN;
 
 /// The cookie of STUN (RFC 8489 section 5).
 const STUN_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+/// The low byte of the types of STUN's Binding messages.
+const STUN_BINDING: u8 = 0x01;
 /// Bytes of the header of STUN, below which nothing is STUN.
 const STUN_HEADER: usize = 20;
 /// Bytes of the header of Geneve without options.
@@ -19,9 +21,9 @@ const GENEVE_WIREGUARD: [u8; 2] = [0x7a, 0x12];
 /// The kind of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatagramKind {
-    /// STUN with the cookie: answers to this peer's own requests.
+    /// A Binding message of STUN with the cookie: answers to this peer's own requests.
     Stun,
-    /// A disco packet.
+    /// A disco packet, or what begins like one.
     Disco,
     /// A disco packet of a UDP relay, or through one.
     GeneveDisco,
@@ -39,11 +41,11 @@ impl DatagramKind {
             return Self::Stun;
         }
         match geneve_protocol(datagram) {
-            Some((GENEVE_DISCO, inner)) if is_geneve_disco(inner) => Self::GeneveDisco,
+            Some((GENEVE_DISCO, inner)) if begins_like_disco(inner) => Self::GeneveDisco,
             // Upstream takes what only begins like disco in Geneve for WireGuard.
             Some((GENEVE_DISCO, _)) => Self::WireGuard,
             Some((GENEVE_WIREGUARD, _)) => Self::GeneveWireGuard,
-            _ if looks_like_disco(datagram) => Self::Disco,
+            _ if begins_like_disco(datagram) => Self::Disco,
             _ => Self::WireGuard,
         }
     }
@@ -57,7 +59,10 @@ impl DatagramKind {
 }
 
 fn is_stun(datagram: &[u8]) -> bool {
-    datagram.len() >= STUN_HEADER && datagram[0] & 0xc0 == 0 && datagram[4..8] == STUN_COOKIE
+    datagram.len() >= STUN_HEADER
+        && datagram[0] & 0xc0 == 0
+        && datagram[1] == STUN_BINDING
+        && datagram[4..8] == STUN_COOKIE
 }
 
 /// The protocol of a datagram with a header of Geneve, and what is behind it.
@@ -68,8 +73,9 @@ fn geneve_protocol(datagram: &[u8]) -> Option<([u8; 2], &[u8])> {
     is_geneve.then_some(([*high, *low], inner))
 }
 
-fn is_geneve_disco(inner: &[u8]) -> bool {
-    inner.len() >= MAGIC.len() + KEY_LEN && inner.starts_with(&MAGIC)
+/// Whether a datagram has the magic and room for a key. Whether the rest is whole is seen when it is opened.
+fn begins_like_disco(datagram: &[u8]) -> bool {
+    datagram.len() >= MAGIC.len() + KEY_LEN && datagram.starts_with(&MAGIC)
 }
 
 #[cfg(test)]
@@ -88,8 +94,10 @@ mod tests {
         for (datagram, expected) in [
             (stun.clone(), DatagramKind::Stun),
             (stun[..19].to_vec(), DatagramKind::WireGuard),
+            ([&[1, 2][..], &stun[2..]].concat(), DatagramKind::WireGuard),
             (disco.clone(), DatagramKind::Disco),
-            (disco[..61].to_vec(), DatagramKind::WireGuard),
+            (disco[..38].to_vec(), DatagramKind::Disco),
+            (disco[..37].to_vec(), DatagramKind::WireGuard),
             (handshake, DatagramKind::WireGuard),
             (Vec::new(), DatagramKind::WireGuard),
             (geneve(GENEVE_DISCO, &disco), DatagramKind::GeneveDisco),
