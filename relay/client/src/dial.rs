@@ -115,6 +115,7 @@ pub struct Dialer {
     /// Whether a login over TLS is bound to its connection.
     bind: bool,
     info: ClientInfo,
+    token: Option<Token>,
     relay_key: Option<NodePublic>,
     timeout: Duration,
 }
@@ -148,6 +149,7 @@ impl Dialer {
             fast_start: true,
             bind: false,
             info,
+            token: None,
             relay_key: None,
             timeout: CONNECT_TIMEOUT,
         }
@@ -174,10 +176,10 @@ impl Dialer {
         self
     }
 
-    /// Presents this token at each login. Call it behind [`with_info`](Self::with_info).
+    /// Presents this token at each login, in place of one in [`with_info`](Self::with_info).
     #[must_use]
     pub fn with_token(mut self, token: Token) -> Self {
-        self.info.token = Some(token);
+        self.token = Some(token);
         self
     }
 
@@ -343,7 +345,8 @@ impl Dialer {
 
     /// What is said of the client on the connection with this binding.
     fn info_with(&self, binding: Option<Binding>) -> ClientInfo {
-        ClientInfo { binding, ..self.info.clone() }
+        let ClientInfo { token, .. } = &self.info;
+        ClientInfo { binding, token: self.token.as_ref().or(token.as_ref()).cloned(), ..self.info.clone() }
     }
 
     fn expect(&self, relay: &NodePublic) -> Result<(), LoginError> {

@@ -39,7 +39,7 @@ mod stun_only;
 mod tls;
 mod unix_time;
 
-pub use admission::{AllowListError, TokenFileError, VerifySetupError};
+pub use admission::{AllowListError, TokenFileError, VerifySetupError, read_token_keys};
 pub use bind_error::BindError;
 pub use certificate::CertificateError;
 pub use files::Files;
@@ -48,3 +48,4 @@ pub use reconfiguration::ConfigSources;
 pub use server::{Addresses, RunError, Server};
 pub use start_error::StartError;
 pub use stun_only::StunServer;
+pub use unix_time::unix_now;

@@ -2,8 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The time in seconds since 1970, by which certificates are judged.
-pub(crate) fn unix_now() -> i64 {
+/// The time in seconds since 1970, by which certificates and tokens are judged.
+#[must_use]
+pub fn unix_now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -38,14 +38,19 @@ pub enum AllowListError {
 
 /// The keys of an allow list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AllowedKeys(
+pub(crate) struct AllowedKeys {
     /// In order. A set of hashes would take half as much again.
-    Box<[[u8; 32]]>,
-);
+    keys: Box<[[u8; 32]]>,
+}
 
 impl AllowedKeys {
     /// Reads a file, a line at a time.
     pub(crate) fn read(path: &Path) -> Result<Self, AllowListError> {
+        Self::read_written(path).map(Option::unwrap_or_default)
+    }
+
+    /// Reads a file, a line at a time; `None` if it has no byte, as a file has for a moment while it is written in place.
+    pub(crate) fn read_written(path: &Path) -> Result<Option<Self>, AllowListError> {
         let failed = |source| AllowListError::File { path: path.into(), source };
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let (mut keys, mut text, mut line) = (Vec::new(), Vec::new(), 0);
@@ -65,15 +70,15 @@ impl AllowedKeys {
         }
         keys.sort_unstable();
         keys.dedup();
-        Ok(Self(keys.into_boxed_slice()))
+        Ok((line > 1).then(|| Self { keys: keys.into_boxed_slice() }))
     }
 
     pub(crate) fn contains(&self, key: &NodePublic) -> bool {
-        self.0.binary_search(key.as_bytes()).is_ok()
+        self.keys.binary_search(key.as_bytes()).is_ok()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 }
 
@@ -153,6 +158,7 @@ mod tests {
         assert_eq!(keys.len(), 2);
         assert!(keys.contains(&key(1)) && keys.contains(&key(2)) && !keys.contains(&key(3)));
         assert_eq!(read(b"").map(|keys| keys.len()), Ok(0));
+        assert_eq!(read(b"#").map(|keys| keys.len()), Ok(0));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The files of the policies as the relay reads them again: the allow list, and the keys for tokens.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -79,22 +78,22 @@ impl Subject for AllowListFile {
     }
 
     fn reload(&self, asked: bool) -> ReloadOutcome {
-        let list = match AllowedKeys::read(&self.path) {
-            Ok(list) => list,
+        let list = match AllowedKeys::read_written(&self.path) {
+            Ok(Some(list)) => list,
             Err(error) => {
                 error!("the allow list has not been replaced, and the old one holds: {}", ErrorChain(&error));
                 return ReloadOutcome::Refused;
             }
+            // It would close every client.
+            Ok(None) => {
+                error!(
+                    "the allow list has not been replaced, and the old one holds: {} is empty; to admit no key, write a line \
+                     with # into it",
+                    visible_path(&self.path)
+                );
+                return ReloadOutcome::Refused;
+            }
         };
-        // As a file is for a moment while it is written in place: it would close every client.
-        if fs::metadata(&self.path).is_ok_and(|file| file.len() == 0) {
-            error!(
-                "the allow list has not been replaced, and the old one holds: {} is empty; to admit no key, write a line \
-                 with # into it",
-                visible_path(&self.path)
-            );
-            return ReloadOutcome::Refused;
-        }
         let keys = list.len();
         if self.engine.replace_allow_list(list) {
             info!(

@@ -32,6 +32,9 @@ pub enum TokenFileError {
         /// What the system says.
         source: io::Error,
     },
+    /// The file is longer than what is read of it.
+    #[error("{path}: longer than 64 KiB, so it is no file with two keys for tokens", path = visible_path(.0))]
+    TooLong(PathBuf),
     /// The file holds something else.
     #[error("{path}", path = visible_path(.0))]
     Keys(PathBuf, #[source] TokenKeysError),
@@ -42,10 +45,13 @@ pub enum TokenFileError {
 /// # Errors
 ///
 /// See [`TokenFileError`].
-pub(crate) fn read_token_keys(path: &Path) -> Result<TokenKeys, TokenFileError> {
+pub fn read_token_keys(path: &Path) -> Result<TokenKeys, TokenFileError> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
-    read.map_err(|source| TokenFileError::File { path: path.into(), source })?;
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    let length = read.map_err(|source| TokenFileError::File { path: path.into(), source })?;
+    if length as u64 > MAX_FILE {
+        return Err(TokenFileError::TooLong(path.into()));
+    }
     TokenKeys::parse(&text).map_err(|error| TokenFileError::Keys(path.into(), error))
 }
 

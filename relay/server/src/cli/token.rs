@@ -1,15 +1,14 @@
 //! Tokens: the key of an issuer, tokens made with it, and what a token says.
 
-use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use towpath_relay::secret_file;
-use towpath_relay_proto::token::{Claims, SigningKey, TokenError, TokenKeys, read_unverified, write_time};
+use towpath_relay::{read_token_keys, secret_file, unix_now};
+use towpath_relay_proto::token::{Claims, SigningKey, TokenError, read_unverified, write_time};
 use towpath_service::logs::say;
 use towpath_service::visible_path;
 use towpath_wire::derp::token::{MAX_TOKEN, Token};
@@ -30,7 +29,7 @@ enum Command {
     Keygen(Keygen),
     /// Makes a token for one node key, and prints it
     Issue(Issue),
-    /// Prints what a token says, and whether it is valid. Exits with 1 if it is not
+    /// Prints what a token says, and whether it is valid. Exits with 1 unless --key-file has verified that it is
     Inspect(Inspect),
 }
 
@@ -124,7 +123,7 @@ impl Issue {
             say(&format!("towpath-relay: warning: {warning}"));
         }
         let key: SigningKey = text.parse().with_context(|| visible_path(&self.key))?;
-        let issued = now();
+        let issued = unix_now();
         let expires = issued.saturating_add_unsigned(self.expires.as_secs());
         let claims = Claims {
             client: self.client,
@@ -161,18 +160,14 @@ struct Report {
 impl Inspect {
     fn run(&self) -> Result<(), Failure> {
         let token = self.read().map_err(Failure::Unreadable)?;
-        let keys = self.key_file.as_deref().map(|path| {
-            let text =
-                fs::read_to_string(path).with_context(|| format!("cannot read {}", visible_path(path)))?;
-            TokenKeys::parse(&text).with_context(|| visible_path(path))
-        });
-        let keys = keys.transpose().map_err(Failure::Unreadable)?;
+        let keys = self.key_file.as_deref().map(read_token_keys).transpose();
+        let keys = keys.map_err(|error| Failure::Unreadable(error.into()))?;
         let claims = read_unverified(&token).map_err(|error| Failure::Unreadable(error.into()))?;
         let verified = keys.map(|keys| keys.verify(&token).map(|(_, signer)| signer));
         let signer = verified.and_then(Result::ok);
         let judged = match verified {
             Some(Err(error)) => Err(error),
-            _ => claims.check_time(now()),
+            _ => claims.check_time(unix_now()),
         };
         let report = Report {
             client: claims.client.to_string(),
@@ -194,7 +189,7 @@ impl Inspect {
         } else {
             print(&report.to_text(judged))?;
         }
-        if judged.is_err() { Err(Failure::Wrong) } else { Ok(()) }
+        if report.valid == Some(true) { Ok(()) } else { Err(Failure::Wrong) }
     }
 
     fn read(&self) -> anyhow::Result<Token> {
@@ -228,11 +223,6 @@ impl Report {
             or(&self.signed_by, "not verified"),
         )
     }
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -136,8 +136,8 @@ impl AdmissionSettings {
     /// Notes that no policy is configured. A command that does not run the relay can do without.
     pub(crate) fn check_given(&self, reader: &mut ConfigReader<'_>) {
         if self.order.order.is_empty() && reader.is_sound(keys::ADMISSION) {
-            let why = "decides which clients may use the relay, and no policy is configured: add one, or make the \
-                       relay open";
+            let why =
+                "no policy is configured, and the relay is not open: add a policy, or make the relay open";
             reader.conflict(keys::ADMISSION, format!("{why}{HOW_TO_ADMIT}"));
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use towpath_relay_proto::proxy_header::{PROXY_SIGNATURE, PROXY_TEXT};
 use towpath_service::repeated::Repeated;
 use towpath_wire::sync::lock;
 use tracing::{info, warn};
@@ -17,11 +18,8 @@ pub(super) const START: usize = 16;
 /// The methods of HTTP that clients, proxies and health checks use.
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"CONNECT ", b"TRACE "];
-/// The start of a PROXY protocol header in text, and the signature of a binary one.
-const PROXY_TEXT: &[u8] = b"PROXY ";
-const PROXY_BINARY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The bytes of the signature that no other protocol begins with.
-const PROXY_BINARY_LEAST: usize = 5;
+const PROXY_SIGNATURE_LEAST: usize = 5;
 /// The start of HTTP/2 by a client that has not asked whether the server speaks it (RFC 9113 section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 /// The first two bytes of a TLS handshake.
@@ -46,8 +44,8 @@ pub(crate) enum Neighbour {
 impl Neighbour {
     /// Returns the protocol that begins with `start`, if the listener does not speak it and it is known.
     pub(super) fn of(kind: ListenerKind, start: &[u8]) -> Option<Self> {
-        let is_binary = start.len() >= PROXY_BINARY_LEAST
-            && (start.starts_with(PROXY_BINARY) || PROXY_BINARY.starts_with(start));
+        let is_binary = start.len() >= PROXY_SIGNATURE_LEAST
+            && (start.starts_with(PROXY_SIGNATURE) || PROXY_SIGNATURE.starts_with(start));
         if is_binary || start.starts_with(PROXY_TEXT) {
             return Some(Self::ProxyHeader);
         }

@@ -735,7 +735,7 @@ fn a_token_is_made_with_a_key_and_says_what_it_is_for() {
         Outcome::from(command.stdin(token).output().unwrap())
     };
     let text = inspect(&["-"]);
-    assert_eq!((text.code, &*text.err), (Some(0), ""), "{}", text.out);
+    assert_eq!((text.code, &*text.err), (Some(1), ""), "{}", text.out);
     for line in [
         format!("for         {CLIENT}\n"),
         format!("relay       {OTHER}\n"),
@@ -752,7 +752,8 @@ fn a_token_is_made_with_a_key_and_says_what_it_is_for() {
         (&json["for"], &json["valid"], &json["reason"], &json["signed_by"]),
         (&CLIENT.into(), &true.into(), &serde_json::Value::Null, &made.out.trim().into())
     );
-    assert_eq!(inspect(&[issued.out.trim()]).code, Some(0), "as an argument");
+    let argument = inspect(&[issued.out.trim(), "--key-file", "token.keys"]);
+    assert_eq!(argument.code, Some(0), "{argument:?}");
 
     let other = cli.run(&["token", "keygen", "other.key"]);
     cli.write("token.keys", &other.out);
@@ -789,6 +790,11 @@ fn what_no_token_can_be_made_of_is_told_and_no_secret_is_repeated() {
         "{wrong_file:?}"
     );
     assert!(!wrong_file.err.contains(&secret[10..40]));
+    let mut long = fs::read(cli.path("issuer.key")).unwrap();
+    long.splice(..0, std::iter::repeat_n(b'\n', 64 * 1024));
+    cli.write("token.keys", str::from_utf8(&long).unwrap());
+    let too_long = cli.run(&["token", "inspect", token.trim(), "--key-file", "token.keys"]);
+    assert!(too_long.code == Some(2) && too_long.err.contains("longer than 64 KiB"), "{too_long:?}");
     for text in ["v4.public.AAAA", "x", "no token"] {
         assert_eq!(cli.run(&["token", "inspect", text]).code, Some(2), "{text}");
     }
