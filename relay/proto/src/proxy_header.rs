@@ -16,11 +16,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const PARSED_LEN: usize = 107;
 
 /// The start of a line of version 1.
-const TEXT: &[u8] = b"PROXY ";
+pub const PROXY_TEXT: &[u8] = b"PROXY ";
 /// The start of a header of version 2.
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+pub const PROXY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of a header of version 2 before its addresses: the signature, version and command, family and transport, length.
-const FIXED_LEN: usize = SIGNATURE.len() + 4;
+const FIXED_LEN: usize = PROXY_SIGNATURE.len() + 4;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +63,9 @@ impl ProxyHeader {
     ///
     /// [`ProxyHeaderError`], as soon as the bytes can become no header.
     pub fn parse(start: &[u8]) -> Result<Option<Self>, ProxyHeaderError> {
-        if begins(start, TEXT) {
+        if begins(start, PROXY_TEXT) {
             parse_line(&start[..start.len().min(PARSED_LEN)])
-        } else if begins(start, SIGNATURE) {
+        } else if begins(start, PROXY_SIGNATURE) {
             parse_binary(start)
         } else {
             Err(ProxyHeaderError::Missing)
@@ -82,7 +82,7 @@ fn parse_line(start: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let Some(end) = start.windows(2).position(|pair| pair == b"\r\n") else {
         return if start.len() < PARSED_LEN { Ok(None) } else { Err(ProxyHeaderError::Line) };
     };
-    let words = start.get(TEXT.len()..end).ok_or(ProxyHeaderError::Line)?;
+    let words = start.get(PROXY_TEXT.len()..end).ok_or(ProxyHeaderError::Line)?;
     let client =
         if words == b"UNKNOWN" || words.starts_with(b"UNKNOWN ") { None } else { Some(source_in(words)?) };
     Ok(Some(ProxyHeader { client, len: end + 2 }))
@@ -169,7 +169,7 @@ mod tests {
 
     fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let length = u16::try_from(rest.len()).expect("a length that a header can have").to_be_bytes();
-        [SIGNATURE, &[command, family], &length, rest].concat()
+        [PROXY_SIGNATURE, &[command, family], &length, rest].concat()
     }
 
     fn address(text: &str) -> SocketAddr {
@@ -362,7 +362,7 @@ mod tests {
             rest in proptest::collection::vec(any::<u8>(), 0..64),
             is_text in any::<bool>(),
         ) {
-            let mark = if is_text { TEXT } else { SIGNATURE };
+            let mark = if is_text { PROXY_TEXT } else { PROXY_SIGNATURE };
             agree(&[mark, &rest].concat());
             agree(&rest);
         }

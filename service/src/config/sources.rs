@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::key::SettingKey;
@@ -9,7 +10,7 @@ use super::problem::Problem;
 use crate::visible::visible_path;
 
 /// What the user gave, before anything is looked up in it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sources {
     pub(super) prefix: &'static str,
     path: Option<PathBuf>,
@@ -20,10 +21,21 @@ pub struct Sources {
     pub(super) flags: BTreeMap<&'static str, String>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct ConfigFile {
     pub(super) name: String,
     pub(super) text: String,
+}
+
+impl fmt::Debug for Sources {
+    /// Values are left out, because a user may have put a secret where none belongs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("path", &self.path)
+            .field("variables", &self.variables.keys())
+            .field("flags", &self.flags.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sources {

@@ -247,12 +247,19 @@ func loginThrough(t *testing.T, front netip.AddrPort, relay *relaytest.Relay) {
 	ws.send(t, derp.public(), strings.Repeat("back", 8<<10))
 	derp.wantPacket(t, ws.public(), strings.Repeat("back", 8<<10))
 
-	log, err := os.ReadFile(relay.Log())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(log), "address="+client+":") {
-		t.Errorf("the relay does not know that a client is at %s", client)
+	// The log is written by a thread of its own.
+	wanted := "address=" + client + ":"
+	for deadline := time.Now().Add(answerLimit); ; time.Sleep(10 * time.Millisecond) {
+		log, err := os.ReadFile(relay.Log())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(log), wanted) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the relay does not know that a client is at %s", client)
+		}
 	}
 	for _, reason := range []string{"proxy_header", "proxy_header_missing", "proxy_header_invalid"} {
 		if count, found := relay.Metric(t, fmt.Sprintf("towpath_refused_total{reason=%q}", reason)); count != 0 || !found {

@@ -173,7 +173,7 @@ func TestVerifyBackendOfThePage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	port := relaytest.FreePort(t)
+	port := relaytest.FreeAddress(t).Port()
 	backend := exec.Command("python3", script, keys, fmt.Sprint(port))
 	relay := relaytest.Configure(t, relaytest.Options{
 		VerifyURL: fmt.Sprintf("http://127.0.0.1:%d/verify", port),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use towpath_relay::config::Config;
 use towpath_relay::{Addresses, Identity, Server};
-use towpath_relay_client::{Client, Dialer, Event, TlsVersions, Trust, certificate_pin};
+use towpath_relay_client::{Client, DialStep, Dialer, Event, TlsVersions, Trust, certificate_pin};
 use towpath_service::config::Sources;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::MeshKey;
@@ -35,6 +35,11 @@ pub(crate) struct Relay {
     pub(crate) addresses: Addresses,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The node key of the client with this seed.
+pub(crate) fn private(seed: u8) -> NodePrivate {
+    NodePrivate::from_random([seed; 32])
 }
 
 impl Relay {
@@ -111,16 +116,27 @@ impl Relay {
 
     /// A client with a key of its own, made from `seed`.
     pub(crate) async fn client(&self, seed: u8) -> (NodePublic, Client) {
-        let key = NodePrivate::from_random([seed; 32]);
+        let key = private(seed);
         let client = self.dialer().connect(&key).await.expect("a login");
         (key.public(), client)
+    }
+
+    /// Whether the relay refuses the login of the client with this seed.
+    pub(crate) async fn refuses(&self, seed: u8) -> bool {
+        match self.dialer().connect(&private(seed)).await {
+            Ok(_) => false,
+            Err(error) => {
+                assert_eq!(error.step(), DialStep::Login, "{error}");
+                true
+            }
+        }
     }
 
     /// The socket of a client without TLS that has logged in, with a key made from `seed`.
     pub(crate) async fn plain_socket(&self, seed: u8) -> tokio::net::TcpStream {
         let address = self.addresses.http.expect("a plain listener");
         let dialer = Dialer::plain("localhost", address.port()).at(address);
-        let client = dialer.connect(&NodePrivate::from_random([seed; 32])).await.expect("a login");
+        let client = dialer.connect(&private(seed)).await.expect("a login");
         let socket = client.into_raw().expect("the client's parts").socket;
         tokio::net::TcpStream::from_std(socket).expect("a socket")
     }

@@ -5,18 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use towpath_relay_client::{Client, DialStep, Event};
+use towpath_relay_client::{Client, Event};
 use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::ServerFrame;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::mesh::MeshKey;
-use towpath_wire::key::NodePrivate;
 
-use crate::common::{MeshFiles, Relay, login, packet, trusting_anyone};
-
-fn private(seed: u8) -> NodePrivate {
-    NodePrivate::from_random([seed; 32])
-}
+use crate::common::{MeshFiles, Relay, login, packet, private, trusting_anyone};
 
 /// A relay with an allow list that has the keys of these seeds.
 fn listed(seeds: &[u8], settings: &str) -> (tempfile::TempDir, Relay) {
@@ -32,16 +27,6 @@ fn refused(relay: &Relay, reason: &str) -> u64 {
     relay.metric(&format!("towpath_refused_total{{reason=\"{reason}\"}}"))
 }
 
-async fn is_refused(relay: &Relay, seed: u8) -> bool {
-    match relay.dialer().connect(&private(seed)).await {
-        Ok(_) => false,
-        Err(error) => {
-            assert_eq!(error.step(), DialStep::Login, "{error}");
-            true
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_allow_list_logs_in_and_another_does_not() {
     let (_folder, relay) = listed(&[1, 2], "");
@@ -49,9 +34,9 @@ async fn a_key_of_the_allow_list_logs_in_and_another_does_not() {
     let (ben, mut receiver) = relay.client(2).await;
     sender.send(ben, b"hello").await.expect("the relay reads");
     assert_eq!(packet(&mut receiver).await, (anna, b"hello".to_vec()));
-    assert!(is_refused(&relay, 3).await);
+    assert!(relay.refuses(3).await);
     relay.wait("the refusal is counted", |relay| refused(relay, "not_admitted") == 1);
-    assert!(is_refused(&relay, 3).await);
+    assert!(relay.refuses(3).await);
     relay.wait("the second is counted", |relay| refused(relay, "refused_before") == 1);
     assert_eq!(refused(&relay, "not_admitted"), 1, "nothing was asked again");
     assert_eq!(relay.metric("towpath_admitted_total{policy=\"allow_list\"}"), 2);
@@ -241,9 +226,10 @@ mod tokens {
         let short = relay.dialer().with_token(token(Claims { expires: now() + 4, ..claims(1) }));
         let long = relay.dialer().with_token(token(claims(2)));
         let _short = short.connect(&private(1)).await.expect("a login");
-        let _long = long.connect(&private(2)).await.expect("a login");
+        let mut long = long.connect(&private(2)).await.expect("a login");
         relay.wait("it is closed", |relay| relay.metric("towpath_closed_total{reason=\"revoked\"}") == 1);
         relay.wait("the other stays", |relay| relay.metric("derp_current_connections") == 1);
+        assert!(is_open(&mut long).await);
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -303,7 +289,7 @@ async fn keys_that_are_revoked_are_gone_behind_a_link_as_well() {
     assert_eq!(far.metric("towpath_closed_total{reason=\"revoked\"}"), u64::from(REVOKED));
     for relay in [&far, &near] {
         relay.wait("the list is replaced", |relay| relay.metric("towpath_allow_list_keys") == 1);
-        assert!(is_refused(relay, 1).await);
+        assert!(relay.refuses(1).await);
     }
     assert!(is_open(&mut sender).await, "the key that stays is not disturbed");
 }

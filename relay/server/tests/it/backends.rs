@@ -8,14 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use towpath_relay_client::DialStep;
-use towpath_wire::key::NodePrivate;
-
-use crate::common::Relay;
-
-fn private(seed: u8) -> NodePrivate {
-    NodePrivate::from_random([seed; 32])
-}
+use crate::common::{Relay, private};
 
 /// The answer to a request, head and body.
 type Answer = Arc<dyn Fn(&str) -> String + Send + Sync>;
@@ -87,16 +80,6 @@ fn allowing(seeds: &'static [u8]) -> impl Fn(&str) -> String + Send + Sync + 'st
     }
 }
 
-async fn is_refused(relay: &Relay, seed: u8) -> bool {
-    match relay.dialer().connect(&private(seed)).await {
-        Ok(_) => false,
-        Err(error) => {
-            assert_eq!(error.step(), DialStep::Login, "{error}");
-            true
-        }
-    }
-}
-
 fn outcome(relay: &Relay, policy: &str, outcome: &str) -> u64 {
     relay.metric(&format!("towpath_admission_questions_total{{outcome=\"{outcome}\",policy=\"{policy}\"}}"))
 }
@@ -118,12 +101,12 @@ async fn a_key_that_the_verify_url_allows_logs_in_and_another_does_not() {
     let url = format!("verify.url = 'http://{address}/verify'");
     let relay = Relay::start(&format!("{url}\nverify.token_file = '{}'", token.display()));
     let (_, _client) = relay.client(1).await;
-    assert!(is_refused(&relay, 2).await);
+    assert!(relay.refuses(2).await);
     assert_eq!(relay.metric("towpath_admitted_total{policy=\"verify_url\"}"), 1);
     assert_eq!((outcome(&relay, "verify_url", "allow"), outcome(&relay, "verify_url", "refuse")), (1, 1));
 
     let relay = Relay::start(&url);
-    assert!(is_refused(&relay, 1).await, "without the token the backend says nothing");
+    assert!(relay.refuses(1).await, "without the token the backend says nothing");
     assert_eq!(outcome(&relay, "verify_url", "client_error"), 1);
 }
 
@@ -134,7 +117,7 @@ async fn a_key_that_the_local_tailscaled_knows_logs_in_and_another_does_not() {
     tailscaled(&socket, 1);
     let relay = Relay::start(&format!("tailscaled.socket = '{}'", socket.display()));
     let (_, _client) = relay.client(1).await;
-    assert!(is_refused(&relay, 2).await);
+    assert!(relay.refuses(2).await);
     assert_eq!(relay.metric("towpath_admitted_total{policy=\"tailscaled\"}"), 1);
     assert_eq!((outcome(&relay, "tailscaled", "allow"), outcome(&relay, "tailscaled", "refuse")), (1, 1));
 }
@@ -151,7 +134,7 @@ async fn both_backends_must_allow_where_both_are_required_as_in_derper() {
     );
     let relay = Relay::start(&both);
     let (_, _client) = relay.client(1).await;
-    assert!(is_refused(&relay, 2).await, "tailscaled does not know it");
+    assert!(relay.refuses(2).await, "tailscaled does not know it");
     assert_eq!(relay.metric("towpath_admitted_total{policy=\"require\"}"), 1);
     let either = both.lines().take(2).collect::<Vec<_>>().join("\n");
     let relay = Relay::start(&either);

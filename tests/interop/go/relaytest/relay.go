@@ -523,12 +523,6 @@ func failure(err error) error {
 	return err
 }
 
-// FreePort is a TCP port of loopback that nothing has bound.
-func FreePort(t testing.TB) uint16 {
-	t.Helper()
-	return freePort(t, "tcp", netip.MustParseAddr("127.0.0.1"))
-}
-
 // Reconfigure replaces a line of the configuration file, which the next launch reads. Ours only.
 func (r *Relay) Reconfigure(t testing.TB, line, by string) {
 	t.Helper()
