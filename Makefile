@@ -25,9 +25,9 @@ TARGETS ?=
 MUTANTS ?=
 
 # The pure crates: no clock, no thread, no socket.
-PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-relay-proto towpath-websocket
+PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-relay-proto towpath-websocket
 # Their folders. Each has the same clippy.toml.
-PURE_FOLDERS := wire derpmap stun/proto relay/proto net/websocket
+PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
 .PHONY: figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 

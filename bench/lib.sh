@@ -124,7 +124,8 @@ answers_stun() {
 admission=TOWPATH_ADMISSION=open
 if [[ ${ADMISSION:-open} == verify ]]; then
     admission=TOWPATH_VERIFY_URL=http://127.0.0.1:8431/verify
-    inside taskset -c 1 python3 -c '
+    # Not by the function: its process would be the shell's and not the backend's, which must end with the benchmark.
+    ip netns exec "$namespace" taskset -c 1 python3 -c '
 import http.server
 class Allow(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

@@ -12,7 +12,7 @@ use crate::labels;
 /// Bytes of a transaction id.
 pub const TX_ID_LEN: usize = 12;
 /// Bytes of an address and port: an IPv6 address, mapped for IPv4, and a port in network order.
-const ADDRESS_LEN: usize = 18;
+pub const ADDRESS_LEN: usize = 18;
 /// Most endpoints that are read of a CallMeMaybe. Upstream has no bound; each of them costs its receiver a ping to wherever the
 /// sender says.
 pub const MAX_ENDPOINTS: usize = 64;
@@ -210,12 +210,15 @@ fn read_endpoints(payload: &[u8]) -> Vec<SocketAddr> {
     }
 }
 
-fn read_address(bytes: &[u8; ADDRESS_LEN]) -> SocketAddr {
+/// Reads an address and port. An IPv4 address in its IPv6 form is read as IPv4.
+#[must_use]
+pub fn read_address(bytes: &[u8; ADDRESS_LEN]) -> SocketAddr {
     let [ip @ .., high, low] = bytes;
     SocketAddr::new(IpAddr::V6(Ipv6Addr::from(*ip)).to_canonical(), u16::from_be_bytes([*high, *low]))
 }
 
-fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
+/// Appends an address and port.
+pub fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,

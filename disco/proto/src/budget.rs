@@ -1,0 +1,84 @@
+//! How many packets an address bears that has not answered yet.
+//!
+//! A peer says which addresses are its own, and may lie: a node that probed all it is told would send packets to hosts of the
+//! peer's choice. So probes to an IP address are counted over all peers, until one on its tuple has been answered.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use towpath_wire::time::Instant;
+
+/// Probes to an address in a [`WINDOW`], over all peers and ports.
+pub(crate) const PROBES_PER_ADDRESS: u32 = 16;
+/// The time over which probes are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses that are counted at once. While there are as many, no other is probed.
+const MOST: usize = 1024;
+
+/// The packets of the last minute to addresses that have not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    spent: BTreeMap<IpAddr, Spent>,
+}
+
+#[derive(Debug)]
+struct Spent {
+    since: Instant,
+    probes: u32,
+}
+
+impl Budget {
+    /// Whether another packet may go to `address`, which is counted then.
+    pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> bool {
+        if !self.spent.contains_key(&address) && self.spent.len() >= MOST {
+            self.spent.retain(|_, spent| now.since(spent.since) < WINDOW);
+            if self.spent.len() >= MOST {
+                return false;
+            }
+        }
+        let spent = self.spent.entry(address).or_insert(Spent { since: now, probes: 0 });
+        if now.since(spent.since) >= WINDOW {
+            *spent = Spent { since: now, probes: 0 };
+        }
+        let has_room = spent.probes < PROBES_PER_ADDRESS;
+        spent.probes += u32::from(has_room);
+        has_room
+    }
+
+    /// Counts nothing against an address that has answered.
+    pub(crate) fn answered(&mut self, address: IpAddr) {
+        self.spent.remove(&address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn an_address_bears_so_many_packets_a_minute_until_it_answers() {
+        let mut budget = Budget::default();
+        let [victim, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let spent = (0..100).filter(|_| budget.take(victim, at(1))).count();
+        assert_eq!(spent, PROBES_PER_ADDRESS as usize);
+        assert!(!budget.take(victim, at(60)) && budget.take(other, at(60)));
+        assert!(budget.take(victim, at(61)), "a minute later");
+        (0..100).for_each(|_| _ = budget.take(victim, at(61)));
+        budget.answered(victim);
+        assert!(budget.take(victim, at(61)));
+    }
+
+    #[test]
+    fn addresses_are_bounded() {
+        let mut budget = Budget::default();
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        let taken = (0..5000).filter(|&number| budget.take(address(number), at(1))).count();
+        assert_eq!((taken, budget.spent.len()), (MOST, MOST));
+        assert!(budget.take(address(4999), at(61)), "the old ones are forgotten");
+    }
+}

@@ -1,0 +1,80 @@
+//! What goes into the machine and out of it: packets with the way that they come or go, what is known of relays, and routes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use towpath_wire::key::NodePublic;
+
+/// A region of relays, by its number in the DERP map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Region(pub u16);
+
+/// The way by which a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// On the UDP socket.
+    Udp {
+        /// The address of the sender, as this host sees it.
+        remote: SocketAddr,
+    },
+    /// Over a relay, which has said whose packet it is.
+    Relay {
+        /// The region of the relay.
+        region: Region,
+        /// The node key of the sender.
+        peer: NodePublic,
+    },
+}
+
+/// The way by which a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// From the UDP socket.
+    Udp {
+        /// The address to send from; `None` for the one that the system chooses.
+        src: Option<IpAddr>,
+        /// The address to send to.
+        dst: SocketAddr,
+        /// The hops after which the packet is to die; `None` for as many as usual.
+        ttl: Option<u8>,
+    },
+    /// Over a relay.
+    Relay {
+        /// The region of the relay.
+        region: Region,
+        /// The node key of the receiver.
+        peer: NodePublic,
+    },
+}
+
+/// What has become known of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayEvent {
+    /// The link to the relay of a region is up.
+    Up(Region),
+    /// The link is gone.
+    Down(Region),
+    /// A round trip to the relay and back has been measured.
+    RoundTrip {
+        /// The region.
+        region: Region,
+        /// The time that it took.
+        took: Duration,
+    },
+    /// The relay of a region says that a peer is not connected to it.
+    PeerGone {
+        /// The region.
+        region: Region,
+        /// The peer.
+        peer: NodePublic,
+    },
+}
+
+/// The ways by which a packet of the application is to be sent. Both at once while it is not certain that the direct one works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The address of the peer on UDP.
+    pub direct: Option<SocketAddr>,
+    /// The region of the relay.
+    pub relay: Option<Region>,
+}

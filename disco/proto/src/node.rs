@@ -1,0 +1,364 @@
+//! All peers of a node: which of them a packet is from, and when each is looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use towpath_wire::disco::datagram::DatagramKind;
+use towpath_wire::disco::key::DiscoPublic;
+use towpath_wire::disco::looks_like_disco;
+use towpath_wire::disco::message::{Message, Ping, TxId};
+use towpath_wire::disco::packet::{DiscoPacket, seal};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
+
+use crate::config::{NodeConfig, PeerConfig};
+use crate::context::Context;
+use crate::datagram::{Received, Region, RelayEvent, Route, Transmit};
+use crate::doubles::{Doubles, Way};
+use crate::endpoints::Answered;
+use crate::hello::Hello;
+use crate::peer::Peer;
+use crate::peer::why::Why;
+
+/// How long after data to any peer the addresses of this node are kept fresh.
+const ACTIVE: Duration = Duration::from_secs(45);
+/// When the STUN servers are asked again while the node is active: before a NAT forgets the mapping.
+const REFRESH: Duration = Duration::from_secs(23);
+/// The address by which upstream names a relay in a pong (`tailcfg.DerpMagicIP`); the port is the region.
+const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 3, 3, 40);
+
+/// What the application may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer is reached directly: this node's own probe was answered on the tuple.
+    Direct {
+        /// The peer.
+        peer: NodePublic,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// The direct path has not answered in time. Data goes over the relay as well until a path is proven.
+    Suspected {
+        /// The peer.
+        peer: NodePublic,
+        /// The address that is silent.
+        address: SocketAddr,
+    },
+    /// The direct path is given up.
+    Relayed {
+        /// The peer.
+        peer: NodePublic,
+    },
+}
+
+/// A node with all its peers.
+pub struct Node {
+    ctx: Context,
+    /// In the order of keys, so that the same input leads to the same output.
+    peers: BTreeMap<NodePublic, Peer>,
+    by_disco: BTreeMap<DiscoPublic, NodePublic>,
+    /// The peers that were heard at an address.
+    by_address: BTreeMap<SocketAddr, NodePublic>,
+    /// One entry for each peer that is due.
+    due: BTreeSet<(Instant, NodePublic)>,
+    doubles: Doubles,
+    active_until: Instant,
+    refresh_at: Option<Instant>,
+}
+
+impl Node {
+    /// Creates a node without peers.
+    #[must_use]
+    pub fn new(config: NodeConfig) -> Self {
+        let mut ctx = Context::new(config);
+        let doubles = Doubles::new(ctx.random.bytes());
+        Self {
+            ctx,
+            peers: BTreeMap::new(),
+            by_disco: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            due: BTreeSet::new(),
+            doubles,
+            active_until: Instant::ZERO,
+            refresh_at: None,
+        }
+    }
+
+    /// The disco key of this node, for a control plane. It is another one at each start.
+    #[must_use]
+    pub const fn disco_key(&self) -> DiscoPublic {
+        self.ctx.disco_public
+    }
+
+    /// Takes a peer in, or what has changed of one.
+    pub fn set_peer(&mut self, config: &PeerConfig, now: Instant) {
+        self.remove_peer(&config.key);
+        let peer = Peer::new(config, &self.ctx, now);
+        self.peers.insert(config.key, peer);
+        self.index(&config.key, now);
+    }
+
+    /// Forgets a peer. Nothing is sent to it any more.
+    pub fn remove_peer(&mut self, key: &NodePublic) {
+        let Some(peer) = self.peers.remove(key) else { return };
+        if let Some(due) = peer.due {
+            self.due.remove(&(due, *key));
+        }
+        self.by_disco.retain(|_, owner| owner != key);
+        self.by_address.retain(|_, owner| owner != key);
+    }
+
+    /// Takes the addresses of the interfaces, with the port of the UDP socket. Other ones than before are another network.
+    pub fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
+        if !self.ctx.endpoints.set_interfaces(addresses) {
+            return;
+        }
+        self.ctx.gather(now);
+        for key in self.keys() {
+            self.with_peer(&key, now, |peer, ctx| peer.move_network(now, ctx));
+        }
+    }
+
+    /// Takes what has become known of a relay.
+    pub fn handle_relay(&mut self, _now: Instant, event: RelayEvent) {
+        match event {
+            RelayEvent::Up(region) => _ = self.ctx.links.entry(region).or_default(),
+            RelayEvent::Down(region) => _ = self.ctx.links.remove(&region),
+            RelayEvent::RoundTrip { region, took } => {
+                self.ctx.links.insert(region, Some(took));
+            }
+            RelayEvent::PeerGone { region, peer } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.gone_from(region);
+                }
+            }
+        }
+    }
+
+    /// The ways for a datagram of `len` bytes to a peer; none for a peer that is not known.
+    pub fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
+        self.active_until = now + ACTIVE;
+        if self.refresh_at.is_none() {
+            self.refresh_at = Some(now + REFRESH);
+        }
+        self.with_peer(peer, now, |peer, ctx| peer.route(len, now, ctx)).unwrap_or_default()
+    }
+
+    /// Takes a packet. Returns the peer whose data it is, if it is the application's and has not come over another way before.
+    pub fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
+        let (peer, way) = match received {
+            Received::Udp { remote } => match DatagramKind::of(packet) {
+                DatagramKind::Stun => {
+                    self.handle_stun(remote, packet, now);
+                    return None;
+                }
+                DatagramKind::Disco => {
+                    self.handle_disco(remote, packet, now);
+                    return None;
+                }
+                // No UDP relay is used.
+                DatagramKind::GeneveDisco | DatagramKind::GeneveWireGuard => return None,
+                DatagramKind::WireGuard => (*self.by_address.get(&remote)?, Way::Direct),
+            },
+            Received::Relay { region, peer } => {
+                self.peers.get_mut(&peer)?.hear_in(region);
+                if looks_like_disco(packet) {
+                    self.handle_relayed_disco(peer, region, packet, now);
+                    return None;
+                }
+                (peer, Way::Relay)
+            }
+        };
+        (!self.doubles.is_double(&peer, packet, way, now)).then_some(peer)
+    }
+
+    fn handle_stun(&mut self, remote: SocketAddr, packet: &[u8], now: Instant) {
+        if self.ctx.endpoints.handle_response(remote, packet, now) == Answered::All {
+            self.gathered(now);
+        }
+    }
+
+    /// Sends the offers that have waited for the STUN servers.
+    fn gathered(&mut self, now: Instant) {
+        for key in self.keys() {
+            self.with_peer(&key, now, |peer, ctx| peer.gathered(now, ctx));
+        }
+    }
+
+    /// Takes a disco packet on UDP. Its sender is known before anything is computed with its key.
+    fn handle_disco(&mut self, remote: SocketAddr, packet: &[u8], now: Instant) {
+        let Some(packet) = DiscoPacket::split(packet) else { return };
+        let Some(owner) = self.by_disco.get(&packet.sender).copied() else { return };
+        let Some(shared) = self.peers.get(&owner).and_then(Peer::shared) else { return };
+        match packet.open(shared) {
+            Ok(Message::Ping(Ping { tx, node_key, .. })) => {
+                // Several nodes may share a disco key; the ping says which of them sends it.
+                let named = node_key.filter(|key| {
+                    self.peers.get(key).is_some_and(|peer| peer.disco_key() == Some(packet.sender))
+                });
+                let key = named.unwrap_or(owner);
+                self.with_peer(&key, now, |peer, ctx| peer.hear_ping(tx, remote, now, ctx));
+                self.note_address(remote, key);
+            }
+            Ok(Message::Pong { tx, .. }) => {
+                let sender = packet.sender;
+                if self.hear_pong(owner, tx, remote, now) {
+                    return;
+                }
+                // A pong does not say which of the nodes with its disco key has sent it.
+                let others = self.peers.iter().filter(|(_, peer)| peer.disco_key() == Some(sender));
+                let others: Vec<_> = others.map(|(key, _)| *key).filter(|key| *key != owner).collect();
+                let _ = others.into_iter().find(|key| self.hear_pong(*key, tx, remote, now));
+            }
+            // What else there is comes over relays only, is of UDP relays, or is of another version.
+            Ok(Message::CallMeMaybe(_) | Message::UdpRelay(_)) | Err(_) => {}
+        }
+    }
+
+    fn hear_pong(&mut self, key: NodePublic, tx: TxId, remote: SocketAddr, now: Instant) -> bool {
+        let is_answer =
+            self.with_peer(&key, now, |peer, ctx| peer.hear_pong(tx, remote, now, ctx)) == Some(true);
+        if is_answer {
+            self.note_address(remote, key);
+        }
+        is_answer
+    }
+
+    /// Notes that data from `remote` is of the peer with this key.
+    fn note_address(&mut self, remote: SocketAddr, key: NodePublic) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if let Some(forgotten) = peer.note_address(remote)
+            && self.by_address.get(&forgotten) == Some(&key)
+        {
+            self.by_address.remove(&forgotten);
+        }
+        self.by_address.insert(remote, key);
+    }
+
+    /// Takes a disco packet of `peer` that came over a relay: a hello, a CallMeMaybe, or a ping of `tailscale ping`.
+    fn handle_relayed_disco(&mut self, key: NodePublic, region: Region, packet: &[u8], now: Instant) {
+        let Some(split) = DiscoPacket::split(packet) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let opened = peer
+            .shared()
+            .filter(|_| peer.disco_key() == Some(split.sender))
+            .and_then(|shared| split.open(shared).ok());
+        match opened {
+            Some(Message::CallMeMaybe(offered)) => {
+                self.with_peer(&key, now, |peer, ctx| peer.hear_call_me_maybe(&offered, now, ctx));
+            }
+            Some(Message::Ping(Ping { tx, .. })) => self.answer_relayed_ping(&key, tx, region),
+            Some(_) => {}
+            None => {
+                let shared = peer.hello_key(&self.ctx);
+                let Some((disco, hello)) = Hello::open(packet, shared) else { return };
+                self.with_peer(&key, now, |peer, ctx| peer.hear_hello(disco, &hello, region, now, ctx));
+            }
+        }
+    }
+
+    fn answer_relayed_ping(&mut self, key: &NodePublic, tx: TxId, region: Region) {
+        let Some(shared) = self.peers.get(key).and_then(Peer::shared) else { return };
+        let source = SocketAddr::new(IpAddr::V4(RELAY_ADDRESS), region.0);
+        let mut packet = Vec::new();
+        let nonce = self.ctx.random.bytes();
+        seal(&self.ctx.disco_public, shared, &nonce, &Message::Pong { tx, source }, &mut packet);
+        self.ctx.send(Transmit::Relay { region, peer: *key }, packet);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.ctx.endpoints.due().is_some_and(|due| due <= now) {
+            let Context { endpoints, random, .. } = &mut self.ctx;
+            let (is_over, requests) = endpoints.handle_timeout(now, random);
+            for (dst, request) in requests {
+                self.ctx.send(Transmit::Udp { src: None, dst, ttl: None }, request);
+            }
+            if is_over {
+                self.gathered(now);
+            }
+        }
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            self.refresh_at = (now < self.active_until).then(|| now + REFRESH);
+            if self.refresh_at.is_some() {
+                self.ctx.gather(now);
+            }
+        }
+        while let Some(&(at, key)) = self.due.first()
+            && at <= now
+        {
+            self.with_peer(&key, now, |peer, ctx| peer.handle_timeout(now, ctx));
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called. Known without a look at the peers.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let peers = self.due.first().map(|(at, _)| *at);
+        [peers, self.ctx.endpoints.due(), self.refresh_at].into_iter().flatten().min()
+    }
+
+    /// Takes the next packet that is to be sent into `packet`, and returns its way.
+    pub fn poll_transmit(&mut self, packet: &mut Vec<u8>) -> Option<Transmit> {
+        let (transmit, next) = self.ctx.out.pop_front()?;
+        packet.clear();
+        packet.extend_from_slice(&next);
+        Some(transmit)
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.ctx.events.pop_front()
+    }
+
+    /// The address of the direct path to a peer.
+    #[must_use]
+    pub fn direct(&self, peer: &NodePublic) -> Option<SocketAddr> {
+        Some(self.peers.get(peer)?.path()?.address)
+    }
+
+    /// Why the path to a peer is what it is; `None` for a peer that is not known.
+    #[must_use]
+    pub fn why(&self, peer: &NodePublic, now: Instant) -> Option<Why> {
+        Some(self.peers.get(peer)?.why(now, &self.ctx))
+    }
+
+    fn keys(&self) -> Vec<NodePublic> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Calls a peer, and notes when it is due and which disco key it has then.
+    fn with_peer<T>(
+        &mut self,
+        key: &NodePublic,
+        now: Instant,
+        call: impl FnOnce(&mut Peer, &mut Context) -> T,
+    ) -> Option<T> {
+        let result = call(self.peers.get_mut(key)?, &mut self.ctx);
+        self.index(key, now);
+        Some(result)
+    }
+
+    fn index(&mut self, key: &NodePublic, now: Instant) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let due = peer.next_due(now, &self.ctx);
+        if due != peer.due {
+            if let Some(before) = peer.due {
+                self.due.remove(&(before, *key));
+            }
+            peer.due = due;
+            self.due.extend(due.map(|due| (due, *key)));
+        }
+        let disco = peer.disco_key();
+        if disco != peer.indexed {
+            let before = std::mem::replace(&mut peer.indexed, disco);
+            if let Some(before) = before.filter(|before| self.by_disco.get(before) == Some(key)) {
+                self.by_disco.remove(&before);
+            }
+        }
+        if let Some(disco) = disco {
+            self.by_disco.entry(disco).or_insert(*key);
+        }
+    }
+}

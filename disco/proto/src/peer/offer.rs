@@ -1,0 +1,197 @@
+//! Offers: how two peers learn of each other's addresses over a relay, and when they fire.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath_wire::disco::key::DiscoPublic;
+use towpath_wire::disco::message::Message;
+use towpath_wire::disco::packet::seal;
+use towpath_wire::sealed::SharedKey;
+use towpath_wire::time::Instant;
+
+use super::path::Path;
+use super::{Disco, FIRED, Peer};
+use crate::MappingClass;
+use crate::candidates::{MOST_OFFERED, may_be_probed};
+use crate::context::Context;
+use crate::datagram::{Region, Transmit};
+use crate::hello::{Challenge, Hello};
+
+/// How long a challenge may be answered.
+const ECHO_LIFETIME: Duration = Duration::from_secs(30);
+/// How long a challenge is used for further hellos, so that each has time for its answer.
+const CHALLENGE_USED: Duration = Duration::from_secs(10);
+/// Hellos of a peer are answered this far apart at least, unless one shows that it is no recording.
+const ANSWERS: Duration = Duration::from_millis(100);
+
+/// What has been offered to a peer, and heard of it.
+#[derive(Default)]
+pub(super) struct Offers {
+    /// The agreement of the node keys.
+    shared: Option<SharedKey>,
+    challenge: Option<(Challenge, Instant)>,
+    /// Epoch and counter of the newest hello of the peer.
+    theirs: Option<(u64, u32)>,
+    /// When the peer last repeated a challenge of this node.
+    echoed: Option<Instant>,
+    /// When a hello of the peer was answered last.
+    answered: Option<Instant>,
+    /// Whether an offer goes out when the STUN servers have answered.
+    pub(super) is_waiting: bool,
+}
+
+impl Offers {
+    /// Whether the peer has answered an offer.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.echoed.is_some()
+    }
+
+    fn is_fresh(&self, echo: Option<Challenge>, now: Instant) -> bool {
+        self.challenge.is_some_and(|(sent, at)| echo == Some(sent) && now.since(at) < ECHO_LIFETIME)
+    }
+}
+
+impl Peer {
+    /// The agreement of the node keys, by which hellos are sealed.
+    pub(crate) fn hello_key(&mut self, ctx: &Context) -> &SharedKey {
+        let key = self.key;
+        self.offers.shared.get_or_insert_with(|| SharedKey::new(&ctx.key, &key))
+    }
+
+    /// Tells the peer where this node may be reached. `echo` answers a hello of the peer.
+    pub(super) fn offer(&mut self, echo: Option<Challenge>, now: Instant, ctx: &mut Context) {
+        let Some(region) = self.relay(ctx) else { return };
+        let mut packet = Vec::new();
+        match &self.disco {
+            Some(disco) if disco.is_given => {
+                let message = Message::CallMeMaybe(ctx.endpoints.offered());
+                seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &message, &mut packet);
+            }
+            _ => {
+                let used = self.offers.challenge.filter(|(_, at)| now.since(*at) < CHALLENGE_USED);
+                let (challenge, at) = used.unwrap_or_else(|| (ctx.random.bytes(), now));
+                self.offers.challenge = Some((challenge, at));
+                let hello = Hello {
+                    epoch: ctx.epoch,
+                    counter: ctx.next_hello(),
+                    challenge,
+                    echo,
+                    region: ctx.home,
+                    relay_rtt: ctx.known_relay_rtt(),
+                    mapping: ctx.endpoints.mapping(),
+                    wants_echo: self.offers.echoed.is_none_or(|at| now.since(at) >= ECHO_LIFETIME),
+                    addresses: ctx.endpoints.offered(),
+                };
+                let (disco, nonce) = (ctx.disco_public, ctx.random.bytes());
+                hello.seal(&disco, self.hello_key(ctx), &nonce, &mut packet);
+            }
+        }
+        ctx.send(Transmit::Relay { region, peer: self.key }, packet);
+    }
+
+    /// Sends the offer that has waited for the STUN servers.
+    pub(crate) fn gathered(&mut self, now: Instant, ctx: &mut Context) {
+        if std::mem::take(&mut self.offers.is_waiting) {
+            self.offer(None, now, ctx);
+            self.open(now, ctx);
+        }
+    }
+
+    /// Takes a hello of the peer that came over the relay of `region`.
+    pub(crate) fn hear_hello(
+        &mut self,
+        disco: DiscoPublic,
+        hello: &Hello,
+        region: Region,
+        now: Instant,
+        ctx: &mut Context,
+    ) {
+        let is_old = |(epoch, counter)| hello.epoch == epoch && hello.counter <= counter;
+        if self.offers.theirs.is_some_and(is_old) || self.disco.as_ref().is_some_and(|disco| disco.is_given) {
+            return;
+        }
+        let is_fresh = self.offers.is_fresh(hello.echo, now);
+        let may_adopt = is_fresh || self.disco.as_ref().is_none_or(|known| !known.is_proven);
+        if may_adopt && !self.adopt(disco, is_fresh, ctx) {
+            return;
+        }
+        if may_adopt || self.disco_key() == Some(disco) {
+            self.offers.theirs = Some((hello.epoch, hello.counter));
+            (self.mapping, self.relay_rtt) = (hello.mapping, hello.relay_rtt);
+            self.region = hello.region.filter(|_| is_fresh).or(self.region).or(Some(region));
+            self.take_addresses(&hello.addresses, now, ctx);
+            // The peer may have moved: it does not name the address any more.
+            let is_named = |path: &Path| hello.addresses.contains(&path.address);
+            if hello.mapping == MappingClass::Independent
+                && let Some(path) = self.path.as_mut().filter(|path| !is_named(path))
+            {
+                path.suspect(now);
+            }
+        }
+        if is_fresh {
+            self.offers.echoed = Some(now);
+        }
+        let may_answer = is_fresh || self.offers.answered.is_none_or(|at| now.since(at) >= ANSWERS);
+        if hello.wants_echo && may_answer {
+            self.offers.answered = Some(now);
+            if !ctx.endpoints.are_fresh(now) {
+                self.offers.is_waiting = ctx.gather(now);
+            }
+            self.offer(Some(hello.challenge), now, ctx);
+        }
+        if self.disco_key() == Some(disco) {
+            self.aim(is_fresh, now, ctx);
+        }
+    }
+
+    /// Takes the disco key of a hello. Returns whether it is one.
+    fn adopt(&mut self, public: DiscoPublic, is_fresh: bool, ctx: &Context) -> bool {
+        if !public.is_contributory() {
+            return false;
+        }
+        match &mut self.disco {
+            Some(disco) if disco.public == public => disco.is_proven |= is_fresh,
+            known => {
+                let shared = SharedKey::of_disco(&ctx.disco, &public);
+                *known = Some(Disco { public, shared, is_given: false, is_proven: is_fresh });
+            }
+        }
+        true
+    }
+
+    fn take_addresses(&mut self, offered: &[SocketAddr], now: Instant, ctx: &Context) {
+        let public = ctx.endpoints.public();
+        let usable: Vec<_> = offered
+            .iter()
+            .copied()
+            .filter(|&address| may_be_probed(address, offered, &public))
+            .take(MOST_OFFERED)
+            .collect();
+        self.candidates.offer(&usable, now);
+    }
+
+    /// Fires at once if the peer fires now as well, or has done so; else opens the NAT of this node and fires when the answer
+    /// reaches the peer.
+    fn aim(&mut self, is_fresh: bool, now: Instant, ctx: &mut Context) {
+        let works = self.path.as_ref().is_some_and(|path| !path.is_suspected(now));
+        if works || self.fired.is_some_and(|at| now.since(at) < FIRED) {
+            return;
+        }
+        // Neither NAT can be hurt by packets that come early.
+        let is_safe =
+            ctx.endpoints.mapping() == MappingClass::Dependent || self.mapping == MappingClass::Open;
+        if is_fresh || is_safe {
+            self.fire(now, ctx);
+        } else {
+            self.open(now, ctx);
+            self.fire_at = Some(now + ctx.time_to_peer(self.relay_rtt));
+        }
+    }
+
+    /// Takes the CallMeMaybe of a stock client: it has just pinged this node. It is not answered by another one, because two
+    /// that did would go on for ever.
+    pub(crate) fn hear_call_me_maybe(&mut self, offered: &[SocketAddr], now: Instant, ctx: &mut Context) {
+        self.take_addresses(offered, now, ctx);
+        self.fire(now, ctx);
+    }
+}

@@ -1,0 +1,194 @@
+//! The direct path to a peer: when it was answered last, what size it carries, and when it is suspected to be a hole.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath_wire::time::Instant;
+
+use crate::candidates::is_local;
+
+/// The least time without an answer after which a path is suspected.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+/// Round trips without an answer after which a path is suspected.
+const PATIENCE_OF_RTT: u32 = 3;
+/// Probes in the time of the patience, so that one that is lost is not the end of the path.
+const PROBES_IN_PATIENCE: u32 = 4;
+/// How long a suspected path may be without an answer until it is given up.
+const GIVE_UP: Duration = Duration::from_secs(3);
+/// How often a suspected path is probed.
+const SUSPECTED_PROBES: Duration = Duration::from_millis(250);
+/// How long a path may be idle until it is suspected when it is used again: NATs forget a mapping after 30 s at the earliest.
+const STALE: Duration = Duration::from_secs(40);
+/// How often an idle path is probed, so that the NATs do not forget it. The peer with the lower key does it.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// How long the other peer waits before it keeps the path alive itself.
+pub(super) const KEEP_ALIVE_OTHER: Duration = Duration::from_secs(32);
+/// What another path must be faster by, in percent, to take the place of one that works.
+const HYSTERESIS: u32 = 20;
+
+/// A path on UDP whose tuple has answered a probe.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    pub(crate) address: SocketAddr,
+    /// The smoothed round trip (RFC 6298 section 2, with a gain of 1/8).
+    pub(crate) rtt: Duration,
+    /// Bytes of the largest datagram that was answered.
+    pub(crate) proven: usize,
+    /// When a probe was answered last.
+    answered: Instant,
+    /// When the peer was heard on the tuple, by a probe of its own.
+    pub(super) heard: Instant,
+    pub(super) probed: Instant,
+    /// Since when a probe waits for its answer. `None` if the last one was answered.
+    waiting: Option<Instant>,
+    /// Whether it has been told that the path is suspected.
+    pub(super) is_told: bool,
+}
+
+impl Path {
+    pub(super) fn new(address: SocketAddr, rtt: Duration, len: usize, now: Instant) -> Self {
+        Self {
+            address,
+            rtt,
+            proven: len,
+            answered: now,
+            heard: now,
+            probed: now,
+            waiting: None,
+            is_told: false,
+        }
+    }
+
+    /// Notes an answer to a probe of `len` bytes.
+    pub(super) fn answer(&mut self, rtt: Duration, len: usize, now: Instant) {
+        self.rtt = (self.rtt * 7 + rtt) / 8;
+        self.proven = self.proven.max(len);
+        (self.answered, self.waiting, self.is_told) = (now, None, false);
+    }
+
+    /// Notes a probe.
+    pub(super) fn probe(&mut self, now: Instant) {
+        self.probed = now;
+        self.waiting.get_or_insert(now);
+    }
+
+    /// How long an answer may take.
+    fn patience(&self) -> Duration {
+        (self.rtt * PATIENCE_OF_RTT).max(LEAST_PATIENCE)
+    }
+
+    /// The time between two probes while data is sent.
+    fn probe_interval(&self) -> Duration {
+        self.patience() / PROBES_IN_PATIENCE
+    }
+
+    /// When the path is suspected if no answer comes. Earlier than the patience by one probe interval, in which data may have
+    /// been sent before the first probe.
+    pub(super) fn suspected_at(&self) -> Instant {
+        let silent = self.waiting.map(|since| since + self.patience() - self.probe_interval());
+        let stale = self.answered.max(self.heard) + STALE;
+        silent.map_or(stale, |silent| silent.min(stale))
+    }
+
+    /// Whether the path may be a hole, so that data goes over the relay as well.
+    pub(crate) fn is_suspected(&self, now: Instant) -> bool {
+        self.suspected_at() <= now
+    }
+
+    /// Suspects the path from now on, because this node or the peer has moved.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        self.waiting = Some(now - self.patience());
+    }
+
+    /// When a suspected path is given up.
+    pub(super) fn given_up_at(&self) -> Option<Instant> {
+        self.waiting.map(|since| since + self.patience() + GIVE_UP)
+    }
+
+    /// When the next probe is due, if the last one has not been answered.
+    pub(super) fn again_at(&self, now: Instant) -> Option<Instant> {
+        let interval = if self.is_suspected(now) { SUSPECTED_PROBES } else { self.probe_interval() };
+        self.waiting.map(|_| self.probed + interval)
+    }
+
+    /// Whether a probe is due because data is sent.
+    pub(super) fn is_probe_due(&self, now: Instant) -> bool {
+        now.since(self.probed) >= self.probe_interval()
+    }
+
+    /// When the path is probed although nothing is sent.
+    pub(super) fn keep_alive_at(&self, is_ours: bool) -> Instant {
+        self.answered.max(self.heard) + if is_ours { KEEP_ALIVE } else { KEEP_ALIVE_OTHER }
+    }
+
+    /// Whether a tuple that was answered in `rtt` is better than this path. A local one is, and IPv6 before IPv4; the faster
+    /// one if it is much faster.
+    pub(super) fn is_worse_than(&self, address: SocketAddr, rtt: Duration) -> bool {
+        let rank = |address: SocketAddr| (is_local(address.ip()), address.is_ipv6());
+        let (ours, theirs) = (rank(self.address), rank(address));
+        if ours == theirs {
+            return rtt * 100 < self.rtt * (100 - HYSTERESIS);
+        }
+        // The preferred one may be a little slower, not much.
+        theirs > ours && rtt * 100 <= self.rtt * (100 + HYSTERESIS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from(Duration::from_millis(millis))
+    }
+
+    fn path(rtt: u64) -> Path {
+        Path::new("192.0.2.1:7".parse().expect("an address"), Duration::from_millis(rtt), 124, at(0))
+    }
+
+    #[test]
+    fn a_path_without_an_answer_is_suspected_in_time_for_the_data_and_given_up_later() {
+        for (rtt, patience) in [(40, 250), (120, 360)] {
+            let mut path = path(rtt);
+            assert!(path.is_probe_due(at(patience / 4 + 1)) && !path.is_probe_due(at(patience / 4 - 1)));
+            path.probe(at(1000));
+            path.probe(at(1010));
+            let suspected = 1000 + patience * 3 / 4 + 1;
+            assert!(path.is_suspected(at(suspected)) && !path.is_suspected(at(suspected - 2)));
+            assert_eq!(path.given_up_at(), Some(at(1000 + patience + 3000)));
+            path.answer(Duration::from_millis(rtt), 124, at(suspected));
+            assert!(!path.is_suspected(at(suspected)) && path.again_at(at(suspected)).is_none());
+        }
+    }
+
+    #[test]
+    fn an_idle_path_is_kept_alive_and_suspected_when_it_was_not() {
+        let mut path = path(40);
+        assert_eq!((path.keep_alive_at(true), path.keep_alive_at(false)), (at(25_000), at(32_000)));
+        assert!(!path.is_suspected(at(39_999)) && path.is_suspected(at(40_000)));
+        path.heard = at(30_000);
+        assert!(!path.is_suspected(at(69_999)) && path.is_suspected(at(70_000)));
+    }
+
+    #[test]
+    fn a_path_gives_way_to_one_that_is_local_or_much_faster() {
+        let path = path(100);
+        let rtt = Duration::from_millis;
+        for (address, taken, kept) in [
+            ("192.0.2.9:7", rtt(79), rtt(80)),
+            ("[2001:db8::1]:7", rtt(120), rtt(121)),
+            ("10.0.0.1:7", rtt(120), rtt(121)),
+        ] {
+            let address = address.parse().expect("an address");
+            assert!(path.is_worse_than(address, taken) && !path.is_worse_than(address, kept), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_round_trip_is_smoothed_and_the_largest_size_is_kept() {
+        let mut path = path(40);
+        path.answer(Duration::from_millis(120), 1400, at(1));
+        path.answer(Duration::from_millis(50), 124, at(2));
+        assert_eq!((path.rtt, path.proven), (Duration::from_millis(50), 1400));
+    }
+}

@@ -1,0 +1,401 @@
+//! A node as its driver sees it: what it answers, what it does not, and what a peer can make it do.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
+use towpath_disco::hello::Hello;
+use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig};
+use towpath_wire::disco::key::DiscoPrivate;
+use towpath_wire::disco::message::{Message, Ping, TxId};
+use towpath_wire::disco::packet::{DiscoPacket, seal};
+use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::sealed::SharedKey;
+use towpath_wire::time::Instant;
+
+const REGION: Region = Region(1);
+/// The bytes of a ping without padding.
+const PING: usize = 124;
+
+fn at(millis: u64) -> Instant {
+    Instant::from(Duration::from_millis(millis))
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn private(seed: u8) -> NodePrivate {
+    NodePrivate::from_random([seed; 32])
+}
+
+fn node(seed: u8, interface: &str) -> Node {
+    let mut node = Node::new(NodeConfig {
+        key: private(seed),
+        seed: [seed; 32],
+        stun: vec![],
+        home: Some(REGION),
+        addresses: vec![],
+        one_probe: false,
+    });
+    node.handle_interfaces(at(0), &[address(interface)]);
+    node.handle_relay(at(0), RelayEvent::Up(REGION));
+    node.handle_relay(at(0), RelayEvent::RoundTrip { region: REGION, took: Duration::from_millis(40) });
+    node
+}
+
+fn peer(key: NodePublic) -> PeerConfig {
+    PeerConfig { key, region: None, disco: None, addresses: vec![] }
+}
+
+fn sent(node: &mut Node) -> Vec<(Transmit, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut packet = Vec::new();
+    while let Some(transmit) = node.poll_transmit(&mut packet) {
+        all.push((transmit, packet.clone()));
+    }
+    all
+}
+
+/// Two nodes with public addresses, between which packets take no time.
+struct Pair {
+    nodes: [Node; 2],
+    addresses: [SocketAddr; 2],
+    /// Whether datagrams from the first to the second one arrive.
+    is_open: bool,
+    datagrams: Vec<(usize, Vec<u8>)>,
+    relayed: Vec<(usize, Vec<u8>)>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let addresses = ["192.0.2.1:41641", "198.51.100.1:41641"];
+        let mut nodes = [node(1, addresses[0]), node(2, addresses[1])];
+        nodes[0].set_peer(&peer(private(2).public()), at(0));
+        nodes[1].set_peer(&peer(private(1).public()), at(0));
+        Self {
+            nodes,
+            addresses: addresses.map(address),
+            is_open: true,
+            datagrams: Vec::new(),
+            relayed: Vec::new(),
+        }
+    }
+
+    fn key(side: usize) -> NodePublic {
+        private(u8::try_from(side).unwrap() + 1).public()
+    }
+
+    fn send(&mut self, side: usize, len: usize, now: Instant) -> Route {
+        let route = self.nodes[side].route(now, &Self::key(1 - side), len);
+        self.exchange(now);
+        route
+    }
+
+    fn exchange(&mut self, now: Instant) {
+        loop {
+            let mut is_quiet = true;
+            for side in 0..2 {
+                for (transmit, packet) in sent(&mut self.nodes[side]) {
+                    is_quiet = false;
+                    let received = match transmit {
+                        Transmit::Relay { region, .. } => {
+                            self.relayed.push((side, packet.clone()));
+                            Received::Relay { region, peer: Self::key(side) }
+                        }
+                        Transmit::Udp { dst, ttl: None, .. } if dst == self.addresses[1 - side] => {
+                            self.datagrams.push((side, packet.clone()));
+                            if side == 0 && !self.is_open {
+                                continue;
+                            }
+                            Received::Udp { remote: self.addresses[side] }
+                        }
+                        Transmit::Udp { .. } => continue,
+                    };
+                    assert_eq!(self.nodes[1 - side].handle_packet(now, received, &packet), None);
+                }
+            }
+            if is_quiet {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, until: Instant) {
+        while let Some(now) =
+            self.nodes.iter().filter_map(Node::poll_timeout).min().filter(|due| *due <= until)
+        {
+            for side in 0..2 {
+                self.nodes[side].handle_timeout(now);
+            }
+            self.exchange(now);
+        }
+    }
+
+    fn is_direct(&self) -> [bool; 2] {
+        [0, 1].map(|side| self.nodes[side].direct(&Self::key(1 - side)) == Some(self.addresses[1 - side]))
+    }
+}
+
+#[test]
+fn two_peers_that_know_nothing_but_their_node_keys_become_direct() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.send(0, 100, at(0)), Route { direct: None, relay: Some(REGION) });
+    pair.pass(at(1000));
+    assert_eq!(pair.is_direct(), [true, true]);
+    let signalling: usize = pair.relayed.iter().map(|(_, packet)| packet.len()).sum();
+    assert!(pair.relayed.len() == 3 && signalling <= 900, "{signalling} bytes");
+    let event = Event::Direct { peer: Pair::key(1), address: pair.addresses[1] };
+    assert_eq!(pair.nodes[0].poll_event(), Some(event));
+    assert_eq!(pair.send(0, 100, at(1000)), Route { direct: Some(pair.addresses[1]), relay: None });
+    // Larger datagrams go over the relay as well until one of their size has been answered.
+    let both = Route { direct: Some(pair.addresses[1]), relay: Some(REGION) };
+    assert_eq!(pair.send(0, 1400, at(1000)), both);
+    assert_eq!(pair.send(0, 1400, at(1000)).relay, None);
+    assert_eq!(pair.send(0, 1401, at(1000)), both);
+}
+
+#[test]
+fn data_is_known_by_the_address_of_its_peer_and_delivered_once() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    let (sender, direct) = (Pair::key(0), Received::Udp { remote: pair.addresses[0] });
+    let relayed = Received::Relay { region: REGION, peer: sender };
+    let node = &mut pair.nodes[1];
+    assert_eq!(node.handle_packet(at(1000), direct, b"\x04data"), Some(sender));
+    assert_eq!(node.handle_packet(at(1001), relayed, b"\x04data"), None, "it came over both ways");
+    assert_eq!(node.handle_packet(at(1002), relayed, b"\x04more"), Some(sender));
+    let elsewhere = Received::Udp { remote: address("203.0.113.1:1") };
+    assert_eq!(node.handle_packet(at(1003), elsewhere, b"\x04data"), None);
+    let stranger = Received::Relay { region: REGION, peer: private(9).public() };
+    assert_eq!(node.handle_packet(at(1004), stranger, b"\x04data"), None);
+}
+
+#[test]
+fn a_path_on_which_nothing_is_answered_is_doubled_by_the_relay_in_time_and_then_given_up() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    pair.is_open = false;
+    let mut doubled = None;
+    for now in (1000..8000).step_by(10) {
+        pair.pass(at(now));
+        let route = pair.send(0, 100, at(now));
+        if route.relay.is_some() && doubled.is_none() {
+            doubled = Some(now - 1000);
+            assert!(route.direct.is_some());
+        }
+    }
+    assert!(doubled.is_some_and(|after| after <= 250), "{doubled:?}");
+    assert!(!pair.is_direct()[0], "given up");
+    assert_eq!(pair.send(0, 100, at(8000)), Route { direct: None, relay: Some(REGION) });
+    let why = pair.nodes[0].why(&Pair::key(1), at(8000)).unwrap();
+    assert!(why.to_string().starts_with("over the relay; NAT here"), "{why}");
+    // It works again.
+    pair.is_open = true;
+    for now in (8000..80_000).step_by(100) {
+        pair.pass(at(now));
+        pair.send(0, 100, at(now));
+    }
+    assert_eq!(pair.is_direct(), [true, true]);
+}
+
+#[test]
+fn an_idle_pair_is_kept_alive_with_a_packet_each_way_in_20_seconds_at_most() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.send(1, 100, at(0));
+    pair.pass(at(5000));
+    pair.datagrams.clear();
+    pair.relayed.clear();
+    pair.pass(at(305_000));
+    let by = |side| pair.datagrams.iter().filter(|(from, _)| *from == side).count();
+    assert!((10..=15).contains(&by(0)) && (10..=15).contains(&by(1)), "{} and {}", by(0), by(1));
+    assert!(pair.relayed.is_empty());
+    assert_eq!(pair.send(0, 100, at(305_000)).relay, None, "the path is trusted");
+}
+
+/// What the node with the seed 1 sends when a hello of its peer, the node key 2, comes.
+fn hear(node: &mut Node, hello: &Hello, now: Instant) -> Vec<(Transmit, Vec<u8>)> {
+    let disco = DiscoPrivate::from_random([7; 32]).public();
+    let shared = SharedKey::new(&private(2), &private(1).public());
+    let mut packet = Vec::new();
+    hello.seal(&disco, &shared, &[1; 24], &mut packet);
+    let received = Received::Relay { region: REGION, peer: private(2).public() };
+    assert_eq!(node.handle_packet(now, received, &packet), None);
+    sent(node)
+}
+
+fn hello(counter: u32, addresses: &[&str]) -> Hello {
+    Hello {
+        epoch: 5,
+        counter,
+        challenge: [6; 12],
+        echo: None,
+        region: Some(REGION),
+        relay_rtt: None,
+        mapping: MappingClass::Independent,
+        wants_echo: true,
+        addresses: addresses.iter().map(|text| address(text)).collect(),
+    }
+}
+
+#[test]
+fn a_hello_is_answered_once_and_a_recording_of_it_is_not() {
+    let mut node = node(1, "192.0.2.1:41641");
+    node.set_peer(&peer(private(2).public()), at(0));
+    let relayed = |sent: &[(Transmit, Vec<u8>)]| {
+        sent.iter().filter(|(transmit, _)| matches!(transmit, Transmit::Relay { .. })).count()
+    };
+    assert_eq!(relayed(&hear(&mut node, &hello(1, &[]), at(0))), 1);
+    assert_eq!(relayed(&hear(&mut node, &hello(1, &[]), at(5000))), 0, "the same again");
+    assert_eq!(relayed(&hear(&mut node, &hello(2, &[]), at(5000))), 1);
+    assert_eq!(relayed(&hear(&mut node, &hello(3, &[]), at(5099))), 0, "too soon");
+    // A stranger's hello, and one for another node, are not answered.
+    let stranger = Received::Relay { region: REGION, peer: private(3).public() };
+    let mut packet = Vec::new();
+    let shared = SharedKey::new(&private(3), &private(1).public());
+    hello(1, &[]).seal(&DiscoPrivate::from_random([7; 32]).public(), &shared, &[1; 24], &mut packet);
+    node.handle_packet(at(9000), stranger, &packet);
+    let known = Received::Relay { region: REGION, peer: private(2).public() };
+    node.handle_packet(at(9000), known, &packet);
+    assert!(sent(&mut node).is_empty());
+}
+
+#[test]
+fn a_peer_makes_a_node_send_few_packets_to_an_address_that_does_not_answer() {
+    let mut node = node(1, "192.0.2.1:41641");
+    node.set_peer(&peer(private(2).public()), at(0));
+    let victims = ["203.0.113.9:1", "203.0.113.9:2", "203.0.113.9:3", "203.0.113.9:4"];
+    let mut probes = 0;
+    for second in 0..60 {
+        let now = at(second * 1000);
+        let mut all = hear(&mut node, &hello(u32::try_from(second).unwrap() + 1, &victims), now);
+        while let Some(due) = node.poll_timeout().filter(|due| *due < now + Duration::from_secs(1)) {
+            node.handle_timeout(due);
+            all.append(&mut sent(&mut node));
+        }
+        probes += all.iter().filter(|(transmit, _)| matches!(transmit, Transmit::Udp { .. })).count();
+    }
+    assert_eq!(probes, 16);
+}
+
+#[test]
+fn a_ping_from_an_address_that_is_not_the_sender_s_causes_less_than_three_times_its_bytes() {
+    let mut node = node(1, "192.0.2.1:41641");
+    node.set_peer(&peer(private(2).public()), at(0));
+    hear(&mut node, &hello(1, &[]), at(0));
+    node.handle_timeout(at(4000));
+    sent(&mut node);
+    let (disco, victim) = (DiscoPrivate::from_random([7; 32]), address("203.0.113.9:9"));
+    let shared = SharedKey::of_disco(&disco, &node.disco_key());
+    let mut packet = Vec::new();
+    let ping = Message::Ping(Ping { tx: TxId([1; 12]), node_key: Some(private(2).public()), padding: 0 });
+    seal(&disco.public(), &shared, &[1; 24], &ping, &mut packet);
+    assert_eq!(packet.len(), PING);
+    node.handle_packet(at(5000), Received::Udp { remote: victim }, &packet);
+    let mut caused = 0;
+    while let Some(due) = node.poll_timeout() {
+        caused += sent(&mut node).iter().map(|(_, packet)| packet.len()).sum::<usize>();
+        node.handle_timeout(due);
+    }
+    caused += sent(&mut node).iter().map(|(_, packet)| packet.len()).sum::<usize>();
+    assert!(caused > 0 && caused <= 3 * PING, "{caused} bytes");
+    assert!(node.direct(&private(2).public()).is_none());
+}
+
+#[test]
+fn a_pong_counts_once_and_from_the_tuple_that_was_probed() {
+    let mut node = node(1, "192.0.2.1:41641");
+    node.set_peer(&peer(private(2).public()), at(0));
+    let candidate = "203.0.113.9:9";
+    hear(&mut node, &hello(1, &[candidate]), at(0));
+    node.handle_timeout(node.poll_timeout().unwrap());
+    let disco = DiscoPrivate::from_random([7; 32]);
+    let shared = SharedKey::of_disco(&disco, &node.disco_key());
+    let probe = sent(&mut node).into_iter().map(|(_, packet)| packet).next_back().unwrap();
+    let Ok(Message::Ping(Ping { tx, .. })) = DiscoPacket::split(&probe).unwrap().open(&shared) else {
+        panic!("a ping")
+    };
+    let pong = |tx| {
+        let mut packet = Vec::new();
+        let message = Message::Pong { tx, source: address("192.0.2.1:41641") };
+        seal(&disco.public(), &shared, &[1; 24], &message, &mut packet);
+        packet
+    };
+    let key = private(2).public();
+    node.handle_packet(at(100), Received::Udp { remote: address("203.0.113.9:8") }, &pong(tx));
+    assert_eq!(node.direct(&key), None, "from another port");
+    node.handle_packet(at(100), Received::Relay { region: REGION, peer: key }, &pong(tx));
+    assert_eq!(node.direct(&key), None, "over a relay");
+    node.handle_packet(at(100), Received::Udp { remote: address(candidate) }, &pong(TxId([0; 12])));
+    assert_eq!(node.direct(&key), None, "to no probe");
+    node.handle_packet(at(100), Received::Udp { remote: address(candidate) }, &pong(tx));
+    assert_eq!(node.direct(&key), Some(address(candidate)));
+}
+
+/// A stock client is known by the disco key that a control plane names. It gets a CallMeMaybe and pings, and no hello.
+#[test]
+fn a_stock_client_is_called_and_pinged_as_it_expects() {
+    let mut node = node(1, "192.0.2.1:41641");
+    let (disco, theirs) = (DiscoPrivate::from_random([7; 32]), address("198.51.100.1:41641"));
+    let key = private(2).public();
+    node.set_peer(&PeerConfig { disco: Some(disco.public()), addresses: vec![theirs], ..peer(key) }, at(0));
+    let shared = SharedKey::of_disco(&disco, &node.disco_key());
+    assert_eq!(node.route(at(0), &key, 100), Route { direct: None, relay: Some(REGION) });
+    let all = sent(&mut node);
+    let read = |packet: &[u8]| DiscoPacket::split(packet).unwrap().open(&shared).unwrap();
+    assert_eq!(read(&all[0].1), Message::CallMeMaybe(vec![address("192.0.2.1:41641")]));
+    assert_eq!(all[0].0, Transmit::Relay { region: REGION, peer: key });
+    assert_eq!(all[1].0, Transmit::Udp { src: None, dst: theirs, ttl: None });
+    let Message::Ping(Ping { node_key: Some(ours), padding: 0, .. }) = read(&all[1].1) else {
+        panic!("a ping")
+    };
+    assert_eq!(ours, private(1).public());
+    // Its CallMeMaybe is answered by pings to what it names, and not by another one.
+    let mut call = Vec::new();
+    let named = address("198.51.100.9:7");
+    seal(&disco.public(), &shared, &[2; 24], &Message::CallMeMaybe(vec![named]), &mut call);
+    node.handle_packet(at(9000), Received::Udp { remote: theirs }, &call);
+    assert!(sent(&mut node).is_empty(), "not on UDP");
+    node.handle_packet(at(9000), Received::Relay { region: REGION, peer: key }, &call);
+    let all = sent(&mut node);
+    assert!(all.iter().all(|(transmit, _)| matches!(transmit, Transmit::Udp { .. })));
+    assert!(all.iter().any(|(transmit, _)| matches!(transmit, Transmit::Udp { dst, .. } if *dst == named)));
+}
+
+#[test]
+fn the_ping_of_an_operator_over_the_relay_is_answered_over_it() {
+    let mut node = node(1, "192.0.2.1:41641");
+    let (disco, key) = (DiscoPrivate::from_random([7; 32]), private(2).public());
+    node.set_peer(&PeerConfig { disco: Some(disco.public()), ..peer(key) }, at(0));
+    let shared = SharedKey::of_disco(&disco, &node.disco_key());
+    let (tx, mut packet) = (TxId([1; 12]), Vec::new());
+    seal(
+        &disco.public(),
+        &shared,
+        &[2; 24],
+        &Message::Ping(Ping { tx, node_key: None, padding: 0 }),
+        &mut packet,
+    );
+    node.handle_packet(at(0), Received::Relay { region: Region(7), peer: key }, &packet);
+    let [(transmit, answer)] = &sent(&mut node)[..] else { panic!("one answer") };
+    assert_eq!(*transmit, Transmit::Relay { region: Region(7), peer: key });
+    let source = address("127.3.3.40:7");
+    assert_eq!(DiscoPacket::split(answer).unwrap().open(&shared), Ok(Message::Pong { tx, source }));
+}
+
+#[test]
+fn the_same_input_leads_to_the_same_output() {
+    let run = || {
+        let mut pair = Pair::new();
+        pair.send(0, 1400, at(0));
+        pair.pass(at(60_000));
+        (pair.datagrams, pair.relayed)
+    };
+    assert_eq!(run(), run());
+}
