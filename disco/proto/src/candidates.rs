@@ -25,6 +25,8 @@ pub(crate) enum Origin {
 pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
     pub(crate) origin: Origin,
+    /// Whether the peer has named it, however else it is known.
+    pub(crate) is_offered: bool,
     /// Packets that were sent to it and not answered.
     pub(crate) spent: u32,
     since: Instant,
@@ -39,6 +41,7 @@ impl Candidates {
     pub(crate) fn add(&mut self, address: SocketAddr, origin: Origin, now: Instant) -> bool {
         if let Some(known) = self.0.iter_mut().find(|known| known.address == address) {
             known.origin = known.origin.max(origin);
+            known.is_offered |= origin == Origin::Offered;
             known.since = now;
             return false;
         }
@@ -48,7 +51,13 @@ impl Candidates {
             debug_assert!(least.origin <= origin);
             self.0.remove(at);
         }
-        self.0.push(Candidate { address, origin, spent: 0, since: now });
+        self.0.push(Candidate {
+            address,
+            origin,
+            is_offered: origin == Origin::Offered,
+            spent: 0,
+            since: now,
+        });
         true
     }
 

@@ -76,6 +76,8 @@ pub(crate) struct Endpoints {
     round: Option<(Instant, usize)>,
     mapped: Vec<Mapped>,
     rtt: Option<Duration>,
+    /// Whether no server has answered the last round.
+    is_blocked: bool,
 }
 
 impl Endpoints {
@@ -98,12 +100,22 @@ impl Endpoints {
     pub(crate) fn forget(&mut self) {
         self.mapped.clear();
         self.asked.clear();
-        self.round = None;
+        (self.round, self.is_blocked) = (None, false);
     }
 
     /// Whether the servers have answered of late.
     pub(crate) fn are_fresh(&self, now: Instant) -> bool {
         self.mapped.iter().map(|mapped| mapped.at).max().is_some_and(|at| now.since(at) < FRESH)
+    }
+
+    /// Whether no STUN server can be reached, as where UDP is blocked.
+    pub(crate) const fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Whether this node has an address of the family of `address`.
+    pub(crate) fn has_family(&self, address: SocketAddr) -> bool {
+        self.interfaces.iter().any(|own| own.is_ipv4() == address.is_ipv4())
     }
 
     /// The round trip to the nearest server, which stands for that to the relay beside it.
@@ -170,6 +182,7 @@ impl Endpoints {
         };
         if tries + 1 == RETRIES.len() {
             self.round = None;
+            self.is_blocked = !self.mapped.iter().any(|mapped| mapped.at >= began);
             return (true, Vec::new());
         }
         self.round = Some((began, tries + 1));
@@ -184,6 +197,7 @@ impl Endpoints {
         let asked = self.asked.remove(at);
         let rtt = now.since(asked.sent);
         self.rtt = Some(self.rtt.map_or(rtt, |before| before.min(rtt)));
+        self.is_blocked = false;
         self.mapped.retain(|mapped| mapped.server != remote);
         self.mapped.push(Mapped { server: remote, address: response.mapped, at: now });
         let Some((began, _)) = self.round else { return Answered::One };

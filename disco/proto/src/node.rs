@@ -121,9 +121,14 @@ impl Node {
     }
 
     /// Takes what has become known of a relay.
-    pub fn handle_relay(&mut self, _now: Instant, event: RelayEvent) {
+    pub fn handle_relay(&mut self, now: Instant, event: RelayEvent) {
         match event {
-            RelayEvent::Up(region) => _ = self.ctx.links.entry(region).or_default(),
+            RelayEvent::Up(region) => {
+                self.ctx.links.entry(region).or_default();
+                for key in self.keys() {
+                    self.with_peer(&key, now, |peer, ctx| peer.connected(now, ctx));
+                }
+            }
             RelayEvent::Down(region) => _ = self.ctx.links.remove(&region),
             RelayEvent::RoundTrip { region, took } => {
                 self.ctx.links.insert(region, Some(took));

@@ -28,7 +28,7 @@ use self::path::Path;
 use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
 use self::why::Why;
 use crate::MappingClass;
-use crate::candidates::{Candidates, MOST_KEPT, Origin, is_local};
+use crate::candidates::{Candidate, Candidates, MOST_KEPT, Origin, is_local};
 use crate::config::PeerConfig;
 use crate::context::Context;
 use crate::datagram::{Region, Route, Transmit};
@@ -52,6 +52,8 @@ const KEPT_ALIVE: Duration = Duration::from_secs(600);
 /// When an attempt that has failed is repeated: at first soon, in case packets were lost; then ever more seldom.
 const RETRIES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+/// The first of these pauses where an attempt is unlikely to succeed.
+const UNLIKELY: usize = 2;
 /// Tries to have a larger size proven one after the other, and the time until the next tries.
 const SIZE_TRIES: u32 = 5;
 const SIZE_PAUSE: Duration = Duration::from_secs(30);
@@ -209,21 +211,27 @@ impl Peer {
         if now < self.retry_at {
             return;
         }
-        let is_hopeless = [ctx.endpoints.mapping(), self.mapping].contains(&MappingClass::Dependent);
-        let least = if is_hopeless { 2 } else { 0 };
+        let least = if self.is_unlikely(ctx) { UNLIKELY } else { 0 };
         self.retry_at = now + RETRIES[self.attempts.max(least).min(RETRIES.len() - 1)];
         self.attempts += 1;
         if !ctx.endpoints.are_fresh(now) {
             self.offers.is_waiting = ctx.gather(now);
         }
         self.offer(None, now, ctx);
-        if let Some(met) = self.met {
-            self.burst(met, WHOLE, now, ctx);
+        // The peer has sent from there, so its NAT knows this node.
+        for address in self.heard_addresses() {
+            self.burst(address, WHOLE, now, ctx);
         }
         if self.disco.as_ref().is_some_and(|disco| disco.is_given) {
             self.fire(now, ctx);
         }
         self.send_due(now, ctx);
+    }
+
+    /// Whether an attempt that fails does so for other reasons than loss.
+    fn is_unlikely(&self, ctx: &Context) -> bool {
+        let classes = [ctx.endpoints.mapping(), self.mapping];
+        ctx.endpoints.is_blocked() || classes.contains(&MappingClass::Dependent)
     }
 
     /// Does what follows from a path that is suspected: the NAT of this node or of the peer may have forgotten it.
@@ -269,16 +277,41 @@ impl Peer {
     /// Sends probes to all candidates, except where both NATs map by destination and none of them can be reached.
     fn fire(&mut self, now: Instant, ctx: &mut Context) {
         (self.fire_at, self.fired) = (None, Some(now));
+        if self.is_unlikely(ctx) {
+            self.retry_at = self.retry_at.max(now + RETRIES[UNLIKELY]);
+        }
         let both =
             ctx.endpoints.mapping() == MappingClass::Dependent && self.mapping == MappingClass::Dependent;
         let current = self.path.as_ref().map(|path| path.address);
-        let addresses: Vec<_> = self.candidates.iter().map(|candidate| candidate.address).collect();
-        for address in addresses {
-            if Some(address) != current && (!both || is_local(address.ip())) {
+        for address in self.targets() {
+            let is_sensible = ctx.endpoints.has_family(address) && (!both || is_local(address.ip()));
+            if Some(address) != current && is_sensible {
                 self.burst(address, WHOLE, now, ctx);
             }
         }
         self.send_due(now, ctx);
+    }
+
+    /// The addresses that are fired at. The ports of a peer that has another one for each destination are of no use, and one of
+    /// them opens this node's NAT for all if it filters by address.
+    fn targets(&self) -> Vec<SocketAddr> {
+        let mut targets: Vec<SocketAddr> = Vec::new();
+        for Candidate { address, origin, .. } in self.candidates.iter() {
+            let is_opened = targets.iter().any(|target| target.ip() == address.ip());
+            if self.mapping != MappingClass::Dependent || *origin == Origin::Heard || !is_opened {
+                targets.push(*address);
+            }
+        }
+        targets
+    }
+
+    /// The addresses at which the peer was direct or from which it was heard, while this node has been in this network.
+    fn heard_addresses(&self) -> Vec<SocketAddr> {
+        let heard =
+            self.candidates.iter().filter(|known| known.origin == Origin::Heard).map(|known| known.address);
+        heard
+            .chain(self.met.filter(|met| self.candidates.iter().all(|known| known.address != *met)))
+            .collect()
     }
 
     fn burst(&mut self, address: SocketAddr, probes: usize, now: Instant, ctx: &Context) {
@@ -288,10 +321,17 @@ impl Peer {
         }
     }
 
-    /// Opens the NAT of this node for all candidates, by packets that die before the NAT of the peer.
+    /// Opens the NAT of this node for all candidates, by packets that die before the NAT of the peer. Without a NAT here they would
+    /// not die in time.
     fn open(&mut self, now: Instant, ctx: &mut Context) {
-        let far: Vec<_> =
-            self.candidates.iter().map(|known| known.address).filter(|known| !is_local(known.ip())).collect();
+        if ctx.endpoints.mapping() == MappingClass::Open {
+            return;
+        }
+        let far: Vec<_> = self
+            .targets()
+            .into_iter()
+            .filter(|far| !is_local(far.ip()) && ctx.endpoints.has_family(*far))
+            .collect();
         for address in far {
             self.send_ping(address, None, Some(OPENER_TTL), now, ctx);
         }
@@ -353,12 +393,19 @@ impl Peer {
         seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &pong, &mut packet);
         ctx.send(Transmit::Udp { src: None, dst: remote, ttl: None }, packet);
         self.candidates.add(remote, Origin::Heard, now);
+        // The peer gets through, so an attempt that fails was a matter of loss.
+        self.retry_at = self.retry_at.min(now + RETRIES[0]);
         match &mut self.path {
             Some(path) if path.address == remote => path.heard = now,
             Some(path) if !path.is_suspected(now) && !path.is_worse_than(remote, path.rtt) => {}
             _ if self.probes.is_probed(remote, PROBED, now) => {}
             _ => {
-                self.burst(remote, TRIGGERED, now, ctx);
+                let is_offered =
+                    self.candidates.iter().any(|known| known.is_offered && known.address.ip() == remote.ip());
+                if self.mapping == MappingClass::Dependent {
+                    self.bursts.retain(|burst| burst.address.ip() != remote.ip());
+                }
+                self.burst(remote, if is_offered { WHOLE } else { TRIGGERED }, now, ctx);
                 self.send_due(now, ctx);
             }
         }
@@ -378,7 +425,7 @@ impl Peer {
         self.bursts.retain(|burst| burst.address != remote);
         match &mut self.path {
             Some(path) if path.address == remote => {
-                path.answer(rtt, probe.len, now);
+                path.answer(probe.sent, probe.len, now);
                 if probe.len > PING_LEN {
                     self.sizes = SizeProbes::default();
                 }

@@ -22,7 +22,7 @@ const ECHO_LIFETIME: Duration = Duration::from_secs(30);
 /// How long a challenge is used for further hellos, so that each has time for its answer.
 const CHALLENGE_USED: Duration = Duration::from_secs(10);
 /// Hellos of a peer are answered this far apart at least, unless one shows that it is no recording.
-const ANSWERS: Duration = Duration::from_millis(100);
+const ANSWERS: Duration = Duration::from_millis(20);
 
 /// What has been offered to a peer, and heard of it.
 #[derive(Default)]
@@ -36,7 +36,11 @@ pub(super) struct Offers {
     echoed: Option<Instant>,
     /// When a hello of the peer was answered last.
     answered: Option<Instant>,
-    /// Whether an offer goes out when the STUN servers have answered.
+    /// Whether there was no relay when an offer was to go out.
+    is_unsent: bool,
+    /// What the last offer said of this node.
+    said: Option<(MappingClass, Vec<SocketAddr>)>,
+    /// Whether an offer goes out when the STUN servers have answered, if they say something new.
     pub(super) is_waiting: bool,
 }
 
@@ -60,7 +64,12 @@ impl Peer {
 
     /// Tells the peer where this node may be reached. `echo` answers a hello of the peer.
     pub(super) fn offer(&mut self, echo: Option<Challenge>, now: Instant, ctx: &mut Context) {
-        let Some(region) = self.relay(ctx) else { return };
+        let Some(region) = self.relay(ctx) else {
+            self.offers.is_unsent = true;
+            return;
+        };
+        self.offers.is_unsent = false;
+        self.offers.said = Some((ctx.endpoints.mapping(), ctx.endpoints.offered()));
         let mut packet = Vec::new();
         match &self.disco {
             Some(disco) if disco.is_given => {
@@ -79,7 +88,9 @@ impl Peer {
                     region: ctx.home,
                     relay_rtt: ctx.known_relay_rtt(),
                     mapping: ctx.endpoints.mapping(),
-                    wants_echo: self.offers.echoed.is_none_or(|at| now.since(at) >= ECHO_LIFETIME),
+                    // One that answers nothing is sent because an attempt begins, for which the peer has to fire as well.
+                    wants_echo: echo.is_none()
+                        || self.offers.echoed.is_none_or(|at| now.since(at) >= ECHO_LIFETIME),
                     addresses: ctx.endpoints.offered(),
                 };
                 let (disco, nonce) = (ctx.disco_public, ctx.random.bytes());
@@ -91,7 +102,16 @@ impl Peer {
 
     /// Sends the offer that has waited for the STUN servers.
     pub(crate) fn gathered(&mut self, now: Instant, ctx: &mut Context) {
-        if std::mem::take(&mut self.offers.is_waiting) {
+        let news = Some((ctx.endpoints.mapping(), ctx.endpoints.offered()));
+        if std::mem::take(&mut self.offers.is_waiting) && self.offers.said != news {
+            self.offer(None, now, ctx);
+            self.open(now, ctx);
+        }
+    }
+
+    /// Sends the offer that has waited for a relay.
+    pub(crate) fn connected(&mut self, now: Instant, ctx: &mut Context) {
+        if self.offers.is_unsent {
             self.offer(None, now, ctx);
             self.open(now, ctx);
         }

@@ -1,5 +1,6 @@
 //! The direct path to a peer: when it was answered last, what size it carries, and when it is suspected to be a hole.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const STALE: Duration = Duration::from_secs(40);
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How long the other peer waits before it keeps the path alive itself.
 pub(super) const KEEP_ALIVE_OTHER: Duration = Duration::from_secs(32);
+/// Probes whose answers are waited for one by one.
+const MOST_WAITING: usize = 32;
 /// What another path must be faster by, in percent, to take the place of one that works.
 const HYSTERESIS: u32 = 20;
 
@@ -39,8 +42,8 @@ pub(crate) struct Path {
     /// When the peer was heard on the tuple, by a probe of its own.
     pub(super) heard: Instant,
     pub(super) probed: Instant,
-    /// Since when a probe waits for its answer. `None` if the last one was answered.
-    waiting: Option<Instant>,
+    /// When the probes were sent that are newer than the last one that was answered, the oldest first.
+    waiting: VecDeque<Instant>,
     /// Whether it has been told that the path is suspected.
     pub(super) is_told: bool,
 }
@@ -54,22 +57,25 @@ impl Path {
             answered: now,
             heard: now,
             probed: now,
-            waiting: None,
+            waiting: VecDeque::new(),
             is_told: false,
         }
     }
 
-    /// Notes an answer to a probe of `len` bytes.
-    pub(super) fn answer(&mut self, rtt: Duration, len: usize, now: Instant) {
-        self.rtt = (self.rtt * 7 + rtt) / 8;
+    /// Notes an answer to a probe of `len` bytes that was sent at `sent`.
+    pub(super) fn answer(&mut self, sent: Instant, len: usize, now: Instant) {
+        self.rtt = (self.rtt * 7 + now.since(sent)) / 8;
         self.proven = self.proven.max(len);
-        (self.answered, self.waiting, self.is_told) = (now, None, false);
+        self.waiting.retain(|probe| *probe > sent);
+        (self.answered, self.is_told) = (now, false);
     }
 
     /// Notes a probe.
     pub(super) fn probe(&mut self, now: Instant) {
         self.probed = now;
-        self.waiting.get_or_insert(now);
+        if self.waiting.len() < MOST_WAITING {
+            self.waiting.push_back(now);
+        }
     }
 
     /// How long an answer may take.
@@ -85,7 +91,7 @@ impl Path {
     /// When the path is suspected if no answer comes. Earlier than the patience by one probe interval, in which data may have
     /// been sent before the first probe.
     pub(super) fn suspected_at(&self) -> Instant {
-        let silent = self.waiting.map(|since| since + self.patience() - self.probe_interval());
+        let silent = self.waiting.front().map(|since| *since + self.patience() - self.probe_interval());
         let stale = self.answered.max(self.heard) + STALE;
         silent.map_or(stale, |silent| silent.min(stale))
     }
@@ -97,18 +103,18 @@ impl Path {
 
     /// Suspects the path from now on, because this node or the peer has moved.
     pub(super) fn suspect(&mut self, now: Instant) {
-        self.waiting = Some(now - self.patience());
+        self.waiting = VecDeque::from([now - self.patience()]);
     }
 
     /// When a suspected path is given up.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
-        self.waiting.map(|since| since + self.patience() + GIVE_UP)
+        self.waiting.front().map(|since| *since + self.patience() + GIVE_UP)
     }
 
     /// When the next probe is due, if the last one has not been answered.
     pub(super) fn again_at(&self, now: Instant) -> Option<Instant> {
         let interval = if self.is_suspected(now) { SUSPECTED_PROBES } else { self.probe_interval() };
-        self.waiting.map(|_| self.probed + interval)
+        (!self.waiting.is_empty()).then(|| self.probed + interval)
     }
 
     /// Whether a probe is due because data is sent.
@@ -156,9 +162,20 @@ mod tests {
             let suspected = 1000 + patience * 3 / 4 + 1;
             assert!(path.is_suspected(at(suspected)) && !path.is_suspected(at(suspected - 2)));
             assert_eq!(path.given_up_at(), Some(at(1000 + patience + 3000)));
-            path.answer(Duration::from_millis(rtt), 124, at(suspected));
+            path.answer(at(1010), 124, at(suspected));
             assert!(!path.is_suspected(at(suspected)) && path.again_at(at(suspected)).is_none());
         }
+    }
+
+    #[test]
+    fn an_answer_says_nothing_of_probes_that_were_sent_after_the_one_that_it_is_to() {
+        let mut path = path(120);
+        for sent in [1000, 1090] {
+            path.probe(at(sent));
+        }
+        path.answer(at(1000), 124, at(1120));
+        path.probe(at(1180));
+        assert!(path.is_suspected(at(1360)) && !path.is_suspected(at(1359)), "270 ms after the second one");
     }
 
     #[test]
@@ -187,8 +204,8 @@ mod tests {
     #[test]
     fn the_round_trip_is_smoothed_and_the_largest_size_is_kept() {
         let mut path = path(40);
-        path.answer(Duration::from_millis(120), 1400, at(1));
-        path.answer(Duration::from_millis(50), 124, at(2));
+        path.answer(at(0), 1400, at(120));
+        path.answer(at(150), 124, at(200));
         assert_eq!((path.rtt, path.proven), (Duration::from_millis(50), 1400));
     }
 }

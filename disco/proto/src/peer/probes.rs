@@ -12,7 +12,7 @@ const FORGOTTEN: Duration = Duration::from_secs(5);
 /// Probes of a peer that wait for their answer.
 const MOST: usize = 128;
 /// When the probes of a burst are sent, in milliseconds since its begin.
-const BURST: [u64; 6] = [0, 5, 15, 35, 75, 155];
+const BURST: [u64; 7] = [0, 5, 15, 25, 45, 75, 155];
 
 /// A probe that waits for its answer.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ mod tests {
             due.push(next);
             burst.advance();
         }
-        assert_eq!(due, [100, 105, 115, 135, 175, 255].map(at));
+        assert_eq!(due, [100, 105, 115, 125, 145, 175, 255].map(at));
         let mut one = Burst::new("192.0.2.1:1".parse().expect("an address"), at(100), 1);
         assert_eq!(one.due(), Some(at(100)));
         one.advance();
