@@ -1,0 +1,250 @@
+//! NATs as data: what one does, and the classes that the tests speak of.
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub(crate) use table::Table;
+
+/// On what a NAT's choice depends (RFC 4787): which external endpoint a packet gets, or which packets come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependence {
+    /// On the internal endpoint only.
+    EndpointIndependent,
+    /// On the address of the remote as well.
+    AddressDependent,
+    /// On the address and the port of the remote as well.
+    AddressAndPortDependent,
+}
+
+/// How a NAT chooses the external port of a new mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocator {
+    /// The internal port where it is free, and a random one where it is not.
+    Preserve,
+    /// So much above the port before, from a random start.
+    Step(u16),
+    /// A random port of the subscriber's block.
+    Block {
+        /// The first port.
+        start: u16,
+        /// The number of ports.
+        size: u16,
+    },
+    /// A random port from 1,024 up.
+    Random,
+}
+
+/// Which of several external addresses a new mapping gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Always the same for an internal address.
+    Paired,
+    /// A random one for each mapping.
+    Arbitrary,
+}
+
+/// What a NAT does with a datagram to an external port of its own that no mapping accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Early {
+    /// Nothing.
+    Drop,
+    /// It takes the datagram for one to itself and remembers the flow, as Linux does where INPUT accepts. A later flow
+    /// from inside that would have the same tuple is moved to another port. Each further early datagram keeps the bad
+    /// entry for another 30 s.
+    Accept,
+}
+
+/// What keeps a mapping alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// Packets from inside.
+    Outbound,
+    /// Packets in either direction.
+    Both,
+}
+
+/// The UDP that a NAT lets out. Relays are reached over TCP, which passes always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// All.
+    All,
+    /// What goes to this port.
+    Port(u16),
+    /// None.
+    Nothing,
+}
+
+/// What a NAT or firewall does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// Whether addresses are translated. Without, this is a stateful firewall: mapping and allocator do not matter.
+    pub translates: bool,
+    /// Which external endpoint a packet gets.
+    pub mapping: Dependence,
+    /// Which packets from outside come in.
+    pub filtering: Dependence,
+    /// How the external port of a new mapping is chosen.
+    pub allocator: Allocator,
+    /// The number of external addresses.
+    pub addresses: u8,
+    /// How the external address of a new mapping is chosen.
+    pub pooling: Pooling,
+    /// What becomes of unsolicited datagrams.
+    pub early: Early,
+    /// How long a mapping lives without a packet.
+    pub timeout: Duration,
+    /// Which packets keep a mapping alive.
+    pub refresh: Refresh,
+    /// Whether two hosts inside reach each other by their external endpoints.
+    pub hairpin: bool,
+    /// The UDP that is let out.
+    pub egress: Egress,
+    /// The most mappings at a time.
+    pub quota: usize,
+    /// The network inside: hosts get the addresses from the second one up. `None` for a network that no other NAT has.
+    pub inside: Option<Ipv4Addr>,
+}
+
+impl Nat {
+    /// The NAT with this mapping, filtering and allocator, and all else as usual in a home router: unsolicited datagrams
+    /// dropped, 120 s refreshed in both directions, no hairpinning.
+    #[must_use]
+    pub const fn new(mapping: Dependence, filtering: Dependence, allocator: Allocator) -> Self {
+        Self {
+            translates: true,
+            mapping,
+            filtering,
+            allocator,
+            addresses: 1,
+            pooling: Pooling::Paired,
+            early: Early::Drop,
+            timeout: Duration::from_secs(120),
+            refresh: Refresh::Both,
+            hairpin: false,
+            egress: Egress::All,
+            quota: 60_000,
+            inside: None,
+        }
+    }
+
+    /// A stateful firewall that translates nothing.
+    #[must_use]
+    pub const fn firewall() -> Self {
+        let strictest = Dependence::AddressAndPortDependent;
+        let nat = Self::new(Dependence::EndpointIndependent, strictest, Allocator::Preserve);
+        Self { translates: false, ..nat }
+    }
+}
+
+/// The classes of NATs that the tests speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// No NAT.
+    O,
+    /// Endpoint-independent mapping and filtering: a full cone.
+    F,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    A,
+    /// Endpoint-independent mapping, address- and port-dependent filtering: the usual home router.
+    P,
+    /// As [`Self::P`], and unsolicited datagrams are accepted: a plain Linux gateway.
+    Poisonable,
+    /// Address-dependent mapping to random ports, the strictest filtering.
+    M,
+    /// A mapping for each remote endpoint, to ports in sequence, the strictest filtering.
+    S,
+    /// A mapping for each remote endpoint, to random ports of a block of 512, the strictest filtering.
+    B,
+    /// A mapping for each remote endpoint, to random ports, the strictest filtering.
+    R,
+    /// UDP is blocked.
+    X,
+    /// Native IPv6 behind a stateful firewall.
+    V6,
+}
+
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::O,
+        Self::F,
+        Self::A,
+        Self::P,
+        Self::Poisonable,
+        Self::M,
+        Self::S,
+        Self::B,
+        Self::R,
+        Self::X,
+        Self::V6,
+    ];
+
+    /// The NAT of the class; `None` for [`Self::O`].
+    #[must_use]
+    pub const fn nat(self) -> Option<Nat> {
+        use Allocator::{Block, Preserve, Random, Step};
+        use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+        Some(match self {
+            Self::O => return None,
+            Self::F => Nat::new(EndpointIndependent, EndpointIndependent, Preserve),
+            Self::A => Nat::new(EndpointIndependent, AddressDependent, Preserve),
+            Self::P => Nat::new(EndpointIndependent, AddressAndPortDependent, Preserve),
+            Self::Poisonable => {
+                let nat = Nat::new(EndpointIndependent, AddressAndPortDependent, Preserve);
+                Nat { early: Early::Accept, ..nat }
+            }
+            Self::M => Nat::new(AddressDependent, AddressAndPortDependent, Random),
+            Self::S => Nat::new(AddressAndPortDependent, AddressAndPortDependent, Step(1)),
+            Self::B => {
+                let block = Block { start: 32_768, size: 512 };
+                Nat::new(AddressAndPortDependent, AddressAndPortDependent, block)
+            }
+            Self::R => Nat::new(AddressAndPortDependent, AddressAndPortDependent, Random),
+            Self::X => {
+                let nat = Nat::new(EndpointIndependent, AddressAndPortDependent, Preserve);
+                Nat { egress: Egress::Nothing, ..nat }
+            }
+            Self::V6 => Nat::firewall(),
+        })
+    }
+
+    const fn code(self) -> &'static str {
+        match self {
+            Self::O => "O",
+            Self::F => "F",
+            Self::A => "A",
+            Self::P => "P",
+            Self::Poisonable => "P*",
+            Self::M => "M",
+            Self::S => "S",
+            Self::B => "B",
+            Self::R => "R",
+            Self::X => "X",
+            Self::V6 => "6",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.code())
+    }
+}
+
+/// A text that is not the code of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownClass;
+
+impl FromStr for Class {
+    type Err = UnknownClass;
+
+    fn from_str(text: &str) -> Result<Self, UnknownClass> {
+        Self::ALL.into_iter().find(|class| class.code() == text).ok_or(UnknownClass)
+    }
+}

@@ -1,0 +1,248 @@
+//! Relays: the links of hosts to them, and packets over them.
+
+use std::time::Duration;
+
+use towpath_disco::datagram::{Received, Region, RelayEvent};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
+
+use super::{Event, Health, News, World};
+use crate::flow::Label;
+use crate::host::LinkUp;
+use crate::id::{HostId, Site};
+use crate::link::Traffic;
+use crate::machine::Machine;
+use crate::trace::Happening;
+
+/// The round trips until a dialled relay takes packets: TCP, then TLS with the login in the first flight behind it.
+const DIAL_ROUND_TRIPS: u32 = 2;
+
+/// How long a host waits until it dials a home again that could not be reached.
+const REDIAL: Duration = Duration::from_secs(1);
+
+/// The least time until TCP sends a packet again.
+const MIN_RTO: Duration = Duration::from_millis(200);
+
+/// Packets that wait for a link that is being dialled. Further ones are lost.
+const MOST_WAITING: usize = 64;
+
+impl<M: Machine> World<M> {
+    fn relay(&self, region: Region) -> Option<(Site, Health)> {
+        let relay = self.relays.iter().find(|relay| relay.region == region)?;
+        Some((relay.site, relay.health))
+    }
+
+    /// Whether a host can reach a relay that works.
+    pub(super) fn is_reachable(&self, host: HostId, region: Region) -> bool {
+        let (Some(here), Some((there, Health::Alive))) =
+            (self.hosts[host.index()].site(), self.relay(region))
+        else {
+            return false;
+        };
+        let passes = |from, to| {
+            let link = self.topology.links.get(from, to);
+            !(link.blocked && link.applies_to == Traffic::Everything)
+        };
+        passes(here, there) && passes(there, here)
+    }
+
+    pub(super) fn send_relayed(&mut self, host: HostId, region: Region, peer: NodePublic, packet: Vec<u8>) {
+        let (now, len) = (self.now, packet.len());
+        self.trace.note(now, Happening::RelaySent { host, region, len });
+        let sender = &mut self.hosts[host.index()];
+        if Label::read(&packet).is_some() {
+            sender.sent.relayed.add(len);
+        } else {
+            sender.sent.signalling.add(len);
+            sender.sent.last_signalling = Some(now);
+        }
+        let link = sender.relay(region);
+        match link.up {
+            LinkUp::Yes => self.send_to_relay(region, host, peer, packet),
+            LinkUp::Dialling if link.waiting.len() >= MOST_WAITING => self.lose(host, region, packet),
+            LinkUp::Dialling => link.waiting.push((peer, packet)),
+            LinkUp::No => {
+                link.waiting.push((peer, packet));
+                self.dial(region, host);
+            }
+        }
+    }
+
+    fn lose(&mut self, host: HostId, region: Region, packet: Vec<u8>) {
+        self.trace.note(self.now, Happening::RelayLost { host, region });
+        self.recycle(packet);
+    }
+
+    /// When a packet that is sent now on a stream arrives at the other end.
+    fn streamed(&mut self, from: Site, to: Site) -> Option<Instant> {
+        let rto = MIN_RTO.max(2 * self.topology.links.round_trip(from, to));
+        self.topology.links.state(from, to).stream(self.now, rto)
+    }
+
+    fn send_to_relay(&mut self, region: Region, host: HostId, peer: NodePublic, packet: Vec<u8>) {
+        let sites = self.hosts[host.index()].site().zip(self.relay(region));
+        let Some(at) = sites.and_then(|(here, (there, _))| self.streamed(here, there)) else {
+            return self.lose(host, region, packet);
+        };
+        let link = self.hosts[host.index()].relay(region);
+        link.out = link.out.max(at);
+        let at = link.out;
+        self.queue.push(at, Event::AtRelay { region, from: host, peer, packet });
+    }
+
+    pub(super) fn at_relay(&mut self, region: Region, from: HostId, peer: NodePublic, packet: Vec<u8>) {
+        if self.relay(region).is_none_or(|(_, health)| health != Health::Alive) {
+            return self.lose(from, region, packet);
+        }
+        let key = self.hosts[from.index()].key;
+        let receiver = self.keys.get(&peer).copied();
+        let stream = receiver.and_then(|to| Some((to, self.hosts[to.index()].relay(region).present?)));
+        if let Some((to, epoch)) = stream {
+            self.send_news(region, to, epoch, News::Packet(key, packet));
+            return;
+        }
+        self.recycle(packet);
+        if let Some(epoch) = self.hosts[from.index()].relay(region).present {
+            self.send_news(region, from, epoch, News::PeerGone(peer));
+        }
+    }
+
+    /// Sends something from a relay to a host, behind what is on its way already.
+    fn send_news(&mut self, region: Region, to: HostId, epoch: u32, news: News) {
+        let sites = self.hosts[to.index()].site().zip(self.relay(region));
+        let Some(at) = sites.and_then(|(here, (there, _))| self.streamed(there, here)) else {
+            self.trace.note(self.now, Happening::RelayLost { host: to, region });
+            return;
+        };
+        let link = self.hosts[to.index()].relay(region);
+        link.back = link.back.max(at);
+        let at = link.back;
+        self.queue.push(at, Event::FromRelay { region, to, epoch, news });
+    }
+
+    pub(super) fn hear_from_relay(&mut self, region: Region, host: HostId, epoch: u32, news: News) {
+        if let Some(awake) = self.asleep(host) {
+            self.queue.push(awake, Event::FromRelay { region, to: host, epoch, news });
+            return;
+        }
+        let link = self.hosts[host.index()].relay(region);
+        if link.up != LinkUp::Yes || link.epoch != epoch {
+            self.trace.note(self.now, Happening::RelayLost { host, region });
+            return;
+        }
+        match news {
+            News::Packet(peer, packet) => {
+                self.trace.note(self.now, Happening::RelayHeard { host, region, len: packet.len() });
+                self.hand(host, Received::Relay { region, peer }, packet);
+            }
+            News::PeerGone(peer) => self.tell_relay(host, RelayEvent::PeerGone { region, peer }),
+            News::Down => {
+                link.up = LinkUp::No;
+                self.tell_relay(host, RelayEvent::Down(region));
+                self.dial_home(region, host);
+            }
+        }
+    }
+
+    /// Dials a relay. What is sent to it waits.
+    pub(super) fn dial(&mut self, region: Region, host: HostId) {
+        let relay = self.relay(region);
+        let state = &mut self.hosts[host.index()];
+        let site = state.site();
+        let link = state.relay(region);
+        link.epoch += 1;
+        link.up = LinkUp::Dialling;
+        let epoch = link.epoch;
+        // A host without an address dials when it gets one.
+        let Some(here) = site else { return };
+        // That a region has no relay is known at once.
+        let round_trip =
+            relay.map_or(Duration::ZERO, |(there, _)| self.topology.links.round_trip(here, there));
+        let at = self.now + DIAL_ROUND_TRIPS * round_trip;
+        self.queue.push(at, Event::Dialled { region, host, epoch });
+    }
+
+    /// Dials a relay if a link to it is to be kept.
+    pub(super) fn dial_home(&mut self, region: Region, host: HostId) {
+        let state = &mut self.hosts[host.index()];
+        let is_home = state.homes.contains(&region);
+        // A machine that sends as soon as it hears of the loss has dialled already.
+        if is_home && state.relay(region).up == LinkUp::No {
+            self.dial(region, host);
+        }
+    }
+
+    pub(super) fn dialled(&mut self, region: Region, host: HostId, epoch: u32) {
+        if let Some(awake) = self.asleep(host) {
+            self.queue.push(awake, Event::Dialled { region, host, epoch });
+            return;
+        }
+        let link = self.hosts[host.index()].relay(region);
+        if link.epoch != epoch || link.up != LinkUp::Dialling {
+            return;
+        }
+        if self.is_reachable(host, region) {
+            return self.connect(region, host);
+        }
+        let state = &mut self.hosts[host.index()];
+        let is_home = state.homes.contains(&region);
+        let link = state.relay(region);
+        link.waiting.clear();
+        if is_home {
+            self.queue.push(self.now + REDIAL, Event::Dialled { region, host, epoch });
+        } else {
+            link.up = LinkUp::No;
+            self.tell_relay(host, RelayEvent::Down(region));
+        }
+    }
+
+    /// The link of a host to a relay is up. What waited for it goes first.
+    pub(super) fn connect(&mut self, region: Region, host: HostId) {
+        let now = self.now;
+        let link = self.hosts[host.index()].relay(region);
+        link.up = LinkUp::Yes;
+        link.present = Some(link.epoch);
+        (link.out, link.back) = (now, now);
+        for (peer, packet) in std::mem::take(&mut link.waiting) {
+            self.send_to_relay(region, host, peer, packet);
+        }
+        self.tell_relay(host, RelayEvent::Up(region));
+        let sites = self.hosts[host.index()].site().zip(self.relay(region));
+        if let Some((here, (there, _))) = sites {
+            let took = self.topology.links.round_trip(here, there);
+            self.tell_relay(host, RelayEvent::RoundTrip { region, took });
+        }
+    }
+
+    /// Breaks all links of a host to relays, which do not notice. Those to its homes are dialled again.
+    pub(super) fn break_links(&mut self, host: HostId) {
+        let state = &mut self.hosts[host.index()];
+        let mut broken = Vec::new();
+        for link in &mut state.relays {
+            link.epoch += 1;
+            link.waiting.clear();
+            if link.up == LinkUp::Yes {
+                broken.push(link.region);
+            }
+            link.up = LinkUp::No;
+        }
+        for region in broken {
+            self.tell_relay(host, RelayEvent::Down(region));
+        }
+    }
+
+    pub(super) fn set_health(&mut self, region: Region, health: Health) {
+        for relay in self.relays.iter_mut().filter(|relay| relay.region == region) {
+            relay.health = health;
+        }
+        if health != Health::Dead {
+            return;
+        }
+        for index in 0..self.hosts.len() {
+            let host = HostId::of(index);
+            if let Some(epoch) = self.hosts[index].relay(region).present.take() {
+                self.send_news(region, host, epoch, News::Down);
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Relays: ordered streams, and what becomes of them.
+
+use std::time::Duration;
+
+use towpath_disco::datagram::{Received, Region, RelayEvent, Transmit};
+use towpath_sim::{Action, HostId, Link, Loss, Place, Site, Traffic, World};
+use towpath_wire::time::Instant;
+
+use crate::puppet::{Puppet, REGION, at, heard, key, ms, relay, run, world};
+
+/// Two hosts that have a relay for home, 10 ms from the first and 30 ms from the second.
+fn two() -> (World<Puppet>, [HostId; 2], [Site; 3]) {
+    let (mut world, sites) = world(1);
+    let [here, there, middle] = sites;
+    world.set_links(here, middle, Link::new(ms(10)));
+    world.set_links(there, middle, Link::new(ms(30)));
+    world.add_relay(REGION, middle);
+    let hosts = [(1, here), (2, there)].map(|(number, site)| {
+        world.add_host(key(number), &[Place::Internet(site)], &[REGION], Puppet::default())
+    });
+    run(&mut world, 0);
+    (world, hosts, sites)
+}
+
+fn events(world: &World<Puppet>, host: HostId) -> Vec<(Instant, RelayEvent)> {
+    world.machine(host).relays.clone()
+}
+
+#[test]
+fn packets_take_both_legs() {
+    let (mut world, [a, b], _) = two();
+    assert_eq!(events(&world, a), [(at(0), RelayEvent::Up(REGION))]);
+    relay(&mut world, a, b, "hello");
+    run(&mut world, 100);
+    let peer = world.key(a);
+    assert_eq!(
+        world.machine(b).heard,
+        [(at(40), Received::Relay { region: REGION, peer }, b"hello".to_vec())]
+    );
+}
+
+#[test]
+fn the_relay_says_that_a_peer_is_gone() {
+    let (mut world, [a, _], [here, ..]) = two();
+    let absent = world.add_host(key(9), &[Place::Internet(here)], &[], Puppet::default());
+    relay(&mut world, a, absent, "hello");
+    run(&mut world, 100);
+    let gone = RelayEvent::PeerGone { region: REGION, peer: key(9) };
+    assert_eq!(events(&world, a)[1..], [(at(20), gone)]);
+    // A key that no host has is not connected either.
+    let transmit = Transmit::Relay { region: REGION, peer: key(77) };
+    world.with(a, |puppet, _| puppet.out.push_back((transmit, Vec::new())));
+    run(&mut world, 100);
+    assert_eq!(events(&world, a).len(), 3);
+}
+
+#[test]
+fn a_relay_is_dialled_when_it_is_sent_to_and_what_was_sent_waits() {
+    let (mut world, [a, _], [here, ..]) = two();
+    let late = world.add_host(key(9), &[Place::Internet(here)], &[], Puppet::default());
+    assert!(!world.is_connected(late, REGION));
+    relay(&mut world, late, a, "first");
+    relay(&mut world, late, a, "second");
+    run(&mut world, 39);
+    assert!(!world.is_connected(late, REGION));
+    run(&mut world, 100);
+    assert_eq!(events(&world, late), [(at(40), RelayEvent::Up(REGION))]);
+    assert_eq!(heard(&mut world, a), ["first", "second"]);
+    // There is no relay in this region.
+    let nowhere = Region(7);
+    let transmit = Transmit::Relay { region: nowhere, peer: key(1) };
+    world.with(late, |puppet, _| puppet.out.push_back((transmit, Vec::new())));
+    run(&mut world, 0);
+    assert_eq!(events(&world, late)[1..], [(at(139), RelayEvent::Down(nowhere))]);
+}
+
+#[test]
+fn a_lost_packet_of_a_stream_is_sent_again_and_the_later_ones_wait_behind_it() {
+    let (mut world, [a, b], [here, _, middle]) = two();
+    let lossy = Link::new(ms(10)).losing(Loss::Random(0.1), Traffic::Everything);
+    world.set_links(here, middle, lossy);
+    for number in 0..1000 {
+        relay(&mut world, a, b, &number.to_string());
+        run(&mut world, 10);
+    }
+    run(&mut world, 60_000);
+    let heard = &world.machine(b).heard;
+    let numbers = heard.iter().map(|(.., packet)| String::from_utf8_lossy(packet).parse::<u64>().unwrap());
+    assert!(numbers.eq(0..1000), "all, and in order");
+    let delay = |(number, (at, ..)): (usize, &(Instant, Received, Vec<u8>))| {
+        at.since(Instant::ZERO + 10 * Duration::from_millis(number as u64))
+    };
+    let delays: Vec<Duration> = heard.iter().enumerate().map(delay).collect();
+    assert!(delays.iter().all(|delay| *delay >= ms(40)));
+    assert!(delays.contains(&ms(40)) && delays.contains(&ms(240)), "200 ms for a lost one");
+    assert!(delays.contains(&ms(640)), "and 400 ms more for the second loss");
+    assert!(delays.contains(&ms(230)), "a packet that waited behind it");
+    // Loss of datagrams alone does not harm the stream.
+    let (mut world, [a, b], [here, _, middle]) = two();
+    world.set_links(here, middle, Link::new(ms(10)).losing(Loss::Random(0.9), Traffic::Udp));
+    for _ in 0..100 {
+        relay(&mut world, a, b, "x");
+        run(&mut world, 1);
+    }
+    run(&mut world, 39);
+    assert_eq!(world.machine(b).heard.len(), 100);
+}
+
+#[test]
+fn the_death_of_a_relay_is_heard_of_and_homes_are_dialled_until_it_lives_again() {
+    let (mut world, [a, b], _) = two();
+    world.at(at(1000), Action::KillRelay(REGION));
+    world.at(at(5000), Action::RestoreRelay(REGION));
+    world.run_until(at(995));
+    relay(&mut world, a, b, "lost");
+    world.run_until(at(4000));
+    assert_eq!(events(&world, a)[1..], [(at(1010), RelayEvent::Down(REGION))]);
+    assert_eq!(events(&world, b)[1..], [(at(1030), RelayEvent::Down(REGION))]);
+    assert!(!world.is_connected(a, REGION));
+    relay(&mut world, a, b, "too early");
+    world.run_until(at(7000));
+    assert_eq!(heard(&mut world, b), [""; 0]);
+    assert_eq!(events(&world, a).len(), 3);
+    assert!(world.is_connected(a, REGION) && world.is_connected(b, REGION));
+    relay(&mut world, a, b, "again");
+    run(&mut world, 100);
+    assert_eq!(heard(&mut world, b), ["again"]);
+}
+
+#[test]
+fn a_silent_relay_says_nothing() {
+    let (mut world, [a, b], _) = two();
+    world.at(at(1000), Action::SilenceRelay(REGION));
+    world.at(at(5000), Action::RestoreRelay(REGION));
+    world.run_until(at(2000));
+    relay(&mut world, a, b, "into the hole");
+    world.run_until(at(5000));
+    relay(&mut world, a, b, "heard");
+    run(&mut world, 100);
+    assert_eq!(heard(&mut world, b), ["heard"]);
+    assert_eq!((events(&world, a).len(), events(&world, b).len()), (1, 1));
+}
+
+#[test]
+fn signalling_is_counted_apart_from_data() {
+    let (mut world, [a, b], _) = two();
+    relay(&mut world, a, b, "12345");
+    run(&mut world, 7);
+    relay(&mut world, a, b, "123");
+    let sent = world.sent(a);
+    assert_eq!((sent.signalling.packets, sent.signalling.bytes), (2, 8));
+    assert_eq!((sent.last_signalling, sent.relayed.packets), (Some(at(7)), 0));
+}
