@@ -63,6 +63,13 @@ pub enum Action {
         /// Whether it is blocked from then on.
         blocked: bool,
     },
+    /// A host keeps its links to other relays from then on. The ones that it has stay up.
+    SetHomes {
+        /// The host.
+        host: HostId,
+        /// The regions.
+        homes: Vec<Region>,
+    },
     /// A host's clock jumps ahead.
     StepClock {
         /// The host.

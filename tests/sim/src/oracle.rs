@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use towpath_wire::time::Instant;
+
 use crate::host::Attachment;
 use crate::id::{HostId, NatId, Place};
 use crate::link::Loss;
@@ -51,7 +53,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(topology: &Topology, chain: &[NatId]) -> Self {
+    fn new(topology: &Topology, chain: &[NatId], now: Instant) -> Self {
         let mut side = Self {
             egress: Egress::All,
             mapping: Dependence::EndpointIndependent,
@@ -67,17 +69,22 @@ impl Side {
             if nat.egress != Egress::All {
                 side.egress = nat.egress;
             }
-            if table.forwards() && nat.mapping == Dependence::EndpointIndependent {
+            if table.forwards(now) && nat.mapping == Dependence::EndpointIndependent {
                 continue;
             }
-            // An endpoint that is forwarded, and that no STUN server tells of, may be known all the same.
-            guessable |= table.forwards();
+            // An endpoint that is forwarded or can be asked for may be known, though no STUN server tells of it.
+            guessable |= table.forwards(now) || nat.gateway.is_some();
             side.open = false;
             side.filtering = side.filtering.max(nat.filtering);
             if nat.translates {
                 side.mapping = side.mapping.max(nat.mapping);
                 side.preserves &= nat.allocator == Allocator::Preserve;
-                side.scatters |= nat.pooling == Pooling::Arbitrary && nat.addresses > 1;
+                side.scatters |= nat.pooling != Pooling::Paired && nat.addresses > 1;
+                if nat.pooling == Pooling::PerFlow && nat.addresses > 1 {
+                    // Another remote sees another address, though perhaps one that a server has seen as well.
+                    side.mapping = side.mapping.max(Dependence::AddressDependent);
+                    guessable = true;
+                }
             }
         }
         side.preserves |= guessable;
@@ -162,7 +169,9 @@ impl<M: Machine> World<M> {
         }
         let [mine, theirs] = [one, other].map(|at| topology.chain(at.place));
         let shared = mine.iter().rev().zip(theirs.iter().rev()).take_while(|(a, b)| a == b).count();
-        let sides = |mine: &[NatId], theirs: &[NatId]| [mine, theirs].map(|chain| Side::new(topology, chain));
+        let sides = |mine: &[NatId], theirs: &[NatId]| {
+            [mine, theirs].map(|chain| Side::new(topology, chain, self.now()))
+        };
         let [near_mine, near_theirs] = [&mine[..mine.len() - shared], &theirs[..theirs.len() - shared]];
         let turn = mine.get(mine.len() - shared).map(|nat| topology.nats[nat.index()].table.nat);
         let (mut direct, open) = match turn {

@@ -29,6 +29,32 @@ pub fn sweep<T: Send>(runs: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// The items of which none can be left out without the failure going away, in their order. `fails` says whether some
+/// items fail, and is called with fewer and fewer of them; all of them do fail.
+pub fn shrink<T: Clone>(items: &[T], fails: impl Fn(&[T]) -> bool) -> Vec<T> {
+    let mut left = items.to_vec();
+    let mut chunk = left.len();
+    while chunk > 0 {
+        let mut start = 0;
+        let mut smaller = false;
+        while start < left.len() {
+            let mut without = left.clone();
+            without.drain(start..left.len().min(start + chunk));
+            if fails(&without) {
+                left = without;
+                smaller = true;
+            } else {
+                start += chunk;
+            }
+        }
+        // What could not be left out before may be left out once something else is gone.
+        if !smaller || chunk > 1 {
+            chunk /= 2;
+        }
+    }
+    left
+}
+
 /// Durations, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Spread(Vec<Duration>);
@@ -77,6 +103,19 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_matter_is_shrunk_away() {
+        let items: Vec<u32> = (0..100).collect();
+        let fails = |items: &[u32]| items.contains(&17) && items.contains(&80) && items.len() >= 3;
+        let left = shrink(&items, fails);
+        assert!(left.len() == 3 && left.is_sorted() && fails(&left), "{left:?}");
+        assert!(shrink(&items, |_| true).is_empty());
+        assert_eq!(shrink(&items, |items| items.len() == 100), items);
+        // 5 can go only after 6 has gone.
+        let chained = |items: &[u32]| items.contains(&9) && (!items.contains(&6) || items.contains(&5));
+        assert_eq!(shrink(&items, chained), [9]);
+    }
 
     #[test]
     fn results_are_in_order_and_shares_are_counted() {

@@ -18,6 +18,8 @@ pub(crate) enum Owner {
     /// A host, at a site.
     Host(HostId, Site),
     Nat(NatId),
+    /// The gateway of a NAT, inside of it.
+    Gateway(NatId),
     /// A STUN server, at a site.
     Stun(Site),
 }
@@ -157,7 +159,18 @@ impl Topology {
         let random = Random::stream(self.seed, 1 << 41 | u64::from(id.0));
         self.nats.push(NatNode { place, table: Table::new(nat, addresses, random) });
         self.networks.push(Network::default());
+        if nat.gateway.is_some() && !self.is_v6(place) {
+            let address = self.inside_address(id, 1);
+            self.networks[inside(id)].owners.insert(address, Owner::Gateway(id));
+        }
         id
+    }
+
+    /// The address with this number in the IPv4 network inside of a NAT.
+    pub(crate) fn inside_address(&self, nat: NatId, number: u32) -> IpAddr {
+        let own = Ipv4Addr::from_bits(10 << 24 | (nat.0 & 0x3fff) << 10);
+        let base = self.nats[nat.index()].table.nat.inside.unwrap_or(own);
+        Ipv4Addr::from_bits(base.to_bits() + number).into()
     }
 
     /// Gives an address at a place.
@@ -210,11 +223,7 @@ impl Topology {
             Place::Behind(nat) if is_v6 => {
                 Ipv6Addr::new(0xfd00, 0, low(nat.0), 0, 0, 0, low(number >> 16), low(number + 1)).into()
             }
-            Place::Behind(nat) => {
-                let own = Ipv4Addr::from_bits(10 << 24 | (nat.0 & 0x3fff) << 10);
-                let base = self.nats[nat.index()].table.nat.inside.unwrap_or(own);
-                Ipv4Addr::from_bits(base.to_bits() + number + 1).into()
-            }
+            Place::Behind(nat) => self.inside_address(nat, number + 1),
         }
     }
 
@@ -288,7 +297,7 @@ impl Topology {
 
     fn site_of(&self, owner: Owner) -> Site {
         match owner {
-            Owner::Nat(nat) => self.site(self.nats[nat.index()].place),
+            Owner::Nat(nat) | Owner::Gateway(nat) => self.site(self.nats[nat.index()].place),
             Owner::Host(_, site) | Owner::Stun(site) => site,
         }
     }

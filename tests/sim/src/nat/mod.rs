@@ -1,5 +1,6 @@
 //! NATs as data: what one does, and the classes that the tests speak of.
 
+mod gateway;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use gateway::{GATEWAY_PORT, answer};
 pub(crate) use table::Table;
 
 /// On what a NAT's choice depends (RFC 4787): which external endpoint a packet gets, or which packets come in.
@@ -47,6 +49,9 @@ pub enum Pooling {
     Paired,
     /// A random one for each mapping.
     Arbitrary,
+    /// One for each pair of an internal and a remote endpoint, as where flows are spread over several NATs. Each address
+    /// has mappings of its own.
+    PerFlow,
 }
 
 /// What a NAT does with a datagram to an external port of its own that no mapping accepts.
@@ -80,6 +85,17 @@ pub enum Egress {
     Nothing,
 }
 
+/// The protocol in which a NAT is asked for a forwarded port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// NAT-PMP (RFC 6886) only.
+    NatPmp,
+    /// PCP (RFC 6887) only.
+    Pcp,
+    /// Both.
+    Both,
+}
+
 /// What a NAT or firewall does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nat {
@@ -107,6 +123,8 @@ pub struct Nat {
     pub egress: Egress,
     /// The most mappings at a time.
     pub quota: usize,
+    /// Whether hosts inside can ask for forwarded ports, at port 5351 of the first address inside.
+    pub gateway: Option<Gateway>,
     /// The network inside: hosts get the addresses from the second one up. `None` for a network that no other NAT has.
     pub inside: Option<Ipv4Addr>,
 }
@@ -129,6 +147,7 @@ impl Nat {
             hairpin: false,
             egress: Egress::All,
             quota: 60_000,
+            gateway: None,
             inside: None,
         }
     }

@@ -13,6 +13,9 @@ use crate::trace::Dropped;
 /// The lowest port that is given to a mapping by chance.
 const FIRST_PORT: u16 = 1024;
 
+/// The end of what does not end.
+const FOREVER: Instant = Instant::from_nanos(u64::MAX);
+
 /// How long Linux keeps the entry of a flow that was never answered.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
@@ -22,6 +25,8 @@ struct Key {
     inner: SocketAddr,
     remote: Option<IpAddr>,
     port: Option<u16>,
+    /// Which of the external addresses, where flows are spread over them; else 0.
+    pool: usize,
 }
 
 impl Key {
@@ -30,6 +35,7 @@ impl Key {
             inner,
             remote: (dependence > Dependence::EndpointIndependent).then(|| remote.ip()),
             port: (dependence == Dependence::AddressAndPortDependent).then(|| remote.port()),
+            pool: 0,
         }
     }
 }
@@ -37,15 +43,24 @@ impl Key {
 #[derive(Debug)]
 struct Mapping {
     key: Key,
-    /// When it ends; `None` for one that was set up by hand.
-    expires: Option<Instant>,
+    /// When it ends; [`FOREVER`] for one that was set up by hand.
+    expires: Instant,
+    /// Whether it was asked for, so that it takes all that comes, and lives as long as was granted.
+    forwarded: bool,
     /// The remotes that were sent to, each until when its packets are let in.
     permits: BTreeMap<SocketAddr, Instant>,
 }
 
 impl Mapping {
+    /// Lets a mapping that was not asked for live longer.
+    const fn refresh(&mut self, until: Instant) {
+        if !self.forwarded {
+            self.expires = until;
+        }
+    }
+
     fn is_alive(&self, now: Instant) -> bool {
-        self.expires.is_none_or(|expires| expires > now)
+        self.expires > now
     }
 
     fn permits(&self, remote: SocketAddr, now: Instant) -> bool {
@@ -53,10 +68,8 @@ impl Mapping {
     }
 
     fn accepts(&self, filtering: Dependence, remote: SocketAddr, now: Instant) -> bool {
-        if self.expires.is_none() {
-            return true;
-        }
         match filtering {
+            _ if self.forwarded => true,
             Dependence::EndpointIndependent => true,
             Dependence::AddressDependent => {
                 let any = |port| SocketAddr::new(remote.ip(), port);
@@ -114,8 +127,9 @@ impl Table {
             Egress::Port(port) if port == remote.port() => {}
             Egress::Port(_) | Egress::Nothing => return Err(Dropped::Egress),
         }
-        let flow = Key::new(Dependence::AddressAndPortDependent, inner, remote);
-        let usual = Key::new(self.nat.mapping, inner, remote);
+        let pool = self.pool(inner, remote);
+        let [flow, usual] = [Dependence::AddressAndPortDependent, self.nat.mapping]
+            .map(|dependence| Key { pool, ..Key::new(dependence, inner, remote) });
         let outer = match self.live(flow, now) {
             Some(outer) => outer,
             None => match self.live(usual, now) {
@@ -127,7 +141,7 @@ impl Table {
         };
         let until = now + self.nat.timeout;
         let mapping = self.mappings.get_mut(&outer).expect("a live mapping");
-        mapping.expires = mapping.expires.map(|_| until);
+        mapping.refresh(until);
         mapping.permits.insert(remote, until);
         Ok(outer)
     }
@@ -149,16 +163,17 @@ impl Table {
         {
             if self.nat.refresh == Refresh::Both {
                 let until = now + self.nat.timeout;
-                mapping.expires = mapping.expires.map(|_| until);
+                mapping.refresh(until);
                 if mapping.permits(remote, now) {
                     mapping.permits.insert(remote, until);
                 }
             }
             let inner = mapping.key.inner;
-            if mapping.expires.is_none() {
+            if mapping.forwarded {
                 // The answers to what came in by a forwarded port leave by that port.
+                let pool = self.pool(inner, remote);
                 let flow = Key::new(Dependence::AddressAndPortDependent, inner, remote);
-                self.outers.insert(flow, outer);
+                self.outers.insert(Key { pool, ..flow }, outer);
             }
             return Ok(inner);
         }
@@ -168,24 +183,71 @@ impl Table {
         Err(if known { Dropped::Filtered } else { Dropped::NoMapping })
     }
 
-    /// Forwards an external port to an endpoint inside, for good. Everything that comes in is accepted.
-    pub(crate) fn forward(&mut self, outer: SocketAddr, inner: SocketAddr) {
-        let key = Key { inner, remote: None, port: None };
-        self.mappings.insert(outer, Mapping { key, expires: None, permits: BTreeMap::new() });
+    /// Forwards an external port to an endpoint inside until some time, or for good. Everything that comes in is accepted.
+    pub(crate) fn forward(&mut self, outer: SocketAddr, inner: SocketAddr, until: Option<Instant>) {
+        let pool = self.addresses.iter().position(|address| *address == outer.ip()).unwrap_or(0);
+        let pool = if self.nat.pooling == Pooling::PerFlow { pool } else { 0 };
+        let key = Key { inner, remote: None, port: None, pool };
+        self.remove(outer);
+        let expires = until.unwrap_or(FOREVER);
+        self.mappings.insert(outer, Mapping { key, expires, forwarded: true, permits: BTreeMap::new() });
         self.outers.insert(key, outer);
     }
 
-    /// Loses all that was learnt. The external endpoints of before are used again, or not.
+    /// Forwards an external port for as long as the gateway grants; the wanted one if it is free or the host's own.
+    pub(crate) fn lease(
+        &mut self,
+        now: Instant,
+        inner: SocketAddr,
+        wanted: u16,
+        lifetime: Duration,
+    ) -> Option<SocketAddr> {
+        let address = *self.addresses.get(self.paired(inner.ip()))?;
+        let mut leased = self.mappings.iter().filter(|(_, mapping)| mapping.forwarded);
+        let renewed = leased.find(|(_, mapping)| mapping.key.inner == inner).map(|(outer, _)| *outer);
+        let wanted = SocketAddr::new(address, if wanted == 0 { inner.port() } else { wanted });
+        let own = self.mappings.get(&wanted).is_some_and(|mapping| mapping.key.inner == inner);
+        let is_free = |table: &Self, port: &SocketAddr| table.is_free(now, *port, inner);
+        let outer = match renewed {
+            Some(outer) => outer,
+            None if own || is_free(self, &wanted) => wanted,
+            None => {
+                let drawn = self.random.port(FIRST_PORT, u16::MAX);
+                let ports = (drawn..=u16::MAX).chain(FIRST_PORT..drawn);
+                ports.map(|port| SocketAddr::new(address, port)).find(|port| is_free(self, port))?
+            }
+        };
+        if lifetime.is_zero() {
+            self.remove(outer);
+        } else {
+            self.forward(outer, inner, Some(now + lifetime));
+        }
+        Some(outer)
+    }
+
+    /// Loses all that was learnt or leased. The external endpoints of before are used again, or not.
     pub(crate) fn forget(&mut self, new_ports: bool) {
-        let (kept, lost) = std::mem::take(&mut self.mappings)
-            .into_iter()
-            .partition::<BTreeMap<_, _>, _>(|(_, mapping)| mapping.expires.is_none());
-        self.mappings = kept;
-        self.outers.retain(|_, outer| !lost.contains_key(outer));
+        let lost: Vec<SocketAddr> = (self.mappings.iter())
+            .filter(|(_, mapping)| mapping.expires != FOREVER)
+            .map(|(outer, _)| *outer)
+            .collect();
+        for outer in &lost {
+            self.remove(*outer);
+        }
+        self.outers.retain(|_, outer| self.mappings.contains_key(outer));
         self.early.clear();
         self.last = self.random.port(FIRST_PORT, u16::MAX);
         if new_ports {
-            self.retired.extend(lost.into_keys());
+            self.retired.extend(lost);
+        }
+    }
+
+    /// Takes away a mapping.
+    fn remove(&mut self, outer: SocketAddr) {
+        if let Some(mapping) = self.mappings.remove(&outer)
+            && self.outers.get(&mapping.key) == Some(&outer)
+        {
+            self.outers.remove(&mapping.key);
         }
     }
 
@@ -197,13 +259,13 @@ impl Table {
     /// How many mappings are kept, the dead ones included, and as many internal endpoints with them.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        assert_eq!(self.mappings.len(), self.outers.len());
+        assert!(self.outers.len() <= self.mappings.len());
         self.mappings.len()
     }
 
-    /// Whether an external port is forwarded for good.
-    pub(crate) fn forwards(&self) -> bool {
-        self.mappings.values().any(|mapping| mapping.expires.is_none())
+    /// Whether an external port is forwarded.
+    pub(crate) fn forwards(&self, now: Instant) -> bool {
+        self.mappings.values().any(|mapping| mapping.forwarded && mapping.is_alive(now))
     }
 
     /// The number of flows of early packets that are remembered.
@@ -253,25 +315,29 @@ impl Table {
         } else {
             key.inner
         };
-        if let Some(dead) = self.mappings.remove(&outer) {
-            self.outers.remove(&dead.key);
-        }
-        if let Some(dead) = self.outers.insert(key, outer).filter(|dead| *dead != outer) {
+        self.remove(outer);
+        if let Some(dead) = self.outers.insert(key, outer) {
             self.mappings.remove(&dead);
         }
-        self.mappings.insert(outer, Mapping { key, expires: Some(now), permits: BTreeMap::new() });
+        self.mappings
+            .insert(outer, Mapping { key, expires: now, forwarded: false, permits: BTreeMap::new() });
         Ok(outer)
     }
 
     /// The external endpoint with the port of the internal one, where the NAT tries to preserve ports.
     fn preserved(&self, key: Key) -> Option<SocketAddr> {
         let preserves = self.nat.translates && self.nat.allocator == Allocator::Preserve;
-        let address = *self.addresses.get(self.paired(key.inner.ip()))?;
+        let choice = match self.nat.pooling {
+            Pooling::PerFlow => key.pool,
+            Pooling::Paired | Pooling::Arbitrary => self.paired(key.inner.ip()),
+        };
+        let address = *self.addresses.get(choice)?;
         preserves.then(|| SocketAddr::new(address, key.inner.port()))
     }
 
     fn allocate(&mut self, now: Instant, key: Key, remote: SocketAddr) -> Option<SocketAddr> {
         let choice = match self.nat.pooling {
+            Pooling::PerFlow => key.pool,
             Pooling::Paired => self.paired(key.inner.ip()),
             Pooling::Arbitrary => {
                 usize::try_from(self.random.below(self.addresses.len() as u64)).unwrap_or(0)
@@ -316,25 +382,37 @@ impl Table {
 
     /// Which of the external addresses belongs to an internal one.
     fn paired(&self, inner: IpAddr) -> usize {
-        let bits = match inner {
-            IpAddr::V4(ip) => u64::from(ip.to_bits()),
-            IpAddr::V6(ip) => u64::try_from(ip.to_bits() & u128::from(u64::MAX)).unwrap_or(0),
-        };
-        usize::try_from(bits % self.addresses.len().max(1) as u64).unwrap_or(0)
+        usize::try_from(low(inner) % self.addresses.len().max(1) as u64).unwrap_or(0)
+    }
+
+    /// Which of the external addresses a flow has, where flows are spread over them; else 0.
+    fn pool(&self, inner: SocketAddr, remote: SocketAddr) -> usize {
+        if self.nat.pooling != Pooling::PerFlow {
+            return 0;
+        }
+        let ends = [inner, remote].map(|end| u64::from(end.port()) << 32 | low(end.ip()));
+        let hash = Random::stream(ends[0], ends[1]).below(self.addresses.len() as u64);
+        usize::try_from(hash).unwrap_or(0)
     }
 
     fn clear(&mut self, now: Instant) {
-        let outers = &mut self.outers;
         self.mappings.retain(|_, mapping| {
             let alive = mapping.is_alive(now);
             if alive {
                 mapping.permits.retain(|_, until| *until > now);
-            } else {
-                outers.remove(&mapping.key);
             }
             alive
         });
+        self.outers.retain(|_, outer| self.mappings.contains_key(outer));
         self.early.retain(|_, until| *until > now);
         self.clear_at = 128.max(2 * self.mappings.len());
+    }
+}
+
+/// The lower bits of an address.
+fn low(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => u64::try_from(ip.to_bits() & 0xffff_ffff).unwrap_or(0),
     }
 }

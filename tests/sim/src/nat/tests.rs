@@ -173,6 +173,108 @@ fn pools_are_paired_or_arbitrary() {
     };
     assert_eq!(pool(Pooling::Paired), 1);
     assert_eq!(pool(Pooling::Arbitrary), 4);
+    assert_eq!(pool(Pooling::PerFlow), 4);
+}
+
+#[test]
+fn flows_that_are_spread_over_nats_keep_their_port_and_change_the_address() {
+    let nat = Nat { addresses: 2, pooling: Pooling::PerFlow, ..Class::P.nat().unwrap() };
+    let mut table = table_of(nat, 1);
+    let mut seen = std::collections::BTreeSet::new();
+    for port in 1..=20 {
+        let outer = table.outbound(at(0), inner(4000), server(1, port)).unwrap();
+        assert_eq!(table.outbound(at(1), inner(4000), server(1, port)), Ok(outer));
+        assert_eq!(table.inbound(at(1), server(1, port), outer), Ok(inner(4000)));
+        seen.insert(outer);
+    }
+    assert!(seen.into_iter().eq(["45.0.0.1:4000", "45.0.0.2:4000"].map(address)));
+}
+
+/// What a gateway answers to a client inside.
+fn ask(table: &mut Table, second: u64, request: &[u8]) -> Option<Vec<u8>> {
+    answer(table, at(second), inner(5350), request)
+}
+
+fn with_gateway(gateway: Gateway) -> Table {
+    table_of(Nat { gateway: Some(gateway), ..Class::P.nat().unwrap() }, 1)
+}
+
+/// A request of NAT-PMP for an external port.
+fn pmp_request(internal: u16, wanted: u16, lifetime: u32) -> Vec<u8> {
+    let [internal, wanted] = [internal, wanted].map(u16::to_be_bytes);
+    [&[0, 1, 0, 0][..], &internal, &wanted, &lifetime.to_be_bytes()].concat()
+}
+
+/// A request of PCP for an external port, with a nonce of nines.
+fn pcp_request(client: [u8; 4], internal: u16, wanted: u16, lifetime: u32) -> Vec<u8> {
+    let mut request = [&[2, 1, 0, 0][..], &lifetime.to_be_bytes(), &[0; 10], &[0xff; 2], &client].concat();
+    request.extend_from_slice(&[9; 12]);
+    request.extend_from_slice(&[17, 0, 0, 0]);
+    request.extend_from_slice(&internal.to_be_bytes());
+    request.extend_from_slice(&wanted.to_be_bytes());
+    request.extend_from_slice(&[0; 16]);
+    request
+}
+
+#[test]
+fn nat_pmp_opens_a_port_for_as_long_as_granted() {
+    let mut table = with_gateway(Gateway::NatPmp);
+    let external = ask(&mut table, 3, &[0, 0]).unwrap();
+    assert_eq!(external, [0, 128, 0, 0, 0, 0, 0, 3, 45, 0, 0, 1]);
+    let answer = ask(&mut table, 3, &pmp_request(4000, 0, 9999)).unwrap();
+    assert_eq!(
+        answer,
+        [0, 129, 0, 0, 0, 0, 0, 3, 0x0f, 0xa0, 0x0f, 0xa0, 0, 0, 0x1c, 0x20],
+        "two hours at most"
+    );
+    let outer = address("45.0.0.1:4000");
+    assert_eq!(table.inbound(at(7000), server(1, 1), outer), Ok(inner(4000)));
+    assert_eq!(table.outbound(at(7000), inner(4000), server(2, 2)), Ok(outer));
+    assert_eq!(
+        table.inbound(at(7203), server(1, 1), outer),
+        Err(Dropped::NoMapping),
+        "traffic keeps nothing"
+    );
+    // A wanted port that another host has is not given.
+    let other = SocketAddr::from(([10, 0, 0, 3], 4000));
+    table.outbound(at(8000), other, server(1, 1)).unwrap();
+    let answer = ask(&mut table, 8000, &pmp_request(4000, 4000, 60)).unwrap();
+    assert_ne!(answer[10..12], 4000_u16.to_be_bytes());
+    // It is kept when it is asked for again, and given back with a lifetime of zero.
+    assert_eq!(ask(&mut table, 8001, &pmp_request(4000, 0, 60)).unwrap()[10..12], answer[10..12]);
+    let given = SocketAddr::new(outer.ip(), u16::from_be_bytes([answer[10], answer[11]]));
+    assert_eq!(ask(&mut table, 8002, &pmp_request(4000, 0, 0)).unwrap()[8..], [0x0f, 0xa0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(table.inbound(at(8003), server(1, 1), given), Err(Dropped::NoMapping));
+    // PCP is answered with an error of NAT-PMP.
+    assert_eq!(ask(&mut table, 9, &pcp_request([10, 0, 0, 2], 1, 0, 60)).unwrap()[..4], [0, 128, 0, 1]);
+    assert_eq!(ask(&mut table, 9, &[0, 7]).unwrap()[..4], [0, 135, 0, 5]);
+    assert_eq!(ask(&mut table, 9, &[]), None);
+}
+
+#[test]
+fn pcp_opens_a_port_and_repeats_the_nonce() {
+    let mut table = with_gateway(Gateway::Pcp);
+    let answer = ask(&mut table, 3, &pcp_request([10, 0, 0, 2], 4000, 5000, 600)).unwrap();
+    let expected = [
+        &[2, 129, 0, 0, 0, 0, 2, 0x58, 0, 0, 0, 3][..],
+        &[0; 12],
+        &[9; 12],
+        &[17, 0, 0, 0, 0x0f, 0xa0, 0x13, 0x88],
+        &[0; 10],
+        &[0xff, 0xff, 45, 0, 0, 1],
+    ];
+    assert_eq!(answer, expected.concat());
+    assert_eq!(table.inbound(at(602), server(1, 1), address("45.0.0.1:5000")), Ok(inner(4000)));
+    assert!(table.inbound(at(603), server(1, 1), address("45.0.0.1:5000")).is_err());
+    let refused = |table: &mut Table, request: &[u8]| ask(table, 3, request).map(|answer| answer[3]);
+    assert_eq!(refused(&mut table, &pcp_request([10, 0, 0, 3], 1, 0, 60)), Some(12), "of another address");
+    assert_eq!(refused(&mut table, &pcp_request([10, 0, 0, 2], 1, 0, 60)[..56]), Some(3));
+    assert_eq!(refused(&mut table, &[0, 0]), Some(1), "NAT-PMP");
+    assert_eq!(refused(&mut table, &answer), None, "an answer is not answered");
+    // A reboot loses what was granted.
+    ask(&mut table, 700, &pcp_request([10, 0, 0, 2], 4000, 5000, 600)).unwrap();
+    table.forget(false);
+    assert!(table.inbound(at(701), server(1, 1), address("45.0.0.1:5000")).is_err());
 }
 
 #[test]
@@ -237,7 +339,7 @@ fn a_rebind_loses_mappings_and_takes_other_ports_if_asked_to() {
         let mut table = table_of(Class::P.nat().unwrap(), 1);
         let outer = table.outbound(at(0), inner(4000), server(1, 1)).unwrap();
         let forwarded = address("45.0.0.1:80");
-        table.forward(forwarded, inner(80));
+        table.forward(forwarded, inner(80), None);
         table.forget(new_ports);
         assert_eq!(table.inbound(at(1), server(1, 1), outer), Err(Dropped::NoMapping));
         let again = table.outbound(at(1), inner(4000), server(1, 1)).unwrap();
@@ -251,7 +353,7 @@ fn a_forwarded_port_is_open_to_all_and_answers_leave_by_it() {
     let strict = Nat::new(AddressAndPortDependent, AddressAndPortDependent, Allocator::Random);
     let mut table = table_of(strict, 1);
     let outer = address("45.0.0.1:41641");
-    table.forward(outer, inner(41641));
+    table.forward(outer, inner(41641), None);
     assert_eq!(table.inbound(at(500), server(1, 1), outer), Ok(inner(41641)));
     assert_eq!(table.outbound(at(501), inner(41641), server(1, 1)), Ok(outer));
     assert_ne!(table.outbound(at(501), inner(41641), server(1, 2)), Ok(outer), "a flow from inside");

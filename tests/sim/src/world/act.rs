@@ -29,6 +29,10 @@ impl<M: Machine> World<M> {
             Action::Block { from, to, blocked } => {
                 self.topology.links.state(from, to).link.blocked = blocked;
             }
+            Action::SetHomes { host, homes } => {
+                self.hosts[host.index()].homes = homes;
+                self.dial_homes(host);
+            }
             Action::StepClock { host, by } => {
                 self.hosts[host.index()].ahead += by;
                 self.settle(host);

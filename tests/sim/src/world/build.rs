@@ -1,7 +1,7 @@
 //! Building a world.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use towpath_disco::datagram::Region;
@@ -15,7 +15,7 @@ use crate::host::{Attachment, Host, Sent};
 use crate::id::{FlowId, HostId, NatId, Place, Site};
 use crate::link::Link;
 use crate::machine::Machine;
-use crate::nat::Nat;
+use crate::nat::{GATEWAY_PORT, Nat};
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::topology::{Owner, Topology};
@@ -140,15 +140,22 @@ impl<M: Machine> World<M> {
         let inner = SocketAddr::new(at.address, self.hosts[host.index()].port);
         let table = &mut self.topology.nats[nat.index()].table;
         let outer = SocketAddr::new(*table.addresses.first()?, port);
-        table.forward(outer, inner);
+        table.forward(outer, inner, None);
         self.script.push(Line::Forward(nat, port, host));
         Some(outer)
     }
 
     /// The external addresses of a NAT.
     #[must_use]
-    pub fn nat_addresses(&self, nat: NatId) -> &[std::net::IpAddr] {
+    pub fn nat_addresses(&self, nat: NatId) -> &[IpAddr] {
         &self.topology.nats[nat.index()].table.addresses
+    }
+
+    /// Where the gateway of a NAT is asked for forwarded ports, if the NAT has one.
+    #[must_use]
+    pub fn gateway(&self, nat: NatId) -> Option<SocketAddr> {
+        self.topology.nats[nat.index()].table.nat.gateway?;
+        Some(SocketAddr::new(self.topology.inside_address(nat, 1), GATEWAY_PORT))
     }
 
     /// A new flow.

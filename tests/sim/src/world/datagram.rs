@@ -8,8 +8,9 @@ use towpath_wire::time::Instant;
 
 use super::{Event, World};
 use crate::flow::Label;
-use crate::id::{HostId, Place, Site};
+use crate::id::{HostId, NatId, Place, Site};
 use crate::machine::Machine;
+use crate::nat::{self, GATEWAY_PORT};
 use crate::topology::Owner;
 use crate::trace::{Dropped, Happening};
 
@@ -114,6 +115,7 @@ impl<M: Machine> World<M> {
                 self.hand(host, Received::Udp { remote: src }, packet);
             }
             Ok((Owner::Stun(site), _)) => self.answer(site, src, dst, packet),
+            Ok((Owner::Gateway(nat), _)) => self.ask_gateway(nat, src, dst, packet),
             Ok((Owner::Nat(_), _)) => unreachable!("a datagram goes in through each NAT"),
         }
     }
@@ -129,6 +131,21 @@ impl<M: Machine> World<M> {
         packet.clear();
         packet.extend_from_slice(&response[..len]);
         self.launch(Place::Internet(site), site, server, client, TTL, packet);
+    }
+
+    /// Asks the gateway of a NAT for something.
+    fn ask_gateway(&mut self, nat: NatId, client: SocketAddr, gateway: SocketAddr, packet: Vec<u8>) {
+        let node = &mut self.topology.nats[nat.index()];
+        let answer = match gateway.port() {
+            GATEWAY_PORT => nat::answer(&mut node.table, self.now, client, &packet),
+            _ => None,
+        };
+        let Some(answer) = answer else {
+            return self.drop_datagram(client, gateway, Dropped::NoSocket, packet);
+        };
+        self.recycle(packet);
+        let place = Place::Behind(nat);
+        self.launch(place, self.topology.site(place), gateway, client, TTL, answer);
     }
 
     fn drop_datagram(&mut self, src: SocketAddr, dst: SocketAddr, why: Dropped, packet: Vec<u8>) {

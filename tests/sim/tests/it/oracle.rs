@@ -85,7 +85,7 @@ fn naive_machines_meet_wherever_the_oracle_says_so_and_nowhere_else() {
     }
 }
 
-/// Every combination of a mapping, a filter and an allocator, with one external address and with four.
+/// Every combination of a mapping, a filter and an allocator, with one external address and with several.
 fn all_nats() -> Vec<Nat> {
     use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
     let all = [EndpointIndependent, AddressDependent, AddressAndPortDependent];
@@ -98,6 +98,7 @@ fn all_nats() -> Vec<Nat> {
                 let nat = Nat::new(mapping, filtering, allocator);
                 nats.push(nat);
                 nats.push(Nat { addresses: 4, pooling: Pooling::Arbitrary, ..nat });
+                nats.push(Nat { addresses: 2, pooling: Pooling::PerFlow, ..nat });
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use towpath_sim::{Allocator, Class, Dependence, Dropped, Happening, HostId, Nat, NatId, Place, World};
+use towpath_sim::{
+    Allocator, Class, Dependence, Dropped, Gateway, Happening, HostId, Nat, NatId, Place, World,
+};
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 
 use crate::puppet::{Puppet, add, heard, run, send, send_ttl, world};
@@ -254,4 +256,38 @@ fn a_forwarded_port_leads_to_the_host() {
     run(&mut world, 100);
     assert_eq!(world.machine(outside).remotes(), [outer]);
     assert_eq!(heard(&mut world, inside), ["in"]);
+}
+
+#[test]
+fn a_host_asks_the_gateway_of_its_nat_for_a_port() {
+    let (mut world, [here, there]) = world(1);
+    let nat = Nat { gateway: Some(Gateway::Both), ..Class::R.nat().unwrap() };
+    let nat = world.add_nat(Place::Internet(here), nat);
+    let [inside, outside] = [add(&mut world, Place::Behind(nat)), add(&mut world, Place::Internet(there))];
+    let gateway = world.gateway(nat).unwrap();
+    // 41641, any external port, for 60 s.
+    send(&mut world, inside, gateway, "\0\u{1}\0\0\u{0}\u{0}\0\0\0\0\0\u{3c}");
+    run(&mut world, 10);
+    let answer = world.machine(inside).heard[0].2.clone();
+    assert_eq!((answer[1], world.machine(inside).remotes()), (129, vec![gateway]));
+    world.keep_trace();
+    send(&mut world, outside, gateway, "not from here");
+    run(&mut world, 100);
+    assert_eq!(drops(&world), [Dropped::NoRoute]);
+}
+
+#[test]
+fn two_lans_may_use_the_same_addresses() {
+    let (mut world, [here, there]) = world(1);
+    let nat = Nat { inside: Some([192, 168, 1, 0].into()), ..Class::P.nat().unwrap() };
+    let hosts = [here, there].map(|site| {
+        let nat = world.add_nat(Place::Internet(site), nat);
+        [0, 1].map(|_| add(&mut world, Place::Behind(nat)))
+    });
+    assert_eq!(own(&world, hosts[0][1]), own(&world, hosts[1][1]));
+    let dst = own(&world, hosts[1][1]);
+    send(&mut world, hosts[0][0], dst, "to a stranger");
+    run(&mut world, 100);
+    assert_eq!(heard(&mut world, hosts[0][1]), ["to a stranger"]);
+    assert_eq!(heard(&mut world, hosts[1][1]), [""; 0]);
 }

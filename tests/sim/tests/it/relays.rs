@@ -151,3 +151,23 @@ fn signalling_is_counted_apart_from_data() {
     assert_eq!((sent.signalling.packets, sent.signalling.bytes), (2, 8));
     assert_eq!((sent.last_signalling, sent.relayed.packets), (Some(at(7)), 0));
 }
+
+#[test]
+fn a_host_keeps_its_links_to_the_homes_that_it_has() {
+    let (mut world, [a, _], [_, there, _]) = two();
+    let second = Region(2);
+    world.add_relay(second, there);
+    world.act_now(Action::SetHomes { host: a, homes: vec![REGION, second] });
+    run(&mut world, 1000);
+    assert!(world.is_connected(a, REGION) && world.is_connected(a, second));
+    world.act_now(Action::SetHomes { host: a, homes: vec![second] });
+    world.act_now(Action::KillRelay(REGION));
+    world.act_now(Action::KillRelay(second));
+    run(&mut world, 1000);
+    for region in [REGION, second] {
+        world.act_now(Action::RestoreRelay(region));
+    }
+    run(&mut world, 3000);
+    assert!(!world.is_connected(a, REGION), "it is no home any more");
+    assert!(world.is_connected(a, second));
+}
