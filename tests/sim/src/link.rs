@@ -18,6 +18,8 @@ pub struct Link {
     pub reorder: f64,
     /// How long an overtaken datagram waits.
     pub reorder_by: Duration,
+    /// The chance of a datagram to arrive twice.
+    pub duplicate: f64,
     /// What is lost.
     pub loss: Loss,
     /// What `loss` and `blocked` are about.
@@ -75,6 +77,7 @@ impl Link {
             jitter: Duration::ZERO,
             reorder: 0.0,
             reorder_by: Duration::ZERO,
+            duplicate: 0.0,
             loss: Loss::Nothing,
             applies_to: Traffic::Udp,
             blocked: false,
@@ -138,6 +141,11 @@ impl LinkState {
         }
         self.last = self.last.max(arrives);
         Ok(self.last)
+    }
+
+    /// Whether a datagram that arrives does so twice.
+    pub(crate) fn duplicates(&mut self) -> bool {
+        self.random.happens(self.link.duplicate)
     }
 
     /// When a packet of a stream arrives that is sent now, or that is sent again after `rto` and twice that and so on

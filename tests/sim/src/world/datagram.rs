@@ -20,6 +20,7 @@ const TTL: u8 = 64;
 /// A datagram behind the sender's NATs, and where and when it arrives.
 struct Flight {
     at: Instant,
+    twice: bool,
     network: usize,
     src: SocketAddr,
     ttl: u8,
@@ -64,8 +65,13 @@ impl<M: Machine> World<M> {
     ) {
         match self.fly(place, site, src, dst, ttl, packet.len()) {
             Err((src, why)) => self.drop_datagram(src, dst, why, packet),
-            Ok(Flight { at, network, src, ttl }) => {
+            Ok(Flight { at, twice, network, src, ttl }) => {
                 self.trace.note(self.now, Happening::Flies { src, dst, at });
+                if twice {
+                    let mut copy = self.buffer();
+                    copy.extend_from_slice(&packet);
+                    self.queue.push(at, Event::Datagram { network, src, dst, ttl, packet: copy });
+                }
                 self.queue.push(at, Event::Datagram { network, src, dst, ttl, packet });
             }
         }
@@ -90,7 +96,7 @@ impl<M: Machine> World<M> {
             ttl -= link.link.hops;
         }
         let at = link.datagram(self.now, len, dst.is_ipv6()).map_err(|why| (src, why))?;
-        Ok(Flight { at, network: ascent.network, src, ttl })
+        Ok(Flight { at, twice: link.duplicates(), network: ascent.network, src, ttl })
     }
 
     pub(super) fn arrive(

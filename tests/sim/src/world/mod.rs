@@ -153,6 +153,11 @@ impl<M: Machine> World<M> {
         (0..self.hosts.len()).map(HostId::of)
     }
 
+    /// All flows, in the order in which they were added.
+    pub fn flows(&self) -> impl Iterator<Item = FlowId> + use<M> {
+        (0..self.flows.len()).map(FlowId::of)
+    }
+
     /// A host's machine.
     #[must_use]
     pub fn machine(&self, host: HostId) -> &M {

@@ -57,6 +57,14 @@ fn some_packets_are_overtaken_where_the_link_reorders() {
 }
 
 #[test]
+fn some_packets_arrive_twice_where_the_link_duplicates() {
+    let arrived = stream(Link { duplicate: 0.1, ..Link::new(ms(30)) }, 1000);
+    let doubles = arrived.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert_eq!(arrived.len(), 1000 + doubles);
+    assert!((60..140).contains(&doubles), "{doubles}");
+}
+
+#[test]
 fn loss_is_of_the_given_share_and_in_bursts_of_the_given_length() {
     for (loss, length) in [(Loss::Random(0.05), 1.05), (Loss::bursts(0.05, 8.0), 8.0)] {
         let arrived = stream(Link::new(ms(1)).losing(loss, Traffic::Udp), 20_000);

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
+use towpath_disco::datagram::Transmit;
 use towpath_sim::{
     Allocator, Class, Dependence, Dropped, Gateway, Happening, HostId, Nat, NatId, Place, World,
 };
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 
-use crate::puppet::{Puppet, add, heard, run, send, send_ttl, world};
+use crate::puppet::{Puppet, add, heard, key, run, send, send_ttl, world};
 
 /// The address of a host's socket.
 fn own(world: &World<Puppet>, host: HostId) -> SocketAddr {
@@ -18,7 +19,7 @@ fn own(world: &World<Puppet>, host: HostId) -> SocketAddr {
 fn reflexive(world: &mut World<Puppet>, host: HostId, server: SocketAddr) -> Option<SocketAddr> {
     let mut request = [0; REQUEST_LEN];
     write_request(&mut request, TransactionId([7; 12]));
-    let transmit = towpath_disco::datagram::Transmit::Udp { src: None, dst: server, ttl: None };
+    let transmit = Transmit::Udp { src: None, dst: server, ttl: None };
     world.with(host, |puppet, _| puppet.out.push_back((transmit, request.to_vec())));
     run(world, 500);
     let heard = world.with(host, |puppet, _| std::mem::take(&mut puppet.heard));
@@ -290,4 +291,28 @@ fn two_lans_may_use_the_same_addresses() {
     run(&mut world, 100);
     assert_eq!(heard(&mut world, hosts[0][1]), ["to a stranger"]);
     assert_eq!(heard(&mut world, hosts[1][1]), [""; 0]);
+}
+
+#[test]
+fn a_host_with_both_families_sends_by_the_one_of_the_destination() {
+    let (mut world, [here, there]) = world(1);
+    let nat = world.add_nat(Place::Internet(here), Class::P.nat().unwrap());
+    let places = [Place::Behind(nat), Place::Internet6(here)];
+    let both = world.add_host(key(1), &places, &[], Puppet::default());
+    let [old, new] = [Place::Internet(there), Place::Internet6(there)].map(|place| add(&mut world, place));
+    let addresses = world.addresses(both);
+    assert!(addresses[0].is_ipv4() && addresses[1].is_ipv6());
+    for host in [old, new] {
+        let dst = own(&world, host);
+        send(&mut world, both, dst, "hello");
+    }
+    run(&mut world, 100);
+    assert_eq!(world.machine(both).interfaces, std::slice::from_ref(&addresses));
+    assert_eq!(world.machine(old).remotes()[0].ip(), world.nat_addresses(nat)[0]);
+    assert_eq!(world.machine(new).remotes(), [addresses[1]]);
+    // An address that the host does not have is none to send from.
+    world.keep_trace();
+    let transmit = Transmit::Udp { src: Some(addresses[1].ip()), dst: own(&world, old), ttl: None };
+    world.with(both, |puppet, _| puppet.out.push_back((transmit, Vec::new())));
+    assert_eq!(drops(&world), [Dropped::NoAddress]);
 }
