@@ -1,0 +1,106 @@
+//! A node as the machine of a simulated host, and runs of pairs of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath_disco::datagram::{Received, RelayEvent, Route, Transmit};
+use towpath_disco::{Node, NodeConfig, PeerConfig};
+use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Seat, Stage, World};
+use towpath_wire::key::NodePublic;
+use towpath_wire::time::Instant;
+
+/// A node with one peer.
+pub(crate) struct Host {
+    pub(crate) node: Node,
+    pub(crate) peer: NodePublic,
+}
+
+impl Host {
+    /// A node that knows of its peer nothing but the node key.
+    pub(crate) fn new(mut seat: Seat) -> Self {
+        let mut node = Node::new(NodeConfig {
+            key: seat.private,
+            seed: seat.random.bytes(),
+            stun: seat.stun.to_vec(),
+            home: Some(seat.region),
+            addresses: vec![],
+            one_probe: false,
+        });
+        let peer = PeerConfig { key: seat.peer, region: None, disco: None, addresses: vec![] };
+        node.set_peer(&peer, Instant::ZERO);
+        Self { node, peer: seat.peer }
+    }
+
+    pub(crate) fn is_direct(&self) -> bool {
+        self.node.direct(&self.peer).is_some()
+    }
+}
+
+impl Machine for Host {
+    fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
+        self.node.handle_packet(now, received, packet)
+    }
+
+    fn handle_relay(&mut self, now: Instant, event: RelayEvent) {
+        self.node.handle_relay(now, event);
+    }
+
+    fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
+        self.node.handle_interfaces(now, addresses);
+    }
+
+    fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
+        self.node.route(now, peer, len)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.node.handle_timeout(now);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.node.poll_timeout()
+    }
+
+    fn poll_transmit(&mut self, _: Instant, packet: &mut Vec<u8>) -> Option<Transmit> {
+        self.node.poll_transmit(packet)
+    }
+}
+
+pub(crate) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// When the first packet is sent: the relay links are up, and the answers of the STUN servers are young.
+pub(crate) const START: Duration = Duration::from_secs(5);
+
+/// How many runs a test makes of each pair.
+pub(crate) fn seeds() -> usize {
+    std::env::var("TOWPATH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// Data each 20 ms from one host to another, from [`START`] on.
+pub(crate) fn flow(world: &mut World<Host>, from: HostId, to: HostId, lasts: Duration) -> FlowId {
+    let (start, interval) = (Instant::from(START), millis(20));
+    let count = u64::try_from(lasts.as_millis() / interval.as_millis()).unwrap();
+    world.add_flow(Flow { from, to, len: 100, start, interval, count })
+}
+
+/// The world of a pair at [`START`], with data from its first host to the other, and back if `both`.
+pub(crate) fn started(pair: &Pair, lasts: Duration, both: bool) -> (Stage<Host>, Vec<FlowId>) {
+    let mut stage = pair.build(Host::new);
+    let [here, there] = stage.hosts;
+    let mut flows = vec![flow(&mut stage.world, here, there, lasts)];
+    if both {
+        flows.push(flow(&mut stage.world, there, here, lasts));
+    }
+    stage.world.run_until(Instant::from(START) - millis(1));
+    (stage, flows)
+}
+
+/// Runs until both hosts are direct, or for 3 s. Returns the time that it took.
+pub(crate) fn until_direct(stage: &mut Stage<Host>) -> Option<Duration> {
+    let hosts = stage.hosts;
+    let are_direct = |world: &World<Host>| hosts.iter().all(|host| world.machine(*host).is_direct());
+    let start = Instant::from(START);
+    stage.world.run_until_holds(start + Duration::from_secs(3), are_direct).map(|at| at.since(start))
+}

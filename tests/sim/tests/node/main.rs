@@ -1,0 +1,12 @@
+//! The node of `towpath-disco` in the simulated internet, both sides unchanged.
+//!
+//! `TOWPATH_SIM_SEEDS` is the number of runs of each pair, 20 unless given. Each run has a seed of its own; a pair that fails
+//! is printed as one line, which the test `one_pair` runs again with a trace: `TOWPATH_SIM_PAIR="P P* 80 40 50 0.05 udp 12"`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![allow(clippy::print_stdout, reason = "a test prints what it has measured")]
+
+mod cold;
+mod driver;
+mod gaps;
+mod quiet;
