@@ -17,6 +17,9 @@ foreign peers interop: export GOTOOLCHAIN := auto
 REPORTS ?= $(CURDIR)/target/comparison
 RUNS ?= 7
 
+# How many runs `make nat-report` makes of each pair.
+SEEDS ?= 2000
+
 # How long `make fuzz` takes for each target, and which ones; all unless given.
 SECONDS ?= 60
 TARGETS ?=
@@ -29,10 +32,10 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-re
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
-.PHONY: figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
+.PHONY: nat-report figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## Run a relay on this machine and print a DERP map to try it with
 	cargo run --release --bin towpath-relay -- --dev
@@ -92,6 +95,9 @@ bench: build ## Measure the cost of a packet and of an idle connection (root; tw
 compare: build peers ## Compare the relay with its peers for docs/performance.md (root; hours; resumes where it stopped)
 	bench/compare $(REPORTS) $(RUNS)
 	bench/report $(REPORTS)
+
+nat-report: ## Run the pairs of NATs in the simulated internet and write docs/nat.md, SEEDS=2000 runs each (half an hour)
+	TOWPATH_SIM_SEEDS=$(SEEDS) cargo test --locked --release -p towpath-sim --test node nat_report -- --ignored --nocapture
 
 fuzz: ## Run the fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..." (needs a C++ compiler)
 	fuzz/run $(SECONDS) $(TARGETS)

@@ -3,14 +3,14 @@
 //! A peer says which addresses are its own, and may lie: a node that probed all it is told would send packets to hosts of the
 //! peer's choice. So probes to an IP address are counted over all peers, until one on its tuple has been answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use towpath_wire::time::Instant;
 
 /// Probes to an address in a [`WINDOW`], over all peers and ports.
-pub(crate) const PROBES_PER_ADDRESS: u32 = 16;
+pub(crate) const PROBES_PER_ADDRESS: usize = 16;
 /// The time over which probes are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are counted at once. While there are as many, no other is probed.
@@ -19,30 +19,27 @@ const MOST: usize = 1024;
 /// The packets of the last minute to addresses that have not answered.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
-    spent: BTreeMap<IpAddr, Spent>,
-}
-
-#[derive(Debug)]
-struct Spent {
-    since: Instant,
-    probes: u32,
+    /// When the last packets were sent, the oldest first.
+    spent: BTreeMap<IpAddr, VecDeque<Instant>>,
 }
 
 impl Budget {
     /// Whether another packet may go to `address`, which is counted then.
     pub(crate) fn take(&mut self, address: IpAddr, now: Instant) -> bool {
         if !self.spent.contains_key(&address) && self.spent.len() >= MOST {
-            self.spent.retain(|_, spent| now.since(spent.since) < WINDOW);
+            self.spent.retain(|_, spent| spent.back().is_some_and(|last| now.since(*last) < WINDOW));
             if self.spent.len() >= MOST {
                 return false;
             }
         }
-        let spent = self.spent.entry(address).or_insert(Spent { since: now, probes: 0 });
-        if now.since(spent.since) >= WINDOW {
-            *spent = Spent { since: now, probes: 0 };
+        let spent = self.spent.entry(address).or_default();
+        while spent.front().is_some_and(|oldest| now.since(*oldest) >= WINDOW) {
+            spent.pop_front();
         }
-        let has_room = spent.probes < PROBES_PER_ADDRESS;
-        spent.probes += u32::from(has_room);
+        let has_room = spent.len() < PROBES_PER_ADDRESS;
+        if has_room {
+            spent.push_back(now);
+        }
         has_room
     }
 
@@ -64,10 +61,11 @@ mod tests {
     fn an_address_bears_so_many_packets_a_minute_until_it_answers() {
         let mut budget = Budget::default();
         let [victim, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        assert!(budget.take(victim, at(0)));
         let spent = (0..100).filter(|_| budget.take(victim, at(1))).count();
-        assert_eq!(spent, PROBES_PER_ADDRESS as usize);
-        assert!(!budget.take(victim, at(60)) && budget.take(other, at(60)));
-        assert!(budget.take(victim, at(61)), "a minute later");
+        assert_eq!(spent, PROBES_PER_ADDRESS - 1);
+        assert!(!budget.take(victim, at(59)) && budget.take(other, at(59)));
+        assert!(budget.take(victim, at(60)) && !budget.take(victim, at(60)), "a minute after the first one");
         (0..100).for_each(|_| _ = budget.take(victim, at(61)));
         budget.answered(victim);
         assert!(budget.take(victim, at(61)));

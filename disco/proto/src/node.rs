@@ -91,6 +91,12 @@ impl Node {
         self.ctx.disco_public
     }
 
+    /// The addresses under which this node may be reached, the most useful first, for a control plane.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<SocketAddr> {
+        self.ctx.endpoints.offered()
+    }
+
     /// Takes a peer in, or what has changed of one.
     pub fn set_peer(&mut self, config: &PeerConfig, now: Instant) {
         self.remove_peer(&config.key);

@@ -9,4 +9,7 @@
 mod cold;
 mod driver;
 mod gaps;
+mod malice;
 mod quiet;
+mod report;
+mod stock;
