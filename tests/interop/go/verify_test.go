@@ -37,12 +37,15 @@ func says(status int, body string) http.HandlerFunc {
 	}
 }
 
+// allow and refuse are the two answers that decide.
+var allow, refuse = says(200, `{"Allow":true}`), says(200, `{"Allow":false}`)
+
 // verifyAnswers are the cases of docs/protocol/verify.md.
 var verifyAnswers = []verifyAnswer{
-	{"allowed", says(200, `{"Allow":true}`), true, true, "allow"},
+	{"allowed", allow, true, true, "allow"},
 	{"allowed in lower case", says(200, `{"allow":true}`), true, true, "allow"},
 	{"allowed with more", says(200, `{"Reason":{"a":[1]},"Allow":true}`), true, true, "allow"},
-	{"refused", says(200, `{"Allow":false}`), false, false, "refuse"},
+	{"refused", refuse, false, false, "refuse"},
 	{"nothing said", says(200, `{}`), false, false, "refuse"},
 	{"null said", says(200, `{"Allow":null}`), false, false, "refuse"},
 	{"null", says(200, `null`), false, false, "not_json"},
@@ -68,22 +71,28 @@ var verifyAnswers = []verifyAnswer{
 type verifyBackend struct {
 	*httptest.Server
 	mu      sync.Mutex
-	answers map[string]http.HandlerFunc
+	clients map[string]*verifyClient
+}
+
+// verifyClient is a key about which a backend may be asked.
+type verifyClient struct {
+	answer http.HandlerFunc
+	// source is the address that it logs in from.
+	source string
+	// asked counts the questions about it.
+	asked int
 }
 
 func newVerifyBackend(t *testing.T) *verifyBackend {
-	b := &verifyBackend{answers: map[string]http.HandlerFunc{}}
+	b := &verifyBackend{clients: map[string]*verifyClient{}}
 	b.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for public, answer := range b.answers {
-			if string(body) == fmt.Sprintf(`{"NodePublic":%q,"Source":"127.0.0.1"}`, public) && r.Method == "POST" {
-				answer(w, r)
-				return
-			}
+		answer := b.answerTo(r.Method, string(body))
+		if answer == nil {
+			t.Errorf("%s %s %q: %v", r.Method, r.URL, body, err)
+			return
 		}
-		t.Errorf("%s %s %q: %v", r.Method, r.URL, body, err)
+		answer(w, r)
 	}))
 	b.Config.ErrorLog = nil
 	b.Start()
@@ -91,13 +100,38 @@ func newVerifyBackend(t *testing.T) *verifyBackend {
 	return b
 }
 
+// answerTo counts a question and returns what answers it, or nil if it is none that a relay should ask.
+func (b *verifyBackend) answerTo(method, body string) http.HandlerFunc {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for public, client := range b.clients {
+		if body == fmt.Sprintf(`{"NodePublic":%q,"Source":%q}`, public, client.source) && method == "POST" {
+			client.asked++
+			return client.answer
+		}
+	}
+	return nil
+}
+
 // client is a new key about which the backend answers so.
 func (b *verifyBackend) client(answer http.HandlerFunc) key.NodePrivate {
 	private := key.NewNode()
+	b.know(private, answer, "127.0.0.1")
+	return private
+}
+
+// know has the backend answer so from now on about a key that logs in from this address.
+func (b *verifyBackend) know(private key.NodePrivate, answer http.HandlerFunc, source string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.answers[private.Public().String()] = answer
-	return private
+	b.clients[private.Public().String()] = &verifyClient{answer: answer, source: source}
+}
+
+// asked is how often the backend was asked about a key.
+func (b *verifyBackend) asked(private key.NodePrivate) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.clients[private.Public().String()].asked
 }
 
 // By each answer of a backend that docs/protocol/verify.md names.
@@ -122,7 +156,7 @@ func TestVerifyURL(t *testing.T) {
 				relay.WaitMetric(t, counter, before+1)
 			}
 			// An answer ends a row of failures, after which our relay would leave the backend in peace.
-			if !relay.Admits(t, backend.client(says(200, `{"Allow":true}`))) {
+			if !relay.Admits(t, backend.client(allow)) {
 				t.Error("the next client is not admitted")
 			}
 		})
@@ -136,7 +170,7 @@ func TestVerifyURLWithoutBackend(t *testing.T) {
 		t.Run(fmt.Sprintf("fail open %v", failOpen), func(t *testing.T) {
 			backend := newVerifyBackend(t)
 			relay := relaytest.Start(t, relaytest.Options{VerifyURL: backend.URL + "/verify", FailOpen: failOpen})
-			known := backend.client(says(200, `{"Allow":true}`))
+			known := backend.client(allow)
 			if !relay.Admits(t, known) {
 				t.Fatal("the client is not admitted")
 			}

@@ -59,8 +59,12 @@ type Options struct {
 	PrivateKey key.NodePrivate
 	// SelfSigned leaves the certificate to the relay. Ours only.
 	SelfSigned bool
-	// VerifyURL is asked about each client. Empty means a backend that allows all of them.
+	// VerifyURL is asked about each client. Empty means a backend that allows all of them, unless there is a TailscaledSocket.
 	VerifyURL string
+	// TailscaledSocket is where the local tailscaled is asked about each client. Where VerifyURL is there, too, both must allow.
+	TailscaledSocket string
+	// RefuseAppNames are applications whose clients are refused.
+	RefuseAppNames []string
 	// FailOpen admits clients that are not known while VerifyURL does not answer.
 	FailOpen bool
 	// Settings are lines of the configuration file besides. Ours only.
@@ -141,7 +145,9 @@ func Configure(t testing.TB, o Options) *Relay {
 	if o.ListenSTUN != "" {
 		listenSTUN = netip.AddrPortFrom(netip.MustParseAddr(o.ListenSTUN), r.STUN.Port())
 	}
-	o.VerifyURL = cmp.Or(o.VerifyURL, allowAll())
+	if o.TailscaledSocket == "" {
+		o.VerifyURL = cmp.Or(o.VerifyURL, allowAll())
+	}
 	switch kind {
 	case Towpath:
 		r.configureTowpath(t, o, dir, listenSTUN)
@@ -254,7 +260,20 @@ func admission(o Options) string {
 	if o.FailOpen {
 		unknown = "admit"
 	}
-	return fmt.Sprintf("confirm.unknown = %q\nverify.url = %q", unknown, o.VerifyURL)
+	settings := fmt.Sprintf("confirm.unknown = %q", unknown)
+	if o.VerifyURL != "" {
+		settings += fmt.Sprintf("\nverify.url = %q", o.VerifyURL)
+	}
+	if o.TailscaledSocket != "" {
+		settings += fmt.Sprintf("\ntailscaled.socket = %q", o.TailscaledSocket)
+	}
+	if o.VerifyURL != "" && o.TailscaledSocket != "" {
+		settings += "\nrequire = [\"tailscaled\", \"verify_url\"]"
+	}
+	if len(o.RefuseAppNames) > 0 {
+		settings += "\nlogin.refuse_app_names = " + list(o.RefuseAppNames)
+	}
+	return settings
 }
 
 // list writes a list of TOML.
@@ -282,11 +301,13 @@ func (r *Relay) configureDerper(t testing.TB, dir string, o Options) {
 	}
 	r.args = []string{
 		"-c", r.KeyFile, "-hostname", host, "-certmode", "manual", "-certdir", dir,
-		"-a", listen.String(), "-http-port", fmt.Sprint(r.Port80.Port()), "-verify-clients=false", "-home", o.Home,
+		"-a", listen.String(), "-http-port", fmt.Sprint(r.Port80.Port()), "-home", o.Home,
 		"-bootstrap-dns-names", strings.Join(o.BootstrapDNS, ","),
 		"-unpublished-bootstrap-dns-names", strings.Join(o.UnpublishedDNS, ","),
 		"-stun", "-stun-port", fmt.Sprint(r.STUN.Port()),
 		"-verify-client-url", o.VerifyURL, fmt.Sprintf("-verify-client-url-fail-open=%t", o.FailOpen),
+		fmt.Sprintf("-verify-clients=%t", o.TailscaledSocket != ""), "-socket", o.TailscaledSocket,
+		"-disallow-app-names", strings.Join(o.RefuseAppNames, ","),
 	}
 	r.ready = func(ctx context.Context) error {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", r.Addr.String())
