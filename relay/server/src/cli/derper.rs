@@ -45,6 +45,7 @@ const FLAGS: &[Flag] = &[
     value("certmode", "manual: cert and key; letsencrypt and gcp: an ACME client that writes PEM files"),
     switch("derp", "no such thing here: --stun-only runs STUN without a relay"),
     switch("dev", "--dev"),
+    value("disallow-app-names", "login.refuse_app_names, a list"),
     value("home", "http.home"),
     value("hostname", "hostname (--hostname)"),
     value("http-port", "http.redirect_listen, an address with port; off unless set"),

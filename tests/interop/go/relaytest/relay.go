@@ -120,7 +120,7 @@ func Configure(t testing.TB, o Options) *Relay {
 	kind := cmp.Or(o.Kind, UnderTest())
 	var binary string
 	if kind == UnderTest() {
-		binary = relayUnderTest(t)
+		binary = Binary(t)
 	} else {
 		binary = Foreign(t, kind)
 	}
@@ -168,7 +168,8 @@ const (
 // UnderTest is the kind of the relay that TOWPATH_RELAY names.
 func UnderTest() string { return cmp.Or(os.Getenv("TOWPATH_RELAY_KIND"), Towpath) }
 
-func relayUnderTest(t testing.TB) string {
+// Binary is the relay under test.
+func Binary(t testing.TB) string {
 	t.Helper()
 	binary := os.Getenv("TOWPATH_RELAY")
 	if binary == "" {
