@@ -17,8 +17,11 @@ pub(crate) struct Pair {
 impl Pair {
     /// Two clients of `relay`.
     pub(crate) async fn new(relay: &Relay) -> Self {
-        let (from, sender) = relay.client(0xa1).await;
-        let (to, receiver) = relay.client(0xa2).await;
+        Self::of(relay.client(0xa1).await, relay.client(0xa2).await)
+    }
+
+    /// Two clients that have logged in, each with its key.
+    pub(crate) fn of((from, sender): (NodePublic, Client), (to, receiver): (NodePublic, Client)) -> Self {
         Self { sender, receiver, from, to, sent: 0 }
     }
 

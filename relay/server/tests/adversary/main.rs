@@ -24,6 +24,7 @@ mod mesh_announcements;
 mod open_files;
 mod pings;
 mod refused_clients;
+mod returning_clients;
 mod routes;
 mod silent_connections;
 mod unfinished_frames;
