@@ -30,13 +30,26 @@ impl Relay {
     /// # Panics
     /// When there is no relay binary, or it does not serve within 10 s.
     pub fn start() -> Self {
-        let binary = binary();
+        Self::start_kind(env::var("TOWPATH_RELAY_KIND").as_deref() == Ok("derper"), &binary())
+    }
+
+    /// Starts the stock derper that `foreign/install` has installed, whatever the relay under test is.
+    ///
+    /// # Panics
+    /// When it is not installed, or does not serve within 10 s.
+    pub fn start_derper() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.foreign");
+        let foreign = env::var_os("TOWPATH_FOREIGN").map_or(root, PathBuf::from);
+        let binary = foreign.join("bin/derper");
+        assert!(binary.exists(), "{} is missing; run tests/interop/foreign/install", binary.display());
+        Self::start_kind(true, &binary)
+    }
+
+    fn start_kind(is_stock: bool, binary: &Path) -> Self {
         let files = TempDir::new().expect("a temporary directory");
         let address = free_address();
-        let (mut command, ready) = match env::var("TOWPATH_RELAY_KIND").as_deref() {
-            Ok("derper") => derper(&binary, files.path(), address),
-            _ => towpath(&binary, files.path(), address),
-        };
+        let start = if is_stock { derper } else { towpath };
+        let (mut command, ready) = start(binary, files.path(), address);
         // The relay's settings are in the file alone.
         for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOWPATH_"))
         {
