@@ -41,7 +41,7 @@ pub enum Action {
     },
     /// A relay dies. Each host hears of it as soon as the relay's last packet can reach it.
     KillRelay(Region),
-    /// A relay goes silent: packets to it vanish, and its links stay up.
+    /// A relay goes silent: its links stay up, and what it is sent waits until it works again.
     SilenceRelay(Region),
     /// A dead or silent relay works again.
     RestoreRelay(Region),

@@ -70,6 +70,14 @@ pub(crate) enum LinkUp {
     Yes,
 }
 
+/// What a host hears from a relay.
+#[derive(Debug)]
+pub(crate) enum News {
+    Packet(NodePublic, Vec<u8>),
+    PeerGone(NodePublic),
+    Down,
+}
+
 /// A host's link to a relay, which is a stream in each direction.
 #[derive(Debug)]
 pub(crate) struct RelayLink {
@@ -81,10 +89,27 @@ pub(crate) struct RelayLink {
     pub(crate) present: Option<u32>,
     /// What waits until the link is up.
     pub(crate) waiting: Vec<(NodePublic, Vec<u8>)>,
+    /// What the host sends again as soon as the network lets it through.
+    pub(crate) held: Vec<(NodePublic, Vec<u8>)>,
+    /// What the relay sends again as soon as the network lets it through.
+    pub(crate) held_back: Vec<(u32, News)>,
+    /// How long the two wait until they try again.
+    pub(crate) patience: Duration,
     /// When the last packet arrives that is on its way to the relay.
     pub(crate) out: Instant,
     /// When the last packet arrives that is on its way to the host.
     pub(crate) back: Instant,
+}
+
+impl RelayLink {
+    /// Leaves the streams for others. What was on its way is void.
+    pub(crate) fn renew(&mut self, up: LinkUp) {
+        self.epoch += 1;
+        self.up = up;
+        self.held.clear();
+        self.held_back.clear();
+        self.patience = Duration::ZERO;
+    }
 }
 
 /// A host.
@@ -137,6 +162,9 @@ impl<M> Host<M> {
                 up: LinkUp::No,
                 present: None,
                 waiting: Vec::new(),
+                held: Vec::new(),
+                held_back: Vec::new(),
+                patience: Duration::ZERO,
                 out: Instant::ZERO,
                 back: Instant::ZERO,
             });

@@ -119,7 +119,8 @@ fn judge(one: Side, other: Side) -> Direct {
         // The easy side has to send to the address from which the hard one comes.
         Dependence::AddressDependent if hard.scatters => Direct::May,
         Dependence::AddressDependent => Direct::Must,
-        Dependence::AddressAndPortDependent if hard.preserves || !hard.is_strict() => Direct::May,
+        // Where the hard side lets everything in, packets of the easy one arrive, and the answers do not.
+        Dependence::AddressAndPortDependent if hard.preserves => Direct::May,
         Dependence::AddressAndPortDependent => Direct::Cannot,
     }
 }

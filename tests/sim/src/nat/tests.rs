@@ -389,3 +389,37 @@ fn dead_mappings_are_cleared_away() {
     }
     assert!(table.len() <= 128, "{}", table.len());
 }
+
+/// The share of runs in which one of so many mappings toward a peer is met by one of so many probes of the peer.
+fn birthday(allocator: Allocator, range: (u16, u16), mappings: u16, probes: u16) -> f64 {
+    const RUNS: u32 = 2000;
+    let hits = (0..RUNS).filter(|run| {
+        let nat = Nat::new(AddressAndPortDependent, AddressAndPortDependent, allocator);
+        let mut table = table_of(nat, u64::from(*run));
+        let peer = server(9, 41641);
+        for port in 0..mappings {
+            table.outbound(at(0), inner(10_000 + port), peer).unwrap();
+        }
+        let mut random = Random::stream(u64::from(*run), 1);
+        let mut probed = std::collections::BTreeSet::new();
+        while probed.len() < usize::from(probes) {
+            probed.insert(random.port(range.0, range.1));
+        }
+        probed
+            .into_iter()
+            .any(|port| table.inbound(at(0), peer, SocketAddr::from(([45, 0, 0, 1], port))).is_ok())
+    });
+    f64::from(u32::try_from(hits.count()).unwrap()) / f64::from(RUNS)
+}
+
+#[test]
+fn guessed_ports_are_met_as_often_as_theory_says() {
+    let full = (1024, 65_535);
+    for (mappings, probes, theory) in [(211, 211, 0.500), (256, 256, 0.639), (64, 512, 0.400)] {
+        let share = birthday(Allocator::Random, full, mappings, probes);
+        assert!((share - theory).abs() < 0.05, "{mappings} and {probes}: {share}, not {theory}");
+    }
+    let block = Block { start: 20_000, size: 512 };
+    let share = birthday(block, (20_000, 20_511), 32, 64);
+    assert!((share - 0.988).abs() < 0.01, "{share}");
+}

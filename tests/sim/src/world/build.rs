@@ -74,7 +74,7 @@ impl<M: Machine> World<M> {
     /// A new relay.
     pub fn add_relay(&mut self, region: Region, site: Site) {
         self.script.push(Line::Relay(region, site));
-        self.relays.push(Relay { region, site, health: Health::Alive });
+        self.relays.push(Relay { region, site, health: Health::Alive, held: Vec::new() });
     }
 
     /// A new STUN server with an IPv4 address. Returns its address with the usual port; it answers at every port.

@@ -18,7 +18,7 @@ use towpath_wire::time::Instant;
 
 use crate::action::{self, Line};
 use crate::flow::{Account, Flow};
-use crate::host::{Attachment, Host, Sent};
+use crate::host::{Attachment, Host, News, Sent};
 use crate::id::{FlowId, HostId, NatId, Site};
 use crate::link::Link;
 use crate::machine::Machine;
@@ -41,6 +41,8 @@ enum Event {
     AtRelay { region: Region, from: HostId, peer: NodePublic, packet: Vec<u8> },
     /// Something arrives from a relay, on the stream with this number.
     FromRelay { region: Region, to: HostId, epoch: u32, news: News },
+    /// What the network did not let through, on the streams with this number, is sent again.
+    Retry { region: Region, host: HostId, epoch: u32 },
     /// A host has dialled a relay.
     Dialled { region: Region, host: HostId, epoch: u32 },
     /// The application sends the next packet of a flow.
@@ -49,14 +51,6 @@ enum Event {
     Act(usize),
     /// A host that moves has its new addresses.
     Attach { host: HostId, line: usize },
-}
-
-/// What a host hears from a relay.
-#[derive(Debug)]
-enum News {
-    Packet(NodePublic, Vec<u8>),
-    PeerGone(NodePublic),
-    Down,
 }
 
 /// How a relay is.
@@ -72,6 +66,8 @@ struct Relay {
     region: Region,
     site: Site,
     health: Health,
+    /// What has arrived while the relay is silent.
+    held: Vec<(HostId, NodePublic, Vec<u8>)>,
 }
 
 /// The internet in a process: hosts with machines of type `M`, NATs, links, STUN servers and relays, on virtual time.
@@ -280,6 +276,7 @@ impl<M: Machine> World<M> {
             }
             Event::AtRelay { region, from, peer, packet } => self.at_relay(region, from, peer, packet),
             Event::FromRelay { region, to, epoch, news } => self.hear_from_relay(region, to, epoch, news),
+            Event::Retry { region, host, epoch } => self.retry(region, host, epoch),
             Event::Dialled { region, host, epoch } => self.dialled(region, host, epoch),
             Event::Flow(flow) => self.send_packet_of(flow),
             Event::Act(line) => self.act(line),

@@ -6,9 +6,9 @@ use towpath_disco::datagram::{Received, Region, RelayEvent};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
-use super::{Event, Health, News, World};
+use super::{Event, Health, Relay, World};
 use crate::flow::Label;
-use crate::host::LinkUp;
+use crate::host::{LinkUp, News};
 use crate::id::{HostId, Site};
 use crate::link::Traffic;
 use crate::machine::Machine;
@@ -23,8 +23,15 @@ const REDIAL: Duration = Duration::from_secs(1);
 /// The least time until TCP sends a packet again.
 const MIN_RTO: Duration = Duration::from_millis(200);
 
+/// The longest time until TCP tries again.
+const MAX_RTO: Duration = Duration::from_secs(8);
+
 /// Packets that wait for a link that is being dialled. Further ones are lost.
 const MOST_WAITING: usize = 64;
+
+/// Packets that wait for a network that lets nothing through, or for a silent relay. Further ones are lost: the buffers
+/// are full, and those of the application behind them.
+const MOST_HELD: usize = 256;
 
 impl<M: Machine> World<M> {
     fn relay(&self, region: Region) -> Option<(Site, Health)> {
@@ -73,26 +80,74 @@ impl<M: Machine> World<M> {
         self.recycle(packet);
     }
 
-    /// When a packet that is sent now on a stream arrives at the other end.
+    /// The time after which TCP sends a packet again on the link of a host to a relay.
+    fn rto(&self, here: Site, there: Site) -> Duration {
+        MIN_RTO.max(2 * self.topology.links.round_trip(here, there))
+    }
+
+    /// When a packet that is sent now on a stream arrives at the other end; `None` if the network lets nothing through.
     fn streamed(&mut self, from: Site, to: Site) -> Option<Instant> {
-        let rto = MIN_RTO.max(2 * self.topology.links.round_trip(from, to));
+        let rto = self.rto(from, to);
         self.topology.links.state(from, to).stream(self.now, rto)
     }
 
     fn send_to_relay(&mut self, region: Region, host: HostId, peer: NodePublic, packet: Vec<u8>) {
         let sites = self.hosts[host.index()].site().zip(self.relay(region));
-        let Some(at) = sites.and_then(|(here, (there, _))| self.streamed(here, there)) else {
-            return self.lose(host, region, packet);
-        };
+        let Some((here, (there, _))) = sites else { return self.lose(host, region, packet) };
+        let arrives = self.streamed(here, there);
         let link = self.hosts[host.index()].relay(region);
-        link.out = link.out.max(at);
-        let at = link.out;
-        self.queue.push(at, Event::AtRelay { region, from: host, peer, packet });
+        match arrives {
+            Some(at) if link.held.is_empty() => {
+                link.out = link.out.max(at);
+                let at = link.out;
+                self.queue.push(at, Event::AtRelay { region, from: host, peer, packet });
+            }
+            _ if link.held.len() >= MOST_HELD => self.lose(host, region, packet),
+            _ => {
+                link.held.push((peer, packet));
+                self.await_network(region, host, self.rto(here, there));
+            }
+        }
+    }
+
+    /// Tries again later what the network did not let through, unless that will be done already.
+    fn await_network(&mut self, region: Region, host: HostId, rto: Duration) {
+        let now = self.now;
+        let link = self.hosts[host.index()].relay(region);
+        if link.held.len() + link.held_back.len() == 1 {
+            link.patience = (2 * link.patience).clamp(rto, MAX_RTO.max(rto));
+            let (at, epoch) = (now + link.patience, link.epoch);
+            self.queue.push(at, Event::Retry { region, host, epoch });
+        }
+    }
+
+    /// Sends again what the network did not let through.
+    pub(super) fn retry(&mut self, region: Region, host: HostId, epoch: u32) {
+        let link = self.hosts[host.index()].relay(region);
+        if link.epoch != epoch {
+            return;
+        }
+        let (held, held_back) = (std::mem::take(&mut link.held), std::mem::take(&mut link.held_back));
+        for (peer, packet) in held {
+            self.send_to_relay(region, host, peer, packet);
+        }
+        for (epoch, news) in held_back {
+            self.send_news(region, host, epoch, news);
+        }
+        let link = self.hosts[host.index()].relay(region);
+        if link.held.is_empty() && link.held_back.is_empty() {
+            link.patience = Duration::ZERO;
+        }
     }
 
     pub(super) fn at_relay(&mut self, region: Region, from: HostId, peer: NodePublic, packet: Vec<u8>) {
-        if self.relay(region).is_none_or(|(_, health)| health != Health::Alive) {
-            return self.lose(from, region, packet);
+        match self.relays.iter_mut().find(|relay| relay.region == region) {
+            Some(Relay { health: Health::Alive, .. }) => {}
+            Some(Relay { health: Health::Silent, held, .. }) if held.len() < MOST_HELD => {
+                held.push((from, peer, packet));
+                return;
+            }
+            _ => return self.lose(from, region, packet),
         }
         let key = self.hosts[from.index()].key;
         let receiver = self.keys.get(&peer).copied();
@@ -110,14 +165,20 @@ impl<M: Machine> World<M> {
     /// Sends something from a relay to a host, behind what is on its way already.
     fn send_news(&mut self, region: Region, to: HostId, epoch: u32, news: News) {
         let sites = self.hosts[to.index()].site().zip(self.relay(region));
-        let Some(at) = sites.and_then(|(here, (there, _))| self.streamed(there, here)) else {
-            self.trace.note(self.now, Happening::RelayLost { host: to, region });
-            return;
-        };
+        let arrives = sites.and_then(|(here, (there, _))| self.streamed(there, here));
         let link = self.hosts[to.index()].relay(region);
-        link.back = link.back.max(at);
-        let at = link.back;
-        self.queue.push(at, Event::FromRelay { region, to, epoch, news });
+        match (arrives, sites) {
+            (Some(at), _) if link.held_back.is_empty() => {
+                link.back = link.back.max(at);
+                let at = link.back;
+                self.queue.push(at, Event::FromRelay { region, to, epoch, news });
+            }
+            (_, Some((here, (there, _)))) if link.held_back.len() < MOST_HELD => {
+                link.held_back.push((epoch, news));
+                self.await_network(region, to, self.rto(there, here));
+            }
+            _ => self.trace.note(self.now, Happening::RelayLost { host: to, region }),
+        }
     }
 
     pub(super) fn hear_from_relay(&mut self, region: Region, host: HostId, epoch: u32, news: News) {
@@ -150,8 +211,7 @@ impl<M: Machine> World<M> {
         let state = &mut self.hosts[host.index()];
         let site = state.site();
         let link = state.relay(region);
-        link.epoch += 1;
-        link.up = LinkUp::Dialling;
+        link.renew(LinkUp::Dialling);
         let epoch = link.epoch;
         // A host without an address dials when it gets one.
         let Some(here) = site else { return };
@@ -219,12 +279,11 @@ impl<M: Machine> World<M> {
         let state = &mut self.hosts[host.index()];
         let mut broken = Vec::new();
         for link in &mut state.relays {
-            link.epoch += 1;
-            link.waiting.clear();
             if link.up == LinkUp::Yes {
                 broken.push(link.region);
             }
-            link.up = LinkUp::No;
+            link.waiting.clear();
+            link.renew(LinkUp::No);
         }
         for region in broken {
             self.tell_relay(host, RelayEvent::Down(region));
@@ -232,8 +291,14 @@ impl<M: Machine> World<M> {
     }
 
     pub(super) fn set_health(&mut self, region: Region, health: Health) {
+        let mut held = Vec::new();
         for relay in self.relays.iter_mut().filter(|relay| relay.region == region) {
             relay.health = health;
+            held = std::mem::take(&mut relay.held);
+        }
+        // A relay that works again answers what it was sent; one that is dead does not.
+        for (from, peer, packet) in held {
+            self.at_relay(region, from, peer, packet);
         }
         if health != Health::Dead {
             return;

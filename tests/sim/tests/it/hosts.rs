@@ -112,6 +112,14 @@ fn a_suspended_host_hears_nothing_until_it_wakes() {
     world.run_until(at(1100));
     assert_eq!(world.machine(sleeper).timeouts, [at(1100)]);
     assert_eq!(heard(&mut world, sleeper), ["over the relay"]);
+    // The longer of two sleeps counts.
+    world.act_now(Action::Suspend { host: sleeper, lasts: ms(1000) });
+    world.act_now(Action::Suspend { host: sleeper, lasts: ms(10) });
+    relay(&mut world, other, sleeper, "later");
+    run(&mut world, 999);
+    assert_eq!(heard(&mut world, sleeper), [""; 0]);
+    run(&mut world, 1);
+    assert_eq!(heard(&mut world, sleeper), ["later"]);
     let asleep = |what: &Happening| matches!(what, Happening::Dropped { why: Dropped::Suspended, .. });
     assert_eq!(world.trace().iter().filter(|(_, what)| asleep(what)).count(), 1);
 }

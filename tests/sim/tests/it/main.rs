@@ -5,6 +5,7 @@
 mod flows;
 mod hosts;
 mod links;
+mod measured;
 mod naive;
 mod oracle;
 mod paths;

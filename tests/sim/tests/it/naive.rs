@@ -17,7 +17,7 @@ const PONG: &[u8] = b"pong";
 
 /// How often it sends to each endpoint, and how far apart.
 const ROUNDS: u32 = 25;
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(30);
 
 #[derive(Debug)]
 pub(crate) struct Naive {
@@ -101,10 +101,15 @@ impl Machine for Naive {
 
 /// Lets two naive machines send to each other from the same moment. Returns when both have proven a path, from then on.
 pub(crate) fn meet(world: &mut World<Naive>, hosts: [HostId; 2]) -> Option<Duration> {
+    meet_skewed(world, hosts, Duration::ZERO)
+}
+
+/// The same, where the second one begins later.
+pub(crate) fn meet_skewed(world: &mut World<Naive>, hosts: [HostId; 2], skew: Duration) -> Option<Duration> {
     world.run_until(world.now() + ms(1000));
     let told = hosts.map(|host| world.machine(host).own.clone());
     let start = world.now() + ms(1);
-    for (host, targets) in [(hosts[0], &told[1]), (hosts[1], &told[0])] {
+    for (host, targets, start) in [(hosts[0], &told[1], start), (hosts[1], &told[0], start + skew)] {
         world.with(host, |naive, _| {
             for target in targets {
                 naive.add_target(*target);

@@ -107,6 +107,19 @@ fn a_lost_packet_of_a_stream_is_sent_again_and_the_later_ones_wait_behind_it() {
 }
 
 #[test]
+fn the_order_is_kept_on_the_second_leg_as_well() {
+    let (mut world, [b, a], [here, _, middle]) = two();
+    let lossy = Link::new(ms(10)).losing(Loss::Random(0.1), Traffic::Everything);
+    world.set_links(here, middle, lossy);
+    for number in 0..1000 {
+        relay(&mut world, a, b, &number.to_string());
+        run(&mut world, 10);
+    }
+    run(&mut world, 60_000);
+    assert!(heard(&mut world, b).into_iter().eq((0..1000).map(|number| number.to_string())));
+}
+
+#[test]
 fn the_death_of_a_relay_is_heard_of_and_homes_are_dialled_until_it_lives_again() {
     let (mut world, [a, b], _) = two();
     world.at(at(1000), Action::KillRelay(REGION));
@@ -134,10 +147,12 @@ fn a_silent_relay_says_nothing() {
     world.at(at(5000), Action::RestoreRelay(REGION));
     world.run_until(at(2000));
     relay(&mut world, a, b, "into the hole");
+    world.run_until(at(4999));
+    assert_eq!(heard(&mut world, b), [""; 0]);
     world.run_until(at(5000));
     relay(&mut world, a, b, "heard");
     run(&mut world, 100);
-    assert_eq!(heard(&mut world, b), ["heard"]);
+    assert_eq!(heard(&mut world, b), ["into the hole", "heard"]);
     assert_eq!((events(&world, a).len(), events(&world, b).len()), (1, 1));
 }
 
@@ -170,4 +185,73 @@ fn a_host_keeps_its_links_to_the_homes_that_it_has() {
     run(&mut world, 3000);
     assert!(!world.is_connected(a, REGION), "it is no home any more");
     assert!(world.is_connected(a, second));
+}
+
+#[test]
+fn a_network_that_lets_nothing_through_holds_the_stream_up() {
+    for outbound in [true, false] {
+        let (mut world, [a, b], [here, there, middle]) = two();
+        let (from, to) = if outbound { (here, middle) } else { (middle, there) };
+        let link = Link { applies_to: Traffic::Everything, ..world.link(from, to) };
+        world.set_link(from, to, link);
+        world.at(at(5), Action::Block { from, to, blocked: true });
+        world.at(at(2000), Action::Block { from, to, blocked: false });
+        run(&mut world, 10);
+        for number in 0..3 {
+            relay(&mut world, a, b, &number.to_string());
+            run(&mut world, 400);
+        }
+        world.run_until(at(1999));
+        assert_eq!(heard(&mut world, b), [""; 0]);
+        relay(&mut world, a, b, "3");
+        // Sent again after 200, 600, 1,400 and 3,000 ms.
+        run(&mut world, 1000);
+        relay(&mut world, a, b, "4");
+        assert_eq!(heard(&mut world, b), [""; 0]);
+        run(&mut world, 100);
+        assert_eq!(heard(&mut world, b), ["0", "1", "2", "3", "4"], "outbound: {outbound}");
+        relay(&mut world, a, b, "5");
+        run(&mut world, 40);
+        assert_eq!(heard(&mut world, b), ["5"]);
+        assert_eq!((events(&world, a).len(), events(&world, b).len()), (1, 1));
+    }
+}
+
+#[test]
+fn what_is_on_its_way_on_a_link_that_breaks_is_lost() {
+    let (mut world, [a, b], [_, there, middle]) = two();
+    world.set_links(there, middle, Link::new(ms(500)));
+    run(&mut world, 100);
+    relay(&mut world, a, b, "on the old link");
+    run(&mut world, 20);
+    let near = world.add_site();
+    world.set_links(near, middle, Link::new(ms(10)));
+    world.act_now(Action::Roam { host: b, places: vec![Place::Internet(near)], gap: ms(0) });
+    run(&mut world, 40);
+    assert!(world.is_connected(b, REGION));
+    relay(&mut world, a, b, "on the new link");
+    run(&mut world, 1000);
+    assert_eq!(heard(&mut world, b), ["on the new link"]);
+}
+
+#[test]
+fn a_silent_relay_holds_no_more_than_its_buffers_do() {
+    let (mut world, [a, b], _) = two();
+    world.act_now(Action::SilenceRelay(REGION));
+    for number in 0..300 {
+        relay(&mut world, a, b, &number.to_string());
+    }
+    run(&mut world, 1000);
+    world.act_now(Action::RestoreRelay(REGION));
+    run(&mut world, 1000);
+    assert!(heard(&mut world, b).into_iter().eq((0..256).map(|number| number.to_string())));
+    // What a dying relay holds is lost.
+    world.act_now(Action::SilenceRelay(REGION));
+    relay(&mut world, a, b, "held");
+    run(&mut world, 1000);
+    world.act_now(Action::KillRelay(REGION));
+    world.act_now(Action::RestoreRelay(REGION));
+    run(&mut world, 3000);
+    assert!(world.is_connected(b, REGION));
+    assert_eq!(heard(&mut world, b), [""; 0]);
 }
