@@ -14,6 +14,7 @@ mod oracle;
 mod pair;
 mod queue;
 mod random;
+mod scenario;
 mod sweep;
 mod topology;
 mod trace;
@@ -29,6 +30,7 @@ pub use nat::{Allocator, Class, Dependence, Early, Egress, Gateway, Nat, Pooling
 pub use oracle::{Direct, Verdict};
 pub use pair::{NotAPair, Pair, Seat, Stage, Timing};
 pub use random::Random;
+pub use scenario::{Fault, NotAScenario, Scenario};
 pub use sweep::{Spread, shrink, sweep};
 pub use trace::{Dropped, Happening};
 pub use world::World;

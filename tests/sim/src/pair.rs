@@ -119,10 +119,7 @@ impl Pair {
         let mut hosts = [HostId(0); 2];
         for (side, private) in privates.into_iter().enumerate() {
             let class = self.classes[side];
-            let root = match class {
-                Class::V6 => Place::Internet6(sites[side]),
-                _ => Place::Internet(sites[side]),
-            };
+            let root = class.root(sites[side]);
             nats[side] = class.nat().map(|nat| world.add_nat(root, nat));
             let place = nats[side].map_or(root, Place::Behind);
             let machine = make(Seat {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use towpath_wire::time::Instant;
 
-use super::{Gateway, Table};
+use super::model::Gateway;
+use super::table::Table;
 
 /// The port that gateways listen on.
 pub(crate) const GATEWAY_PORT: u16 = 5351;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use towpath_wire::time::Instant;
 
-use super::{Allocator, Dependence, Early, Egress, Nat, Pooling, Refresh};
+use super::model::{Allocator, Dependence, Early, Egress, Nat, Pooling, Refresh};
 use crate::random::Random;
 use crate::trace::Dropped;
 

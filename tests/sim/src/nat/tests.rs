@@ -1,6 +1,7 @@
 //! What a NAT does, seen from inside and outside of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use towpath_wire::time::Instant;
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Region, Route};
 use towpath_sim::{
-    Action, Class, Flow, HostId, Link, Loss, Nat, NatId, Pair, Place, Random, Site, Timing, Traffic, World,
-    sweep,
+    Action, Class, Flow, Happening, HostId, Link, Loss, Nat, NatId, Pair, Place, Random, Scenario, Site,
+    Timing, Traffic, World, sweep,
 };
+use towpath_wire::time::Instant;
 
 use crate::naive::{Naive, meet};
 use crate::puppet::{Puppet, add, at, key, ms, run, send, world};
@@ -159,6 +160,31 @@ fn whatever_happens_happens_again_with_the_same_seed() {
     assert_eq!(hashes.len(), runs.len());
     let delivered: usize = runs.iter().map(|(_, delivered)| delivered).sum();
     assert!(delivered > 20_000, "{delivered} of 400,000 packets came through");
+}
+
+#[test]
+fn a_scenario_does_the_same_again_and_its_faults_happen() {
+    let run = |scenario: &Scenario| {
+        let mut stage = scenario.build(|seat| Naive::new(&seat));
+        stage.world.keep_trace();
+        stage.world.run_until(at(20_000));
+        stage.world
+    };
+    sweep(100, |seed| {
+        let scenario = Scenario::random(seed as u64);
+        let [first, again] = [&scenario, &scenario.to_string().parse().unwrap()].map(run);
+        assert_eq!(first.trace_hash(), again.trace_hash(), "{scenario}");
+    });
+    let text = "P R 80 40 50 0 udp 7, 3000 roam 0 O 100, 3001 rebind 1 new, 4000 suspend 1 50, 5000 kill, \
+                6000 restore, 7000 block 0, 8000 unblock 0, 9000 rebind 0 new";
+    let world = run(&text.parse().unwrap());
+    let acted =
+        |(when, what): &(Instant, Happening)| matches!(what, Happening::Acted { .. }).then_some(*when);
+    let times: Vec<Instant> = world.trace().iter().filter_map(acted).collect();
+    // The host that has moved to the internet has no NAT any more.
+    assert_eq!(times, [3000, 3001, 4000, 5000, 6000, 7000, 8000].map(at));
+    let mover = world.hosts().next().unwrap();
+    assert_eq!(world.addresses(mover)[0].ip().to_string().split('.').next(), Some("45"));
 }
 
 #[test]
