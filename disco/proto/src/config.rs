@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub stun: Vec<SocketAddr>,
     /// The region in which this node can be reached.
     pub home: Option<Region>,
+    /// The regions in which a peer is looked for whose region is not known, the nearest first. The first four are asked.
+    pub regions: Vec<Region>,
     /// Addresses under which this node is reached besides those that it finds, as of a forwarded port.
     pub addresses: Vec<SocketAddr>,
     /// Whether a candidate gets one probe and no burst, for networks that take many packets for an attack.

@@ -16,6 +16,8 @@ use crate::random::Random;
 
 /// The round trip to a relay of which none is known.
 const TYPICAL_RTT: Duration = Duration::from_millis(100);
+/// Regions in which a peer is looked for.
+const MOST_SEARCHED: usize = 4;
 /// Events that wait for the driver. The oldest make room; what is true now, the node says when it is asked.
 const MOST_EVENTS: usize = 1024;
 
@@ -33,6 +35,8 @@ pub(crate) struct Context {
     /// The relays to which a link is up, each with the round trip if it has been measured.
     pub(crate) links: BTreeMap<Region, Option<Duration>>,
     pub(crate) home: Option<Region>,
+    /// Where a peer of unknown region is looked for, in this order.
+    pub(crate) regions: Vec<Region>,
     pub(crate) budget: Budget,
     pub(crate) one_probe: bool,
     pub(crate) out: VecDeque<(Transmit, Vec<u8>)>,
@@ -42,6 +46,9 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(config: NodeConfig) -> Self {
         let mut random = Random::new(config.seed);
+        let mut regions: Vec<_> = config.home.into_iter().collect();
+        regions.extend(config.regions.iter().filter(|region| Some(**region) != config.home));
+        regions.truncate(MOST_SEARCHED);
         let disco = DiscoPrivate::from_random(random.bytes());
         Self {
             public: config.key.public(),
@@ -54,6 +61,7 @@ impl Context {
             endpoints: Endpoints::new(config.stun, config.addresses),
             links: BTreeMap::new(),
             home: config.home,
+            regions,
             budget: Budget::default(),
             one_probe: config.one_probe,
             out: VecDeque::new(),

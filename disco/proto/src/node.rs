@@ -140,9 +140,7 @@ impl Node {
                 self.ctx.links.insert(region, Some(took));
             }
             RelayEvent::PeerGone { region, peer } => {
-                if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.gone_from(region);
-                }
+                self.with_peer(&peer, now, |peer, ctx| peer.gone_from(region, now, ctx));
             }
         }
     }

@@ -37,6 +37,7 @@ fn node(seed: u8, interface: &str) -> Node {
         seed: [seed; 32],
         stun: vec![],
         home: Some(REGION),
+        regions: vec![],
         addresses: vec![],
         one_probe: false,
     });

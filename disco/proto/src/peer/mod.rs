@@ -5,11 +5,13 @@
 //! | offers: hellos, and the CallMeMaybe of stock clients | `offer.rs` |
 //! | probes that wait for an answer, and bursts of them | `probes.rs` |
 //! | the direct path, and when it is suspected | `path.rs` |
+//! | the regions in which the peer is looked for | `search.rs` |
 //! | why the path is what it is | `why.rs` |
 
 mod offer;
 mod path;
 mod probes;
+mod search;
 pub(crate) mod why;
 
 use std::collections::VecDeque;
@@ -26,6 +28,7 @@ use towpath_wire::time::Instant;
 use self::offer::Offers;
 use self::path::Path;
 use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
+use self::search::Search;
 use self::why::Why;
 use crate::MappingClass;
 use crate::candidates::{Candidate, Candidates, MOST_KEPT, Origin, is_local};
@@ -80,6 +83,7 @@ pub(crate) struct Peer {
     pub(crate) key: NodePublic,
     region: Option<Region>,
     heard_in: Option<Region>,
+    search: Search,
     disco: Option<Disco>,
     offers: Offers,
     mapping: MappingClass,
@@ -119,6 +123,7 @@ impl Peer {
             key: config.key,
             region: config.region,
             heard_in: None,
+            search: Search::default(),
             disco,
             offers: Offers::default(),
             mapping: MappingClass::Unknown,
@@ -151,28 +156,6 @@ impl Peer {
 
     pub(crate) const fn path(&self) -> Option<&Path> {
         self.path.as_ref()
-    }
-
-    /// Notes that a packet of the peer came over a relay.
-    pub(crate) const fn hear_in(&mut self, region: Region) {
-        self.heard_in = Some(region);
-    }
-
-    /// Notes that the peer is not connected to the relay of a region.
-    pub(crate) fn gone_from(&mut self, region: Region) {
-        if self.heard_in == Some(region) {
-            self.heard_in = None;
-        }
-        if self.region == Some(region) && self.heard_in.is_some() {
-            self.region = None;
-        }
-    }
-
-    /// The relay over which the peer is reached: the one of its region, else the one over which it was heard last.
-    fn relay(&self, ctx: &Context) -> Option<Region> {
-        let wanted = [self.region, self.heard_in, ctx.home];
-        let known = wanted.into_iter().flatten().find(|region| ctx.links.contains_key(region));
-        known.or_else(|| ctx.links.keys().next().copied())
     }
 
     /// The ways for a datagram of `len` bytes. Begins to make the peer direct, and probes the path that is used.
@@ -214,6 +197,7 @@ impl Peer {
         let least = if self.is_unlikely(ctx) { UNLIKELY } else { 0 };
         self.retry_at = now + RETRIES[self.attempts.max(least).min(RETRIES.len() - 1)];
         self.attempts += 1;
+        self.search_again(now);
         if !ctx.endpoints.are_fresh(now) {
             self.offers.is_waiting = ctx.gather(now);
         }

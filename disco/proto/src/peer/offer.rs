@@ -64,11 +64,21 @@ impl Peer {
 
     /// Tells the peer where this node may be reached. `echo` answers a hello of the peer.
     pub(super) fn offer(&mut self, echo: Option<Challenge>, now: Instant, ctx: &mut Context) {
-        let Some(region) = self.relay(ctx) else {
-            self.offers.is_unsent = true;
-            return;
-        };
-        self.offers.is_unsent = false;
+        let regions = self.regions(ctx);
+        self.offers.is_unsent = ctx.links.is_empty();
+        for region in regions {
+            self.offer_in(region, echo, now, ctx);
+        }
+    }
+
+    /// Makes an offer over the relay of `region`.
+    pub(super) fn offer_in(
+        &mut self,
+        region: Region,
+        echo: Option<Challenge>,
+        now: Instant,
+        ctx: &mut Context,
+    ) {
         self.offers.said = Some((ctx.endpoints.mapping(), ctx.endpoints.offered()));
         let mut packet = Vec::new();
         match &self.disco {

@@ -15,6 +15,8 @@ pub(crate) struct Puppet {
     pub(crate) out: VecDeque<(Transmit, Vec<u8>)>,
     pub(crate) heard: Vec<(Instant, Received, Vec<u8>)>,
     pub(crate) relays: Vec<(Instant, RelayEvent)>,
+    /// The round trips to relays, as they were measured.
+    pub(crate) measured: Vec<(Region, Duration)>,
     pub(crate) interfaces: Vec<Vec<SocketAddr>>,
     pub(crate) timeouts: Vec<Instant>,
     pub(crate) alarm: Option<Instant>,
@@ -30,7 +32,10 @@ impl Machine for Puppet {
     }
 
     fn handle_relay(&mut self, now: Instant, event: RelayEvent) {
-        self.relays.push((now, event));
+        match event {
+            RelayEvent::RoundTrip { region, took } => self.measured.push((region, took)),
+            event => self.relays.push((now, event)),
+        }
     }
 
     fn handle_interfaces(&mut self, _: Instant, addresses: &[SocketAddr]) {

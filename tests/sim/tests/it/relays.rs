@@ -30,6 +30,7 @@ fn events(world: &World<Puppet>, host: HostId) -> Vec<(Instant, RelayEvent)> {
 fn packets_take_both_legs() {
     let (mut world, [a, b], _) = two();
     assert_eq!(events(&world, a), [(at(0), RelayEvent::Up(REGION))]);
+    assert_eq!(world.machine(a).measured, [(REGION, Duration::from_millis(20))]);
     relay(&mut world, a, b, "hello");
     run(&mut world, 100);
     let peer = world.key(a);

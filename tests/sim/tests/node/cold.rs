@@ -1,5 +1,6 @@
 //! Cold pairs: which become direct, in which time, and what that costs.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use towpath_sim::{Class, Delivery, Direct, Pair, Spread, Timing, Traffic, Verdict, sweep};
@@ -47,6 +48,9 @@ fn run(pair: Pair) -> Run {
     }
 }
 
+/// The runs without loss, which several tests look at.
+static CLEAN: LazyLock<Vec<Vec<Run>>> = LazyLock::new(|| all(0.0));
+
 fn all(loss: f64) -> Vec<Vec<Run>> {
     let mut rows = Vec::new();
     for timing in [Timing::NEAR, Timing::FAR] {
@@ -72,18 +76,18 @@ fn begins_hard(pair: &Pair) -> bool {
 
 #[test]
 fn every_pair_that_must_become_direct_does_at_r_plus_d_and_loses_nothing() {
-    for row in all(0.0) {
+    for row in CLEAN.iter() {
         let Run { pair, verdict, .. } = &row[0];
         let Timing { relay, direct, .. } = pair.timing;
-        for run in &row {
+        for run in row {
             assert_eq!(run.direct.is_some(), verdict.direct == Direct::Must, "{}", run.pair);
             assert_eq!((run.missing, run.doubles), (0, 0), "{}", run.pair);
             assert!(run.first.is_some_and(|first| first <= relay / 2 + millis(5)), "{}", run.pair);
         }
-        let Some(median) = times(&row).median() else { continue };
+        let Some(median) = times(row).median() else { continue };
         let late = if begins_hard(pair) { direct / 2 } else { Duration::ZERO };
         assert!(median <= relay + direct + late + millis(10), "{pair}: median {median:?}");
-        let p99 = times(&row).p99().unwrap();
+        let p99 = times(row).p99().unwrap();
         assert!(p99 <= relay + direct + late + millis(60), "{pair}: p99 {p99:?}");
     }
 }
@@ -105,8 +109,8 @@ fn loss_costs_milliseconds() {
 
 #[test]
 fn a_cold_pair_costs_few_bytes() {
-    for row in all(0.0) {
-        for run in &row {
+    for row in CLEAN.iter() {
+        for run in row {
             assert!(run.signalling <= 900, "{}: {} bytes over the relay", run.pair, run.signalling);
             if run.verdict.direct == Direct::Cannot {
                 assert!(run.probing <= 2048, "{}: {} bytes of probes", run.pair, run.probing);

@@ -23,6 +23,7 @@ impl Host {
             seed: seat.random.bytes(),
             stun: seat.stun.to_vec(),
             home: Some(seat.region),
+            regions: vec![],
             addresses: vec![],
             one_probe: false,
         });

@@ -11,5 +11,6 @@ mod driver;
 mod gaps;
 mod malice;
 mod quiet;
+mod regions;
 mod report;
 mod stock;

@@ -17,6 +17,7 @@ fn introduced(pair: &Pair) -> Stage<Host> {
             seed: seat.random.bytes(),
             stun: seat.stun.to_vec(),
             home: Some(seat.region),
+            regions: vec![],
             addresses: vec![],
             one_probe: false,
         });
