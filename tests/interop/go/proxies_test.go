@@ -3,9 +3,11 @@ package interop
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -25,12 +27,14 @@ import (
 type proxyProgram struct {
 	// name is the program, and language what the page calls its configuration.
 	name, language string
+	// isOptional says that foreign/install does not install it.
+	isOptional bool
 	// adapt are texts of the page and what stands for them here.
 	adapt func(front netip.AddrPort, dir string) []string
 	// around is the configuration that the page's is put into, for %s.
 	around func(dir string) string
-	// command runs the program in the foreground with the configuration in a file.
-	command func(file, dir string) []string
+	// command runs the program in the foreground with the configuration in a file, to listen at front.
+	command func(file, dir string, front netip.AddrPort) []string
 }
 
 var (
@@ -84,7 +88,7 @@ var (
 			return []string{"relay.example.com {", site}
 		},
 		around: func(string) string { return "{\nadmin off\nauto_https disable_redirects\n}\n%s" },
-		command: func(file, _ string) []string {
+		command: func(file, _ string, _ netip.AddrPort) []string {
 			return []string{"run", "--config", file, "--adapter", "caddyfile"}
 		},
 	}
@@ -103,7 +107,24 @@ var (
 			}
 			return main + "Listen FRONT\n%s"
 		},
-		command: func(file, _ string) []string { return []string{"-f", file, "-DFOREGROUND"} },
+		command: func(file, _ string, _ netip.AddrPort) []string { return []string{"-f", file, "-DFOREGROUND"} },
+	}
+	traefikOfHTTP = proxyProgram{
+		name: "traefik", language: "yaml", isOptional: true,
+		adapt: func(_ netip.AddrPort, dir string) []string {
+			return []string{
+				"relay.example.com", "localhost",
+				"/etc/traefik/relay.crt", dir + "/cert.pem", "/etc/traefik/relay.key", dir + "/key.pem",
+			}
+		},
+		around:  func(string) string { return "%s" },
+		command: traefikCommand,
+	}
+	traefikOfTCP = proxyProgram{
+		name: "traefik", language: "yaml", isOptional: true,
+		adapt:   func(netip.AddrPort, string) []string { return []string{"relay.example.com", "localhost"} },
+		around:  func(string) string { return "%s" },
+		command: traefikCommand,
 	}
 )
 
@@ -111,13 +132,40 @@ func nginxMain(dir string) string {
 	return fmt.Sprintf("user root;\npid %s/nginx.pid;\nworker_processes 1;\nevents {}\n", dir)
 }
 
-func nginxCommand(file, dir string) []string {
+func nginxCommand(file, dir string, _ netip.AddrPort) []string {
 	return []string{"-p", dir, "-c", file, "-e", "stderr", "-g", "daemon off;"}
 }
 
 func haproxyMain(string) string { return "global\n    maxconn 100\n    log stderr local0 err\n\n%s" }
 
-func haproxyCommand(file, _ string) []string { return []string{"-db", "-f", file} }
+func haproxyCommand(file, _ string, _ netip.AddrPort) []string { return []string{"-db", "-f", file} }
+
+// traefikCommand is a static configuration by flags: the entry point of the page, and its file.
+func traefikCommand(file, _ string, front netip.AddrPort) []string {
+	return []string{
+		fmt.Sprintf("--entryPoints.websecure.address=%s", front), "--providers.file.filename=" + file,
+		"--global.checkNewVersion=false", "--global.sendAnonymousUsage=false",
+	}
+}
+
+// path is where the program is installed: by Debian, or in the folder of foreign programs.
+func (p proxyProgram) path(t *testing.T) string {
+	t.Helper()
+	candidates := []string{p.name, filepath.Join("/usr/sbin", p.name), filepath.Join("/sbin", p.name)}
+	if foreign := os.Getenv("TOWPATH_FOREIGN"); foreign != "" {
+		candidates = append(candidates, filepath.Join(foreign, "bin", p.name))
+	}
+	for _, candidate := range candidates {
+		if program, err := exec.LookPath(candidate); err == nil {
+			return program
+		}
+	}
+	if p.isOptional {
+		t.Skipf("no %s is installed, in PATH or in TOWPATH_FOREIGN; foreign/install has none", p.name)
+	}
+	t.Fatalf("no %s: foreign/install installs it", p.name)
+	return ""
+}
 
 // documented returns the code in this language below a heading of docs/operating.md.
 func documented(t *testing.T, heading, language string) string {
@@ -139,15 +187,7 @@ func documented(t *testing.T, heading, language string) string {
 // start runs the proxy in front of the relay with what the page says, and returns its address.
 func (p proxyProgram) start(t *testing.T, heading string, relay *relaytest.Relay) netip.AddrPort {
 	t.Helper()
-	program, err := exec.LookPath(p.name)
-	for _, folder := range []string{"/usr/sbin", "/sbin"} {
-		if err != nil {
-			program, err = exec.LookPath(filepath.Join(folder, p.name))
-		}
-	}
-	if err != nil {
-		t.Fatalf("%v: foreign/install installs it", err)
-	}
+	program := p.path(t)
 	dir := t.TempDir()
 	files := filepath.Dir(relay.ConfigFile)
 	both := ""
@@ -174,14 +214,15 @@ func (p proxyProgram) start(t *testing.T, heading string, relay *relaytest.Relay
 		config = strings.ReplaceAll(config, changes[i], changes[i+1])
 	}
 	config = strings.ReplaceAll(fmt.Sprintf(p.around(dir), config), "Listen FRONT", "Listen "+front.String())
-	file := filepath.Join(dir, p.name+".conf")
+	// Traefik goes by the ending.
+	file := filepath.Join(dir, "proxy."+p.language)
 	write(t, file, config)
 
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := exec.Command(program, p.command(file, dir)...)
+	proxy := exec.Command(program, p.command(file, dir, front)...)
 	proxy.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	proxy.Stdout, proxy.Stderr = log, log
 	// A group of its own, with which its workers end, too.
@@ -197,17 +238,30 @@ func (p proxyProgram) start(t *testing.T, heading string, relay *relaytest.Relay
 			t.Logf("%s says:\n%s\nand the relay:\n%s", p.name, relaytest.Tail(log.Name(), 4<<10), relaytest.Tail(relay.Log(), 4<<10))
 		}
 	})
-	deadline := time.Now().Add(answerLimit)
-	for {
-		conn, err := net.Dial("tcp", front.String())
+	wantProbe(t, p.name, front)
+	return front
+}
+
+// wantProbe waits until the relay answers a probe through the proxy, which may listen before it has read all of its configuration.
+func wantProbe(t *testing.T, name string, front netip.AddrPort) {
+	t.Helper()
+	client := http.Client{
+		Timeout:   time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true},
+	}
+	url := fmt.Sprintf("https://localhost:%d/derp/probe", front.Port())
+	for deadline := time.Now().Add(answerLimit); ; time.Sleep(10 * time.Millisecond) {
+		res, err := client.Get(url)
 		if err == nil {
-			conn.Close()
-			return front
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+			err = errors.New(res.Status)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen: %v", p.name, err)
+			t.Fatalf("the relay cannot be probed through %s: %v", name, err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -247,20 +301,7 @@ func loginThrough(t *testing.T, front netip.AddrPort, relay *relaytest.Relay) {
 	ws.send(t, derp.public(), strings.Repeat("back", 8<<10))
 	derp.wantPacket(t, ws.public(), strings.Repeat("back", 8<<10))
 
-	// The log is written by a thread of its own.
-	wanted := "address=" + client + ":"
-	for deadline := time.Now().Add(answerLimit); ; time.Sleep(10 * time.Millisecond) {
-		log, err := os.ReadFile(relay.Log())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(log), wanted) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the relay does not know that a client is at %s", client)
-		}
-	}
+	wantLogged(t, relay, "address="+client+":")
 	for _, reason := range []string{"proxy_header", "proxy_header_missing", "proxy_header_invalid"} {
 		if count, found := relay.Metric(t, fmt.Sprintf("towpath_refused_total{reason=%q}", reason)); count != 0 || !found {
 			t.Errorf("%s counts %v", reason, count)
@@ -270,7 +311,7 @@ func loginThrough(t *testing.T, front netip.AddrPort, relay *relaytest.Relay) {
 
 // Each configuration of docs/operating.md for a proxy that ends TLS, with the program that it is for.
 func TestProxiesOfHTTP(t *testing.T) {
-	for _, proxy := range []proxyProgram{nginxOfHTTP, caddyOfHTTP, haproxyOfHTTP, apacheOfHTTP} {
+	for _, proxy := range []proxyProgram{nginxOfHTTP, caddyOfHTTP, haproxyOfHTTP, apacheOfHTTP, traefikOfHTTP} {
 		t.Run(proxy.name, func(t *testing.T) {
 			relay := relaytest.Configure(t, relaytest.Options{Proxies: []string{"127.0.0.1"}})
 			if relay.Stock {
@@ -284,7 +325,7 @@ func TestProxiesOfHTTP(t *testing.T) {
 
 // The same for a proxy that passes TLS on, and names the client in a header of the PROXY protocol.
 func TestProxiesOfTCP(t *testing.T) {
-	for _, proxy := range []proxyProgram{haproxyOfTCP, nginxOfTCP} {
+	for _, proxy := range []proxyProgram{haproxyOfTCP, nginxOfTCP, traefikOfTCP} {
 		t.Run(proxy.name, func(t *testing.T) {
 			relay := relaytest.Configure(t, relaytest.Options{
 				Settings: "proxy_protocol.sources = [\"127.0.0.1\"]\nlog.level = \"debug\"",
