@@ -22,12 +22,10 @@ fn dialer(relay: &Relay) -> Dialer {
 async fn exchange((from, sender): (NodePublic, &mut Client), (to, receiver): (NodePublic, &mut Client)) {
     sender.send(to, b"packet").await.expect("a client that is connected");
     loop {
-        match timeout(LIMIT, receiver.recv()).await.expect("in time").expect("a frame") {
-            Event::Packet { from: source, packet } => {
-                assert_eq!((source, &packet[..]), (from, &b"packet"[..]));
-                return;
-            }
-            _ => {}
+        let event = timeout(LIMIT, receiver.recv()).await.expect("in time").expect("a frame");
+        if let Event::Packet { from: source, packet } = event {
+            assert_eq!((source, &packet[..]), (from, &b"packet"[..]));
+            return;
         }
     }
 }
