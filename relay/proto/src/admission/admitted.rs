@@ -6,10 +6,11 @@
 //!
 //! Time is in whole seconds of a clock that goes on over restarts and never goes back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use towpath_wire::key::NodePublic;
+use towpath_wire::key::{KEY_LEN, NodePublic};
 
 use super::PolicyName;
 
@@ -53,34 +54,76 @@ pub enum Standing {
     Expired,
 }
 
-/// The keys that are admitted.
+/// The keys that are admitted. A connected client costs an entry in each of the two maps, some 130 bytes together.
 #[derive(Debug)]
 pub struct AdmittedKeys {
     rules: ConfirmRules,
-    keys: HashMap<NodePublic, Admitted>,
-    /// The keys to be looked at in each second. A key whose entry names another second is passed over.
-    due: BTreeMap<u64, Vec<NodePublic>>,
+    /// In order, which takes less memory than a table of hashes, and finds a key by its prefix.
+    keys: BTreeMap<NodePublic, Admitted>,
+    /// The prefixes of keys to be looked at in each second. A key whose entry names another second is passed over.
+    due: BTreeMap<Second, Vec<Prefix>>,
 }
+
+/// Seconds since 1970, as far as they fit.
+type Second = u32;
+
+/// The first bytes of a key. To find two keys with the same ones takes 2^64 tries.
+type Prefix = [u8; 8];
 
 #[derive(Clone, Copy, Debug)]
 struct Admitted {
     policy: PolicyName,
     source: Option<IpAddr>,
     /// When a login of the key was admitted last; 0 for none in this run.
-    came: u64,
+    came: Second,
     /// The last confirmation; 0 for none, of a key that was admitted while no policy could tell.
-    confirmed: u64,
+    confirmed: Second,
     /// The confirmation that was written down last; 0 for none.
-    saved: u64,
-    /// When the key is looked at next. `None` while its policies are asked.
-    due: Option<u64>,
+    saved: Second,
+    /// When the key is looked at next; 0 while its policies are asked.
+    due: Second,
+}
+
+const _: () = assert!(size_of::<Admitted>() <= 36);
+
+impl Admitted {
+    const fn new(policy: PolicyName, source: Option<IpAddr>, confirmed: u64) -> Self {
+        Self { policy, source, came: 0, confirmed: second(confirmed), saved: 0, due: 0 }
+    }
+
+    /// The end of the time for which the key works without a confirmation.
+    fn last(&self, rules: &ConfirmRules) -> u64 {
+        u64::from(self.confirmed) + rules.grace
+    }
+
+    const fn come_from(&mut self, source: IpAddr, now: u64) {
+        (self.source, self.came) = (Some(source), second(now));
+    }
+}
+
+const fn second(seconds: u64) -> Second {
+    if seconds > Second::MAX as u64 { Second::MAX } else { seconds as Second }
+}
+
+fn prefix_of(key: &NodePublic) -> Prefix {
+    std::array::from_fn(|at| key.as_bytes()[at])
+}
+
+/// The keys that begin with `prefix`.
+fn keys_with(prefix: Prefix) -> RangeInclusive<NodePublic> {
+    let filled = |filling| {
+        let mut bytes = [filling; KEY_LEN];
+        bytes[..prefix.len()].copy_from_slice(&prefix);
+        NodePublic::from_bytes(bytes)
+    };
+    filled(0)..=filled(u8::MAX)
 }
 
 impl AdmittedKeys {
     /// Creates an empty set.
     #[must_use]
     pub fn new(rules: ConfirmRules) -> Self {
-        Self { rules, keys: HashMap::new(), due: BTreeMap::new() }
+        Self { rules, keys: BTreeMap::new(), due: BTreeMap::new() }
     }
 
     /// How many keys there are.
@@ -108,8 +151,8 @@ impl AdmittedKeys {
         if confirmed + self.rules.grace <= now || self.keys.len() >= self.rules.most {
             return;
         }
-        let admitted = Admitted { policy, source: None, came: 0, confirmed, saved: confirmed, due: None };
-        self.keys.insert(key, admitted);
+        let admitted = Admitted::new(policy, None, confirmed);
+        self.keys.insert(key, Admitted { saved: admitted.confirmed, ..admitted });
         self.schedule(&key, confirmed + self.rules.grace);
     }
 
@@ -122,12 +165,13 @@ impl AdmittedKeys {
     /// interval.
     pub fn return_of(&mut self, key: &NodePublic, source: IpAddr, now: u64) -> Option<PolicyName> {
         let admitted = self.keys.get_mut(key)?;
-        if admitted.confirmed + self.rules.grace <= now {
+        if admitted.last(&self.rules) <= now {
             return None;
         }
-        (admitted.source, admitted.came) = (Some(source), now);
-        let (policy, check) = (admitted.policy, (admitted.confirmed + self.rules.interval).max(now));
-        if admitted.due.is_some_and(|due| due > check) {
+        admitted.come_from(source, now);
+        let (policy, check) =
+            (admitted.policy, (u64::from(admitted.confirmed) + self.rules.interval).max(now));
+        if u64::from(admitted.due) > check {
             self.schedule(key, check);
         }
         Some(policy)
@@ -136,18 +180,17 @@ impl AdmittedKeys {
     /// Notes that `policy` has allowed a key, which logs in from `source`; `None` if it is connected. Returns whether that is to
     /// be written down.
     pub fn confirm(&mut self, key: NodePublic, policy: PolicyName, source: Option<IpAddr>, now: u64) -> bool {
-        let new = Admitted { policy, source, came: 0, confirmed: now, saved: 0, due: None };
-        let admitted = self.keys.entry(key).or_insert(new);
+        let admitted = self.keys.entry(key).or_insert(Admitted::new(policy, source, now));
         let is_saved = admitted.policy == policy
-            && admitted.saved + self.rules.grace / SAVES_OF_GRACE > now
+            && u64::from(admitted.saved) + self.rules.grace / SAVES_OF_GRACE > now
             && admitted.saved > 0;
         admitted.policy = policy;
-        if source.is_some() {
-            (admitted.source, admitted.came) = (source, now);
+        if let Some(source) = source {
+            admitted.come_from(source, now);
         }
-        admitted.confirmed = now;
+        admitted.confirmed = second(now);
         if !is_saved {
-            admitted.saved = now;
+            admitted.saved = admitted.confirmed;
         }
         let early = u64::from(key.as_bytes()[0]) % (self.rules.interval / SPREAD + 1);
         self.schedule(&key, now + self.rules.interval - early);
@@ -157,9 +200,8 @@ impl AdmittedKeys {
     /// Notes that a key works although no policy has allowed it, because `policy` cannot tell. It is not written down, and the
     /// policies are asked again as about any key that is connected.
     pub fn admit_unconfirmed(&mut self, key: NodePublic, policy: PolicyName, source: IpAddr, now: u64) {
-        let unconfirmed = Admitted { policy, source: None, came: 0, confirmed: 0, saved: 0, due: None };
-        let admitted = self.keys.entry(key).or_insert(unconfirmed);
-        (admitted.source, admitted.came) = (Some(source), now);
+        let admitted = self.keys.entry(key).or_insert(Admitted::new(policy, None, 0));
+        admitted.come_from(source, now);
         self.schedule(&key, now + self.rules.interval);
     }
 
@@ -170,8 +212,8 @@ impl AdmittedKeys {
                 self.schedule(key, now + self.rules.interval);
                 Standing::Works
             }
-            Some(admitted) if now < admitted.confirmed + self.rules.grace => {
-                let last = admitted.confirmed + self.rules.grace;
+            Some(admitted) if now < admitted.last(&self.rules) => {
+                let last = admitted.last(&self.rules);
                 self.schedule(key, last.min(now + self.rules.interval));
                 Standing::Works
             }
@@ -186,8 +228,8 @@ impl AdmittedKeys {
     /// [`ARRIVAL`] stays due until then, because its connection may be about to begin.
     pub fn rest(&mut self, key: &NodePublic, now: u64) {
         let Some(admitted) = self.keys.get(key) else { return };
-        let last = admitted.confirmed + self.rules.grace;
-        if now < admitted.came + ARRIVAL {
+        let last = admitted.last(&self.rules);
+        if now < u64::from(admitted.came) + ARRIVAL {
             self.schedule(key, now + 1);
         } else if last <= now || self.keys.len() > self.rules.most {
             self.keys.remove(key);
@@ -202,20 +244,17 @@ impl AdmittedKeys {
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(mut second) = self.due.first_entry()
-            && *second.key() <= now
+            && u64::from(*second.key()) <= now
         {
             let at = *second.key();
-            match second.get_mut().pop() {
-                Some(key) => {
-                    if let Some(admitted) = self.keys.get_mut(&key)
-                        && admitted.due == Some(at)
-                    {
-                        admitted.due = None;
-                        taken.push(Due { key, policy: admitted.policy, source: admitted.source });
-                    }
-                }
-                None => {
-                    second.remove();
+            let Some(prefix) = second.get_mut().pop() else {
+                second.remove();
+                continue;
+            };
+            for (&key, admitted) in self.keys.range_mut(keys_with(prefix)) {
+                if admitted.due == at {
+                    admitted.due = 0;
+                    taken.push(Due { key, policy: admitted.policy, source: admitted.source });
                 }
             }
         }
@@ -227,7 +266,7 @@ impl AdmittedKeys {
         let meant: Vec<_> = self
             .keys
             .iter()
-            .filter(|(key, admitted)| admitted.due.is_some() && is_meant(key, admitted.policy))
+            .filter(|(key, admitted)| admitted.due > 0 && is_meant(key, admitted.policy))
             .map(|(key, _)| *key)
             .collect();
         for key in meant {
@@ -240,15 +279,16 @@ impl AdmittedKeys {
         self.keys
             .iter()
             .filter(|(_, admitted)| admitted.confirmed > 0)
-            .map(|(key, admitted)| (key, admitted.policy, admitted.confirmed))
+            .map(|(key, admitted)| (key, admitted.policy, admitted.confirmed.into()))
     }
 
     fn schedule(&mut self, key: &NodePublic, at: u64) {
+        let at = second(at.max(1));
         if let Some(admitted) = self.keys.get_mut(key)
-            && admitted.due != Some(at)
+            && admitted.due != at
         {
-            admitted.due = Some(at);
-            self.due.entry(at).or_default().push(*key);
+            admitted.due = at;
+            self.due.entry(at).or_default().push(prefix_of(key));
         }
     }
 }
