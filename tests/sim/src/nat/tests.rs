@@ -236,6 +236,10 @@ fn nat_pmp_opens_a_port_for_as_long_as_granted() {
         Err(Dropped::NoMapping),
         "traffic keeps nothing"
     );
+    // The port that the host has by a mapping already is the host's to have.
+    table.outbound(at(7500), inner(4000), server(1, 1)).unwrap();
+    assert_eq!(ask(&mut table, 7500, &pmp_request(4000, 4000, 60)).unwrap()[10..12], 4000_u16.to_be_bytes());
+    assert_eq!(table.inbound(at(7559), server(9, 9), outer), Ok(inner(4000)));
     // A wanted port that another host has is not given.
     let other = SocketAddr::from(([10, 0, 0, 3], 4000));
     table.outbound(at(8000), other, server(1, 1)).unwrap();

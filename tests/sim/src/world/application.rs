@@ -12,15 +12,13 @@ impl<M: Machine> World<M> {
     pub(super) fn send_packet_of(&mut self, id: FlowId) {
         let (flow, account) = &mut self.flows[id.index()];
         let flow = *flow;
-        let asleep = self.hosts[flow.from.index()].asleep;
-        if asleep.is_none() {
+        if self.hosts[flow.from.index()].asleep.is_none() {
             let seq = account.sent;
             account.sent += 1;
             self.send_application(id, seq);
         }
         if self.flows[id.index()].1.sent < flow.count {
-            let next = (self.now + flow.interval).max(asleep.unwrap_or(self.now));
-            self.queue.push(next, Event::Flow(id));
+            self.queue.push(self.now + flow.interval, Event::Flow(id));
         }
     }
 

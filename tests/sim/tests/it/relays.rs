@@ -256,3 +256,34 @@ fn a_silent_relay_holds_no_more_than_its_buffers_do() {
     assert!(world.is_connected(b, REGION));
     assert_eq!(heard(&mut world, b), [""; 0]);
 }
+
+#[test]
+fn what_the_network_holds_is_lost_when_the_host_moves() {
+    let (mut world, [a, b], [here, _, middle]) = two();
+    let link = Link { applies_to: Traffic::Everything, blocked: true, ..world.link(here, middle) };
+    world.set_link(here, middle, link);
+    relay(&mut world, a, b, "held");
+    let far = world.add_site();
+    world.set_links(far, middle, Link::new(ms(100)));
+    world.act_now(Action::Roam { host: a, places: vec![Place::Internet(far)], gap: ms(0) });
+    run(&mut world, 10_000);
+    relay(&mut world, a, b, "new");
+    run(&mut world, 1000);
+    assert_eq!(heard(&mut world, b), ["new"]);
+}
+
+#[test]
+fn a_move_while_a_relay_is_dialled_begins_the_dialling_anew() {
+    let (mut world, [a, _], [.., middle]) = two();
+    let far = world.add_site();
+    world.set_links(far, middle, Link::new(ms(100)));
+    world.act_now(Action::KillRelay(REGION));
+    world.act_now(Action::RestoreRelay(REGION));
+    // The host hears of it after 10 ms, and would be connected again after 50 ms.
+    run(&mut world, 20);
+    world.act_now(Action::Roam { host: a, places: vec![Place::Internet(far)], gap: ms(0) });
+    run(&mut world, 399);
+    assert!(!world.is_connected(a, REGION));
+    run(&mut world, 1);
+    assert!(world.is_connected(a, REGION));
+}
