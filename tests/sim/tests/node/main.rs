@@ -14,3 +14,4 @@ mod quiet;
 mod regions;
 mod report;
 mod stock;
+mod traps;

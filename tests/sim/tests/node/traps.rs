@@ -1,0 +1,268 @@
+//! Networks in which a machine that is right for the common case goes wrong.
+
+use std::time::Duration;
+
+use towpath_disco::datagram::Region;
+use towpath_disco::{Node, NodeConfig, PeerConfig};
+use towpath_sim::{
+    Action, Class, Dependence, Early, FlowId, HostId, Link, Loss, Nat, Pair, Place, Pooling, Refresh, Site,
+    Timing, Traffic, Via, World,
+};
+use towpath_wire::key::NodePrivate;
+use towpath_wire::time::Instant;
+
+use super::driver::{Host, START, flow, millis, seeds, started, until_direct};
+
+const REGION: Region = Region(1);
+
+/// Two hosts behind NATs that a test builds: R = 80, D = 40, S = 50 ms.
+struct Lab {
+    world: World<Host>,
+    hosts: [HostId; 2],
+    sites: [Site; 2],
+}
+
+impl Lab {
+    /// `place` puts a host somewhere behind the site that it gets.
+    fn new(seed: u64, mut place: impl FnMut(&mut World<Host>, usize, Site) -> Place) -> Self {
+        let mut world = World::new(seed);
+        let [here, there, relay, other] = [(); 4].map(|()| world.add_site());
+        let sites = [here, there];
+        world.set_links(here, there, Link::new(millis(20)));
+        for site in sites {
+            world.set_links(site, relay, Link::new(millis(20)));
+            world.set_links(site, other, Link::new(millis(25)));
+        }
+        world.add_relay(REGION, relay);
+        let stun = [relay, other].map(|site| world.add_stun(site));
+        let mut random = world.random(9);
+        let keys = [(); 2].map(|()| NodePrivate::from_random(random.bytes()));
+        let hosts = [0, 1].map(|side| {
+            let place = place(&mut world, side, sites[side]);
+            let mut node = Node::new(NodeConfig {
+                key: keys[side].clone(),
+                seed: random.bytes(),
+                stun: stun.to_vec(),
+                home: Some(REGION),
+                regions: vec![],
+                addresses: vec![],
+                one_probe: false,
+            });
+            let peer = keys[1 - side].public();
+            node.set_peer(
+                &PeerConfig { key: peer, region: None, disco: None, addresses: vec![] },
+                Instant::ZERO,
+            );
+            world.add_host(keys[side].public(), &[place], &[REGION], Host { node, peer })
+        });
+        Self { world, hosts, sites }
+    }
+
+    /// Both behind NATs of their own of this kind.
+    fn behind(seed: u64, nat: Nat) -> Self {
+        Self::new(seed, |world, _, site| Place::Behind(world.add_nat(Place::Internet(site), nat)))
+    }
+
+    fn send(&mut self, lasts: Duration) -> FlowId {
+        flow(&mut self.world, self.hosts[0], self.hosts[1], lasts)
+    }
+
+    fn until_direct(&mut self) -> Option<Duration> {
+        let (hosts, start) = (self.hosts, Instant::from(START));
+        let are_direct = |world: &World<Host>| hosts.iter().all(|host| world.machine(*host).is_direct());
+        let direct = self.world.run_until_holds(start + Duration::from_secs(3), are_direct);
+        direct.map(|at| at.since(start))
+    }
+}
+
+fn home() -> Nat {
+    Class::P.nat().unwrap()
+}
+
+#[test]
+fn delays_that_differ_by_direction_harm_no_nat_that_takes_early_packets() {
+    for seed in 0..seeds() as u64 {
+        for (out, back) in [(5, 35), (35, 5), (1, 39)] {
+            let mut lab = Lab::behind(seed, Class::Poisonable.nat().unwrap());
+            let [here, there] = lab.sites;
+            lab.world.set_link(here, there, Link::new(millis(out)));
+            lab.world.set_link(there, here, Link::new(millis(back)));
+            lab.send(millis(2900));
+            assert!(lab.until_direct().is_some(), "seed {seed}: {out} and {back} ms");
+        }
+    }
+}
+
+#[test]
+fn a_home_nat_behind_one_of_a_carrier_is_no_hindrance() {
+    for seed in 0..seeds() as u64 {
+        let mut lab = Lab::new(seed, |world, side, site| {
+            let carrier = world.add_nat(Place::Internet(site), home());
+            if side == 0 {
+                Place::Behind(world.add_nat(Place::Behind(carrier), home()))
+            } else {
+                Place::Behind(carrier)
+            }
+        });
+        lab.send(millis(2900));
+        let direct = lab.until_direct();
+        assert!(direct.is_some_and(|took| took <= millis(130)), "seed {seed}: {direct:?}");
+    }
+}
+
+#[test]
+fn two_hosts_of_one_home_talk_over_its_network() {
+    let mut shared = None;
+    let mut lab = Lab::new(1, |world, _, site| {
+        Place::Behind(*shared.get_or_insert_with(|| world.add_nat(Place::Internet(site), home())))
+    });
+    let flow = lab.send(millis(2900));
+    assert!(lab.until_direct().is_some());
+    lab.world.run_until(Instant::from(START) + Duration::from_secs(4));
+    for (host, other) in [(0, 1), (1, 0)] {
+        let host = lab.world.machine(lab.hosts[host]);
+        let address = host.node.direct(&host.peer).unwrap();
+        assert!(lab.world.addresses(lab.hosts[other]).contains(&address), "{address}");
+    }
+    let account = lab.world.account(flow);
+    assert_eq!((account.missing(), account.doubles), (0, 0));
+}
+
+#[test]
+fn two_homes_behind_a_carrier_that_does_not_hairpin_stay_on_the_relay_and_are_quiet() {
+    let mut carrier = None;
+    let mut lab = Lab::new(1, |world, _, site| {
+        let carrier = *carrier.get_or_insert_with(|| world.add_nat(Place::Internet(site), home()));
+        Place::Behind(world.add_nat(Place::Behind(carrier), home()))
+    });
+    let flow = lab.send(Duration::from_secs(8));
+    assert_eq!(lab.until_direct(), None);
+    lab.world.run_until(Instant::from(START) + Duration::from_secs(9));
+    let account = lab.world.account(flow);
+    assert_eq!((account.missing(), account.delivered(Via::Udp)), (0, 0));
+    let probes: u64 =
+        lab.hosts.iter().map(|host| lab.world.sent(*host).probes_to(|to| to.port() != 3478).packets).sum();
+    assert!(probes <= 4 * 16, "{probes} probes");
+}
+
+#[test]
+fn a_nat_with_several_addresses_that_gives_a_host_the_same_one_is_as_any_other() {
+    for seed in 0..seeds() as u64 {
+        let mut lab = Lab::behind(seed, Nat { addresses: 4, pooling: Pooling::Paired, ..home() });
+        lab.send(millis(2900));
+        assert!(lab.until_direct().is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_reject_of_early_packets_does_no_harm() {
+    for seed in 0..seeds() as u64 {
+        let mut lab = Lab::new(seed, |world, side, site| {
+            let early = if side == 0 { Early::Accept } else { Early::Drop };
+            Place::Behind(world.add_nat(Place::Internet(site), Nat { early, ..home() }))
+        });
+        lab.send(millis(2900));
+        assert!(lab.until_direct().is_some(), "seed {seed}");
+    }
+}
+
+/// The mapping is gone when data is sent again. It goes over both ways until the path is proven, so that nothing is lost.
+#[test]
+fn a_nat_that_forgets_after_ten_seconds_loses_no_packet_of_a_pair_that_was_idle() {
+    for refresh in [Refresh::Outbound, Refresh::Both] {
+        let mut lab = Lab::behind(1, Nat { timeout: Duration::from_secs(10), refresh, ..home() });
+        lab.send(millis(1000));
+        assert!(lab.until_direct().is_some());
+        let again = Instant::from(START) + Duration::from_secs(120);
+        let later = lab.world.add_flow(towpath_sim::Flow {
+            from: lab.hosts[0],
+            to: lab.hosts[1],
+            len: 100,
+            start: again,
+            interval: millis(20),
+            count: 150,
+        });
+        lab.world.run_until(again + Duration::from_secs(10));
+        assert_eq!(lab.world.account(later).missing(), 0, "{refresh:?}");
+        let [one, other] = lab.hosts.map(|host| lab.world.machine(host).is_direct());
+        assert!(one && other, "{refresh:?}: direct again");
+    }
+}
+
+#[test]
+fn bursts_of_loss_cost_a_second_at_most() {
+    for seed in 0..seeds() as u64 {
+        let mut lab = Lab::behind(seed, home());
+        let [here, there] = lab.sites;
+        let link = Link::new(millis(20)).losing(Loss::bursts(0.12, 25.0), Traffic::Udp);
+        lab.world.set_links(here, there, link);
+        lab.send(millis(2900));
+        let direct = lab.until_direct();
+        assert!(direct.is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn datagrams_that_come_twice_or_out_of_order_change_nothing() {
+    for seed in 0..seeds() as u64 {
+        let mut lab = Lab::behind(seed, home());
+        let [here, there] = lab.sites;
+        let link = Link {
+            duplicate: 0.3,
+            reorder: 0.3,
+            reorder_by: millis(30),
+            jitter: millis(5),
+            ..Link::new(millis(20))
+        };
+        lab.world.set_links(here, there, link);
+        let flow = lab.send(millis(2900));
+        assert!(lab.until_direct().is_some(), "seed {seed}");
+        lab.world.run_until(Instant::from(START) + Duration::from_secs(4));
+        let account = lab.world.account(flow);
+        assert_eq!((account.missing(), account.swallowed), (0, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn filtering_by_address_alone_lets_a_port_in_that_nobody_has_named() {
+    for seed in 0..seeds() as u64 {
+        let pair = Pair::new(Class::A, Class::R, Timing::NEAR, seed);
+        assert_eq!(Class::A.nat().unwrap().filtering, Dependence::AddressDependent);
+        let (mut stage, _) = started(&pair, millis(2900), true);
+        assert!(until_direct(&mut stage).is_some(), "{pair}");
+    }
+}
+
+#[test]
+fn a_silent_relay_and_a_clock_that_jumps_do_not_disturb_a_direct_pair() {
+    for seed in 0..seeds() as u64 {
+        let pair = Pair::new(Class::P, Class::P, Timing::NEAR, seed);
+        let (mut stage, flows) = started(&pair, Duration::from_secs(8), true);
+        until_direct(&mut stage).unwrap();
+        stage.world.run_until(Instant::from(START) + Duration::from_secs(2));
+        stage.world.act_now(Action::SilenceRelay(stage.region));
+        stage.world.act_now(Action::StepClock { host: stage.hosts[0], by: Duration::from_secs(1000) });
+        stage.world.run_until(Instant::from(START) + Duration::from_secs(9));
+        for flow in flows {
+            assert_eq!(stage.world.account(flow).missing(), 0, "{pair}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_was_suspended_goes_on() {
+    for seed in 0..seeds() as u64 {
+        let pair = Pair::new(Class::P, Class::P, Timing::NEAR, seed);
+        let (mut stage, flows) = started(&pair, Duration::from_secs(80), true);
+        until_direct(&mut stage).unwrap();
+        let sleep = Instant::from(START) + Duration::from_secs(2);
+        stage.world.run_until(sleep);
+        stage.world.act_now(Action::Suspend { host: stage.hosts[0], lasts: Duration::from_secs(60) });
+        stage.world.run_until(Instant::from(START) + Duration::from_secs(81));
+        let awake = sleep + Duration::from_secs(60);
+        for flow in flows {
+            let gap = stage.world.account(flow).largest_gap(awake, awake + Duration::from_secs(17));
+            assert!(gap <= millis(600), "{pair}: {gap:?}");
+        }
+    }
+}
