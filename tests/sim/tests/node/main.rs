@@ -13,5 +13,6 @@ mod malice;
 mod quiet;
 mod regions;
 mod report;
+mod scenarios;
 mod stock;
 mod traps;
