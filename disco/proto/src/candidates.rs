@@ -62,11 +62,10 @@ impl Candidates {
     }
 
     /// Replaces what the peer offered before. Addresses that it can be heard from or that are configured stay.
-    pub(crate) fn offer(&mut self, offered: &[SocketAddr], now: Instant) {
+    /// Returns whether an address is new.
+    pub(crate) fn offer(&mut self, offered: &[SocketAddr], now: Instant) -> bool {
         self.0.retain(|known| known.origin != Origin::Offered || offered.contains(&known.address));
-        for &address in offered {
-            self.add(address, Origin::Offered, now);
-        }
+        offered.iter().fold(false, |has_news, &address| self.add(address, Origin::Offered, now) || has_news)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {

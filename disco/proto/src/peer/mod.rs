@@ -198,9 +198,8 @@ impl Peer {
         self.retry_at = now + RETRIES[self.attempts.max(least).min(RETRIES.len() - 1)];
         self.attempts += 1;
         self.search_again(now);
-        if !ctx.endpoints.are_fresh(now) {
-            self.offers.is_waiting = ctx.gather(now);
-        }
+        // The NAT may have forgotten what the servers have seen. If so, another offer follows a round trip later.
+        self.offers.is_waiting = ctx.gather(now);
         self.offer(None, now, ctx);
         // The peer has sent from there, so its NAT knows this node.
         for address in self.heard_addresses() {

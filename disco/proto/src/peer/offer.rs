@@ -145,11 +145,12 @@ impl Peer {
         if may_adopt && !self.adopt(disco, is_fresh, ctx) {
             return;
         }
+        let mut has_news = false;
         if may_adopt || self.disco_key() == Some(disco) {
             self.offers.theirs = Some((hello.epoch, hello.counter));
             (self.mapping, self.relay_rtt) = (hello.mapping, hello.relay_rtt);
             self.region = hello.region.filter(|_| is_fresh).or(self.region).or(Some(region));
-            self.take_addresses(&hello.addresses, now, ctx);
+            has_news = self.take_addresses(&hello.addresses, now, ctx);
             // The peer may have moved: it does not name the address any more.
             let is_named = |path: &Path| hello.addresses.contains(&path.address);
             if hello.mapping == MappingClass::Independent
@@ -164,13 +165,11 @@ impl Peer {
         let may_answer = is_fresh || self.offers.answered.is_none_or(|at| now.since(at) >= ANSWERS);
         if hello.wants_echo && may_answer {
             self.offers.answered = Some(now);
-            if !ctx.endpoints.are_fresh(now) {
-                self.offers.is_waiting = ctx.gather(now);
-            }
+            self.offers.is_waiting = ctx.gather(now);
             self.offer(Some(hello.challenge), now, ctx);
         }
         if self.disco_key() == Some(disco) {
-            self.aim(is_fresh, now, ctx);
+            self.aim(is_fresh, has_news, now, ctx);
         }
     }
 
@@ -189,7 +188,8 @@ impl Peer {
         true
     }
 
-    fn take_addresses(&mut self, offered: &[SocketAddr], now: Instant, ctx: &Context) {
+    /// Takes the addresses of an offer. Returns whether one of them is new.
+    fn take_addresses(&mut self, offered: &[SocketAddr], now: Instant, ctx: &Context) -> bool {
         let public = ctx.endpoints.public();
         let usable: Vec<_> = offered
             .iter()
@@ -197,14 +197,15 @@ impl Peer {
             .filter(|&address| may_be_probed(address, offered, &public))
             .take(MOST_OFFERED)
             .collect();
-        self.candidates.offer(&usable, now);
+        self.candidates.offer(&usable, now)
     }
 
     /// Fires at once if the peer fires now as well, or has done so; else opens the NAT of this node and fires when the answer
     /// reaches the peer.
-    fn aim(&mut self, is_fresh: bool, now: Instant, ctx: &mut Context) {
+    fn aim(&mut self, is_fresh: bool, has_news: bool, now: Instant, ctx: &mut Context) {
         let works = self.path.as_ref().is_some_and(|path| !path.is_suspected(now));
-        if works || self.fired.is_some_and(|at| now.since(at) < FIRED) {
+        let is_soon = self.fired.is_some_and(|at| now.since(at) < FIRED);
+        if works || is_soon && !has_news {
             return;
         }
         // Neither NAT can be hurt by packets that come early.
