@@ -43,6 +43,14 @@ impl Budget {
         has_room
     }
 
+    /// Gives an address back what a ping from it is worth, which may have been sent by a peer in its name: `probes` have less than
+    /// twice the bytes of the ping.
+    pub(crate) fn credit(&mut self, address: IpAddr, probes: usize) {
+        if let Some(spent) = self.spent.get_mut(&address) {
+            spent.drain(..probes.min(spent.len()));
+        }
+    }
+
     /// Counts nothing against an address that has answered.
     pub(crate) fn answered(&mut self, address: IpAddr) {
         self.spent.remove(&address);
@@ -66,6 +74,8 @@ mod tests {
         assert_eq!(spent, PROBES_PER_ADDRESS - 1);
         assert!(!budget.take(victim, at(59)) && budget.take(other, at(59)));
         assert!(budget.take(victim, at(60)) && !budget.take(victim, at(60)), "a minute after the first one");
+        budget.credit(victim, 2);
+        assert!(budget.take(victim, at(60)) && budget.take(victim, at(60)) && !budget.take(victim, at(60)));
         (0..100).for_each(|_| _ = budget.take(victim, at(61)));
         budget.answered(victim);
         assert!(budget.take(victim, at(61)));

@@ -53,10 +53,16 @@ const ACTIVE: Duration = Duration::from_secs(45);
 /// How long a path is kept alive after data was sent last.
 const KEPT_ALIVE: Duration = Duration::from_secs(600);
 /// When an attempt that has failed is repeated: at first soon, in case packets were lost; then ever more seldom.
-const RETRIES: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600)];
+const RETRIES: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+    Duration::from_secs(600),
+];
 /// The first of these pauses where an attempt is unlikely to succeed.
-const UNLIKELY: usize = 2;
+const UNLIKELY: usize = 3;
 /// Tries to have a larger size proven one after the other, and the time until the next tries.
 const SIZE_TRIES: u32 = 5;
 const SIZE_PAUSE: Duration = Duration::from_secs(30);
@@ -304,6 +310,15 @@ impl Peer {
         }
     }
 
+    /// Sends one probe to each candidate.
+    fn fire_once(&mut self, now: Instant, ctx: &mut Context) {
+        for address in self.targets() {
+            if ctx.endpoints.has_family(address) {
+                self.probe(address, None, now, ctx);
+            }
+        }
+    }
+
     /// Opens the NAT of this node for all candidates, by packets that die before the NAT of the peer. Without a NAT here they would
     /// not die in time.
     fn open(&mut self, now: Instant, ctx: &mut Context) {
@@ -354,7 +369,8 @@ impl Peer {
         ctx: &mut Context,
     ) -> Option<(TxId, usize)> {
         let disco = self.disco.as_ref()?;
-        let is_answered = self.path.as_ref().is_some_and(|path| path.address == dst);
+        let current = self.path.as_ref().map(|path| path.address);
+        let is_answered = [current, self.met].contains(&Some(dst));
         if !is_answered && !ctx.budget.take(dst.ip(), now) {
             return None;
         }
@@ -376,6 +392,7 @@ impl Peer {
         seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &pong, &mut packet);
         ctx.send(Transmit::Udp { src: None, dst: remote, ttl: None }, packet);
         self.candidates.add(remote, Origin::Heard, now);
+        ctx.budget.credit(remote.ip(), TRIGGERED);
         // The peer gets through, so an attempt that fails was a matter of loss.
         self.retry_at = self.retry_at.min(now + RETRIES[0]);
         match &mut self.path {

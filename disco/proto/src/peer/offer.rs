@@ -204,8 +204,14 @@ impl Peer {
     /// reaches the peer.
     fn aim(&mut self, is_fresh: bool, has_news: bool, now: Instant, ctx: &mut Context) {
         let works = self.path.as_ref().is_some_and(|path| !path.is_suspected(now));
-        let is_soon = self.fired.is_some_and(|at| now.since(at) < FIRED);
-        if works || is_soon && !has_news {
+        if works {
+            return;
+        }
+        if self.fired.is_some_and(|at| now.since(at) < FIRED) && !has_news {
+            // The peer has fired now, whatever delayed its hello, so that its NAT is open.
+            if is_fresh && self.path.is_none() {
+                self.fire_once(now, ctx);
+            }
             return;
         }
         // Neither NAT can be hurt by packets that come early.
