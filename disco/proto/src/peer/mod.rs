@@ -27,7 +27,7 @@ use towpath_wire::time::Instant;
 
 use self::offer::Offers;
 use self::path::Path;
-use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
+use self::probes::{Burst, LATER, Probes, TRIGGERED, WHOLE};
 use self::search::Search;
 use self::why::Why;
 use crate::MappingClass;
@@ -100,6 +100,8 @@ pub(crate) struct Peer {
     /// When probes go to all candidates, and when they have gone last.
     fire_at: Option<Instant>,
     fired: Option<Instant>,
+    /// How often they have gone since the peer was direct or has named another address.
+    fires: u32,
     /// The addresses from which the peer was heard, the oldest first.
     heard_at: VecDeque<SocketAddr>,
     path: Option<Path>,
@@ -139,6 +141,7 @@ impl Peer {
             bursts: Vec::new(),
             fire_at: None,
             fired: None,
+            fires: 0,
             heard_at: VecDeque::new(),
             path: None,
             met: None,
@@ -241,7 +244,7 @@ impl Peer {
         self.probes.clear();
         self.bursts.clear();
         self.candidates.forget_heard();
-        (self.met, self.attempts, self.retry_at, self.fire_at) = (None, 0, now, None);
+        (self.met, self.attempts, self.retry_at, self.fire_at, self.fires) = (None, 0, now, None, 0);
         // No probe goes to the address of the path: the NAT of the peer does not know this node's new address, and might give the
         // peer another port if it heard of it before the peer has.
         if self.path.take().is_some() {
@@ -266,6 +269,9 @@ impl Peer {
     /// Sends probes to all candidates, except where both NATs map by destination and none of them can be reached.
     fn fire(&mut self, now: Instant, ctx: &mut Context) {
         (self.fire_at, self.fired) = (None, Some(now));
+        // An address that does not answer bears few probes a minute, and later attempts need some as well.
+        let probes = if self.fires == 0 { WHOLE } else { LATER };
+        self.fires += 1;
         if self.is_unlikely(ctx) {
             self.retry_at = self.retry_at.max(now + RETRIES[UNLIKELY]);
         }
@@ -275,7 +281,7 @@ impl Peer {
         for address in self.targets() {
             let is_sensible = ctx.endpoints.has_family(address) && (!both || is_local(address.ip()));
             if Some(address) != current && is_sensible {
-                self.burst(address, WHOLE, now, ctx);
+                self.burst(address, probes, now, ctx);
             }
         }
         self.send_due(now, ctx);
@@ -436,7 +442,7 @@ impl Peer {
         }
         self.path = Some(Path::new(remote, rtt, probe.len, now));
         self.bursts.retain(|burst| is_local(burst.address.ip()) && !is_local(remote.ip()));
-        (self.met, self.attempts, self.fire_at) = (Some(remote), 0, None);
+        (self.met, self.attempts, self.fire_at, self.fires) = (Some(remote), 0, None, 0);
         self.sizes = SizeProbes::default();
         ctx.tell(Event::Direct { peer: self.key, address: remote });
         true

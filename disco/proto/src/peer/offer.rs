@@ -207,6 +207,9 @@ impl Peer {
         if works {
             return;
         }
+        if has_news {
+            self.fires = 0;
+        }
         if self.fired.is_some_and(|at| now.since(at) < FIRED) && !has_news {
             // The peer has fired now, whatever delayed its hello, so that its NAT is open.
             if is_fresh && self.path.is_none() {

@@ -57,6 +57,8 @@ impl Probes {
 
 /// The probes of a whole burst.
 pub(crate) const WHOLE: usize = BURST.len();
+/// The probes of the bursts that follow one that was not answered.
+pub(crate) const LATER: usize = 3;
 /// The probes that answer a ping from an address, with which a ping causes less than three times its bytes.
 pub(crate) const TRIGGERED: usize = 2;
 

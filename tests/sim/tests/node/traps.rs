@@ -189,17 +189,21 @@ fn a_nat_that_forgets_after_ten_seconds_loses_no_packet_of_a_pair_that_was_idle(
     }
 }
 
+/// A burst of loss may take all probes of an attempt. Others follow after 1 s, 10 s and 20 s, with what an address bears.
 #[test]
-fn bursts_of_loss_cost_a_second_at_most() {
-    for seed in 0..seeds() as u64 {
+fn bursts_of_loss_put_a_pair_off_to_a_later_attempt() {
+    let are_direct = |seed| {
         let mut lab = Lab::behind(seed, home());
         let [here, there] = lab.sites;
         let link = Link::new(millis(20)).losing(Loss::bursts(0.12, 25.0), Traffic::Udp);
         lab.world.set_links(here, there, link);
-        lab.send(millis(2900));
-        let direct = lab.until_direct();
-        assert!(direct.is_some(), "seed {seed}");
-    }
+        lab.send(Duration::from_secs(40));
+        let hosts = lab.hosts;
+        let are_direct = |world: &World<Host>| hosts.iter().all(|host| world.machine(*host).is_direct());
+        lab.world.run_until_holds(Instant::from(START) + Duration::from_secs(40), are_direct).is_some()
+    };
+    let direct = (0..seeds() as u64).filter(|seed| are_direct(*seed)).count();
+    assert!(direct * 100 >= seeds() * 95, "{direct} of {}", seeds());
 }
 
 #[test]
