@@ -65,7 +65,8 @@ impl Candidates {
     /// Returns whether an address is new.
     pub(crate) fn offer(&mut self, offered: &[SocketAddr], now: Instant) -> bool {
         self.0.retain(|known| known.origin != Origin::Offered || offered.contains(&known.address));
-        offered.iter().fold(false, |has_news, &address| self.add(address, Origin::Offered, now) || has_news)
+        let news = offered.iter().filter(|address| self.add(**address, Origin::Offered, now));
+        news.count() > 0
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Candidate> {

@@ -12,8 +12,6 @@ use towpath_wire::time::Instant;
 use crate::candidates::{MOST_OFFERED, is_local};
 use crate::random::Random;
 
-/// How long an answer of a STUN server is good: NATs forget a mapping after 30 s at the earliest, as a rule.
-const FRESH: Duration = Duration::from_secs(27);
 /// When the servers are asked again that have not answered, since the first request. After the last of these a round ends.
 const RETRIES: [Duration; 4] = [
     Duration::from_millis(100),
@@ -101,11 +99,6 @@ impl Endpoints {
         self.mapped.clear();
         self.asked.clear();
         (self.round, self.is_blocked) = (None, false);
-    }
-
-    /// Whether the servers have answered of late.
-    pub(crate) fn are_fresh(&self, now: Instant) -> bool {
-        self.mapped.iter().map(|mapped| mapped.at).max().is_some_and(|at| now.since(at) < FRESH)
     }
 
     /// Whether no STUN server can be reached, as where UDP is blocked.
@@ -312,7 +305,6 @@ mod tests {
             assert_eq!(answer(&mut endpoints, servers()[0], seen[0], at(50)), Answered::One);
             assert_eq!(answer(&mut endpoints, servers()[1], seen[1], at(60)), Answered::All);
             assert_eq!((endpoints.mapping(), endpoints.rtt()), (expected, Some(Duration::from_millis(50))));
-            assert!(endpoints.are_fresh(at(27_059)) && !endpoints.are_fresh(at(27_060)));
             assert_eq!(endpoints.due(), None);
         }
     }
