@@ -11,7 +11,7 @@ use crate::budget::Budget;
 use crate::config::NodeConfig;
 use crate::datagram::{Region, Transmit};
 use crate::endpoints::Endpoints;
-use crate::node::Event;
+use crate::event::Event;
 use crate::random::Random;
 
 /// The round trip to a relay of which none is known.

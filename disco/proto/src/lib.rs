@@ -27,6 +27,7 @@ mod context;
 pub mod datagram;
 mod doubles;
 mod endpoints;
+mod event;
 pub mod hello;
 mod node;
 mod peer;
@@ -34,5 +35,6 @@ mod random;
 
 pub use config::{NodeConfig, PeerConfig};
 pub use endpoints::MappingClass;
-pub use node::{Event, Node};
+pub use event::Event;
+pub use node::Node;
 pub use peer::why::Why;

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use crate::doubles::{Doubles, Way};
 use crate::endpoints::Answered;
+use crate::event::Event;
 use crate::hello::Hello;
 use crate::peer::Peer;
 use crate::peer::why::Why;
@@ -27,30 +28,6 @@ const ACTIVE: Duration = Duration::from_secs(45);
 const REFRESH: Duration = Duration::from_secs(23);
 /// The address by which upstream names a relay in a pong (`tailcfg.DerpMagicIP`); the port is the region.
 const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 3, 3, 40);
-
-/// What the application may want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A peer is reached directly: this node's own probe was answered on the tuple.
-    Direct {
-        /// The peer.
-        peer: NodePublic,
-        /// Its address.
-        address: SocketAddr,
-    },
-    /// The direct path has not answered in time. Data goes over the relay as well until a path is proven.
-    Suspected {
-        /// The peer.
-        peer: NodePublic,
-        /// The address that is silent.
-        address: SocketAddr,
-    },
-    /// The direct path is given up.
-    Relayed {
-        /// The peer.
-        peer: NodePublic,
-    },
-}
 
 /// A node with all its peers.
 pub struct Node {

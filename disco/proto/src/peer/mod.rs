@@ -3,11 +3,13 @@
 //! | what | file |
 //! |---|---|
 //! | offers: hellos, and the CallMeMaybe of stock clients | `offer.rs` |
+//! | probes to the candidates, all at once at the right moment | `fire.rs` |
 //! | probes that wait for an answer, and bursts of them | `probes.rs` |
 //! | the direct path, and when it is suspected | `path.rs` |
 //! | the regions in which the peer is looked for | `search.rs` |
 //! | why the path is what it is | `why.rs` |
 
+mod fire;
 mod offer;
 mod path;
 mod probes;
@@ -19,7 +21,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_wire::disco::key::DiscoPublic;
-use towpath_wire::disco::message::{Message, Ping, TxId};
+use towpath_wire::disco::message::{Message, TxId};
 use towpath_wire::disco::packet::{PACKET_OVERHEAD, seal};
 use towpath_wire::key::NodePublic;
 use towpath_wire::sealed::SharedKey;
@@ -27,21 +29,18 @@ use towpath_wire::time::Instant;
 
 use self::offer::Offers;
 use self::path::Path;
-use self::probes::{Burst, LATER, Probes, TRIGGERED, WHOLE};
+use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
 use self::search::Search;
 use self::why::Why;
 use crate::MappingClass;
-use crate::candidates::{Candidate, Candidates, MOST_KEPT, Origin, is_local};
+use crate::candidates::{Candidates, Origin, is_local};
 use crate::config::PeerConfig;
 use crate::context::Context;
 use crate::datagram::{Region, Route, Transmit};
-use crate::node::Event;
+use crate::event::Event;
 
 /// Bytes of a ping: type, version, transaction id and node key.
 const PING_LEN: usize = PACKET_OVERHEAD + 2 + 12 + 32;
-/// Hops of the packet that opens this node's NAT for a peer and dies before it reaches the NAT of the peer. A NAT that hears
-/// of an address before it has sent to it may give it another port.
-const OPENER_TTL: u8 = 3;
 /// A ping from a new address is answered by probes to it, unless one was sent within this time.
 const PROBED: Duration = Duration::from_millis(30);
 /// Hellos that come this soon after the probes to all candidates cause no others.
@@ -63,9 +62,6 @@ const RETRIES: [Duration; 6] = [
 ];
 /// The first of these pauses where an attempt is unlikely to succeed.
 const UNLIKELY: usize = 3;
-/// Tries to have a larger size proven one after the other, and the time until the next tries.
-const SIZE_TRIES: u32 = 5;
-const SIZE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The disco key of a peer, and the agreement with it.
 struct Disco {
@@ -188,16 +184,6 @@ impl Peer {
         Route { direct: Some(address), relay: relay.filter(|_| is_suspected || is_large) }
     }
 
-    fn probe_size(&mut self, address: SocketAddr, len: usize, now: Instant, ctx: &mut Context) {
-        let Some(path) = &self.path else { return };
-        let pause = if self.sizes.tries < SIZE_TRIES { path.rtt * 2 } else { SIZE_PAUSE };
-        if self.sizes.last.is_none_or(|last| now.since(last) >= pause) {
-            let tries = if pause == SIZE_PAUSE { 0 } else { self.sizes.tries };
-            self.sizes = SizeProbes { tries: tries + 1, last: Some(now) };
-            self.probe(address, Some(len), now, ctx);
-        }
-    }
-
     /// Offers this node to a peer that is not direct, unless that has been done of late.
     fn begin(&mut self, now: Instant, ctx: &mut Context) {
         if now < self.retry_at {
@@ -264,131 +250,6 @@ impl Peer {
         let current = self.path.as_ref().map(|path| path.address);
         let oldest = self.heard_at.iter().position(|heard| Some(*heard) != current)?;
         if self.heard_at.len() > MOST_HEARD { self.heard_at.remove(oldest) } else { None }
-    }
-
-    /// Sends probes to all candidates, except where both NATs map by destination and none of them can be reached.
-    fn fire(&mut self, now: Instant, ctx: &mut Context) {
-        (self.fire_at, self.fired) = (None, Some(now));
-        // An address that does not answer bears few probes a minute, and later attempts need some as well.
-        let probes = if self.fires == 0 { WHOLE } else { LATER };
-        self.fires += 1;
-        if self.is_unlikely(ctx) {
-            self.retry_at = self.retry_at.max(now + RETRIES[UNLIKELY]);
-        }
-        let both =
-            ctx.endpoints.mapping() == MappingClass::Dependent && self.mapping == MappingClass::Dependent;
-        let current = self.path.as_ref().map(|path| path.address);
-        for address in self.targets() {
-            let is_sensible = ctx.endpoints.has_family(address) && (!both || is_local(address.ip()));
-            if Some(address) != current && is_sensible {
-                self.burst(address, probes, now, ctx);
-            }
-        }
-        self.send_due(now, ctx);
-    }
-
-    /// The addresses that are fired at. The ports of a peer that has another one for each destination are of no use, and one of
-    /// them opens this node's NAT for all if it filters by address.
-    fn targets(&self) -> Vec<SocketAddr> {
-        let mut targets: Vec<SocketAddr> = Vec::new();
-        for Candidate { address, origin, .. } in self.candidates.iter() {
-            let is_opened = targets.iter().any(|target| target.ip() == address.ip());
-            if self.mapping != MappingClass::Dependent || *origin == Origin::Heard || !is_opened {
-                targets.push(*address);
-            }
-        }
-        targets
-    }
-
-    /// The addresses at which the peer was direct or from which it was heard, while this node has been in this network.
-    fn heard_addresses(&self) -> Vec<SocketAddr> {
-        let heard =
-            self.candidates.iter().filter(|known| known.origin == Origin::Heard).map(|known| known.address);
-        heard
-            .chain(self.met.filter(|met| self.candidates.iter().all(|known| known.address != *met)))
-            .collect()
-    }
-
-    fn burst(&mut self, address: SocketAddr, probes: usize, now: Instant, ctx: &Context) {
-        self.bursts.retain(|burst| burst.address != address);
-        if self.bursts.len() < MOST_KEPT {
-            self.bursts.push(Burst::new(address, now, if ctx.one_probe { 1 } else { probes }));
-        }
-    }
-
-    /// Sends one probe to each candidate.
-    fn fire_once(&mut self, now: Instant, ctx: &mut Context) {
-        for address in self.targets() {
-            if ctx.endpoints.has_family(address) {
-                self.probe(address, None, now, ctx);
-            }
-        }
-    }
-
-    /// Opens the NAT of this node for all candidates, by packets that die before the NAT of the peer. Without a NAT here they would
-    /// not die in time.
-    fn open(&mut self, now: Instant, ctx: &mut Context) {
-        if ctx.endpoints.mapping() == MappingClass::Open {
-            return;
-        }
-        let far: Vec<_> = self
-            .targets()
-            .into_iter()
-            .filter(|far| !is_local(far.ip()) && ctx.endpoints.has_family(*far))
-            .collect();
-        for address in far {
-            self.send_ping(address, None, Some(OPENER_TTL), now, ctx);
-        }
-    }
-
-    /// Sends the probes of bursts that are due.
-    fn send_due(&mut self, now: Instant, ctx: &mut Context) {
-        let mut due = Vec::new();
-        for burst in &mut self.bursts {
-            if burst.due().is_some_and(|at| at <= now) {
-                burst.advance();
-                due.push(burst.address);
-            }
-        }
-        self.bursts.retain(|burst| burst.due().is_some());
-        for address in due {
-            self.probe(address, None, now, ctx);
-        }
-    }
-
-    /// Sends a probe; one of `len` bytes, if a size is to be proven.
-    fn probe(&mut self, address: SocketAddr, len: Option<usize>, now: Instant, ctx: &mut Context) {
-        let Some((tx, sent)) = self.send_ping(address, len, None, now, ctx) else { return };
-        self.probes.note(tx, address, sent, now);
-        // A large one may be lost on a path that carries small ones.
-        if let Some(path) = self.path.as_mut().filter(|path| path.address == address && len.is_none()) {
-            path.probe(now);
-        }
-    }
-
-    fn send_ping(
-        &mut self,
-        dst: SocketAddr,
-        len: Option<usize>,
-        ttl: Option<u8>,
-        now: Instant,
-        ctx: &mut Context,
-    ) -> Option<(TxId, usize)> {
-        let disco = self.disco.as_ref()?;
-        let current = self.path.as_ref().map(|path| path.address);
-        let is_answered = [current, self.met].contains(&Some(dst));
-        if !is_answered && !ctx.budget.take(dst.ip(), now) {
-            return None;
-        }
-        let tx = TxId(ctx.random.bytes());
-        let padding = len.unwrap_or_default().saturating_sub(PING_LEN);
-        let ping = Message::Ping(Ping { tx, node_key: Some(ctx.public), padding });
-        let mut packet = Vec::with_capacity(PING_LEN + padding);
-        seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &ping, &mut packet);
-        self.candidates.spend(dst);
-        let sent = packet.len();
-        ctx.send(Transmit::Udp { src: None, dst, ttl }, packet);
-        Some((tx, sent))
     }
 
     /// Answers a ping on UDP, and probes the address that it came from.
