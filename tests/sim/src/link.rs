@@ -87,7 +87,7 @@ impl Link {
         }
     }
 
-    /// The same link with a loss.
+    /// Adds a loss to the link.
     #[must_use]
     pub const fn losing(self, loss: Loss, applies_to: Traffic) -> Self {
         Self { loss, applies_to, ..self }

@@ -98,7 +98,7 @@ impl Pair {
         Self { classes: [one, other], timing, loss: 0.0, lost: Traffic::Udp, seed }
     }
 
-    /// The same pair with a loss.
+    /// Adds a loss to the links of the pair.
     #[must_use]
     pub const fn losing(self, loss: f64, lost: Traffic) -> Self {
         Self { loss, lost, ..self }

@@ -105,7 +105,7 @@ impl Scenario {
         Some(Instant::ZERO + Duration::from_millis(last))
     }
 
-    /// The same scenario without the faults, and without the loss, that it fails without. It does fail.
+    /// Takes away each fault, and the loss, without which the scenario fails as well. It must fail.
     #[must_use]
     pub fn shrink(&self, fails: impl Fn(&Self) -> bool) -> Self {
         let with = |pair: Pair, faults: &[(u64, Fault)]| Self { pair, faults: faults.to_vec() };

@@ -169,14 +169,14 @@ impl<M: Machine> World<M> {
         id
     }
 
-    /// Has something done at a time.
+    /// Schedules an action for a time.
     pub fn at(&mut self, time: Instant, action: Action) {
         let time = time.max(self.now);
         self.queue.push(time, Event::Act(self.script.len()));
         self.script.push(Line::Action(time, action));
     }
 
-    /// Has something done now.
+    /// Carries an action out now.
     pub fn act_now(&mut self, action: Action) {
         let line = self.script.len();
         self.script.push(Line::Action(self.now, action));

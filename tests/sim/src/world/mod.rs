@@ -128,7 +128,7 @@ impl<M: Machine> World<M> {
         self.trace.lines()
     }
 
-    /// The same as text, a line for each.
+    /// Writes what happened, a line for each event.
     #[must_use]
     pub fn trace_text(&self) -> String {
         let mut text = String::new();
