@@ -1,6 +1,7 @@
 //! What all peers of a node share: its keys, its addresses, its relays, and what is to be sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
@@ -10,7 +11,7 @@ use towpath_wire::time::Instant;
 use crate::budget::Budget;
 use crate::config::NodeConfig;
 use crate::datagram::{Region, Transmit};
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, MappingClass};
 use crate::event::Event;
 use crate::random::Random;
 
@@ -92,6 +93,17 @@ impl Context {
             self.send(Transmit::Udp { src: None, dst, ttl: None }, request);
         }
         self.endpoints.are_asked()
+    }
+
+    /// Whether the relay of a region cannot be reached. Links to other regions than the home are made by the driver when
+    /// something is sent there.
+    pub(crate) fn is_lost(&self, region: Region) -> bool {
+        self.home == Some(region) && !self.links.contains_key(&region)
+    }
+
+    /// What an offer says of this node: the class of its NAT, and where it may be reached.
+    pub(crate) fn offered(&self) -> (MappingClass, Vec<SocketAddr>) {
+        (self.endpoints.mapping(), self.endpoints.offered())
     }
 
     /// The round trip to the relay, or to the STUN server beside it.

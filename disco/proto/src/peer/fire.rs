@@ -26,15 +26,16 @@ impl Peer {
     /// Probes the path with a datagram of `len` bytes, if that is due.
     pub(super) fn probe_size(&mut self, address: SocketAddr, len: usize, now: Instant, ctx: &mut Context) {
         let Some(path) = &self.path else { return };
-        let pause = if self.sizes.tries < SIZE_TRIES { path.rtt * 2 } else { SIZE_PAUSE };
+        let is_tried = self.sizes.tries >= SIZE_TRIES;
+        let pause = if is_tried { SIZE_PAUSE } else { path.rtt * 2 };
         if self.sizes.last.is_none_or(|last| now.since(last) >= pause) {
-            let tries = if pause == SIZE_PAUSE { 0 } else { self.sizes.tries };
+            let tries = if is_tried { 0 } else { self.sizes.tries };
             self.sizes = SizeProbes { tries: tries + 1, last: Some(now) };
             self.probe(address, Some(len), now, ctx);
         }
     }
 
-    /// Sends probes to all candidates, except where both NATs map by destination and none of them can be reached.
+    /// Sends bursts of probes to all candidates that may be reached.
     pub(super) fn fire(&mut self, now: Instant, ctx: &mut Context) {
         (self.fire_at, self.fired) = (None, Some(now));
         // An address that does not answer bears few probes a minute, and later attempts need some as well.
@@ -43,25 +44,25 @@ impl Peer {
         if self.is_unlikely(ctx) {
             self.retry_at = self.retry_at.max(now + RETRIES[UNLIKELY]);
         }
-        let both =
-            ctx.endpoints.mapping() == MappingClass::Dependent && self.mapping == MappingClass::Dependent;
         let current = self.path.as_ref().map(|path| path.address);
-        for address in self.targets() {
-            let is_sensible = ctx.endpoints.has_family(address) && (!both || is_local(address.ip()));
-            if Some(address) != current && is_sensible {
-                self.burst(address, probes, now, ctx);
-            }
+        for address in self.targets(ctx).into_iter().filter(|target| Some(*target) != current) {
+            self.burst(address, probes, now, ctx);
         }
         self.send_due(now, ctx);
     }
 
-    /// The addresses that are fired at. The ports of a peer that has another one for each destination are of no use, and one of
-    /// them opens this node's NAT for all if it filters by address.
-    pub(super) fn targets(&self) -> Vec<SocketAddr> {
+    /// The addresses that are fired at: those of a family that this node has, and none but local ones where both NATs map by
+    /// destination. The ports of a peer that has another one for each destination are of no use, and one of them opens this
+    /// node's NAT for all if it filters by address.
+    fn targets(&self, ctx: &Context) -> Vec<SocketAddr> {
+        let is_hard = self.mapping == MappingClass::Dependent;
+        let are_both_hard = is_hard && ctx.endpoints.mapping() == MappingClass::Dependent;
         let mut targets: Vec<SocketAddr> = Vec::new();
         for Candidate { address, origin, .. } in self.candidates.iter() {
+            let is_reachable =
+                ctx.endpoints.has_family(*address) && (!are_both_hard || is_local(address.ip()));
             let is_opened = targets.iter().any(|target| target.ip() == address.ip());
-            if self.mapping != MappingClass::Dependent || *origin == Origin::Heard || !is_opened {
+            if is_reachable && (!is_hard || *origin == Origin::Heard || !is_opened) {
                 targets.push(*address);
             }
         }
@@ -87,10 +88,8 @@ impl Peer {
 
     /// Sends one probe to each candidate.
     pub(super) fn fire_once(&mut self, now: Instant, ctx: &mut Context) {
-        for address in self.targets() {
-            if ctx.endpoints.has_family(address) {
-                self.probe(address, None, now, ctx);
-            }
+        for address in self.targets(ctx) {
+            self.probe(address, None, now, ctx);
         }
     }
 
@@ -100,12 +99,7 @@ impl Peer {
         if ctx.endpoints.mapping() == MappingClass::Open {
             return;
         }
-        let far: Vec<_> = self
-            .targets()
-            .into_iter()
-            .filter(|far| !is_local(far.ip()) && ctx.endpoints.has_family(*far))
-            .collect();
-        for address in far {
+        for address in self.targets(ctx).into_iter().filter(|target| !is_local(target.ip())) {
             self.send_ping(address, None, Some(OPENER_TTL), now, ctx);
         }
     }
@@ -135,7 +129,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn send_ping(
+    fn send_ping(
         &mut self,
         dst: SocketAddr,
         len: Option<usize>,

@@ -365,7 +365,7 @@ impl Peer {
             reflexive: ctx.endpoints.reflexive(),
             peer_mapping: self.mapping,
             tried: self.candidates.iter().map(|candidate| (candidate.address, candidate.spent)).collect(),
-            is_answered: self.offers.is_answered(),
+            is_heard: self.heard_in.is_some() || !self.heard_at.is_empty(),
         }
     }
 }

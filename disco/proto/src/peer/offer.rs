@@ -45,11 +45,6 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// Whether the peer has answered an offer.
-    pub(super) const fn is_answered(&self) -> bool {
-        self.echoed.is_some()
-    }
-
     fn is_fresh(&self, echo: Option<Challenge>, now: Instant) -> bool {
         self.challenge.is_some_and(|(sent, at)| echo == Some(sent) && now.since(at) < ECHO_LIFETIME)
     }
@@ -79,11 +74,12 @@ impl Peer {
         now: Instant,
         ctx: &mut Context,
     ) {
-        self.offers.said = Some((ctx.endpoints.mapping(), ctx.endpoints.offered()));
+        let (mapping, addresses) = ctx.offered();
+        self.offers.said = Some((mapping, addresses.clone()));
         let mut packet = Vec::new();
         match &self.disco {
             Some(disco) if disco.is_given => {
-                let message = Message::CallMeMaybe(ctx.endpoints.offered());
+                let message = Message::CallMeMaybe(addresses);
                 seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &message, &mut packet);
             }
             _ => {
@@ -97,11 +93,11 @@ impl Peer {
                     echo,
                     region: ctx.home,
                     relay_rtt: ctx.known_relay_rtt(),
-                    mapping: ctx.endpoints.mapping(),
+                    mapping,
                     // One that answers nothing is sent because an attempt begins, for which the peer has to fire as well.
                     wants_echo: echo.is_none()
                         || self.offers.echoed.is_none_or(|at| now.since(at) >= ECHO_LIFETIME),
-                    addresses: ctx.endpoints.offered(),
+                    addresses,
                 };
                 let (disco, nonce) = (ctx.disco_public, ctx.random.bytes());
                 hello.seal(&disco, self.hello_key(ctx), &nonce, &mut packet);
@@ -112,8 +108,8 @@ impl Peer {
 
     /// Sends the offer that has waited for the STUN servers.
     pub(crate) fn gathered(&mut self, now: Instant, ctx: &mut Context) {
-        let news = Some((ctx.endpoints.mapping(), ctx.endpoints.offered()));
-        if std::mem::take(&mut self.offers.is_waiting) && self.offers.said != news {
+        let has_news = self.offers.said.as_ref() != Some(&ctx.offered());
+        if std::mem::take(&mut self.offers.is_waiting) && has_news {
             self.offer(None, now, ctx);
             self.open(now, ctx);
         }

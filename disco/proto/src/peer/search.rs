@@ -50,19 +50,14 @@ impl Peer {
         known.or_else(|| self.searched(ctx).next()).or_else(|| ctx.links.keys().next().copied())
     }
 
-    /// The region of the peer, or the one in which it was heard last, if the relay can be reached. Links to other regions than
-    /// the home of this node are the driver's to make.
+    /// The region of the peer, or the one in which it was heard last, if the relay can be reached.
     fn known_region(&self, ctx: &Context) -> Option<Region> {
-        let is_lost = |region: &Region| ctx.home == Some(*region) && !ctx.links.contains_key(region);
-        [self.region, self.heard_in].into_iter().flatten().find(|region| !is_lost(region))
+        [self.region, self.heard_in].into_iter().flatten().find(|region| !ctx.is_lost(*region))
     }
 
     fn searched<'a>(&'a self, ctx: &'a Context) -> impl Iterator<Item = Region> + 'a {
-        let is_lost = |region: &Region| ctx.home == Some(*region) && !ctx.links.contains_key(region);
-        ctx.regions
-            .iter()
-            .copied()
-            .filter(move |region| !self.search.gone.contains(region) && !is_lost(region))
+        let is_left = |region: &Region| !self.search.gone.contains(region) && !ctx.is_lost(*region);
+        ctx.regions.iter().copied().filter(is_left)
     }
 
     /// Takes the word of a relay that the peer is not connected to it, and looks in the next region.

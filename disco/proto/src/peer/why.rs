@@ -21,8 +21,8 @@ pub struct Why {
     pub peer_mapping: MappingClass,
     /// The addresses that were tried, each with the packets that it has not answered.
     pub tried: Vec<(SocketAddr, u32)>,
-    /// Whether the peer has been heard of since this node has offered itself to it.
-    pub is_answered: bool,
+    /// Whether a packet of the peer has come, over a relay or directly.
+    pub is_heard: bool,
 }
 
 impl Why {
@@ -36,6 +36,9 @@ impl Why {
             (MappingClass::Unknown, _) => {
                 Some("no STUN server answers this node: let UDP out, to port 3478 as well")
             }
+            _ if !self.is_heard => {
+                Some("the peer does not answer: see that it runs, and by which relay it is reached")
+            }
             (MappingClass::Dependent, MappingClass::Dependent) => Some(
                 "both NATs map by destination: forward a UDP port to one of the peers, or give one of them IPv6",
             ),
@@ -47,9 +50,6 @@ impl Why {
                 "the NAT of the peer maps by destination and that of this node lets in only addresses that it has sent to: \
                  forward a UDP port to the peer",
             ),
-            _ if !self.is_answered => {
-                Some("the peer does not answer: see that it runs, and by which relay it is reached")
-            }
             _ => None,
         }
     }
@@ -75,5 +75,48 @@ impl fmt::Display for Why {
             Some(remedy) => write!(f, "; {remedy}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MappingClass::{Dependent, Independent, Unknown};
+    use super::*;
+
+    #[test]
+    fn what_would_help_follows_from_the_classes_and_from_what_was_heard() {
+        let relayed = Why {
+            direct: None,
+            is_suspected: false,
+            mapping: Independent,
+            reflexive: vec![],
+            peer_mapping: Independent,
+            tried: vec![("192.0.2.1:7".parse().expect("an address"), 3)],
+            is_heard: true,
+        };
+        let help = |mapping, peer_mapping, is_heard| {
+            Why { mapping, peer_mapping, is_heard, ..relayed.clone() }.remedy().unwrap_or_default()
+        };
+        for (mapping, peer_mapping, is_heard, expected) in [
+            (Unknown, Unknown, true, "no STUN server answers"),
+            (Independent, Unknown, false, "the peer does not answer"),
+            (Dependent, Dependent, false, "the peer does not answer"),
+            (Dependent, Dependent, true, "both NATs map by destination"),
+            (Dependent, Independent, true, "the NAT of this node maps by destination"),
+            (Independent, Dependent, true, "the NAT of the peer maps by destination"),
+        ] {
+            let said = help(mapping, peer_mapping, is_heard);
+            assert!(said.starts_with(expected), "{said}");
+        }
+        assert_eq!(relayed.remedy(), None);
+        let text = "over the relay; NAT here independent, there independent; 192.0.2.1:7: 3 packets without an answer";
+        assert_eq!(relayed.to_string(), text);
+        let address = "192.0.2.1:7".parse().expect("an address");
+        let direct = Why { direct: Some((address, Duration::from_millis(40))), mapping: Unknown, ..relayed };
+        assert_eq!(direct.remedy(), None);
+        assert!(
+            direct.to_string().starts_with("direct at 192.0.2.1:7 in 40ms; NAT here unknown"),
+            "{direct}"
+        );
     }
 }
