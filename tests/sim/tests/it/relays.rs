@@ -75,16 +75,25 @@ fn a_relay_is_dialled_when_it_is_sent_to_and_what_was_sent_waits() {
     assert_eq!(events(&world, late)[1..], [(at(139), RelayEvent::Down(nowhere))]);
 }
 
-#[test]
-fn a_lost_packet_of_a_stream_is_sent_again_and_the_later_ones_wait_behind_it() {
-    let (mut world, [a, b], [here, _, middle]) = two();
+/// Sends a thousand numbers from one host to another over a link that loses a tenth, and lets them all arrive.
+fn send_a_thousand_over_a_lossy_link(
+    world: &mut World<Puppet>,
+    [from, to]: [HostId; 2],
+    [here, middle]: [Site; 2],
+) {
     let lossy = Link::new(ms(10)).losing(Loss::Random(0.1), Traffic::Everything);
     world.set_links(here, middle, lossy);
     for number in 0..1000 {
-        relay(&mut world, a, b, &number.to_string());
-        run(&mut world, 10);
+        relay(world, from, to, &number.to_string());
+        run(world, 10);
     }
-    run(&mut world, 60_000);
+    run(world, 60_000);
+}
+
+#[test]
+fn a_lost_packet_of_a_stream_is_sent_again_and_the_later_ones_wait_behind_it() {
+    let (mut world, [a, b], [here, _, middle]) = two();
+    send_a_thousand_over_a_lossy_link(&mut world, [a, b], [here, middle]);
     let heard = &world.machine(b).heard;
     let numbers = heard.iter().map(|(.., packet)| String::from_utf8_lossy(packet).parse::<u64>().unwrap());
     assert!(numbers.eq(0..1000), "all, and in order");
@@ -110,13 +119,7 @@ fn a_lost_packet_of_a_stream_is_sent_again_and_the_later_ones_wait_behind_it() {
 #[test]
 fn the_order_is_kept_on_the_second_leg_as_well() {
     let (mut world, [b, a], [here, _, middle]) = two();
-    let lossy = Link::new(ms(10)).losing(Loss::Random(0.1), Traffic::Everything);
-    world.set_links(here, middle, lossy);
-    for number in 0..1000 {
-        relay(&mut world, a, b, &number.to_string());
-        run(&mut world, 10);
-    }
-    run(&mut world, 60_000);
+    send_a_thousand_over_a_lossy_link(&mut world, [a, b], [here, middle]);
     assert!(heard(&mut world, b).into_iter().eq((0..1000).map(|number| number.to_string())));
 }
 

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use towpath_disco::datagram::{Received, RelayEvent, Route, Transmit};
+use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_disco::{Node, NodeConfig, PeerConfig};
-use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Seat, Stage, World};
-use towpath_wire::key::NodePublic;
+use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Random, Seat, Stage, World};
+use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::time::Instant;
 
 /// A node with one peer.
@@ -15,21 +15,45 @@ pub(crate) struct Host {
     pub(crate) peer: NodePublic,
 }
 
+/// A node that is told no more than it needs.
+pub(crate) fn config(
+    key: &NodePrivate,
+    random: &mut Random,
+    stun: &[SocketAddr],
+    home: Region,
+) -> NodeConfig {
+    NodeConfig {
+        key: key.clone(),
+        seed: random.bytes(),
+        stun: stun.to_vec(),
+        home: Some(home),
+        regions: vec![],
+        addresses: vec![],
+        one_probe: false,
+    }
+}
+
 impl Host {
-    /// A node that knows of its peer nothing but the node key.
-    pub(crate) fn new(mut seat: Seat) -> Self {
-        let mut node = Node::new(NodeConfig {
-            key: seat.private,
-            seed: seat.random.bytes(),
-            stun: seat.stun.to_vec(),
-            home: Some(seat.region),
-            regions: vec![],
-            addresses: vec![],
-            one_probe: false,
-        });
-        let peer = PeerConfig { key: seat.peer, region: None, disco: None, addresses: vec![] };
-        node.set_peer(&peer, Instant::ZERO);
+    /// A node that has not been told of its peer.
+    pub(crate) fn alone(mut seat: Seat) -> Self {
+        let node = Node::new(config(&seat.private, &mut seat.random, &seat.stun, seat.region));
         Self { node, peer: seat.peer }
+    }
+
+    /// A node that knows of its peer nothing but the node key.
+    pub(crate) fn new(seat: Seat) -> Self {
+        Self::alone(seat).knowing_its_peer()
+    }
+
+    /// A node of this configuration that knows the node key of a peer.
+    pub(crate) fn of(config: NodeConfig, peer: NodePublic) -> Self {
+        Self { node: Node::new(config), peer }.knowing_its_peer()
+    }
+
+    fn knowing_its_peer(mut self) -> Self {
+        let peer = PeerConfig { key: self.peer, region: None, disco: None, addresses: vec![] };
+        self.node.set_peer(&peer, Instant::ZERO);
+        self
     }
 
     pub(crate) fn is_direct(&self) -> bool {

@@ -2,34 +2,13 @@
 
 use std::time::Duration;
 
+use towpath_disco::NodeConfig;
 use towpath_disco::datagram::Region;
-use towpath_disco::{Node, NodeConfig, PeerConfig};
-use towpath_sim::{Action, Class, HostId, Link, Place, Random, World};
-use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_sim::{Action, Class, HostId, Link, Place, World};
+use towpath_wire::key::NodePrivate;
 use towpath_wire::time::Instant;
 
-use super::driver::{Host, START, flow, millis};
-
-fn host(
-    private: &NodePrivate,
-    peer: NodePublic,
-    home: u16,
-    stun: &[std::net::SocketAddr],
-    random: &mut Random,
-) -> Host {
-    let mut node = Node::new(NodeConfig {
-        key: private.clone(),
-        seed: random.bytes(),
-        stun: stun.to_vec(),
-        home: Some(Region(home)),
-        regions: (1..=6).map(Region).collect(),
-        addresses: vec![],
-        one_probe: false,
-    });
-    let config = PeerConfig { key: peer, region: None, disco: None, addresses: vec![] };
-    node.set_peer(&config, Instant::ZERO);
-    Host { node, peer }
-}
+use super::driver::{Host, START, config, flow, millis};
 
 /// Two hosts behind port-restricted NATs with homes in these regions, of six.
 fn world(homes: [u16; 2]) -> (World<Host>, [HostId; 2]) {
@@ -48,7 +27,9 @@ fn world(homes: [u16; 2]) -> (World<Host>, [HostId; 2]) {
     let keys = [1, 2].map(|seed| NodePrivate::from_random([seed; 32]));
     let hosts = [0, 1].map(|side| {
         let nat = world.add_nat(Place::Internet(sites[side]), Class::P.nat().unwrap());
-        let machine = host(&keys[side], keys[1 - side].public(), homes[side], &stun, &mut random);
+        let config = config(&keys[side], &mut random, &stun, Region(homes[side]));
+        let regions = (1..=6).map(Region).collect();
+        let machine = Host::of(NodeConfig { regions, ..config }, keys[1 - side].public());
         world.add_host(keys[side].public(), &[Place::Behind(nat)], &[Region(homes[side])], machine)
     });
     (world, hosts)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use towpath_disco::PeerConfig;
 use towpath_disco::datagram::Region;
-use towpath_disco::{Node, NodeConfig, PeerConfig};
 use towpath_sim::{Class, Direct, Pair, Stage, Timing, sweep};
 use towpath_wire::time::Instant;
 
@@ -11,18 +11,7 @@ use super::driver::{Host, START, flow, millis, seeds, until_direct};
 
 /// A pair to which a control plane has told keys and addresses, a second before the first packet.
 fn introduced(pair: &Pair) -> Stage<Host> {
-    let mut stage = pair.build(|mut seat| {
-        let node = Node::new(NodeConfig {
-            key: seat.private,
-            seed: seat.random.bytes(),
-            stun: seat.stun.to_vec(),
-            home: Some(seat.region),
-            regions: vec![],
-            addresses: vec![],
-            one_probe: false,
-        });
-        Host { node, peer: seat.peer }
-    });
+    let mut stage = pair.build(Host::alone);
     stage.world.run_until(Instant::from(START) - Duration::from_secs(1));
     let known = stage.hosts.map(|host| {
         let node = &stage.world.machine(host).node;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use towpath_disco::datagram::Region;
-use towpath_disco::{Node, NodeConfig, PeerConfig};
 use towpath_sim::{
     Action, Class, Dependence, Early, FlowId, HostId, Link, Loss, Nat, Pair, Place, Pooling, Refresh, Site,
     Timing, Traffic, Via, World,
@@ -11,7 +10,7 @@ use towpath_sim::{
 use towpath_wire::key::NodePrivate;
 use towpath_wire::time::Instant;
 
-use super::driver::{Host, START, flow, millis, seeds, started, until_direct};
+use super::driver::{Host, START, config, flow, millis, seeds, started, until_direct};
 
 const REGION: Region = Region(1);
 
@@ -39,21 +38,9 @@ impl Lab {
         let keys = [(); 2].map(|()| NodePrivate::from_random(random.bytes()));
         let hosts = [0, 1].map(|side| {
             let place = place(&mut world, side, sites[side]);
-            let mut node = Node::new(NodeConfig {
-                key: keys[side].clone(),
-                seed: random.bytes(),
-                stun: stun.to_vec(),
-                home: Some(REGION),
-                regions: vec![],
-                addresses: vec![],
-                one_probe: false,
-            });
-            let peer = keys[1 - side].public();
-            node.set_peer(
-                &PeerConfig { key: peer, region: None, disco: None, addresses: vec![] },
-                Instant::ZERO,
-            );
-            world.add_host(keys[side].public(), &[place], &[REGION], Host { node, peer })
+            let config = config(&keys[side], &mut random, &stun, REGION);
+            let host = Host::of(config, keys[1 - side].public());
+            world.add_host(keys[side].public(), &[place], &[REGION], host)
         });
         Self { world, hosts, sites }
     }
