@@ -48,13 +48,20 @@ func wantNotAdmitted(t *testing.T, relay *relaytest.Relay, from *bufio.Reader, t
 	}
 }
 
-// A client that is refused is nowhere: no client has its packets, no watcher hears of it, and no metric counts it.
-func TestRefusedClientIsNotRegistered(t *testing.T) {
+// askingRelayOfMesh starts a relay that has a mesh key and asks a backend about its clients.
+func askingRelayOfMesh(t *testing.T) (*relaytest.Relay, *verifyBackend, string) {
+	t.Helper()
 	meshKey := newMeshKey(t)
 	backend := newVerifyBackend(t)
 	relay := relaytest.Configure(t, relaytest.Options{PrivateKey: key.NewNode(), VerifyURL: backend.URL + "/verify"})
 	relay.Join(t, relaytest.Mesh{Key: meshKey})
 	relay.Launch(t)
+	return relay, backend, meshKey
+}
+
+// A client that is refused is nowhere: no client has its packets, no watcher hears of it, and no metric counts it.
+func TestRefusedClientIsNotRegistered(t *testing.T) {
+	relay, backend, meshKey := askingRelayOfMesh(t)
 	watcher := loginWith(t, relay, meshKey, loginOptions{}).watch(t, derp.PeerPresentIsMeshPeer)
 	member := collect(login(t, relay, backend.client(allow)))
 	watcher.wantPresent(t, member, derp.PeerPresentIsRegular)
@@ -125,11 +132,7 @@ func TestRefusalOnTheWire(t *testing.T) {
 
 // A holder of the mesh key is not asked about. What else a client says of itself spares it nothing.
 func TestMeshKeyIsAdmittedUnasked(t *testing.T) {
-	meshKey := newMeshKey(t)
-	backend := newVerifyBackend(t)
-	relay := relaytest.Configure(t, relaytest.Options{PrivateKey: key.NewNode(), VerifyURL: backend.URL + "/verify"})
-	relay.Join(t, relaytest.Mesh{Key: meshKey})
-	relay.Launch(t)
+	relay, backend, meshKey := askingRelayOfMesh(t)
 	// The backend fails the test when it is asked about a key that it does not know.
 	loginWith(t, relay, meshKey, loginOptions{}).wantNothing(t)
 	for _, tc := range []struct{ name, json string }{

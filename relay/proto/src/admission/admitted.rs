@@ -54,7 +54,7 @@ pub enum Standing {
     Expired,
 }
 
-/// The keys that are admitted. A connected client costs an entry in each of the two maps, some 130 bytes together.
+/// The keys that are admitted. A connected client costs an entry in each of the two maps, some 120 bytes together.
 #[derive(Debug)]
 pub struct AdmittedKeys {
     rules: ConfirmRules,

@@ -50,7 +50,7 @@ use crate::unix_time::unix_now;
 
 /// How long all policies together may take. Those that have not answered then cannot tell.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Keys that are remembered at most, some 130 bytes of memory each.
+/// Keys that are remembered at most, some 120 bytes of memory each.
 const MOST_KEYS: usize = 1 << 18;
 /// How long a refusal holds for the same key from the same host.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(5);

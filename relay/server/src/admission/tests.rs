@@ -112,6 +112,17 @@ impl Setup {
         Self::new(&[PolicyName::VerifyUrl], &[], false, None)
     }
 
+    /// A key logged in, left, and has been away for an hour.
+    async fn with_a_key_that_has_left() -> Self {
+        let mut setup = Self::verify();
+        setup.run();
+        setup.backend.say(key(1), Answer::Allow);
+        assert!(setup.log_in(key(1)).await.is_ok());
+        lock(&setup.connected.keys).clear();
+        sleep(Duration::from_secs(3600)).await;
+        setup
+    }
+
     fn with(
         backend: Scripted,
         allowed: AllowedKeys,
@@ -281,12 +292,7 @@ async fn a_revoked_key_is_gone_within_the_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_has_left_is_not_asked_about() {
-    let mut setup = Setup::verify();
-    setup.run();
-    setup.backend.say(key(1), Answer::Allow);
-    assert!(setup.log_in(key(1)).await.is_ok());
-    lock(&setup.connected.keys).clear();
-    sleep(Duration::from_secs(3600)).await;
+    let setup = Setup::with_a_key_that_has_left().await;
     assert_eq!(setup.backend.asked(), 1);
     assert!(setup.log_in(key(1)).await.is_ok());
     sleep(Duration::from_secs(2)).await;
@@ -295,12 +301,7 @@ async fn a_key_that_has_left_is_not_asked_about() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_returns_is_asked_about_also_if_its_connection_begins_after_the_first_look() {
-    let mut setup = Setup::verify();
-    setup.run();
-    setup.backend.say(key(1), Answer::Allow);
-    assert!(setup.log_in(key(1)).await.is_ok());
-    lock(&setup.connected.keys).clear();
-    sleep(Duration::from_secs(3600)).await;
+    let setup = Setup::with_a_key_that_has_left().await;
     setup.backend.say(key(1), Answer::Refuse);
     assert!(setup.engine.admit(key(1), home(), None).await.is_ok());
     sleep(Duration::from_secs(3)).await;
