@@ -32,4 +32,5 @@ mod proxy_protocol;
 mod reload;
 mod shutdown;
 mod stalled_log;
+mod token_commands;
 mod websocket;
