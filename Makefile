@@ -96,7 +96,7 @@ compare: build peers ## Compare the relay with its peers for docs/performance.md
 	bench/compare $(REPORTS) $(RUNS)
 	bench/report $(REPORTS)
 
-nat-report: ## Run the pairs of NATs in the simulated internet and write docs/nat.md, SEEDS=2000 runs each (half an hour)
+nat-report: ## Run the pairs of NATs in the simulated internet and write docs/nat.md, SEEDS=2000 runs each (ten minutes)
 	TOWPATH_SIM_SEEDS=$(SEEDS) cargo test --locked --release -p towpath-sim --test node nat_report -- --ignored --nocapture
 
 fuzz: ## Run the fuzz targets under libFuzzer, SECONDS=60 each, all or TARGETS="..." (needs a C++ compiler)
