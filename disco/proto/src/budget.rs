@@ -1,7 +1,8 @@
 //! How many packets an address bears that has not answered yet.
 //!
 //! A peer says which addresses are its own, and may lie: a node that probed all it is told would send packets to hosts of the
-//! peer's choice. So probes to an IP address are counted over all peers, until one on its tuple has been answered.
+//! peer's choice. So probes to an IP address are counted over all peers, until one on its tuple has been answered. Where a relay
+//! has seen a peer at the address, no other host is there, and it bears more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -11,6 +12,8 @@ use towpath_wire::time::Instant;
 
 /// Probes to an address in a [`WINDOW`], over all peers and ports.
 pub(crate) const PROBES_PER_ADDRESS: usize = 16;
+/// The same for an address at which a relay has seen a peer within a [`WINDOW`].
+const PROBES_PER_ATTESTED: usize = 512;
 /// The time over which probes are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are counted at once. While there are as many, no other is probed.
@@ -21,6 +24,8 @@ const MOST: usize = 1024;
 pub(crate) struct Budget {
     /// When the last packets were sent, the oldest first.
     spent: BTreeMap<IpAddr, VecDeque<Instant>>,
+    /// When a relay has seen a peer at an address.
+    attested: BTreeMap<IpAddr, Instant>,
 }
 
 impl Budget {
@@ -36,7 +41,8 @@ impl Budget {
         while spent.front().is_some_and(|oldest| now.since(*oldest) >= WINDOW) {
             spent.pop_front();
         }
-        let has_room = spent.len() < PROBES_PER_ADDRESS;
+        let is_attested = self.attested.get(&address).is_some_and(|at| now.since(*at) < WINDOW);
+        let has_room = spent.len() < if is_attested { PROBES_PER_ATTESTED } else { PROBES_PER_ADDRESS };
         if has_room {
             spent.push_back(now);
         }
@@ -48,6 +54,16 @@ impl Budget {
     pub(crate) fn credit(&mut self, address: IpAddr, probes: usize) {
         if let Some(spent) = self.spent.get_mut(&address) {
             spent.drain(..probes.min(spent.len()));
+        }
+    }
+
+    /// Notes that a relay has seen a peer at an address.
+    pub(crate) fn attest(&mut self, address: IpAddr, now: Instant) {
+        if self.attested.len() >= MOST {
+            self.attested.retain(|_, at| now.since(*at) < WINDOW);
+        }
+        if self.attested.len() < MOST || self.attested.contains_key(&address) {
+            self.attested.insert(address, now);
         }
     }
 
@@ -79,6 +95,19 @@ mod tests {
         (0..100).for_each(|_| _ = budget.take(victim, at(61)));
         budget.answered(victim);
         assert!(budget.take(victim, at(61)));
+    }
+
+    #[test]
+    fn an_address_at_which_a_relay_has_seen_a_peer_bears_more_for_a_minute() {
+        let mut budget = Budget::default();
+        let address = "192.0.2.1".parse().expect("an address");
+        budget.attest(address, at(0));
+        assert_eq!((0..1000).filter(|_| budget.take(address, at(1))).count(), PROBES_PER_ATTESTED);
+        budget.attest(address, at(2));
+        assert_eq!((0..1000).filter(|_| budget.take(address, at(61))).count(), PROBES_PER_ATTESTED);
+        assert_eq!((0..1000).filter(|_| budget.take(address, at(121))).count(), PROBES_PER_ADDRESS);
+        (0..5000_u32).for_each(|number| budget.attest(IpAddr::from(number.to_be_bytes()), at(121)));
+        assert_eq!(budget.attested.len(), MOST);
     }
 
     #[test]

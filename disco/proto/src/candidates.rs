@@ -16,6 +16,8 @@ pub(crate) enum Origin {
     Offered,
     /// The configuration or a control plane names it.
     Configured,
+    /// A relay has seen the peer there.
+    Attested,
     /// A packet of the peer came from it.
     Heard,
 }

@@ -14,16 +14,26 @@ pub struct NodeConfig {
     pub key: NodePrivate,
     /// 32 random bytes, from which the disco key, nonces and transaction ids are drawn. Another at each start.
     pub seed: [u8; 32],
-    /// STUN servers, the nearest first. Two of different addresses are asked.
-    pub stun: Vec<SocketAddr>,
-    /// The region in which this node can be reached.
+    /// The regions that this node can reach. The nearest becomes its home, and the second nearest is kept ready.
+    pub relays: Vec<RelayConfig>,
+    /// The region that is the home however far away it is; `None` for the nearest.
     pub home: Option<Region>,
-    /// The regions in which a peer is looked for whose region is not known, the nearest first. The first four are asked.
+    /// The regions in which a peer is looked for whose region is not known, after the home. Four are asked in all; the nearest ones
+    /// if none are named.
     pub regions: Vec<Region>,
     /// Addresses under which this node is reached besides those that it finds, as of a forwarded port.
     pub addresses: Vec<SocketAddr>,
     /// Whether a candidate gets one probe and no burst, for networks that take many packets for an attack.
     pub one_probe: bool,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// Its number.
+    pub region: Region,
+    /// The STUN servers beside its relay. The first one of an address family tells how near the region is.
+    pub stun: Vec<SocketAddr>,
 }
 
 /// A peer.

@@ -1,6 +1,6 @@
 //! What all peers of a node share: its keys, its addresses, its relays, and what is to be sent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::config::NodeConfig;
 use crate::datagram::{Region, Transmit};
 use crate::endpoints::{Endpoints, MappingClass};
 use crate::event::Event;
+use crate::home::{Homes, Regions};
+use crate::links::Links;
 use crate::random::Random;
 
 /// The round trip to a relay of which none is known.
 const TYPICAL_RTT: Duration = Duration::from_millis(100);
-/// Regions in which a peer is looked for.
-const MOST_SEARCHED: usize = 4;
 /// Events that wait for the driver. The oldest make room; what is true now, the node says when it is asked.
 const MOST_EVENTS: usize = 1024;
 
@@ -33,11 +33,12 @@ pub(crate) struct Context {
     hellos: u32,
     pub(crate) random: Random,
     pub(crate) endpoints: Endpoints,
-    /// The relays to which a link is up, each with the round trip if it has been measured.
-    pub(crate) links: BTreeMap<Region, Option<Duration>>,
-    pub(crate) home: Option<Region>,
+    pub(crate) links: Links,
+    pub(crate) regions: Regions,
     /// Where a peer of unknown region is looked for, in this order.
-    pub(crate) regions: Vec<Region>,
+    pub(crate) searched: Vec<Region>,
+    /// Where this node is reached, as the driver and the peers know it.
+    homes: Homes,
     pub(crate) budget: Budget,
     pub(crate) one_probe: bool,
     pub(crate) out: VecDeque<(Transmit, Vec<u8>)>,
@@ -47,9 +48,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(config: NodeConfig) -> Self {
         let mut random = Random::new(config.seed);
-        let mut regions: Vec<_> = config.home.into_iter().collect();
-        regions.extend(config.regions.iter().filter(|region| Some(**region) != config.home));
-        regions.truncate(MOST_SEARCHED);
+        let regions = Regions::new(config.relays, config.home, config.regions);
         let disco = DiscoPrivate::from_random(random.bytes());
         Self {
             public: config.key.public(),
@@ -59,9 +58,10 @@ impl Context {
             epoch: u64::from_be_bytes(random.bytes()),
             hellos: 0,
             random,
-            endpoints: Endpoints::new(config.stun, config.addresses),
-            links: BTreeMap::new(),
-            home: config.home,
+            endpoints: Endpoints::new(regions.servers(), config.addresses),
+            links: Links::default(),
+            searched: regions.searched(),
+            homes: regions.chosen(),
             regions,
             budget: Budget::default(),
             one_probe: config.one_probe,
@@ -95,10 +95,45 @@ impl Context {
         self.endpoints.are_asked()
     }
 
+    /// Asks how near the regions are, if that is due or this node `has_moved` to another network.
+    pub(crate) fn measure(&mut self, has_moved: bool, now: Instant) {
+        let Self { regions, endpoints, random, .. } = self;
+        let requests = regions.measure(has_moved, |server| endpoints.has_family(server), now, random);
+        for (dst, request) in requests {
+            self.send(Transmit::Udp { src: None, dst, ttl: None }, request);
+        }
+    }
+
     /// Whether the relay of a region cannot be reached. Links to other regions than the home are made by the driver when
     /// something is sent there.
-    pub(crate) fn is_lost(&self, region: Region) -> bool {
-        self.home == Some(region) && !self.links.contains_key(&region)
+    pub(crate) fn is_lost(&self, region: Region, now: Instant) -> bool {
+        let is_home = self.regions.chosen().home == Some(region);
+        self.links.is_lost(region, now) || (is_home && !self.links.is_up(region))
+    }
+
+    /// Where this node is reached, as it was told last.
+    pub(crate) const fn homes(&self) -> Homes {
+        self.homes
+    }
+
+    /// Takes what has become of the homes: one whose link is lost gives way to the other one. Returns whether the home, over
+    /// which this node is reached, is another one than before.
+    pub(crate) fn settle_homes(&mut self, now: Instant) -> bool {
+        let Homes { home, standby } = self.regions.chosen();
+        let is_away = home.is_some_and(|home| self.links.is_lost(home, now) && !self.links.is_up(home));
+        let is_ready = standby.is_some_and(|standby| self.links.is_up(standby));
+        let homes = if is_away && is_ready {
+            Homes { home: standby, standby: home }
+        } else {
+            Homes { home, standby }
+        };
+        let before = std::mem::replace(&mut self.homes, homes);
+        if before != homes {
+            self.searched = self.regions.searched();
+            self.endpoints.set_servers(self.regions.servers());
+            self.tell(Event::Home { home: homes.home, standby: homes.standby });
+        }
+        before.home != homes.home
     }
 
     /// What an offer says of this node: the class of its NAT, and where it may be reached.
@@ -108,8 +143,7 @@ impl Context {
 
     /// The round trip to the relay, or to the STUN server beside it.
     pub(crate) fn known_relay_rtt(&self) -> Option<Duration> {
-        let home = self.home.and_then(|home| self.links.get(&home).copied().flatten());
-        home.or(self.endpoints.rtt())
+        self.homes.home.and_then(|home| self.links.rtt(home)).or(self.endpoints.rtt())
     }
 
     /// How long a packet takes over the relay to a peer whose round trip to the relay is `theirs`.

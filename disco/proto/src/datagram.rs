@@ -45,6 +45,11 @@ pub enum Transmit {
         /// The node key of the receiver.
         peer: NodePublic,
     },
+    /// A ping to a relay itself (`framePing`), whose answer is [`RelayEvent::RoundTrip`]. The packet is empty.
+    Ping {
+        /// The region of the relay.
+        region: Region,
+    },
 }
 
 /// What has become known of a relay.
@@ -52,14 +57,24 @@ pub enum Transmit {
 pub enum RelayEvent {
     /// The link to the relay of a region is up.
     Up(Region),
-    /// The link is gone.
+    /// The link is gone, or could not be made.
     Down(Region),
-    /// A round trip to the relay and back has been measured.
+    /// A round trip to the relay and back has been measured, by a ping or at the login.
     RoundTrip {
         /// The region.
         region: Region,
         /// The time that it took.
         took: Duration,
+    },
+    /// The relay of a region has seen a peer at an address a moment ago. Such an address bears more probes than one that only the
+    /// peer claims, so the driver passes on the word of the relay itself and of no peer.
+    Attested {
+        /// The region.
+        region: Region,
+        /// The peer.
+        peer: NodePublic,
+        /// The address from which the peer's datagrams come to the relay.
+        address: SocketAddr,
     },
     /// The relay of a region says that a peer is not connected to it.
     PeerGone {
@@ -77,4 +92,6 @@ pub struct Route {
     pub direct: Option<SocketAddr>,
     /// The region of the relay.
     pub relay: Option<Region>,
+    /// The region of another relay, while it is not certain that the first one works.
+    pub standby: Option<Region>,
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
+use crate::datagram::Region;
+
 /// How long a packet is remembered. The ways of one peer do not differ by more.
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Packets that are remembered, over all peers: 64 bytes each.
@@ -15,7 +17,7 @@ const MOST: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Direct,
-    Relay,
+    Relay(Region),
 }
 
 /// The packets of the last second.
@@ -68,10 +70,11 @@ mod tests {
         let mut doubles = Doubles::new([1; 32]);
         let [peer, other] = [1, 2].map(|byte| NodePublic::from_bytes([byte; 32]));
         assert!(!doubles.is_double(&peer, b"one", Way::Direct, at(0)));
-        assert!(doubles.is_double(&peer, b"one", Way::Relay, at(999)));
+        assert!(doubles.is_double(&peer, b"one", Way::Relay(Region(1)), at(999)));
         assert!(!doubles.is_double(&peer, b"one", Way::Direct, at(999)), "sent twice");
-        assert!(!doubles.is_double(&other, b"one", Way::Relay, at(999)), "of another peer");
-        assert!(!doubles.is_double(&peer, b"one", Way::Relay, at(1000)), "a second later");
+        assert!(doubles.is_double(&peer, b"one", Way::Relay(Region(2)), at(999)), "over another relay");
+        assert!(!doubles.is_double(&other, b"one", Way::Relay(Region(1)), at(999)), "of another peer");
+        assert!(!doubles.is_double(&peer, b"one", Way::Relay(Region(1)), at(1000)), "a second later");
         assert!(doubles.is_double(&peer, b"one", Way::Direct, at(1001)));
     }
 

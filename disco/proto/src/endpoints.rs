@@ -83,6 +83,11 @@ impl Endpoints {
         Self { servers, configured, ..Self::default() }
     }
 
+    /// Takes the servers, the nearest first.
+    pub(crate) fn set_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.servers = servers;
+    }
+
     /// Takes the addresses of the interfaces, with the port of the socket. Returns whether they differ from the ones before, so
     /// that this node is in another network.
     pub(crate) fn set_interfaces(&mut self, addresses: &[SocketAddr]) -> bool {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use towpath_wire::key::NodePublic;
 
-/// What the application may want to know.
+use crate::datagram::Region;
+
+/// What the driver or the application may want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A peer is reached directly: this node's own probe was answered on the tuple.
@@ -20,6 +22,20 @@ pub enum Event {
         peer: NodePublic,
         /// The address that is silent.
         address: SocketAddr,
+    },
+    /// The direct path loses so much that data goes over the relay, until it loses less. Then [`Self::Direct`] follows.
+    Lossy {
+        /// The peer.
+        peer: NodePublic,
+        /// The address at which packets are lost.
+        address: SocketAddr,
+    },
+    /// This node is reached over other relays than before. The driver keeps links to both up.
+    Home {
+        /// The region by which peers reach this node.
+        home: Option<Region>,
+        /// The region that takes its place if its relay is lost.
+        standby: Option<Region>,
     },
     /// The direct path is given up.
     Relayed {

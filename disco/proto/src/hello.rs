@@ -13,6 +13,7 @@
 //! | 12 | challenge |
 //! | 12 | echo of the last challenge of the receiver; zeros for none |
 //! | 2 | home region; 0 for none |
+//! | 2 | region in which the sender can be reached as well; 0 for none |
 //! | 2 | round trip to the relay in milliseconds; 0 for not known |
 //! | 1 | the class of the sender's NAT, and 0x80 if an echo is wanted |
 //! | 18 each | addresses as in a CallMeMaybe, 8 at most |
@@ -36,7 +37,7 @@ const TYPE: u8 = 0x68;
 const VERSION: u8 = 0;
 const WANTS_ECHO: u8 = 0x80;
 /// Bytes before the addresses.
-const FIXED_LEN: usize = 43;
+const FIXED_LEN: usize = 45;
 
 /// A number that only the receiver of a hello can repeat.
 pub type Challenge = [u8; 12];
@@ -54,6 +55,8 @@ pub struct Hello {
     pub echo: Option<Challenge>,
     /// The region in which the sender can be reached.
     pub region: Option<Region>,
+    /// The region in which the sender can be reached if that one cannot.
+    pub standby: Option<Region>,
     /// The round trip between the sender and its relay, to a millisecond.
     pub relay_rtt: Option<Duration>,
     /// The class of the sender's NAT.
@@ -72,7 +75,9 @@ impl Hello {
         text.extend_from_slice(&self.counter.to_be_bytes());
         text.extend_from_slice(&self.challenge);
         text.extend_from_slice(&self.echo.unwrap_or_default());
-        text.extend_from_slice(&self.region.map_or(0, |region| region.0).to_be_bytes());
+        for region in [self.region, self.standby] {
+            text.extend_from_slice(&region.map_or(0, |region| region.0).to_be_bytes());
+        }
         let millis =
             self.relay_rtt.map_or(0, |rtt| u16::try_from(rtt.as_millis()).unwrap_or(u16::MAX).max(1));
         text.extend_from_slice(&millis.to_be_bytes());
@@ -101,6 +106,7 @@ impl Hello {
         let (challenge, rest) = rest.split_first_chunk()?;
         let (echo, rest) = rest.split_first_chunk()?;
         let (region, rest) = rest.split_first_chunk()?;
+        let (standby, rest) = rest.split_first_chunk()?;
         let (millis, rest) = rest.split_first_chunk()?;
         let [class] = rest else { return None };
         let (addresses, _) = addresses.as_chunks::<ADDRESS_LEN>();
@@ -109,7 +115,8 @@ impl Hello {
             counter: u32::from_be_bytes(*counter),
             challenge: *challenge,
             echo: Some(*echo).filter(|echo| *echo != Challenge::default()),
-            region: Some(u16::from_be_bytes(*region)).filter(|number| *number != 0).map(Region),
+            region: read_region(*region),
+            standby: read_region(*standby),
             relay_rtt: Some(u16::from_be_bytes(*millis))
                 .filter(|millis| *millis != 0)
                 .map(|millis| Duration::from_millis(millis.into())),
@@ -121,6 +128,10 @@ impl Hello {
             addresses: addresses.iter().take(MOST_OFFERED).map(read_address).collect(),
         })
     }
+}
+
+fn read_region(number: [u8; 2]) -> Option<Region> {
+    Some(u16::from_be_bytes(number)).filter(|number| *number != 0).map(Region)
 }
 
 #[cfg(test)]
@@ -137,6 +148,7 @@ mod tests {
             challenge: [3; 12],
             echo: None,
             region: Some(Region(900)),
+            standby: Some(Region(901)),
             relay_rtt: Some(Duration::from_millis(80)),
             mapping: MappingClass::Independent,
             wants_echo: true,
@@ -150,8 +162,14 @@ mod tests {
     fn a_hello_is_read_as_it_was_sealed_and_by_its_receiver_alone() {
         let [mine, theirs, other] = [1, 2, 3].map(|seed| NodePrivate::from_random([seed; 32]));
         let disco = DiscoPublic::from_bytes([8; 32]);
-        let least =
-            Hello { echo: Some([1; 12]), region: None, relay_rtt: None, addresses: vec![], ..hello() };
+        let least = Hello {
+            echo: Some([1; 12]),
+            region: None,
+            standby: None,
+            relay_rtt: None,
+            addresses: vec![],
+            ..hello()
+        };
         for hello in [hello(), least] {
             let mut packet = Vec::new();
             hello.seal(&disco, &SharedKey::new(&mine, &theirs.public()), &[7; 24], &mut packet);
@@ -181,9 +199,9 @@ mod tests {
             read(&[text.clone(), vec![0; ADDRESS_LEN * 20 + 3]].concat())
                 .is_some_and(|hello| hello.addresses.len() == MOST_OFFERED)
         );
-        text[42] = 0x7f;
+        text[44] = 0x7f;
         assert!(read(&text).is_some_and(|hello| hello.mapping == MappingClass::Unknown));
-        assert_eq!(read(&text[..42]), None);
+        assert_eq!(read(&text[..44]), None);
         text[1] = 1;
         assert_eq!(read(&text), None);
     }

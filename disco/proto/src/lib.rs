@@ -12,6 +12,7 @@
 //! | one peer: offers to it, probes to its candidates, its path | `peer/` |
 //! | the offer that peers without a control plane exchange over a relay | [`hello`] |
 //! | the addresses of this node, and the class of its NAT | `endpoints.rs` |
+//! | its home region and the one that is kept ready, and the links to relays | `home.rs`, `links.rs` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
 //! | packets that came over both ways | `doubles.rs` |
 //!
@@ -29,11 +30,13 @@ mod doubles;
 mod endpoints;
 mod event;
 pub mod hello;
+mod home;
+mod links;
 mod node;
 mod peer;
 mod random;
 
-pub use config::{NodeConfig, PeerConfig};
+pub use config::{NodeConfig, PeerConfig, RelayConfig};
 pub use endpoints::MappingClass;
 pub use event::Event;
 pub use node::Node;

@@ -74,6 +74,14 @@ impl Node {
         self.ctx.endpoints.offered()
     }
 
+    /// The regions to whose relays the driver keeps links up: the home, and the one that takes its place if that is lost.
+    /// [`Event::Home`] says when they change.
+    #[must_use]
+    pub const fn homes(&self) -> [Option<Region>; 2] {
+        let homes = self.ctx.homes();
+        [homes.home, homes.standby]
+    }
+
     /// Takes a peer in, or what has changed of one.
     pub fn set_peer(&mut self, config: &PeerConfig, now: Instant) {
         self.remove_peer(&config.key);
@@ -98,6 +106,7 @@ impl Node {
             return;
         }
         self.ctx.gather(now);
+        self.ctx.measure(true, now);
         for key in self.keys() {
             self.with_peer(&key, now, |peer, ctx| peer.move_network(now, ctx));
         }
@@ -107,17 +116,28 @@ impl Node {
     pub fn handle_relay(&mut self, now: Instant, event: RelayEvent) {
         match event {
             RelayEvent::Up(region) => {
-                self.ctx.links.entry(region).or_default();
+                self.ctx.links.up(region, now);
                 for key in self.keys() {
                     self.with_peer(&key, now, |peer, ctx| peer.connected(now, ctx));
                 }
             }
-            RelayEvent::Down(region) => _ = self.ctx.links.remove(&region),
-            RelayEvent::RoundTrip { region, took } => {
-                self.ctx.links.insert(region, Some(took));
+            RelayEvent::Down(region) => self.ctx.links.down(region, now),
+            RelayEvent::RoundTrip { region, took } => self.ctx.links.measured(region, took, now),
+            RelayEvent::Attested { peer, address, .. } => {
+                self.with_peer(&peer, now, |peer, ctx| peer.attest(address, now, ctx));
             }
             RelayEvent::PeerGone { region, peer } => {
                 self.with_peer(&peer, now, |peer, ctx| peer.gone_from(region, now, ctx));
+            }
+        }
+        self.settle_homes(now);
+    }
+
+    /// Tells the peers if this node is reached in another region than before.
+    fn settle_homes(&mut self, now: Instant) {
+        if self.ctx.settle_homes(now) {
+            for key in self.keys() {
+                self.with_peer(&key, now, |peer, ctx| peer.announce(now, ctx));
             }
         }
     }
@@ -128,7 +148,13 @@ impl Node {
         if self.refresh_at.is_none() {
             self.refresh_at = Some(now + REFRESH);
         }
-        self.with_peer(peer, now, |peer, ctx| peer.route(len, now, ctx)).unwrap_or_default()
+        let route = self.with_peer(peer, now, |peer, ctx| peer.route(len, now, ctx)).unwrap_or_default();
+        for region in [route.relay, route.standby].into_iter().flatten() {
+            if self.ctx.links.ping(region, now) {
+                self.ctx.send(Transmit::Ping { region }, Vec::new());
+            }
+        }
+        route
     }
 
     /// Takes a packet. Returns the peer whose data it is, if it is the application's and has not come over another way before.
@@ -148,20 +174,27 @@ impl Node {
                 DatagramKind::WireGuard => (*self.by_address.get(&remote)?, Way::Direct),
             },
             Received::Relay { region, peer } => {
+                self.ctx.links.hear(region, now);
                 self.peers.get_mut(&peer)?.hear_in(region);
                 if looks_like_disco(packet) {
                     self.handle_relayed_disco(peer, region, packet, now);
                     return None;
                 }
-                (peer, Way::Relay)
+                (peer, Way::Relay(region))
             }
         };
         (!self.doubles.is_double(&peer, packet, way, now)).then_some(peer)
     }
 
     fn handle_stun(&mut self, remote: SocketAddr, packet: &[u8], now: Instant) {
-        if self.ctx.endpoints.handle_response(remote, packet, now) == Answered::All {
-            self.gathered(now);
+        match self.ctx.endpoints.handle_response(remote, packet, now) {
+            Answered::All => self.gathered(now),
+            Answered::One => {}
+            Answered::Nothing => {
+                if self.ctx.regions.handle_response(remote, packet, &self.ctx.links, now) {
+                    self.settle_homes(now);
+                }
+            }
         }
     }
 
@@ -265,10 +298,21 @@ impl Node {
                 self.gathered(now);
             }
         }
+        let (is_chosen, requests) = {
+            let Context { regions, links, random, .. } = &mut self.ctx;
+            regions.handle_timeout(links, now, random)
+        };
+        for (dst, request) in requests {
+            self.ctx.send(Transmit::Udp { src: None, dst, ttl: None }, request);
+        }
+        if is_chosen {
+            self.settle_homes(now);
+        }
         if self.refresh_at.is_some_and(|at| at <= now) {
             self.refresh_at = (now < self.active_until).then(|| now + REFRESH);
             if self.refresh_at.is_some() {
                 self.ctx.gather(now);
+                self.ctx.measure(false, now);
             }
         }
         while let Some(&(at, key)) = self.due.first()
@@ -282,7 +326,8 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.due.first().map(|(at, _)| *at);
-        [peers, self.ctx.endpoints.due(), self.refresh_at].into_iter().flatten().min()
+        let rounds = [self.ctx.endpoints.due(), self.ctx.regions.due()];
+        rounds.into_iter().chain([peers, self.refresh_at]).flatten().min()
     }
 
     /// Takes the next packet that is to be sent into `packet`, and returns its way.

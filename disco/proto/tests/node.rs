@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_disco::hello::Hello;
-use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig};
+use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_wire::disco::key::DiscoPrivate;
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
@@ -31,16 +31,20 @@ fn private(seed: u8) -> NodePrivate {
     NodePrivate::from_random([seed; 32])
 }
 
-fn node(seed: u8, interface: &str) -> Node {
-    let mut node = Node::new(NodeConfig {
+fn config(seed: u8) -> NodeConfig {
+    NodeConfig {
         key: private(seed),
         seed: [seed; 32],
-        stun: vec![],
-        home: Some(REGION),
+        relays: vec![RelayConfig { region: REGION, stun: vec![] }],
+        home: None,
         regions: vec![],
         addresses: vec![],
         one_probe: false,
-    });
+    }
+}
+
+fn node(seed: u8, interface: &str) -> Node {
+    let mut node = Node::new(config(seed));
     node.handle_interfaces(at(0), &[address(interface)]);
     node.handle_relay(at(0), RelayEvent::Up(REGION));
     node.handle_relay(at(0), RelayEvent::RoundTrip { region: REGION, took: Duration::from_millis(40) });
@@ -113,7 +117,7 @@ impl Pair {
                             }
                             Received::Udp { remote: self.addresses[side] }
                         }
-                        Transmit::Udp { .. } => continue,
+                        Transmit::Udp { .. } | Transmit::Ping { .. } => continue,
                     };
                     assert_eq!(self.nodes[1 - side].handle_packet(now, received, &packet), None);
                 }
@@ -144,16 +148,19 @@ impl Pair {
 #[test]
 fn two_peers_that_know_nothing_but_their_node_keys_become_direct() {
     let mut pair = Pair::new();
-    assert_eq!(pair.send(0, 100, at(0)), Route { direct: None, relay: Some(REGION) });
+    assert_eq!(pair.send(0, 100, at(0)), Route { direct: None, relay: Some(REGION), ..Route::default() });
     pair.pass(at(1000));
     assert_eq!(pair.is_direct(), [true, true]);
     let signalling: usize = pair.relayed.iter().map(|(_, packet)| packet.len()).sum();
     assert!(pair.relayed.len() == 3 && signalling <= 900, "{signalling} bytes");
     let event = Event::Direct { peer: Pair::key(1), address: pair.addresses[1] };
     assert_eq!(pair.nodes[0].poll_event(), Some(event));
-    assert_eq!(pair.send(0, 100, at(1000)), Route { direct: Some(pair.addresses[1]), relay: None });
+    assert_eq!(
+        pair.send(0, 100, at(1000)),
+        Route { direct: Some(pair.addresses[1]), relay: None, ..Route::default() }
+    );
     // Larger datagrams go over the relay as well until one of their size has been answered.
-    let both = Route { direct: Some(pair.addresses[1]), relay: Some(REGION) };
+    let both = Route { direct: Some(pair.addresses[1]), relay: Some(REGION), ..Route::default() };
     assert_eq!(pair.send(0, 1400, at(1000)), both);
     assert_eq!(pair.send(0, 1400, at(1000)).relay, None);
     assert_eq!(pair.send(0, 1401, at(1000)), both);
@@ -193,7 +200,7 @@ fn a_path_on_which_nothing_is_answered_is_doubled_by_the_relay_in_time_and_then_
     }
     assert!(doubled.is_some_and(|after| after <= 250), "{doubled:?}");
     assert!(!pair.is_direct()[0], "given up");
-    assert_eq!(pair.send(0, 100, at(8000)), Route { direct: None, relay: Some(REGION) });
+    assert_eq!(pair.send(0, 100, at(8000)), Route { direct: None, relay: Some(REGION), ..Route::default() });
     let why = pair.nodes[0].why(&Pair::key(1), at(8000)).unwrap();
     assert!(why.to_string().starts_with("over the relay; NAT here"), "{why}");
     // It works again.
@@ -238,6 +245,7 @@ fn hello(counter: u32, addresses: &[&str]) -> Hello {
         challenge: [6; 12],
         echo: None,
         region: Some(REGION),
+        standby: None,
         relay_rtt: None,
         mapping: MappingClass::Independent,
         wants_echo: true,
@@ -265,6 +273,43 @@ fn a_hello_is_answered_once_and_a_recording_of_it_is_not() {
     let known = Received::Relay { region: REGION, peer: private(2).public() };
     node.handle_packet(at(9000), known, &packet);
     assert!(sent(&mut node).is_empty());
+}
+
+/// What a relay may have recorded sends no data to another region, and neither does the number of a region that is not there.
+#[test]
+fn a_peer_moves_to_another_region_by_a_hello_that_repeats_a_challenge() {
+    let other = Region(2);
+    let mut node = Node::new(NodeConfig {
+        relays: [REGION, other].map(|region| RelayConfig { region, stun: vec![] }).into(),
+        home: Some(REGION),
+        ..config(1)
+    });
+    node.handle_interfaces(at(0), &[address("192.0.2.1:41641")]);
+    [REGION, other].into_iter().for_each(|region| node.handle_relay(at(0), RelayEvent::Up(region)));
+    node.set_peer(&peer(private(2).public()), at(0));
+    let shared = SharedKey::new(&private(2), &private(1).public());
+    let mut challenge = None;
+    let mut move_to = |node: &mut Node, counter, region, echo| {
+        let moved = Hello { region: Some(region), echo, ..hello(counter, &[]) };
+        for (_, packet) in hear(node, &moved, at(100 * u64::from(counter))) {
+            challenge = Hello::open(&packet, &shared).map(|(_, answer)| answer.challenge).or(challenge);
+        }
+        challenge
+    };
+    let relay = |node: &mut Node| {
+        let relay = node.route(at(1000), &private(2).public(), 100).relay;
+        sent(node);
+        relay
+    };
+    let challenge = move_to(&mut node, 1, REGION, None);
+    assert!(challenge.is_some());
+    move_to(&mut node, 2, REGION, challenge);
+    move_to(&mut node, 3, other, None);
+    assert_eq!(relay(&mut node), Some(REGION), "without an echo");
+    move_to(&mut node, 4, Region(9), challenge);
+    assert_eq!(relay(&mut node), Some(REGION), "a region that this node does not know");
+    move_to(&mut node, 5, other, challenge);
+    assert_eq!(relay(&mut node), Some(other));
 }
 
 #[test]
@@ -347,7 +392,7 @@ fn a_stock_client_is_called_and_pinged_as_it_expects() {
     let key = private(2).public();
     node.set_peer(&PeerConfig { disco: Some(disco.public()), addresses: vec![theirs], ..peer(key) }, at(0));
     let shared = SharedKey::of_disco(&disco, &node.disco_key());
-    assert_eq!(node.route(at(0), &key, 100), Route { direct: None, relay: Some(REGION) });
+    assert_eq!(node.route(at(0), &key, 100), Route { direct: None, relay: Some(REGION), ..Route::default() });
     let all = sent(&mut node);
     let read = |packet: &[u8]| DiscoPacket::split(packet).unwrap().open(&shared).unwrap();
     assert_eq!(read(&all[0].1), Message::CallMeMaybe(vec![address("192.0.2.1:41641")]));

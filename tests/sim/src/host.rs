@@ -39,6 +39,8 @@ pub struct Sent {
     pub signalling: Count,
     /// When the last of these was sent.
     pub last_signalling: Option<Instant>,
+    /// Pings to relays.
+    pub relay_pings: u64,
     /// When the last datagram was sent that belongs to no flow.
     pub last_probe: Option<Instant>,
 }
@@ -75,6 +77,8 @@ pub(crate) enum LinkUp {
 pub(crate) enum News {
     Packet(NodePublic, Vec<u8>),
     PeerGone(NodePublic),
+    /// The answer to a ping that was sent at this time.
+    Pong(Instant),
     Down,
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use towpath_disco::datagram::{Received, RelayEvent, Route, Transmit};
+use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
@@ -21,6 +21,11 @@ pub trait Machine {
 
     /// The ways by which a packet of the application is to be sent, which has `len` bytes.
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route;
+
+    /// The regions to which the host is to keep links; `None` for those that the world was told of.
+    fn homes(&self) -> Option<Vec<Region>> {
+        None
+    }
 
     /// The time that [`Self::poll_timeout`] gave has come.
     fn handle_timeout(&mut self, now: Instant);
@@ -47,6 +52,10 @@ impl<M: Machine + ?Sized> Machine for Box<M> {
 
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
         (**self).route(now, peer, len)
+    }
+
+    fn homes(&self) -> Option<Vec<Region>> {
+        (**self).homes()
     }
 
     fn handle_timeout(&mut self, now: Instant) {

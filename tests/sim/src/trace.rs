@@ -105,6 +105,13 @@ pub enum Happening {
         /// Its length in bytes.
         len: usize,
     },
+    /// A host pinged a relay.
+    RelayPing {
+        /// The host.
+        host: HostId,
+        /// The region of the relay.
+        region: Region,
+    },
     /// A host has measured the round trip to a relay.
     RelayMeasured {
         /// The host.
@@ -186,6 +193,7 @@ impl fmt::Display for Happening {
             Self::RelayHeard { host, region, len } => {
                 write!(f, "{host} hears {len} bytes over relay {}", region.0)
             }
+            Self::RelayPing { host, region } => write!(f, "{host} pings relay {}", region.0),
             Self::RelayMeasured { host, region } => write!(f, "{host} has measured relay {}", region.0),
             Self::PeerGone { host, region } => {
                 write!(f, "{host} hears from relay {} that the peer is gone", region.0)
@@ -292,6 +300,7 @@ impl Trace {
             Happening::Answered { client } => self.mix_address(client),
             Happening::RelaySent { host, region, len } => self.mix_relay(3, host, region, len as u64),
             Happening::RelayHeard { host, region, len } => self.mix_relay(4, host, region, len as u64),
+            Happening::RelayPing { host, region } => self.mix_relay(21, host, region, 0),
             Happening::RelayMeasured { host, region } => self.mix_relay(20, host, region, 0),
             Happening::PeerGone { host, region } => self.mix_relay(5, host, region, 0),
             Happening::RelayLost { host, region } => self.mix_relay(6, host, region, 0),

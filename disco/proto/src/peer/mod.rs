@@ -28,7 +28,7 @@ use towpath_wire::sealed::SharedKey;
 use towpath_wire::time::Instant;
 
 use self::offer::Offers;
-use self::path::Path;
+use self::path::{KEEP_ALIVE, Path};
 use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
 use self::search::Search;
 use self::why::Why;
@@ -84,6 +84,8 @@ struct SizeProbes {
 pub(crate) struct Peer {
     pub(crate) key: NodePublic,
     region: Option<Region>,
+    /// The region in which it can be reached if that one cannot, and the one in which it was heard last.
+    standby: Option<Region>,
     heard_in: Option<Region>,
     search: Search,
     disco: Option<Disco>,
@@ -104,6 +106,9 @@ pub(crate) struct Peer {
     /// The address at which the peer was direct last, while this node has been in this network.
     met: Option<SocketAddr>,
     sizes: SizeProbes,
+    /// How often a direct path is kept alive in this network, and how often if the one that is suspected was forgotten by a NAT.
+    keep_alive: Duration,
+    learned: Option<Duration>,
     /// When data was sent last.
     sent: Option<Instant>,
     attempts: usize,
@@ -126,6 +131,7 @@ impl Peer {
         Self {
             key: config.key,
             region: config.region,
+            standby: None,
             heard_in: None,
             search: Search::default(),
             disco,
@@ -142,6 +148,8 @@ impl Peer {
             path: None,
             met: None,
             sizes: SizeProbes::default(),
+            keep_alive: KEEP_ALIVE,
+            learned: None,
             sent: None,
             attempts: 0,
             retry_at: Instant::ZERO,
@@ -166,12 +174,14 @@ impl Peer {
     /// The ways for a datagram of `len` bytes. Begins to make the peer direct, and probes the path that is used.
     pub(crate) fn route(&mut self, len: usize, now: Instant, ctx: &mut Context) -> Route {
         self.sent = Some(now);
-        let relay = self.relay(ctx);
+        let (relay, standby) = self.relays(now, ctx);
         let Some(path) = &self.path else {
             self.begin(now, ctx);
-            return Route { direct: None, relay };
+            return Route { direct: None, relay, standby };
         };
         let (address, is_suspected, is_large) = (path.address, path.is_suspected(now), len > path.proven);
+        let is_lossy = path.is_lossy && relay.is_some();
+        let is_both = is_suspected || is_large || is_lossy || path.is_doubtful(now);
         if path.is_probe_due(now) {
             self.probe(address, None, now, ctx);
         }
@@ -181,7 +191,11 @@ impl Peer {
         if is_suspected {
             self.suspect(now, ctx);
         }
-        Route { direct: Some(address), relay: relay.filter(|_| is_suspected || is_large) }
+        Route {
+            direct: Some(address).filter(|_| !is_lossy),
+            relay: relay.filter(|_| is_both),
+            standby: standby.filter(|_| is_both),
+        }
     }
 
     /// Offers this node to a peer that is not direct, unless that has been done of late.
@@ -216,12 +230,11 @@ impl Peer {
     fn suspect(&mut self, now: Instant, ctx: &mut Context) {
         let Some(path) = self.path.as_mut().filter(|path| !path.is_told) else { return };
         path.is_told = true;
+        self.learned = path.learned_keep_alive();
         let address = path.address;
         ctx.tell(Event::Suspected { peer: self.key, address });
         self.offers.is_waiting = ctx.gather(now);
-        if !self.offers.is_waiting {
-            self.offer(None, now, ctx);
-        }
+        self.offer(None, now, ctx);
         (self.attempts, self.retry_at) = (0, now);
     }
 
@@ -231,6 +244,7 @@ impl Peer {
         self.bursts.clear();
         self.candidates.forget_heard();
         (self.met, self.attempts, self.retry_at, self.fire_at, self.fires) = (None, 0, now, None, 0);
+        (self.keep_alive, self.learned) = (KEEP_ALIVE, None);
         // No probe goes to the address of the path: the NAT of the peer does not know this node's new address, and might give the
         // peer another port if it heard of it before the peer has.
         if self.path.take().is_some() {
@@ -264,7 +278,7 @@ impl Peer {
         self.retry_at = self.retry_at.min(now + RETRIES[0]);
         match &mut self.path {
             Some(path) if path.address == remote => path.heard = now,
-            Some(path) if !path.is_suspected(now) && !path.is_worse_than(remote, path.rtt) => {}
+            Some(path) if path.is_good(now) && !path.is_worse_than(remote, path.rtt) => {}
             _ if self.probes.is_probed(remote, PROBED, now) => {}
             _ => {
                 let is_offered =
@@ -292,21 +306,35 @@ impl Peer {
         self.bursts.retain(|burst| burst.address != remote);
         match &mut self.path {
             Some(path) if path.address == remote => {
+                let was_lossy = path.is_lossy;
                 path.answer(probe.sent, probe.len, now);
+                if path.is_lossy != was_lossy {
+                    ctx.tell(path.event(self.key));
+                }
                 if probe.len > PING_LEN {
                     self.sizes = SizeProbes::default();
                 }
+                self.learn();
                 return true;
             }
-            Some(path) if !path.is_suspected(now) && !path.is_worse_than(remote, rtt) => return true,
+            Some(path) if path.is_good(now) && !path.is_worse_than(remote, rtt) => return true,
             _ => {}
         }
-        self.path = Some(Path::new(remote, rtt, probe.len, now));
+        self.path = Some(Path::new(remote, rtt, probe.len, self.keep_alive, now));
+        self.learn();
         self.bursts.retain(|burst| is_local(burst.address.ip()) && !is_local(remote.ip()));
         (self.met, self.attempts, self.fire_at, self.fires) = (Some(remote), 0, None, 0);
         self.sizes = SizeProbes::default();
         ctx.tell(Event::Direct { peer: self.key, address: remote });
         true
+    }
+
+    /// Keeps the path alive more often, if a NAT has forgotten it before this answer.
+    fn learn(&mut self) {
+        if let Some(interval) = self.learned.take() {
+            self.keep_alive = interval;
+            self.path.iter_mut().for_each(|path| path.keep_alive_every(interval));
+        }
     }
 
     /// Does what is due.
@@ -318,7 +346,7 @@ impl Peer {
         let Some(path) = &self.path else { return };
         let address = path.address;
         if path.given_up_at().is_some_and(|at| at <= now) {
-            self.path = None;
+            (self.path, self.learned) = (None, None);
             (self.attempts, self.retry_at) = (0, now);
             ctx.tell(Event::Relayed { peer: self.key });
             return;
@@ -361,6 +389,8 @@ impl Peer {
         Why {
             direct: self.path.as_ref().map(|path| (path.address, path.rtt)),
             is_suspected: self.path.as_ref().is_some_and(|path| path.is_suspected(now)),
+            loss_percent: self.path.as_ref().map_or(0, Path::loss_percent),
+            is_lossy: self.path.as_ref().is_some_and(|path| path.is_lossy),
             mapping: ctx.endpoints.mapping(),
             reflexive: ctx.endpoints.reflexive(),
             peer_mapping: self.mapping,

@@ -10,9 +10,9 @@ use towpath_wire::sealed::SharedKey;
 use towpath_wire::time::Instant;
 
 use super::path::Path;
-use super::{Disco, FIRED, Peer};
+use super::{ACTIVE, Disco, FIRED, Peer};
 use crate::MappingClass;
-use crate::candidates::{MOST_OFFERED, may_be_probed};
+use crate::candidates::{MOST_OFFERED, Origin, may_be_probed};
 use crate::context::Context;
 use crate::datagram::{Region, Transmit};
 use crate::hello::{Challenge, Hello};
@@ -59,8 +59,8 @@ impl Peer {
 
     /// Tells the peer where this node may be reached. `echo` answers a hello of the peer.
     pub(super) fn offer(&mut self, echo: Option<Challenge>, now: Instant, ctx: &mut Context) {
-        let regions = self.regions(ctx);
-        self.offers.is_unsent = ctx.links.is_empty();
+        let regions = self.regions(now, ctx);
+        self.offers.is_unsent = ctx.links.first_up().is_none();
         for region in regions {
             self.offer_in(region, echo, now, ctx);
         }
@@ -91,7 +91,8 @@ impl Peer {
                     counter: ctx.next_hello(),
                     challenge,
                     echo,
-                    region: ctx.home,
+                    region: ctx.homes().home,
+                    standby: ctx.homes().standby,
                     relay_rtt: ctx.known_relay_rtt(),
                     mapping,
                     // One that answers nothing is sent because an attempt begins, for which the peer has to fire as well.
@@ -145,7 +146,10 @@ impl Peer {
         if may_adopt || self.disco_key() == Some(disco) {
             self.offers.theirs = Some((hello.epoch, hello.counter));
             (self.mapping, self.relay_rtt) = (hello.mapping, hello.relay_rtt);
-            self.region = hello.region.filter(|_| is_fresh).or(self.region).or(Some(region));
+            let named =
+                |region: Option<Region>| region.filter(|region| is_fresh && ctx.regions.knows(*region));
+            self.region = named(hello.region).or(self.region).or(Some(region));
+            self.standby = named(hello.standby).or(self.standby);
             has_news = self.take_addresses(&hello.addresses, now, ctx);
             // The peer may have moved: it does not name the address any more.
             let is_named = |path: &Path| hello.addresses.contains(&path.address);
@@ -196,11 +200,28 @@ impl Peer {
         self.candidates.offer(&usable, now)
     }
 
+    /// Tells a peer to which data was sent of late that this node is reached in another region.
+    pub(crate) fn announce(&mut self, now: Instant, ctx: &mut Context) {
+        let is_active = self.sent.is_some_and(|sent| now.since(sent) < ACTIVE);
+        if is_active && self.disco.as_ref().is_none_or(|disco| !disco.is_given) {
+            self.offer(None, now, ctx);
+        }
+    }
+
+    /// Takes an address at which a relay has seen the peer. It is probed with the others, when the peer's NAT knows this node.
+    pub(crate) fn attest(&mut self, address: SocketAddr, now: Instant, ctx: &mut Context) {
+        if may_be_probed(address, &[address], &ctx.endpoints.public()) {
+            self.candidates.add(address, Origin::Attested, now);
+            ctx.budget.attest(address.ip(), now);
+        }
+    }
+
     /// Fires at once if the peer fires now as well, or has done so; else opens the NAT of this node and fires when the answer
     /// reaches the peer.
     fn aim(&mut self, is_fresh: bool, has_news: bool, now: Instant, ctx: &mut Context) {
-        let works = self.path.as_ref().is_some_and(|path| !path.is_suspected(now));
-        if works {
+        if let Some(path) = self.path.as_ref().filter(|path| !path.is_suspected(now)) {
+            // The NAT of this node may let the peer in no more.
+            self.probe(path.address, None, now, ctx);
             return;
         }
         if has_news {

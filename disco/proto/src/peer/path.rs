@@ -1,12 +1,15 @@
-//! The direct path to a peer: when it was answered last, what size it carries, and when it is suspected to be a hole.
+//! The direct path to a peer: when it was answered last, what size it carries, how much it loses, and when it is suspected to
+//! be a hole.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
 use crate::candidates::is_local;
+use crate::event::Event;
 
 /// The least time without an answer after which a path is suspected.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
@@ -18,16 +21,28 @@ const PROBES_IN_PATIENCE: u32 = 4;
 const GIVE_UP: Duration = Duration::from_secs(3);
 /// How often a suspected path is probed.
 const SUSPECTED_PROBES: Duration = Duration::from_millis(250);
-/// How long a path may be idle until it is suspected when it is used again: NATs forget a mapping after 30 s at the earliest.
-const STALE: Duration = Duration::from_secs(40);
-/// How often an idle path is probed, so that the NATs do not forget it. The peer with the lower key does it.
+/// How long after it should have been kept alive an idle path is suspected when it is used again.
+const STALE: Duration = Duration::from_secs(15);
+/// How often an idle path is probed, so that the NATs do not forget it: most keep a mapping for 30 s at least. The peer with the
+/// lower key does it.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// How long the other peer waits before it keeps the path alive itself.
-pub(super) const KEEP_ALIVE_OTHER: Duration = Duration::from_secs(32);
+/// How long after that the other peer waits before it keeps the path alive itself.
+const KEEP_ALIVE_OTHER: Duration = Duration::from_secs(7);
+/// How long an idle path may have been without an answer until data goes over the relay as well, up to the next answer: some NATs
+/// forget a mapping after ten seconds.
+const DOUBT: Duration = Duration::from_secs(8);
+/// How often an idle path is probed at most, whatever was learned of its NATs.
+const LEAST_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Probes whose answers are waited for one by one.
 const MOST_WAITING: usize = 32;
 /// What another path must be faster by, in percent, to take the place of one that works.
 const HYSTERESIS: u32 = 20;
+/// The share of probes without an answer, in thousandths, at which data leaves the path for a relay, which loses nothing; and
+/// the one at which it comes back. A path that loses 16 or 6 % in each direction has them.
+const LOSSY: u32 = 300;
+const CLEAN: u32 = 120;
+/// The weight of the probes before in the share that is lost: that of the last 32 counts most.
+const LOSS_MEMORY: u32 = 32;
 
 /// A path on UDP whose tuple has answered a probe.
 #[derive(Clone, Debug)]
@@ -44,12 +59,24 @@ pub(crate) struct Path {
     pub(super) probed: Instant,
     /// When the probes were sent that are newer than the last one that was answered, the oldest first.
     waiting: VecDeque<Instant>,
+    /// The smoothed share of probes without an answer, in thousandths.
+    loss: u32,
+    /// Whether data goes over the relay because the path loses too much.
+    pub(super) is_lossy: bool,
+    /// How often the path is kept alive while it is idle.
+    keep_alive: Duration,
     /// Whether it has been told that the path is suspected.
     pub(super) is_told: bool,
 }
 
 impl Path {
-    pub(super) fn new(address: SocketAddr, rtt: Duration, len: usize, now: Instant) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        rtt: Duration,
+        len: usize,
+        keep_alive: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             address,
             rtt,
@@ -58,6 +85,9 @@ impl Path {
             heard: now,
             probed: now,
             waiting: VecDeque::new(),
+            loss: 0,
+            is_lossy: false,
+            keep_alive,
             is_told: false,
         }
     }
@@ -66,8 +96,27 @@ impl Path {
     pub(super) fn answer(&mut self, sent: Instant, len: usize, now: Instant) {
         self.rtt = (self.rtt * 7 + now.since(sent)) / 8;
         self.proven = self.proven.max(len);
+        self.note_loss(sent);
         self.waiting.retain(|probe| *probe > sent);
         (self.answered, self.is_told) = (now, false);
+    }
+
+    /// Notes that the probe of `sent` was answered, and those before it were not. A hole is no loss: it is suspected.
+    fn note_loss(&mut self, sent: Instant) {
+        if !self.waiting.contains(&sent) {
+            return;
+        }
+        let lost = self.waiting.iter().filter(|probe| **probe < sent).count();
+        let samples = std::iter::repeat_n(1000, lost.min(PROBES_IN_PATIENCE as usize)).chain([0]);
+        for sample in samples {
+            self.loss = (self.loss * (LOSS_MEMORY - 1) + sample) / LOSS_MEMORY;
+        }
+        self.is_lossy = self.loss >= if self.is_lossy { CLEAN } else { LOSSY };
+    }
+
+    /// The share of probes without an answer, in percent.
+    pub(super) const fn loss_percent(&self) -> u32 {
+        self.loss / 10
     }
 
     /// Notes a probe.
@@ -92,7 +141,7 @@ impl Path {
     /// been sent before the first probe.
     pub(super) fn suspected_at(&self) -> Instant {
         let silent = self.waiting.front().map(|since| *since + self.patience() - self.probe_interval());
-        let stale = self.answered.max(self.heard) + STALE;
+        let stale = self.answered.max(self.heard) + self.keep_alive + STALE;
         silent.map_or(stale, |silent| silent.min(stale))
     }
 
@@ -104,6 +153,24 @@ impl Path {
     /// Suspects the path from now on, because this node or the peer has moved.
     pub(super) fn suspect(&mut self, now: Instant) {
         self.waiting = VecDeque::from([now - self.patience()]);
+        // That the path does not answer from now on says nothing of how long the NATs keep a mapping.
+        self.answered = now;
+    }
+
+    /// Whether the path was idle for so long that it may be a hole.
+    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+        now.since(self.answered.max(self.heard)) >= DOUBT
+    }
+
+    /// Whether the path answers, and loses little.
+    pub(super) fn is_good(&self, now: Instant) -> bool {
+        !self.is_lossy && !self.is_suspected(now)
+    }
+
+    /// What to tell of the path of `peer` when it has begun to lose too much, or does so no longer.
+    pub(super) const fn event(&self, peer: NodePublic) -> Event {
+        let address = self.address;
+        if self.is_lossy { Event::Lossy { peer, address } } else { Event::Direct { peer, address } }
     }
 
     /// When a suspected path is given up.
@@ -119,12 +186,29 @@ impl Path {
 
     /// Whether a probe is due because data is sent.
     pub(super) fn is_probe_due(&self, now: Instant) -> bool {
-        now.since(self.probed) >= self.probe_interval()
+        let interval = if self.is_lossy { SUSPECTED_PROBES } else { self.probe_interval() };
+        now.since(self.probed) >= interval
     }
 
     /// When the path is probed although nothing is sent.
     pub(super) fn keep_alive_at(&self, is_ours: bool) -> Instant {
-        self.answered.max(self.heard) + if is_ours { KEEP_ALIVE } else { KEEP_ALIVE_OTHER }
+        // A NAT that forgets early may let in only what follows a packet of the other peer.
+        let is_learned = self.keep_alive < KEEP_ALIVE;
+        let other = if is_ours || is_learned { Duration::ZERO } else { KEEP_ALIVE_OTHER };
+        self.answered.max(self.heard) + self.keep_alive + other
+    }
+
+    /// How often to keep a path alive from now on, if this one was idle for so long before its first probe without an answer that
+    /// a NAT may have forgotten it.
+    pub(super) fn learned_keep_alive(&self) -> Option<Duration> {
+        let first = self.waiting.front()?;
+        let idle = first.since(self.answered.max(self.heard));
+        (idle > LEAST_KEEP_ALIVE).then(|| (idle / 2).clamp(LEAST_KEEP_ALIVE, self.keep_alive))
+    }
+
+    /// Keeps the path alive so often from now on.
+    pub(super) const fn keep_alive_every(&mut self, interval: Duration) {
+        self.keep_alive = interval;
     }
 
     /// Whether a tuple that was answered in `rtt` is better than this path. A local one is, and IPv6 before IPv4; the faster
@@ -149,7 +233,8 @@ mod tests {
     }
 
     fn path(rtt: u64) -> Path {
-        Path::new("192.0.2.1:7".parse().expect("an address"), Duration::from_millis(rtt), 124, at(0))
+        let address = "192.0.2.1:7".parse().expect("an address");
+        Path::new(address, Duration::from_millis(rtt), 124, KEEP_ALIVE, at(0))
     }
 
     #[test]
@@ -182,9 +267,69 @@ mod tests {
     fn an_idle_path_is_kept_alive_and_suspected_when_it_was_not() {
         let mut path = path(40);
         assert_eq!((path.keep_alive_at(true), path.keep_alive_at(false)), (at(25_000), at(32_000)));
+        assert_eq!(path.learned_keep_alive(), None);
+        assert!(!path.is_doubtful(at(7999)) && path.is_doubtful(at(8000)));
         assert!(!path.is_suspected(at(39_999)) && path.is_suspected(at(40_000)));
         path.heard = at(30_000);
         assert!(!path.is_suspected(at(69_999)) && path.is_suspected(at(70_000)));
+    }
+
+    #[test]
+    fn a_path_that_is_dead_after_it_was_idle_is_to_be_kept_alive_twice_as_often() {
+        for (idle, kept, learned) in [
+            (25_000, 25_000, Some(12_500)),
+            (12_500, 12_500, Some(6250)),
+            (6250, 6250, Some(5000)),
+            (5000, 5000, None),
+            (120_000, 25_000, Some(25_000)),
+        ] {
+            let mut path = path(40);
+            path.keep_alive_every(Duration::from_millis(kept));
+            path.probe(at(idle));
+            assert_eq!(path.learned_keep_alive(), learned.map(Duration::from_millis), "{idle} ms");
+            path.suspect(at(idle + 1000));
+            assert_eq!(path.learned_keep_alive(), None, "the peer has moved");
+        }
+    }
+
+    #[test]
+    fn both_peers_keep_a_path_alive_that_was_forgotten() {
+        let mut path = path(40);
+        path.keep_alive_every(Duration::from_secs(6));
+        assert_eq!((path.keep_alive_at(true), path.keep_alive_at(false)), (at(6000), at(6000)));
+    }
+
+    #[test]
+    fn a_path_that_loses_much_is_left_and_taken_again_when_it_loses_little() {
+        let mut path = path(40);
+        let mut now = 0;
+        // One of so many probes is lost, until the path is as `is_lossy` says. Returns how many that took.
+        let mut until = |path: &mut Path, one_in: u64, is_lossy: bool| {
+            (1..=1000).find(|number| {
+                now += 60;
+                path.probe(at(now));
+                if number % one_in != 0 {
+                    path.answer(at(now), 124, at(now + 40));
+                }
+                path.is_lossy == is_lossy
+            })
+        };
+        assert_eq!(until(&mut path, 10, true), None, "5 % in each direction");
+        let left = until(&mut path, 2, true);
+        assert!(left.is_some_and(|probes| (20..60).contains(&probes)), "every other one: {left:?}");
+        assert_eq!(until(&mut path, 5, false), None, "one in five");
+        let back = until(&mut path, 1001, false);
+        assert!(back.is_some_and(|probes| (10..60).contains(&probes)), "none: {back:?}");
+    }
+
+    #[test]
+    fn a_hole_counts_as_a_few_lost_probes() {
+        let mut path = path(40);
+        for number in 0..32 {
+            path.probe(at(1000 + 100 * number));
+        }
+        path.answer(at(4100), 124, at(4140));
+        assert!(!path.is_lossy && (5..20).contains(&path.loss_percent()), "{}", path.loss_percent());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use towpath_wire::time::Instant;
 use super::Peer;
 use crate::context::Context;
 use crate::datagram::Region;
+use crate::links::Answering;
 
 /// Regions that are asked at a time.
 const AT_ONCE: usize = 2;
@@ -37,27 +38,46 @@ impl Peer {
     }
 
     /// The regions to which an offer goes: the one in which the peer is reached; else two in which it may be.
-    pub(super) fn regions(&self, ctx: &Context) -> Vec<Region> {
-        match self.known_region(ctx) {
-            Some(region) => vec![region],
-            None => self.searched(ctx).take(AT_ONCE).collect(),
+    pub(super) fn regions(&self, now: Instant, ctx: &Context) -> Vec<Region> {
+        match self.relays(now, ctx) {
+            (Some(region), standby) if self.is_known(region) => [region].into_iter().chain(standby).collect(),
+            _ => self.searched(now, ctx).take(AT_ONCE).collect(),
         }
     }
 
-    /// The region over which data goes.
-    pub(super) fn relay(&self, ctx: &Context) -> Option<Region> {
-        let known = self.known_region(ctx);
-        known.or_else(|| self.searched(ctx).next()).or_else(|| ctx.links.keys().next().copied())
+    /// The region over which data goes, and another one while the first does not answer.
+    pub(super) fn relays(&self, now: Instant, ctx: &Context) -> (Option<Region>, Option<Region>) {
+        let mut known = self.known_regions(now, ctx).into_iter();
+        let Some(first) = known.next() else {
+            return (self.searched(now, ctx).next().or_else(|| ctx.links.first_up()), None);
+        };
+        let mut others = known.filter(|region| ctx.links.answering(*region, now) == Answering::Yes);
+        match ctx.links.answering(first, now) {
+            Answering::Yes => (Some(first), None),
+            Answering::Silent => (Some(first), others.next()),
+            Answering::No => (others.next().or(Some(first)), None),
+        }
     }
 
-    /// The region of the peer, or the one in which it was heard last, if the relay can be reached.
-    fn known_region(&self, ctx: &Context) -> Option<Region> {
-        [self.region, self.heard_in].into_iter().flatten().find(|region| !ctx.is_lost(*region))
+    fn is_known(&self, region: Region) -> bool {
+        [self.region, self.heard_in, self.standby].contains(&Some(region))
     }
 
-    fn searched<'a>(&'a self, ctx: &'a Context) -> impl Iterator<Item = Region> + 'a {
-        let is_left = |region: &Region| !self.search.gone.contains(region) && !ctx.is_lost(*region);
-        ctx.regions.iter().copied().filter(is_left)
+    /// The regions in which the peer is reached, the best first: its home, the one in which it was heard last, and the one that it
+    /// keeps ready. None whose relay cannot be reached.
+    fn known_regions(&self, now: Instant, ctx: &Context) -> Vec<Region> {
+        let mut known = Vec::new();
+        for region in [self.region, self.heard_in, self.standby].into_iter().flatten() {
+            if !known.contains(&region) && !ctx.is_lost(region, now) {
+                known.push(region);
+            }
+        }
+        known
+    }
+
+    fn searched<'a>(&'a self, now: Instant, ctx: &'a Context) -> impl Iterator<Item = Region> + 'a {
+        let is_left = move |region: &Region| !self.search.gone.contains(region) && !ctx.is_lost(*region, now);
+        ctx.searched.iter().copied().filter(is_left)
     }
 
     /// Takes the word of a relay that the peer is not connected to it, and looks in the next region.
@@ -69,16 +89,19 @@ impl Peer {
         if self.region == Some(region) && self.disco.as_ref().is_none_or(|disco| !disco.is_given) {
             self.region = None;
         }
-        let is_asked = ctx.regions.contains(&region) && !self.search.gone.contains(&region);
-        if self.known_region(ctx).is_some() || self.search.ended.is_some() || !is_asked {
+        if self.standby == Some(region) {
+            self.standby = None;
+        }
+        let is_asked = ctx.searched.contains(&region) && !self.search.gone.contains(&region);
+        if !self.known_regions(now, ctx).is_empty() || self.search.ended.is_some() || !is_asked {
             return;
         }
-        let asked = self.regions(ctx);
+        let asked = self.regions(now, ctx);
         self.search.gone.push(region);
-        let next = self.regions(ctx).into_iter().find(|region| !asked.contains(region));
+        let next = self.regions(now, ctx).into_iter().find(|region| !asked.contains(region));
         match next {
             Some(next) => self.offer_in(next, None, now, ctx),
-            None if self.search.gone.len() >= ctx.regions.len() => self.search.ended = Some(now),
+            None if self.search.gone.len() >= ctx.searched.len() => self.search.ended = Some(now),
             None => {}
         }
     }

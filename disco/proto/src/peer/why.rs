@@ -13,6 +13,10 @@ pub struct Why {
     pub direct: Option<(SocketAddr, Duration)>,
     /// Whether the direct path is suspected to be a hole, so that data goes over the relay as well.
     pub is_suspected: bool,
+    /// The smoothed share of probes on the direct path without an answer, in percent.
+    pub loss_percent: u32,
+    /// Whether that is so much that data goes over the relay.
+    pub is_lossy: bool,
     /// The class of this node's NAT.
     pub mapping: MappingClass,
     /// The addresses by which STUN servers see this node.
@@ -64,6 +68,13 @@ impl fmt::Display for Why {
                     "direct at {address} in {rtt:?}, without an answer of late: data goes over the relay as well"
                 )?;
             }
+            Some((address, rtt)) if self.is_lossy => {
+                write!(
+                    f,
+                    "over the relay, because of the probes to {address} {} % get no answer ({rtt:?})",
+                    self.loss_percent
+                )?;
+            }
             Some((address, rtt)) => write!(f, "direct at {address} in {rtt:?}")?,
             None => write!(f, "over the relay")?,
         }
@@ -88,6 +99,8 @@ mod tests {
         let relayed = Why {
             direct: None,
             is_suspected: false,
+            loss_percent: 0,
+            is_lossy: false,
             mapping: Independent,
             reflexive: vec![],
             peer_mapping: Independent,
@@ -114,6 +127,9 @@ mod tests {
         let address = "192.0.2.1:7".parse().expect("an address");
         let direct = Why { direct: Some((address, Duration::from_millis(40))), mapping: Unknown, ..relayed };
         assert_eq!(direct.remedy(), None);
+        let lossy = Why { is_lossy: true, loss_percent: 31, ..direct.clone() }.to_string();
+        let text = "over the relay, because of the probes to 192.0.2.1:7 31 % get no answer (40ms); NAT here";
+        assert!(lossy.starts_with(text), "{lossy}");
         assert!(
             direct.to_string().starts_with("direct at 192.0.2.1:7 in 40ms; NAT here unknown"),
             "{direct}"

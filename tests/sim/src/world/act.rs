@@ -64,7 +64,7 @@ impl<M: Machine> World<M> {
         self.dial_homes(host);
     }
 
-    fn dial_homes(&mut self, host: HostId) {
+    pub(super) fn dial_homes(&mut self, host: HostId) {
         for region in self.hosts[host.index()].homes.clone() {
             self.dial_home(region, host);
         }

@@ -39,10 +39,12 @@ impl<M: Machine> World<M> {
             copy.extend_from_slice(&packet);
             self.send_datagram(host, None, dst, None, copy);
         }
-        match route.relay {
-            Some(region) => self.send_relayed(host, region, peer, packet),
-            None => self.recycle(packet),
+        for region in [route.relay, route.standby].into_iter().flatten() {
+            let mut copy = self.buffer();
+            copy.extend_from_slice(&packet);
+            self.send_relayed(host, region, peer, copy);
         }
+        self.recycle(packet);
         self.settle(host);
     }
 

@@ -52,7 +52,9 @@ impl<M: Machine> World<M> {
             RelayEvent::Up(region) => Happening::RelayLink { host, region, up: true },
             RelayEvent::Down(region) => Happening::RelayLink { host, region, up: false },
             RelayEvent::PeerGone { region, .. } => Happening::PeerGone { host, region },
-            RelayEvent::RoundTrip { region, .. } => Happening::RelayMeasured { host, region },
+            RelayEvent::RoundTrip { region, .. } | RelayEvent::Attested { region, .. } => {
+                Happening::RelayMeasured { host, region }
+            }
         };
         self.trace.note(self.now, what);
         self.with(host, |machine, now| machine.handle_relay(now, event));
@@ -118,14 +120,28 @@ impl<M: Machine> World<M> {
             match self.hosts[host.index()].machine.poll_transmit(clock, &mut packet) {
                 None => {
                     self.recycle(packet);
+                    self.keep_homes(host);
                     self.arm(host);
                     return;
+                }
+                Some(Transmit::Ping { region }) => {
+                    self.recycle(packet);
+                    self.ping_relay(host, region);
                 }
                 Some(Transmit::Udp { src, dst, ttl }) => self.send_datagram(host, src, dst, ttl, packet),
                 Some(Transmit::Relay { region, peer }) => self.send_relayed(host, region, peer, packet),
             }
         }
         panic!("{host} does not stop sending");
+    }
+
+    /// Dials the relays to which a machine wants links that the host does not keep yet.
+    fn keep_homes(&mut self, host: HostId) {
+        let state = &mut self.hosts[host.index()];
+        if let Some(homes) = state.machine.homes().filter(|homes| *homes != state.homes) {
+            state.homes = homes;
+            self.dial_homes(host);
+        }
     }
 
     fn arm(&mut self, host: HostId) {

@@ -39,6 +39,8 @@ enum Event {
     Datagram { network: usize, src: SocketAddr, dst: SocketAddr, ttl: u8, packet: Vec<u8> },
     /// A packet arrives at a relay.
     AtRelay { region: Region, from: HostId, peer: NodePublic, packet: Vec<u8> },
+    /// A ping arrives at a relay, which a host has sent at a time on the stream with this number.
+    PingAtRelay { region: Region, from: HostId, epoch: u32, sent: Instant },
     /// Something arrives from a relay, on the stream with this number.
     FromRelay { region: Region, to: HostId, epoch: u32, news: News },
     /// What the network did not let through, on the streams with this number, is sent again.
@@ -275,6 +277,7 @@ impl<M: Machine> World<M> {
                 self.arrive(network, src, dst, ttl, packet);
             }
             Event::AtRelay { region, from, peer, packet } => self.at_relay(region, from, peer, packet),
+            Event::PingAtRelay { region, from, epoch, sent } => self.answer_ping(region, from, epoch, sent),
             Event::FromRelay { region, to, epoch, news } => self.hear_from_relay(region, to, epoch, news),
             Event::Retry { region, host, epoch } => self.retry(region, host, epoch),
             Event::Dialled { region, host, epoch } => self.dialled(region, host, epoch),

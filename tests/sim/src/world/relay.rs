@@ -181,6 +181,30 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Sends a ping to a relay, on a link that is up.
+    pub(super) fn ping_relay(&mut self, host: HostId, region: Region) {
+        let now = self.now;
+        self.trace.note(now, Happening::RelayPing { host, region });
+        self.hosts[host.index()].sent.relay_pings += 1;
+        let sites = self.hosts[host.index()].site().zip(self.relay(region));
+        let Some((here, (there, _))) = sites else { return };
+        // One that the network holds back says nothing when it arrives at last.
+        let Some(at) = self.streamed(here, there) else { return };
+        let link = self.hosts[host.index()].relay(region);
+        if link.up == LinkUp::Yes && link.held.is_empty() {
+            link.out = link.out.max(at);
+            let (at, epoch) = (link.out, link.epoch);
+            self.queue.push(at, Event::PingAtRelay { region, from: host, epoch, sent: now });
+        }
+    }
+
+    pub(super) fn answer_ping(&mut self, region: Region, from: HostId, epoch: u32, sent: Instant) {
+        let is_alive = self.relay(region).is_some_and(|(_, health)| health == Health::Alive);
+        if is_alive && self.hosts[from.index()].relay(region).present == Some(epoch) {
+            self.send_news(region, from, epoch, News::Pong(sent));
+        }
+    }
+
     pub(super) fn hear_from_relay(&mut self, region: Region, host: HostId, epoch: u32, news: News) {
         if let Some(awake) = self.asleep(host) {
             self.queue.push(awake, Event::FromRelay { region, to: host, epoch, news });
@@ -197,6 +221,10 @@ impl<M: Machine> World<M> {
                 self.hand(host, Received::Relay { region, peer }, packet);
             }
             News::PeerGone(peer) => self.tell_relay(host, RelayEvent::PeerGone { region, peer }),
+            News::Pong(sent) => {
+                let took = self.now.since(sent);
+                self.tell_relay(host, RelayEvent::RoundTrip { region, took });
+            }
             News::Down => {
                 link.up = LinkUp::No;
                 self.tell_relay(host, RelayEvent::Down(region));

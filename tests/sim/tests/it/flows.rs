@@ -22,7 +22,8 @@ fn two(route: impl FnOnce(&World<Puppet>, HostId) -> Route) -> (World<Puppet>, F
 
 #[test]
 fn each_way_is_told_apart() {
-    let (mut world, flow) = two(|world, to| Route { direct: Some(world.addresses(to)[0]), relay: None });
+    let (mut world, flow) =
+        two(|world, to| Route { direct: Some(world.addresses(to)[0]), relay: None, ..Route::default() });
     world.run_until(at(2000));
     let account = world.account(flow);
     assert_eq!((account.sent, account.missing(), account.doubles), (10, 0, 0));
@@ -31,7 +32,7 @@ fn each_way_is_told_apart() {
     assert_eq!(account.largest_gap(at(1000), at(1110)), ms(20));
     assert_eq!(account.largest_delay(), Some(ms(20)));
 
-    let (mut world, flow) = two(|_, _| Route { direct: None, relay: Some(REGION) });
+    let (mut world, flow) = two(|_, _| Route { direct: None, relay: Some(REGION), ..Route::default() });
     world.run_until(at(1075));
     let account = world.account(flow);
     assert_eq!((account.delivered(Via::Udp), account.delivered(Via::Relay)), (0, 4));
@@ -42,8 +43,11 @@ fn each_way_is_told_apart() {
 
 #[test]
 fn doubles_and_losses_are_counted() {
-    let both =
-        |world: &World<Puppet>, to| Route { direct: Some(world.addresses(to)[0]), relay: Some(REGION) };
+    let both = |world: &World<Puppet>, to| Route {
+        direct: Some(world.addresses(to)[0]),
+        relay: Some(REGION),
+        ..Route::default()
+    };
     let (mut world, flow) = two(both);
     world.run_until(at(2000));
     let account = world.account(flow);
@@ -61,7 +65,7 @@ fn doubles_and_losses_are_counted() {
 
     // A machine that delivers nothing, and one that takes data for another peer's.
     for (peer, swallowed, strays) in [(None, 10, 0), (Some(key(7)), 0, 10)] {
-        let (mut world, flow) = two(|_, _| Route { direct: None, relay: Some(REGION) });
+        let (mut world, flow) = two(|_, _| Route { direct: None, relay: Some(REGION), ..Route::default() });
         let to = world.hosts().nth(1).unwrap();
         world.with(to, |puppet, _| puppet.peer = peer);
         world.run_until(at(2000));

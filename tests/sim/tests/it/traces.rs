@@ -81,7 +81,7 @@ fn chaos(seed: u64) -> World<Puppet> {
         let [from, to] = [0, 1].map(|_| hosts[index(&mut random, hosts.len())]);
         let direct = random.happens(0.7).then(|| world.addresses(to)[0]);
         let relay = random.happens(0.7).then(|| Region(1 + u16::from(random.happens(0.2))));
-        world.with(from, |puppet, _| puppet.route = Route { direct, relay });
+        world.with(from, |puppet, _| puppet.route = Route { direct, relay, ..Route::default() });
         let peer = world.key(from);
         world.with(to, |puppet, _| puppet.peer = Some(peer));
         world.add_flow(Flow { from, to, len: 50, start: at(100 * number), interval: ms(7), count: 100 });

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
-use towpath_disco::{Node, NodeConfig, PeerConfig};
+use towpath_disco::{Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Random, Seat, Stage, World};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::time::Instant;
@@ -25,8 +25,8 @@ pub(crate) fn config(
     NodeConfig {
         key: key.clone(),
         seed: random.bytes(),
-        stun: stun.to_vec(),
-        home: Some(home),
+        relays: vec![RelayConfig { region: home, stun: stun.to_vec() }],
+        home: None,
         regions: vec![],
         addresses: vec![],
         one_probe: false,
@@ -76,6 +76,10 @@ impl Machine for Host {
 
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
         self.node.route(now, peer, len)
+    }
+
+    fn homes(&self) -> Option<Vec<Region>> {
+        Some(self.node.homes().into_iter().flatten().collect())
     }
 
     fn handle_timeout(&mut self, now: Instant) {

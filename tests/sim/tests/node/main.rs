@@ -9,6 +9,8 @@
 mod cold;
 mod driver;
 mod gaps;
+mod homes;
+mod loss;
 mod malice;
 mod quiet;
 mod regions;

@@ -69,6 +69,7 @@ impl Malice {
                     challenge: self.random.bytes(),
                     echo: None,
                     region: None,
+                    standby: None,
                     relay_rtt: Some(Duration::from_millis(self.random.below(70_000))),
                     mapping: MappingClass::ALL[self.random.below(4) as usize],
                     wants_echo: true,

@@ -1,9 +1,10 @@
 //! Peers whose home is another region, which nothing but the search tells.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use towpath_disco::NodeConfig;
 use towpath_disco::datagram::Region;
+use towpath_disco::{NodeConfig, RelayConfig};
 use towpath_sim::{Action, Class, HostId, Link, Place, World};
 use towpath_wire::key::NodePrivate;
 use towpath_wire::time::Instant;
@@ -28,11 +29,21 @@ fn world(homes: [u16; 2]) -> (World<Host>, [HostId; 2]) {
     let hosts = [0, 1].map(|side| {
         let nat = world.add_nat(Place::Internet(sites[side]), Class::P.nat().unwrap());
         let config = config(&keys[side], &mut random, &stun, Region(homes[side]));
-        let regions = (1..=6).map(Region).collect();
-        let machine = Host::of(NodeConfig { regions, ..config }, keys[1 - side].public());
+        // The second host knows its home alone, so that it is ready nowhere else.
+        let config = if side == 0 { searching(config, &stun) } else { config };
+        let machine = Host::of(config, keys[1 - side].public());
         world.add_host(keys[side].public(), &[Place::Behind(nat)], &[Region(homes[side])], machine)
     });
     (world, hosts)
+}
+
+/// A node that knows six regions, and has the first one as its home.
+fn searching(config: NodeConfig, stun: &[SocketAddr]) -> NodeConfig {
+    let regions: Vec<_> = (1..=6).map(Region).collect();
+    let servers = [&stun[..1], &stun[1..], &[], &[], &[], &[]];
+    let relays = regions.iter().zip(servers);
+    let relays = relays.map(|(region, stun)| RelayConfig { region: *region, stun: stun.to_vec() }).collect();
+    NodeConfig { relays, home: Some(Region(1)), regions, ..config }
 }
 
 fn are_direct(world: &World<Host>, hosts: [HostId; 2]) -> bool {

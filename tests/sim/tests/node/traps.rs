@@ -176,6 +176,61 @@ fn a_nat_that_forgets_after_ten_seconds_loses_no_packet_of_a_pair_that_was_idle(
     }
 }
 
+/// Neither peer can tell beforehand, because the one that keeps the path alive opens its own NAT.
+#[test]
+fn data_after_a_pause_gets_past_a_nat_of_the_receiver_that_forgets_after_ten_seconds() {
+    for hasty in 0..2 {
+        let mut lab = Lab::new(1, |world, side, site| {
+            let timeout = if side == hasty { Duration::from_secs(10) } else { home().timeout };
+            Place::Behind(world.add_nat(Place::Internet(site), Nat { timeout, ..home() }))
+        });
+        lab.send(millis(1000));
+        assert!(lab.until_direct().is_some());
+        let flows: Vec<_> = (0..40)
+            .map(|number| {
+                let (from, to) = if number % 2 == 0 { (0, 1) } else { (1, 0) };
+                lab.world.add_flow(towpath_sim::Flow {
+                    from: lab.hosts[from],
+                    to: lab.hosts[to],
+                    len: 100,
+                    start: Instant::from(START) + Duration::from_secs(10) + number * millis(13_700),
+                    interval: millis(20),
+                    count: 5,
+                })
+            })
+            .collect();
+        lab.world.run_until(Instant::from(START) + Duration::from_secs(600));
+        for flow in flows {
+            let account = lab.world.account(flow);
+            assert_eq!((account.missing(), account.doubles), (0, 0), "side {hasty}: {flow}");
+        }
+    }
+}
+
+/// The path fails at first, and then no more, because it is kept alive more often.
+#[test]
+fn an_idle_pair_learns_how_long_a_nat_keeps_a_mapping() {
+    for refresh in [Refresh::Outbound, Refresh::Both] {
+        for seed in 1..5 {
+            let timeout = Duration::from_secs(10);
+            let mut lab = Lab::behind(seed, Nat { timeout, refresh, ..home() });
+            lab.send(millis(1000));
+            assert!(lab.until_direct().is_some());
+            let offers = |lab: &Lab| lab.hosts.map(|host| lab.world.sent(host).signalling.packets);
+            lab.world.run_until(Instant::from(START) + Duration::from_secs(20));
+            let before = offers(&lab);
+            lab.world.run_until(Instant::from(START) + Duration::from_secs(90));
+            let learned = offers(&lab);
+            assert!(learned > before, "{refresh:?}, seed {seed}: the path has not failed");
+            lab.world.run_until(Instant::from(START) + Duration::from_secs(590));
+            assert_eq!(offers(&lab), learned, "{refresh:?}, seed {seed}: the path has failed again");
+            for host in lab.hosts {
+                assert!(lab.world.machine(host).is_direct(), "{refresh:?}, seed {seed}: {host}");
+            }
+        }
+    }
+}
+
 /// A burst of loss may take all probes of an attempt. Others follow after 1 s, 10 s and 20 s, with what an address bears.
 #[test]
 fn bursts_of_loss_put_a_pair_off_to_a_later_attempt() {
