@@ -47,4 +47,6 @@ pub struct PeerConfig {
     pub disco: Option<DiscoPublic>,
     /// Its addresses, where a control plane knows them.
     pub addresses: Vec<SocketAddr>,
+    /// Whether it is to be reached over relays alone. It learns no address of this node then, and is sent nothing on UDP.
+    pub is_relay_only: bool,
 }

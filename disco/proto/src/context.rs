@@ -1,7 +1,6 @@
 //! What all peers of a node share: its keys, its addresses, its relays, and what is to be sent.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
@@ -11,7 +10,7 @@ use towpath_wire::time::Instant;
 use crate::budget::Budget;
 use crate::config::NodeConfig;
 use crate::datagram::{Region, Transmit};
-use crate::endpoints::{Endpoints, MappingClass};
+use crate::endpoints::Endpoints;
 use crate::event::Event;
 use crate::home::{Homes, Regions};
 use crate::links::Links;
@@ -134,11 +133,6 @@ impl Context {
             self.tell(Event::Home { home: homes.home, standby: homes.standby });
         }
         before.home != homes.home
-    }
-
-    /// What an offer says of this node: the class of its NAT, and where it may be reached.
-    pub(crate) fn offered(&self) -> (MappingClass, Vec<SocketAddr>) {
-        (self.endpoints.mapping(), self.endpoints.offered())
     }
 
     /// The round trip to the relay, or to the STUN server beside it.

@@ -40,4 +40,5 @@ pub use config::{NodeConfig, PeerConfig, RelayConfig};
 pub use endpoints::MappingClass;
 pub use event::Event;
 pub use node::Node;
+pub use peer::technique::Technique;
 pub use peer::why::Why;

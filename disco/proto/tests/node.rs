@@ -52,7 +52,7 @@ fn node(seed: u8, interface: &str) -> Node {
 }
 
 fn peer(key: NodePublic) -> PeerConfig {
-    PeerConfig { key, region: None, disco: None, addresses: vec![] }
+    PeerConfig { key, region: None, disco: None, addresses: vec![], is_relay_only: false }
 }
 
 fn sent(node: &mut Node) -> Vec<(Transmit, Vec<u8>)> {
@@ -273,6 +273,50 @@ fn a_hello_is_answered_once_and_a_recording_of_it_is_not() {
     let known = Received::Relay { region: REGION, peer: private(2).public() };
     node.handle_packet(at(9000), known, &packet);
     assert!(sent(&mut node).is_empty());
+}
+
+/// The addresses in the hello that the node with the seed 1 sends when one comes.
+fn offered(node: &mut Node, hello: &Hello) -> Vec<SocketAddr> {
+    let shared = SharedKey::new(&private(2), &private(1).public());
+    let sent = hear(node, hello, at(100 * u64::from(hello.counter)));
+    let mut answers = sent.iter().filter_map(|(_, packet)| Hello::open(packet, &shared));
+    answers.next().unwrap().1.addresses
+}
+
+#[test]
+fn addresses_of_a_local_network_are_told_to_peers_behind_the_same_address_alone() {
+    let [public, local] = ["192.0.2.1:41641", "192.168.1.5:41641"].map(address);
+    let mut node = node(1, "192.0.2.1:41641");
+    node.handle_interfaces(at(0), &[public, local]);
+    node.set_peer(&peer(private(2).public()), at(0));
+    assert_eq!(offered(&mut node, &hello(1, &["203.0.113.9:1", "192.168.1.7:1"])), [public]);
+    assert_eq!(offered(&mut node, &hello(2, &["192.0.2.1:9", "192.168.1.7:1"])), [public, local]);
+}
+
+#[test]
+fn a_peer_that_is_relayed_only_learns_no_address_and_is_sent_nothing_on_udp() {
+    let mut node = node(1, "192.0.2.1:41641");
+    let victim = private(2).public();
+    node.set_peer(
+        &PeerConfig { is_relay_only: true, addresses: vec![address("203.0.113.9:1")], ..peer(victim) },
+        at(0),
+    );
+    assert_eq!(offered(&mut node, &hello(1, &["203.0.113.9:1"])), []);
+    let attested = address("203.0.113.9:2");
+    node.handle_relay(at(200), RelayEvent::Attested { region: REGION, peer: victim, address: attested });
+    let (disco, remote) = (DiscoPrivate::from_random([7; 32]), address("203.0.113.9:9"));
+    let ping = Message::Ping(Ping { tx: TxId([1; 12]), node_key: Some(victim), padding: 0 });
+    let mut packet = Vec::new();
+    let shared = SharedKey::of_disco(&disco, &node.disco_key());
+    seal(&disco.public(), &shared, &[1; 24], &ping, &mut packet);
+    node.handle_packet(at(300), Received::Udp { remote }, &packet);
+    for second in 1..100 {
+        let route = node.route(at(1000 * second), &victim, 100);
+        assert_eq!(route, Route { relay: Some(REGION), ..Route::default() });
+        node.handle_timeout(at(1000 * second));
+        let all = sent(&mut node);
+        assert!(all.iter().all(|(transmit, _)| matches!(transmit, Transmit::Ping { .. })), "{all:?}");
+    }
 }
 
 /// What a relay may have recorded sends no data to another region, and neither does the number of a region that is not there.

@@ -9,6 +9,7 @@ use towpath_wire::disco::packet::seal;
 use towpath_wire::time::Instant;
 
 use super::probes::{Burst, LATER, WHOLE};
+use super::technique::Technique;
 use super::{PING_LEN, Peer, RETRIES, SizeProbes, UNLIKELY};
 use crate::MappingClass;
 use crate::candidates::{Candidate, MOST_KEPT, Origin, is_local};
@@ -56,11 +57,11 @@ impl Peer {
     /// node's NAT for all if it filters by address.
     fn targets(&self, ctx: &Context) -> Vec<SocketAddr> {
         let is_hard = self.mapping == MappingClass::Dependent;
-        let are_both_hard = is_hard && ctx.endpoints.mapping() == MappingClass::Dependent;
+        let is_local_only = self.technique(ctx) == Technique::LocalOnly;
         let mut targets: Vec<SocketAddr> = Vec::new();
         for Candidate { address, origin, .. } in self.candidates.iter() {
             let is_reachable =
-                ctx.endpoints.has_family(*address) && (!are_both_hard || is_local(address.ip()));
+                ctx.endpoints.has_family(*address) && (!is_local_only || is_local(address.ip()));
             let is_opened = targets.iter().any(|target| target.ip() == address.ip());
             if is_reachable && (!is_hard || *origin == Origin::Heard || !is_opened) {
                 targets.push(*address);

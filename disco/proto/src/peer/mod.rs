@@ -6,6 +6,7 @@
 //! | probes to the candidates, all at once at the right moment | `fire.rs` |
 //! | probes that wait for an answer, and bursts of them | `probes.rs` |
 //! | the direct path, and when it is suspected | `path.rs` |
+//! | what is tried on a pair of NATs | `technique.rs` |
 //! | the regions in which the peer is looked for | `search.rs` |
 //! | why the path is what it is | `why.rs` |
 
@@ -14,6 +15,7 @@ mod offer;
 mod path;
 mod probes;
 mod search;
+pub(crate) mod technique;
 pub(crate) mod why;
 
 use std::collections::VecDeque;
@@ -31,6 +33,7 @@ use self::offer::Offers;
 use self::path::{KEEP_ALIVE, Path};
 use self::probes::{Burst, Probes, TRIGGERED, WHOLE};
 use self::search::Search;
+use self::technique::Technique;
 use self::why::Why;
 use crate::MappingClass;
 use crate::candidates::{Candidates, Origin, is_local};
@@ -83,6 +86,7 @@ struct SizeProbes {
 /// A peer.
 pub(crate) struct Peer {
     pub(crate) key: NodePublic,
+    is_relay_only: bool,
     region: Option<Region>,
     /// The region in which it can be reached if that one cannot, and the one in which it was heard last.
     standby: Option<Region>,
@@ -121,7 +125,8 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(config: &PeerConfig, ctx: &Context, now: Instant) -> Self {
         let mut candidates = Candidates::default();
-        config.addresses.iter().for_each(|&address| _ = candidates.add(address, Origin::Configured, now));
+        let addresses = config.addresses.iter().filter(|_| !config.is_relay_only);
+        addresses.for_each(|&address| _ = candidates.add(address, Origin::Configured, now));
         let disco = config.disco.filter(DiscoPublic::is_contributory).map(|public| Disco {
             shared: SharedKey::of_disco(&ctx.disco, &public),
             public,
@@ -130,6 +135,7 @@ impl Peer {
         });
         Self {
             key: config.key,
+            is_relay_only: config.is_relay_only,
             region: config.region,
             standby: None,
             heard_in: None,
@@ -200,7 +206,7 @@ impl Peer {
 
     /// Offers this node to a peer that is not direct, unless that has been done of late.
     fn begin(&mut self, now: Instant, ctx: &mut Context) {
-        if now < self.retry_at {
+        if now < self.retry_at || self.is_relay_only {
             return;
         }
         let least = if self.is_unlikely(ctx) { UNLIKELY } else { 0 };
@@ -220,10 +226,14 @@ impl Peer {
         self.send_due(now, ctx);
     }
 
+    /// What is tried on this pair.
+    fn technique(&self, ctx: &Context) -> Technique {
+        Technique::of(ctx.endpoints.mapping(), self.mapping)
+    }
+
     /// Whether an attempt that fails does so for other reasons than loss.
     fn is_unlikely(&self, ctx: &Context) -> bool {
-        let classes = [ctx.endpoints.mapping(), self.mapping];
-        ctx.endpoints.is_blocked() || classes.contains(&MappingClass::Dependent)
+        ctx.endpoints.is_blocked() || self.technique(ctx).is_unlikely()
     }
 
     /// Does what follows from a path that is suspected: the NAT of this node or of the peer may have forgotten it.
@@ -268,7 +278,7 @@ impl Peer {
 
     /// Answers a ping on UDP, and probes the address that it came from.
     pub(crate) fn hear_ping(&mut self, tx: TxId, remote: SocketAddr, now: Instant, ctx: &mut Context) {
-        let Some(disco) = &self.disco else { return };
+        let Some(disco) = self.disco.as_ref().filter(|_| !self.is_relay_only) else { return };
         let (pong, mut packet) = (Message::Pong { tx, source: remote }, Vec::new());
         seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &pong, &mut packet);
         ctx.send(Transmit::Udp { src: None, dst: remote, ttl: None }, packet);
@@ -394,6 +404,7 @@ impl Peer {
             mapping: ctx.endpoints.mapping(),
             reflexive: ctx.endpoints.reflexive(),
             peer_mapping: self.mapping,
+            technique: self.technique(ctx),
             tried: self.candidates.iter().map(|candidate| (candidate.address, candidate.spent)).collect(),
             is_heard: self.heard_in.is_some() || !self.heard_at.is_empty(),
         }

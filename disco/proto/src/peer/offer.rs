@@ -10,9 +10,10 @@ use towpath_wire::sealed::SharedKey;
 use towpath_wire::time::Instant;
 
 use super::path::Path;
+use super::technique::Technique;
 use super::{ACTIVE, Disco, FIRED, Peer};
 use crate::MappingClass;
-use crate::candidates::{MOST_OFFERED, Origin, may_be_probed};
+use crate::candidates::{MOST_OFFERED, Origin, is_local, may_be_probed};
 use crate::context::Context;
 use crate::datagram::{Region, Transmit};
 use crate::hello::{Challenge, Hello};
@@ -66,6 +67,21 @@ impl Peer {
         }
     }
 
+    /// What an offer says of this node: the class of its NAT, and where it may be reached. Addresses of a local network are for
+    /// peers that are seen from outside by an address that this node has, too; to others they tell of this network and no more.
+    fn offered(&self, ctx: &Context) -> (MappingClass, Vec<SocketAddr>) {
+        if self.is_relay_only {
+            return (MappingClass::Unknown, Vec::new());
+        }
+        let public = ctx.endpoints.public();
+        let is_shared = |ip| public.iter().any(|own| own.ip() == ip);
+        let is_near = public.is_empty()
+            || self.disco.as_ref().is_some_and(|disco| disco.is_given)
+            || self.candidates.iter().any(|known| is_shared(known.address.ip()));
+        let offered = ctx.endpoints.offered().into_iter();
+        (ctx.endpoints.mapping(), offered.filter(|address| is_near || !is_local(address.ip())).collect())
+    }
+
     /// Makes an offer over the relay of `region`.
     pub(super) fn offer_in(
         &mut self,
@@ -74,10 +90,11 @@ impl Peer {
         now: Instant,
         ctx: &mut Context,
     ) {
-        let (mapping, addresses) = ctx.offered();
+        let (mapping, addresses) = self.offered(ctx);
         self.offers.said = Some((mapping, addresses.clone()));
         let mut packet = Vec::new();
         match &self.disco {
+            Some(disco) if disco.is_given && self.is_relay_only => return,
             Some(disco) if disco.is_given => {
                 let message = Message::CallMeMaybe(addresses);
                 seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &message, &mut packet);
@@ -109,7 +126,7 @@ impl Peer {
 
     /// Sends the offer that has waited for the STUN servers.
     pub(crate) fn gathered(&mut self, now: Instant, ctx: &mut Context) {
-        let has_news = self.offers.said.as_ref() != Some(&ctx.offered());
+        let has_news = self.offers.said.as_ref() != Some(&self.offered(ctx));
         if std::mem::take(&mut self.offers.is_waiting) && has_news {
             self.offer(None, now, ctx);
             self.open(now, ctx);
@@ -190,6 +207,9 @@ impl Peer {
 
     /// Takes the addresses of an offer. Returns whether one of them is new.
     fn take_addresses(&mut self, offered: &[SocketAddr], now: Instant, ctx: &Context) -> bool {
+        if self.is_relay_only {
+            return false;
+        }
         let public = ctx.endpoints.public();
         let usable: Vec<_> = offered
             .iter()
@@ -210,7 +230,7 @@ impl Peer {
 
     /// Takes an address at which a relay has seen the peer. It is probed with the others, when the peer's NAT knows this node.
     pub(crate) fn attest(&mut self, address: SocketAddr, now: Instant, ctx: &mut Context) {
-        if may_be_probed(address, &[address], &ctx.endpoints.public()) {
+        if !self.is_relay_only && may_be_probed(address, &[address], &ctx.endpoints.public()) {
             self.candidates.add(address, Origin::Attested, now);
             ctx.budget.attest(address.ip(), now);
         }
@@ -234,10 +254,7 @@ impl Peer {
             }
             return;
         }
-        // Neither NAT can be hurt by packets that come early.
-        let is_safe =
-            ctx.endpoints.mapping() == MappingClass::Dependent || self.mapping == MappingClass::Open;
-        if is_fresh || is_safe {
+        if is_fresh || Technique::may_fire_at_once(ctx.endpoints.mapping(), self.mapping) {
             self.fire(now, ctx);
         } else {
             self.open(now, ctx);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::MappingClass;
+use crate::{MappingClass, Technique};
 
 /// Why the path to a peer is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Why {
     pub reflexive: Vec<SocketAddr>,
     /// The class of the peer's NAT, as far as the peer has said.
     pub peer_mapping: MappingClass,
+    /// What is tried on a pair of these classes.
+    pub technique: Technique,
     /// The addresses that were tried, each with the packets that it has not answered.
     pub tried: Vec<(SocketAddr, u32)>,
     /// Whether a packet of the peer has come, over a relay or directly.
@@ -104,6 +106,7 @@ mod tests {
             mapping: Independent,
             reflexive: vec![],
             peer_mapping: Independent,
+            technique: Technique::Simultaneous,
             tried: vec![("192.0.2.1:7".parse().expect("an address"), 3)],
             is_heard: true,
         };

@@ -51,7 +51,8 @@ impl Host {
     }
 
     fn knowing_its_peer(mut self) -> Self {
-        let peer = PeerConfig { key: self.peer, region: None, disco: None, addresses: vec![] };
+        let peer =
+            PeerConfig { key: self.peer, region: None, disco: None, addresses: vec![], is_relay_only: false };
         self.node.set_peer(&peer, Instant::ZERO);
         self
     }

@@ -20,6 +20,7 @@ fn introduced(pair: &Pair) -> Stage<Host> {
             region: Some(Region(1)),
             disco: Some(node.disco_key()),
             addresses: node.endpoints(),
+            is_relay_only: false,
         }
     });
     for side in 0..2 {
