@@ -114,7 +114,7 @@ pub(crate) const fn is_local(address: IpAddr) -> bool {
 }
 
 /// Addresses of carrier-grade NATs (RFC 6598).
-const fn is_shared(ip: Ipv4Addr) -> bool {
+pub(crate) const fn is_shared(ip: Ipv4Addr) -> bool {
     let [first, second, ..] = ip.octets();
     first == 100 && second & 0xc0 == 64
 }

@@ -1,6 +1,6 @@
 //! What a node is told of itself and of its peers.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use towpath_wire::disco::key::DiscoPublic;
 use towpath_wire::key::{NodePrivate, NodePublic};
@@ -34,6 +34,15 @@ pub struct RelayConfig {
     pub region: Region,
     /// The STUN servers beside its relay. The first one of an address family tells how near the region is.
     pub stun: Vec<SocketAddr>,
+}
+
+/// The gateway of this host's network, which may forward a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Its address, that of the default route for IPv4.
+    pub address: Ipv4Addr,
+    /// The address from which this host reaches it, with the port of the UDP socket.
+    pub local: SocketAddrV4,
 }
 
 /// A peer.

@@ -14,6 +14,7 @@ use crate::endpoints::Endpoints;
 use crate::event::Event;
 use crate::home::{Homes, Regions};
 use crate::links::Links;
+use crate::portmap::{PortMap, PortMapping};
 use crate::random::Random;
 
 /// The round trip to a relay of which none is known.
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) endpoints: Endpoints,
     pub(crate) links: Links,
     pub(crate) regions: Regions,
+    pub(crate) portmap: PortMap,
     /// Where a peer of unknown region is looked for, in this order.
     pub(crate) searched: Vec<Region>,
     /// Where this node is reached, as the driver and the peers know it.
@@ -61,6 +63,7 @@ impl Context {
             links: Links::default(),
             searched: regions.searched(),
             homes: regions.chosen(),
+            portmap: PortMap::default(),
             regions,
             budget: Budget::default(),
             one_probe: config.one_probe,
@@ -86,8 +89,10 @@ impl Context {
         self.events.push_back(event);
     }
 
-    /// Asks the STUN servers, unless they have been asked. Returns whether they are waited for.
+    /// Asks the STUN servers, unless they have been asked, and the gateway whether it still forwards the port. Returns whether
+    /// the servers are waited for.
     pub(crate) fn gather(&mut self, now: Instant) -> bool {
+        self.with_portmap(|portmap, _| portmap.question(now));
         for (dst, request) in self.endpoints.gather(now, &mut self.random) {
             self.send(Transmit::Udp { src: None, dst, ttl: None }, request);
         }
@@ -133,6 +138,18 @@ impl Context {
             self.tell(Event::Home { home: homes.home, standby: homes.standby });
         }
         before.home != homes.home
+    }
+
+    /// Calls the exchange with the gateway, and sends what it has to send. Returns whether another address is forwarded then.
+    pub(crate) fn with_portmap(&mut self, call: impl FnOnce(&mut PortMap, &mut Random)) -> bool {
+        call(&mut self.portmap, &mut self.random);
+        self.out.extend(self.portmap.sent());
+        self.endpoints.set_forwarded(self.portmap.external())
+    }
+
+    /// What has come of asking the gateway for a port.
+    pub(crate) fn port_mapping(&self) -> PortMapping {
+        self.portmap.state(self.endpoints.is_forwarded())
     }
 
     /// The round trip to the relay, or to the STUN server beside it.

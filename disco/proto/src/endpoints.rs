@@ -1,15 +1,15 @@
-//! The addresses under which this node can be reached: those of its interfaces, those that are configured, and those that STUN
-//! servers see. Two servers are asked at once from the socket that carries the data, so that after one round trip it is known
-//! whether the NAT maps by destination.
+//! The addresses under which this node can be reached: those of its interfaces, those that are configured, the one that a gateway
+//! forwards, and those that STUN servers see. Two servers are asked at once from the socket that carries the data, so that after
+//! one round trip it is known whether the NAT maps by destination.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 use towpath_wire::labels;
 use towpath_wire::time::Instant;
 
-use crate::candidates::{MOST_OFFERED, is_local};
+use crate::candidates::{MOST_OFFERED, is_local, is_shared};
 use crate::random::Random;
 
 /// When the servers are asked again that have not answered, since the first request. After the last of these a round ends.
@@ -29,7 +29,7 @@ labels! {
     pub enum MappingClass {
         /// No STUN server has answered, or one only.
         Unknown = "unknown",
-        /// There is no NAT: an address of an interface is what the servers see.
+        /// There is no NAT: an address of an interface is what the servers see. In an offer also: a port is forwarded.
         Open = "open",
         /// Endpoint-independent: all destinations see the same address and port.
         Independent = "independent",
@@ -69,6 +69,8 @@ pub(crate) struct Endpoints {
     servers: Vec<SocketAddr>,
     configured: Vec<SocketAddr>,
     interfaces: Vec<SocketAddr>,
+    /// What the gateway forwards to this node.
+    forwarded: Option<SocketAddrV4>,
     asked: Vec<Asked>,
     /// The round that is under way: when it began, and how often the servers were asked again.
     round: Option<(Instant, usize)>,
@@ -97,6 +99,23 @@ impl Endpoints {
             self.forget();
         }
         differ
+    }
+
+    /// Takes what the gateway forwards. Returns whether it is something else than before.
+    pub(crate) fn set_forwarded(&mut self, forwarded: Option<SocketAddrV4>) -> bool {
+        std::mem::replace(&mut self.forwarded, forwarded) != forwarded
+    }
+
+    /// Whether the gateway forwards a port of an address that all of the internet reaches. One that the servers do not see is
+    /// that of a gateway behind another NAT.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.forwarded.is_some_and(|forwarded| {
+            let ip = *forwarded.ip();
+            let mut seen = self.mapped.iter().map(|mapped| mapped.address.ip()).filter(|ip| ip.is_ipv4());
+            let is_seen =
+                self.mapped.iter().all(|mapped| mapped.address.is_ipv6()) || seen.any(|seen| seen == ip);
+            !ip.is_private() && !is_shared(ip) && is_seen
+        })
     }
 
     /// Forgets what the servers have said, because it may be true no longer.
@@ -240,12 +259,25 @@ impl Endpoints {
         }
     }
 
-    /// What an offer names, the most useful first: configured addresses, those that servers see, those of interfaces. Local
-    /// ones come last; they are of use behind the same NAT.
+    /// The class that an offer names. A node with a forwarded port is reached like one without a NAT, whatever its NAT does.
+    pub(crate) fn class(&self) -> MappingClass {
+        if self.is_forwarded() { MappingClass::Open } else { self.mapping() }
+    }
+
+    /// What an offer names, the most useful first: configured addresses, the one that the gateway forwards, those that servers
+    /// see, those of interfaces. Local ones come last; they are of use behind the same NAT. So is a forwarded address behind
+    /// another NAT.
     pub(crate) fn offered(&self) -> Vec<SocketAddr> {
         let mut offered = self.configured.clone();
         let (local, global): (Vec<_>, Vec<_>) = self.interfaces.iter().partition(|own| is_local(own.ip()));
-        for address in self.reflexive().into_iter().chain(global).chain(local) {
+        let forwarded = self.forwarded.map(SocketAddr::V4);
+        let (open, inner) = if self.is_forwarded() { (forwarded, None) } else { (None, forwarded) };
+        let mut seen = self.reflexive();
+        if self.mapping() == MappingClass::Dependent {
+            // Each destination sees another port of the address, so probes are for the one that is forwarded.
+            seen.retain(|seen| open.is_none_or(|open| open.ip() != seen.ip()));
+        }
+        for address in open.into_iter().chain(seen).chain(global).chain(inner).chain(local) {
             if !offered.contains(&address) {
                 offered.push(address);
             }
@@ -342,6 +374,42 @@ mod tests {
         assert_eq!(take(asked.server, &response[..len - 1]), Answered::Nothing);
         assert_eq!(take(asked.server, &response[..len]), Answered::One);
         assert_eq!(take(asked.server, &response[..len]), Answered::Nothing);
+    }
+
+    #[test]
+    fn a_forwarded_port_stands_first_and_for_the_ports_of_a_nat_that_maps_by_destination() {
+        let public: SocketAddrV4 = "192.0.2.1:99".parse().expect("an address");
+        for (seen, forwarded, class, offered) in [
+            (["192.0.2.1:7", "192.0.2.1:8"], public, MappingClass::Open, vec!["192.0.2.1:99"]),
+            (["192.0.2.1:7", "192.0.2.1:7"], public, MappingClass::Open, vec!["192.0.2.1:99", "192.0.2.1:7"]),
+            (["192.0.2.9:7", "192.0.2.1:8"], public, MappingClass::Open, vec!["192.0.2.1:99", "192.0.2.9:7"]),
+            // The servers see another address, so there is a NAT outside.
+            (
+                ["192.0.2.9:7", "192.0.2.9:7"],
+                public,
+                MappingClass::Independent,
+                vec!["192.0.2.9:7", "192.0.2.1:99"],
+            ),
+            (
+                ["192.0.2.9:7", "192.0.2.9:8"],
+                "100.64.0.1:5".parse().expect("an address"),
+                MappingClass::Dependent,
+                vec!["192.0.2.9:7", "192.0.2.9:8", "100.64.0.1:5"],
+            ),
+        ] {
+            let mut endpoints = behind("10.0.0.1:41641");
+            assert!(endpoints.set_forwarded(Some(forwarded)) && !endpoints.set_forwarded(Some(forwarded)));
+            let is_public = forwarded == public;
+            assert_eq!(endpoints.is_forwarded(), is_public, "as long as no server has answered");
+            endpoints.gather(at(0), &mut Random::new([1; 32]));
+            for (server, seen) in servers().into_iter().zip(seen) {
+                answer(&mut endpoints, server, seen, at(50));
+            }
+            assert_eq!(endpoints.class(), class, "{seen:?}");
+            let mut expected: Vec<_> = offered.into_iter().map(address).collect();
+            expected.push(address("10.0.0.1:41641"));
+            assert_eq!(endpoints.offered(), expected, "{seen:?}");
+        }
     }
 
     #[test]

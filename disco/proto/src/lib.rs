@@ -13,6 +13,7 @@
 //! | the offer that peers without a control plane exchange over a relay | [`hello`] |
 //! | the addresses of this node, and the class of its NAT | `endpoints.rs` |
 //! | its home region and the one that is kept ready, and the links to relays | `home.rs`, `links.rs` |
+//! | a port that the gateway forwards: PCP, NAT-PMP | `portmap/` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
 //! | packets that came over both ways | `doubles.rs` |
 //!
@@ -34,11 +35,13 @@ mod home;
 mod links;
 mod node;
 mod peer;
+mod portmap;
 mod random;
 
-pub use config::{NodeConfig, PeerConfig, RelayConfig};
+pub use config::{GatewayConfig, NodeConfig, PeerConfig, RelayConfig};
 pub use endpoints::MappingClass;
 pub use event::Event;
 pub use node::Node;
 pub use peer::technique::Technique;
 pub use peer::why::Why;
+pub use portmap::{PortMapping, PortProtocol};

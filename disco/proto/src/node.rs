@@ -12,7 +12,7 @@ use towpath_wire::disco::packet::{DiscoPacket, seal};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
 
-use crate::config::{NodeConfig, PeerConfig};
+use crate::config::{GatewayConfig, NodeConfig, PeerConfig};
 use crate::context::Context;
 use crate::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use crate::doubles::{Doubles, Way};
@@ -21,6 +21,8 @@ use crate::event::Event;
 use crate::hello::Hello;
 use crate::peer::Peer;
 use crate::peer::why::Why;
+use crate::portmap::PortMap;
+use crate::random::Random;
 
 /// How long after data to any peer the addresses of this node are kept fresh.
 const ACTIVE: Duration = Duration::from_secs(45);
@@ -105,11 +107,24 @@ impl Node {
         if !self.ctx.endpoints.set_interfaces(addresses) {
             return;
         }
+        self.ctx.with_portmap(|portmap, _| portmap.move_network(addresses, now));
         self.ctx.gather(now);
         self.ctx.measure(true, now);
         for key in self.keys() {
             self.with_peer(&key, now, |peer, ctx| peer.move_network(now, ctx));
         }
+    }
+
+    /// Takes the gateway, which is asked for a port if its address is a private one. To be called after
+    /// [`handle_interfaces`](Self::handle_interfaces). Another one than before is another network; the port is given back to the
+    /// one before.
+    pub fn handle_gateway(&mut self, now: Instant, gateway: Option<GatewayConfig>) {
+        self.with_portmap(now, |portmap, random| portmap.set_gateway(gateway, now, random));
+    }
+
+    /// Gives back what the gateway forwards, as before the node ends.
+    pub fn close(&mut self) {
+        self.ctx.with_portmap(|portmap, _| portmap.close());
     }
 
     /// Takes what has become known of a relay.
@@ -160,6 +175,11 @@ impl Node {
     /// Takes a packet. Returns the peer whose data it is, if it is the application's and has not come over another way before.
     pub fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
         let (peer, way) = match received {
+            // PCP begins as WireGuard does.
+            Received::Udp { remote } if self.ctx.portmap.is_gateway(remote) => {
+                self.with_portmap(now, |portmap, _| portmap.handle_answer(packet, now));
+                return None;
+            }
             Received::Udp { remote } => match DatagramKind::of(packet) {
                 DatagramKind::Stun => {
                     self.handle_stun(remote, packet, now);
@@ -308,6 +328,9 @@ impl Node {
         if is_chosen {
             self.settle_homes(now);
         }
+        if self.ctx.portmap.due().is_some_and(|due| due <= now) {
+            self.with_portmap(now, |portmap, _| portmap.handle_timeout(now));
+        }
         if self.refresh_at.is_some_and(|at| at <= now) {
             self.refresh_at = (now < self.active_until).then(|| now + REFRESH);
             if self.refresh_at.is_some() {
@@ -326,7 +349,7 @@ impl Node {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.due.first().map(|(at, _)| *at);
-        let rounds = [self.ctx.endpoints.due(), self.ctx.regions.due()];
+        let rounds = [self.ctx.endpoints.due(), self.ctx.regions.due(), self.ctx.portmap.due()];
         rounds.into_iter().chain([peers, self.refresh_at]).flatten().min()
     }
 
@@ -353,6 +376,16 @@ impl Node {
     #[must_use]
     pub fn why(&self, peer: &NodePublic, now: Instant) -> Option<Why> {
         Some(self.peers.get(peer)?.why(now, &self.ctx))
+    }
+
+    /// Calls the exchange with the gateway. If another address is forwarded then, the peers that are being made direct hear of
+    /// it.
+    fn with_portmap(&mut self, now: Instant, call: impl FnOnce(&mut PortMap, &mut Random)) {
+        if self.ctx.with_portmap(call) {
+            for key in self.keys() {
+                self.with_peer(&key, now, |peer, ctx| peer.forwarded(now, ctx));
+            }
+        }
     }
 
     fn keys(&self) -> Vec<NodePublic> {

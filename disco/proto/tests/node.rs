@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_disco::hello::Hello;
-use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig, RelayConfig};
+use towpath_disco::{
+    Event, GatewayConfig, MappingClass, Node, NodeConfig, PeerConfig, PortMapping, RelayConfig,
+};
 use towpath_wire::disco::key::DiscoPrivate;
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
@@ -477,6 +479,55 @@ fn the_ping_of_an_operator_over_the_relay_is_answered_over_it() {
     assert_eq!(*transmit, Transmit::Relay { region: Region(7), peer: key });
     let source = address("127.3.3.40:7");
     assert_eq!(DiscoPacket::split(answer).unwrap().open(&shared), Ok(Message::Pong { tx, source }));
+}
+
+/// The answer of a gateway that grants a request of PCP, with this external endpoint.
+fn granting(request: &[u8], external: ([u8; 4], u16)) -> Vec<u8> {
+    let head = [&[2, 0x81, 0, 0, 0, 0, 0x1c, 0x20, 0, 0, 0, 9][..], &[0; 12], &request[24..42]].concat();
+    [head, external.1.to_be_bytes().to_vec(), vec![0; 10], vec![0xff, 0xff], external.0.to_vec()].concat()
+}
+
+#[test]
+fn a_port_that_the_gateway_grants_is_offered_at_once_and_its_packets_are_no_data() {
+    let mut node = node(1, "192.168.1.7:41641");
+    node.set_peer(&peer(private(2).public()), at(0));
+    let key = private(2).public();
+    node.route(at(0), &key, 100);
+    sent(&mut node);
+    let gateway = GatewayConfig {
+        address: "192.168.1.1".parse().unwrap(),
+        local: "192.168.1.7:41641".parse().unwrap(),
+    };
+    node.handle_gateway(at(0), Some(gateway));
+    let to = |transmit: &Transmit| match transmit {
+        Transmit::Udp { dst, .. } => Some(*dst),
+        Transmit::Relay { .. } | Transmit::Ping { .. } => None,
+    };
+    let asked = sent(&mut node);
+    assert_eq!(
+        asked.iter().map(|(transmit, _)| to(transmit)).collect::<Vec<_>>(),
+        [Some(address("192.168.1.1:5351")); 2]
+    );
+    assert_eq!(node.why(&key, at(0)).unwrap().port_mapping, PortMapping::Pending);
+    let answer = granting(&asked[0].1, ([203, 0, 113, 9], 5000));
+    for other in ["192.168.1.1:5350", "192.168.1.2:5351"] {
+        assert_eq!(node.handle_packet(at(1), Received::Udp { remote: address(other) }, &answer), None);
+        assert_eq!(node.endpoints(), [address("192.168.1.7:41641")], "from {other}");
+    }
+    let remote = address("192.168.1.1:5351");
+    assert_eq!(node.handle_packet(at(1), Received::Udp { remote }, &answer), None);
+    assert_eq!(node.endpoints(), ["203.0.113.9:5000", "192.168.1.7:41641"].map(address));
+    let offers = sent(&mut node);
+    let [(Transmit::Relay { .. }, offer)] = &offers[..] else { panic!("an offer: {offers:?}") };
+    let (_, hello) = Hello::open(offer, &SharedKey::new(&private(2), &private(1).public())).unwrap();
+    assert_eq!((hello.mapping, hello.addresses[0]), (MappingClass::Open, address("203.0.113.9:5000")));
+    // The same again is no news, and what follows is due before the half of two hours.
+    node.handle_packet(at(2), Received::Udp { remote }, &answer);
+    assert!(sent(&mut node).is_empty());
+    node.close();
+    let [(transmit, release)] = &sent(&mut node)[..] else { panic!("the port is given back") };
+    assert_eq!((to(transmit), &release[..8]), (Some(remote), &[2, 1, 0, 0, 0, 0, 0, 0][..]));
+    assert_eq!(node.endpoints(), [address("192.168.1.7:41641")]);
 }
 
 #[test]

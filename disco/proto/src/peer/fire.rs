@@ -57,7 +57,7 @@ impl Peer {
     /// node's NAT for all if it filters by address.
     fn targets(&self, ctx: &Context) -> Vec<SocketAddr> {
         let is_hard = self.mapping == MappingClass::Dependent;
-        let is_local_only = self.technique(ctx) == Technique::LocalOnly;
+        let is_local_only = Technique::of(ctx.endpoints.mapping(), self.mapping) == Technique::LocalOnly;
         let mut targets: Vec<SocketAddr> = Vec::new();
         for Candidate { address, origin, .. } in self.candidates.iter() {
             let is_reachable =

@@ -228,12 +228,12 @@ impl Peer {
 
     /// What is tried on this pair.
     fn technique(&self, ctx: &Context) -> Technique {
-        Technique::of(ctx.endpoints.mapping(), self.mapping)
+        Technique::of(ctx.endpoints.class(), self.mapping)
     }
 
     /// Whether an attempt that fails does so for other reasons than loss.
     fn is_unlikely(&self, ctx: &Context) -> bool {
-        ctx.endpoints.is_blocked() || self.technique(ctx).is_unlikely()
+        ctx.endpoints.is_blocked() || Technique::is_unlikely(ctx.endpoints.class(), self.mapping)
     }
 
     /// Does what follows from a path that is suspected: the NAT of this node or of the peer may have forgotten it.
@@ -402,6 +402,7 @@ impl Peer {
             loss_percent: self.path.as_ref().map_or(0, Path::loss_percent),
             is_lossy: self.path.as_ref().is_some_and(|path| path.is_lossy),
             mapping: ctx.endpoints.mapping(),
+            port_mapping: ctx.port_mapping(),
             reflexive: ctx.endpoints.reflexive(),
             peer_mapping: self.mapping,
             technique: self.technique(ctx),

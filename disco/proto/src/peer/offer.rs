@@ -11,7 +11,7 @@ use towpath_wire::time::Instant;
 
 use super::path::Path;
 use super::technique::Technique;
-use super::{ACTIVE, Disco, FIRED, Peer};
+use super::{ACTIVE, Disco, FIRED, Peer, RETRIES};
 use crate::MappingClass;
 use crate::candidates::{MOST_OFFERED, Origin, is_local, may_be_probed};
 use crate::context::Context;
@@ -79,7 +79,7 @@ impl Peer {
             || self.disco.as_ref().is_some_and(|disco| disco.is_given)
             || self.candidates.iter().any(|known| is_shared(known.address.ip()));
         let offered = ctx.endpoints.offered().into_iter();
-        (ctx.endpoints.mapping(), offered.filter(|address| is_near || !is_local(address.ip())).collect())
+        (ctx.endpoints.class(), offered.filter(|address| is_near || !is_local(address.ip())).collect())
     }
 
     /// Makes an offer over the relay of `region`.
@@ -133,6 +133,19 @@ impl Peer {
         }
     }
 
+    /// Offers another address that the gateway forwards, or none, if the peer is being made direct.
+    pub(crate) fn forwarded(&mut self, now: Instant, ctx: &mut Context) {
+        let asked = [self.sent, self.offers.answered].into_iter().flatten().max();
+        let is_sought = asked.is_some_and(|at| now.since(at) < ACTIVE);
+        let works = self.path.as_ref().is_some_and(|path| !path.is_suspected(now));
+        let has_news = self.offers.said.as_ref().is_some_and(|said| *said != self.offered(ctx));
+        // An offer that waits for the STUN servers says it as well.
+        if is_sought && !works && has_news && !self.offers.is_waiting {
+            self.offer(None, now, ctx);
+            (self.attempts, self.retry_at) = (1, now + RETRIES[0]);
+        }
+    }
+
     /// Sends the offer that has waited for a relay.
     pub(crate) fn connected(&mut self, now: Instant, ctx: &mut Context) {
         if self.offers.is_unsent {
@@ -170,7 +183,7 @@ impl Peer {
             has_news = self.take_addresses(&hello.addresses, now, ctx);
             // The peer may have moved: it does not name the address any more.
             let is_named = |path: &Path| hello.addresses.contains(&path.address);
-            if hello.mapping == MappingClass::Independent
+            if [MappingClass::Open, MappingClass::Independent].contains(&hello.mapping)
                 && let Some(path) = self.path.as_mut().filter(|path| !is_named(path))
             {
                 path.suspect(now);

@@ -30,9 +30,11 @@ impl Technique {
         }
     }
 
-    /// Whether an attempt that fails does so for other reasons than loss.
-    pub(super) const fn is_unlikely(self) -> bool {
-        !matches!(self, Self::Simultaneous)
+    /// Whether an attempt that fails does so for other reasons than loss: a NAT has a port for each destination, and the other side
+    /// may let in only addresses that it has sent to.
+    pub(super) const fn is_unlikely(ours: MappingClass, theirs: MappingClass) -> bool {
+        matches!((ours, theirs), (Dependent, _) | (_, Dependent))
+            && !matches!((ours, theirs), (Open, _) | (_, Open))
     }
 
     /// Whether this node's probes may go out before the NAT of the peer is open: neither a NAT that has a port for each destination
@@ -49,17 +51,20 @@ mod tests {
 
     #[test]
     fn a_technique_follows_from_both_classes() {
-        for (ours, theirs, technique, at_once) in [
-            (Open, Open, Technique::Simultaneous, true),
-            (Independent, Open, Technique::Simultaneous, true),
-            (Open, Independent, Technique::Simultaneous, false),
-            (Independent, Independent, Technique::Simultaneous, false),
-            (Unknown, Unknown, Technique::Simultaneous, false),
-            (Independent, Dependent, Technique::Reversal, false),
-            (Dependent, Independent, Technique::Reversal, true),
-            (Dependent, Unknown, Technique::Reversal, true),
-            (Dependent, Dependent, Technique::LocalOnly, true),
+        for (ours, theirs, technique, at_once, is_unlikely) in [
+            (Open, Open, Technique::Simultaneous, true, false),
+            (Independent, Open, Technique::Simultaneous, true, false),
+            (Open, Independent, Technique::Simultaneous, false, false),
+            (Independent, Independent, Technique::Simultaneous, false, false),
+            (Unknown, Unknown, Technique::Simultaneous, false, false),
+            (Open, Dependent, Technique::Reversal, false, false),
+            (Dependent, Open, Technique::Reversal, true, false),
+            (Independent, Dependent, Technique::Reversal, false, true),
+            (Dependent, Independent, Technique::Reversal, true, true),
+            (Dependent, Unknown, Technique::Reversal, true, true),
+            (Dependent, Dependent, Technique::LocalOnly, true, true),
         ] {
+            assert_eq!(Technique::is_unlikely(ours, theirs), is_unlikely, "{ours:?}, {theirs:?}");
             assert_eq!(Technique::of(ours, theirs), technique, "{ours:?}, {theirs:?}");
             assert_eq!(Technique::may_fire_at_once(ours, theirs), at_once, "{ours:?}, {theirs:?}");
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::{MappingClass, Technique};
+use crate::{MappingClass, PortMapping, Technique};
 
 /// Why the path to a peer is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Why {
     pub is_lossy: bool,
     /// The class of this node's NAT.
     pub mapping: MappingClass,
+    /// What has come of asking the gateway of this node for a port.
+    pub port_mapping: PortMapping,
     /// The addresses by which STUN servers see this node.
     pub reflexive: Vec<SocketAddr>,
     /// The class of the peer's NAT, as far as the peer has said.
@@ -44,6 +46,14 @@ impl Why {
             }
             _ if !self.is_heard => {
                 Some("the peer does not answer: see that it runs, and by which relay it is reached")
+            }
+            // One of them has a port at which all of the internet reaches it, so the NATs are not to blame.
+            _ if matches!(self.port_mapping, PortMapping::Granted { .. }) => None,
+            (_, MappingClass::Open) => None,
+            (MappingClass::Dependent, _) | (_, MappingClass::Dependent)
+                if self.port_mapping.remedy().is_some() =>
+            {
+                self.port_mapping.remedy()
             }
             (MappingClass::Dependent, MappingClass::Dependent) => Some(
                 "both NATs map by destination: forward a UDP port to one of the peers, or give one of them IPv6",
@@ -81,6 +91,9 @@ impl fmt::Display for Why {
             None => write!(f, "over the relay")?,
         }
         write!(f, "; NAT here {}, there {}", self.mapping.label(), self.peer_mapping.label())?;
+        if self.port_mapping != PortMapping::NoGateway {
+            write!(f, "; {}", self.port_mapping)?;
+        }
         for (address, spent) in &self.tried {
             write!(f, "; {address}: {spent} packets without an answer")?;
         }
@@ -93,8 +106,9 @@ impl fmt::Display for Why {
 
 #[cfg(test)]
 mod tests {
-    use super::MappingClass::{Dependent, Independent, Unknown};
+    use super::MappingClass::{Dependent, Independent, Open, Unknown};
     use super::*;
+    use crate::PortProtocol;
 
     #[test]
     fn what_would_help_follows_from_the_classes_and_from_what_was_heard() {
@@ -104,6 +118,7 @@ mod tests {
             loss_percent: 0,
             is_lossy: false,
             mapping: Independent,
+            port_mapping: PortMapping::NoGateway,
             reflexive: vec![],
             peer_mapping: Independent,
             technique: Technique::Simultaneous,
@@ -125,6 +140,37 @@ mod tests {
             assert!(said.starts_with(expected), "{said}");
         }
         assert_eq!(relayed.remedy(), None);
+        let (protocol, external) = (PortProtocol::Pcp, "203.0.113.9:7".parse().expect("an address"));
+        let mapped = |port_mapping, mapping, peer_mapping| {
+            let why = Why { port_mapping, mapping, peer_mapping, ..relayed.clone() };
+            (why.remedy().unwrap_or_default(), why.to_string())
+        };
+        let granted = PortMapping::Granted { protocol, external };
+        for (port_mapping, remedy, said) in [
+            (PortMapping::Pending, "both NATs map by destination", "the gateway is asked for a port"),
+            (
+                PortMapping::Silent,
+                "the router of this node forwards no port",
+                "answers neither PCP nor NAT-PMP",
+            ),
+            (
+                PortMapping::Refused { protocol, result: 8 },
+                "the router of this node refuses",
+                "refuses by PCP with result 8, NO_RESOURCES",
+            ),
+            (
+                PortMapping::Inner { protocol, external },
+                "the router of this node is behind another NAT",
+                "forwards 203.0.113.9:7 by PCP, behind another NAT;",
+            ),
+            (granted, "", "; the gateway forwards 203.0.113.9:7 by PCP; 192.0.2.1:7"),
+        ] {
+            let (help, text) = mapped(port_mapping, Dependent, Dependent);
+            assert!(help.starts_with(remedy) && text.contains(said), "{help}: {text}");
+            assert_eq!(help.is_empty(), remedy.is_empty());
+            assert_eq!(mapped(port_mapping, Independent, Independent).0, "", "no port is missing");
+        }
+        assert_eq!(mapped(PortMapping::Silent, Dependent, Open).0, "", "the peer has a port");
         let text = "over the relay; NAT here independent, there independent; 192.0.2.1:7: 3 packets without an answer";
         assert_eq!(relayed.to_string(), text);
         let address = "192.0.2.1:7".parse().expect("an address");
