@@ -25,7 +25,7 @@ pub enum Action {
         /// How long it has no address in between.
         gap: Duration,
     },
-    /// A NAT loses its mappings.
+    /// A NAT starts anew and loses its mappings, those that its gateway has granted as well.
     Rebind {
         /// The NAT.
         nat: NatId,

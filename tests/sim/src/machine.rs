@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use towpath_disco::GatewayConfig;
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_wire::key::NodePublic;
 use towpath_wire::time::Instant;
@@ -18,6 +19,9 @@ pub trait Machine {
 
     /// These are the addresses of the host's interfaces now, with the port of the UDP socket.
     fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]);
+
+    /// This is the gateway of the host's network now, if that has one. Called after [`Self::handle_interfaces`].
+    fn handle_gateway(&mut self, _now: Instant, _gateway: Option<GatewayConfig>) {}
 
     /// The ways by which a packet of the application is to be sent, which has `len` bytes.
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route;
@@ -48,6 +52,10 @@ impl<M: Machine + ?Sized> Machine for Box<M> {
 
     fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
         (**self).handle_interfaces(now, addresses);
+    }
+
+    fn handle_gateway(&mut self, now: Instant, gateway: Option<GatewayConfig>) {
+        (**self).handle_gateway(now, gateway);
     }
 
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {

@@ -1,8 +1,10 @@
 //! The oracle: whether two hosts can have a direct path, and how soon, by the NATs and links alone.
 //!
 //! It knows simultaneous opening and reversal, in which each side sends to endpoints that the other one has learnt of
-//! itself from a STUN server, and to what it hears from. It does not count on predicted ports, nor on luck.
+//! itself from a STUN server or been granted by its gateway, and to what it hears from. It does not count on predicted ports,
+//! nor on luck.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use towpath_wire::time::Instant;
@@ -53,7 +55,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(topology: &Topology, chain: &[NatId], now: Instant) -> Self {
+    fn new(topology: &Topology, host: IpAddr, chain: &[NatId], now: Instant) -> Self {
         let mut side = Self {
             egress: Egress::All,
             mapping: Dependence::EndpointIndependent,
@@ -69,7 +71,9 @@ impl Side {
             if nat.egress != Egress::All {
                 side.egress = nat.egress;
             }
-            if table.forwards(now) && nat.mapping == Dependence::EndpointIndependent {
+            // What the gateway has granted is outside at once if there is no other NAT.
+            let is_granted = chain.len() == 1 && table.leases_to(host, now);
+            if is_granted || table.forwards(now) && nat.mapping == Dependence::EndpointIndependent {
                 continue;
             }
             // An endpoint that is forwarded or can be asked for may be known, though no STUN server tells of it.
@@ -171,14 +175,21 @@ impl<M: Machine> World<M> {
         let [mine, theirs] = [one, other].map(|at| topology.chain(at.place));
         let shared = mine.iter().rev().zip(theirs.iter().rev()).take_while(|(a, b)| a == b).count();
         let sides = |mine: &[NatId], theirs: &[NatId]| {
-            [mine, theirs].map(|chain| Side::new(topology, chain, self.now()))
+            [(one, mine), (other, theirs)]
+                .map(|(host, chain)| Side::new(topology, host.address, chain, self.now()))
         };
         let [near_mine, near_theirs] = [&mine[..mine.len() - shared], &theirs[..theirs.len() - shared]];
         let turn = mine.get(mine.len() - shared).map(|nat| topology.nats[nat.index()].table.nat);
         let (mut direct, open) = match turn {
             Some(nat) if nat.translates && !nat.hairpin => {
-                // Only one that stands in the shared network itself has an address there that it knows.
-                let known = near_mine.is_empty() || near_theirs.is_empty();
+                // Only one that stands in the shared network itself, or to which a port is forwarded there, has an address
+                // there that it knows.
+                let knows = |at: &Attachment, near: &[NatId]| match near {
+                    [] => true,
+                    [nat] => topology.nats[nat.index()].table.leases_to(at.address, self.now()),
+                    _ => false,
+                };
+                let known = knows(one, near_mine) || knows(other, near_theirs);
                 let [a, b] = sides(near_mine, near_theirs);
                 (if known { judge(a, b).min(Direct::May) } else { Direct::Cannot }, false)
             }

@@ -84,6 +84,10 @@ pub enum Gateway {
     Pcp,
     /// Both.
     Both,
+    /// Both, and every request for a port is refused.
+    Refusing,
+    /// Neither: what comes to the port is not answered.
+    Silent,
 }
 
 /// What a NAT or firewall does.

@@ -95,6 +95,8 @@ pub(crate) struct Table {
     retired: BTreeSet<SocketAddr>,
     /// The port that was given out last.
     last: u16,
+    /// When the NAT started.
+    started: Instant,
     /// At how many mappings the dead ones are cleared away.
     clear_at: usize,
 }
@@ -111,6 +113,7 @@ impl Table {
             early: BTreeMap::new(),
             retired: BTreeSet::new(),
             last,
+            started: Instant::ZERO,
             clear_at: 128,
         }
     }
@@ -225,8 +228,9 @@ impl Table {
         Some(outer)
     }
 
-    /// Loses all that was learnt or leased. The external endpoints of before are used again, or not.
-    pub(crate) fn forget(&mut self, new_ports: bool) {
+    /// Starts anew: loses all that was learnt or leased. The external endpoints of before are used again, or not.
+    pub(crate) fn restart(&mut self, new_ports: bool, now: Instant) {
+        self.started = now;
         let lost: Vec<SocketAddr> = (self.mappings.iter())
             .filter(|(_, mapping)| mapping.expires != FOREVER)
             .map(|(outer, _)| *outer)
@@ -240,6 +244,11 @@ impl Table {
         if new_ports {
             self.retired.extend(lost);
         }
+    }
+
+    /// Seconds since the start, which the gateway names.
+    pub(crate) fn age(&self, now: Instant) -> u32 {
+        u32::try_from(now.since(self.started).as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Takes away a mapping.
@@ -266,6 +275,13 @@ impl Table {
     /// Whether an external port is forwarded.
     pub(crate) fn forwards(&self, now: Instant) -> bool {
         self.mappings.values().any(|mapping| mapping.forwarded && mapping.is_alive(now))
+    }
+
+    /// Whether a host inside has been granted an external port, which it knows therefore.
+    pub(crate) fn leases_to(&self, host: IpAddr, now: Instant) -> bool {
+        let is_lease =
+            |mapping: &Mapping| mapping.forwarded && mapping.expires != FOREVER && mapping.is_alive(now);
+        self.mappings.values().any(|mapping| is_lease(mapping) && mapping.key.inner.ip() == host)
     }
 
     /// The number of flows of early packets that are remembered.

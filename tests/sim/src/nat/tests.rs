@@ -278,8 +278,24 @@ fn pcp_opens_a_port_and_repeats_the_nonce() {
     assert_eq!(refused(&mut table, &answer), None, "an answer is not answered");
     // A reboot loses what was granted.
     ask(&mut table, 700, &pcp_request([10, 0, 0, 2], 4000, 5000, 600)).unwrap();
-    table.forget(false);
+    table.restart(false, at(700));
     assert!(table.inbound(at(701), server(1, 1), address("45.0.0.1:5000")).is_err());
+    let answer = ask(&mut table, 703, &pcp_request([10, 0, 0, 2], 4000, 5000, 600)).unwrap();
+    assert_eq!(answer[8..12], [0, 0, 0, 3], "seconds since then");
+}
+
+#[test]
+fn a_gateway_may_refuse_or_be_silent() {
+    let mut table = with_gateway(Gateway::Refusing);
+    let request = pcp_request([10, 0, 0, 2], 4000, 5000, 600);
+    let answer = ask(&mut table, 3, &request).unwrap();
+    assert_eq!((answer[3], &answer[24..]), (2, &request[24..]));
+    assert_eq!(ask(&mut table, 3, &pmp_request(4000, 0, 60)).unwrap(), [0, 129, 0, 2, 0, 0, 0, 3]);
+    assert_eq!(ask(&mut table, 3, &[0, 0]).unwrap()[3], 0, "it tells its address");
+    let mut table = with_gateway(Gateway::Silent);
+    for request in [&[0, 0][..], &pmp_request(4000, 0, 60), &request] {
+        assert_eq!(ask(&mut table, 3, request), None);
+    }
 }
 
 #[test]
@@ -345,7 +361,7 @@ fn a_rebind_loses_mappings_and_takes_other_ports_if_asked_to() {
         let outer = table.outbound(at(0), inner(4000), server(1, 1)).unwrap();
         let forwarded = address("45.0.0.1:80");
         table.forward(forwarded, inner(80), None);
-        table.forget(new_ports);
+        table.restart(new_ports, at(1));
         assert_eq!(table.inbound(at(1), server(1, 1), outer), Err(Dropped::NoMapping));
         let again = table.outbound(at(1), inner(4000), server(1, 1)).unwrap();
         assert_eq!(again != outer, new_ports);

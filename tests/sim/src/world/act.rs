@@ -15,7 +15,9 @@ impl<M: Machine> World<M> {
         self.trace.note(self.now, Happening::Acted { action: line });
         match action {
             Action::Roam { host, places, gap } => self.roam(host, &places, gap, line),
-            Action::Rebind { nat, new_ports } => self.topology.nats[nat.index()].table.forget(new_ports),
+            Action::Rebind { nat, new_ports } => {
+                self.topology.nats[nat.index()].table.restart(new_ports, self.now);
+            }
             Action::Suspend { host, lasts } => {
                 let until = self.now + lasts;
                 let asleep = &mut self.hosts[host.index()].asleep;

@@ -1,11 +1,14 @@
 //! Calls into machines, and what they want after each.
 
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+
+use towpath_disco::GatewayConfig;
 use towpath_disco::datagram::{Received, RelayEvent, Transmit};
 use towpath_wire::time::Instant;
 
 use super::{Event, World};
 use crate::flow::Via;
-use crate::id::HostId;
+use crate::id::{HostId, Place};
 use crate::machine::Machine;
 use crate::trace::Happening;
 
@@ -44,7 +47,22 @@ impl<M: Machine> World<M> {
     pub(super) fn tell_interfaces(&mut self, host: HostId) {
         let addresses = self.hosts[host.index()].addresses();
         self.trace.note(self.now, Happening::Interfaces { host, count: addresses.len() });
-        self.with(host, |machine, now| machine.handle_interfaces(now, &addresses));
+        let gateway = self.gateway_of(host);
+        self.with(host, |machine, now| {
+            machine.handle_interfaces(now, &addresses);
+            machine.handle_gateway(now, gateway);
+        });
+    }
+
+    /// The gateway of the network in which a host has its first address.
+    fn gateway_of(&self, host: HostId) -> Option<GatewayConfig> {
+        let host = &self.hosts[host.index()];
+        let at = host.attachments.first()?;
+        let Place::Behind(nat) = at.place else { return None };
+        let (SocketAddr::V4(gateway), IpAddr::V4(address)) = (self.gateway(nat)?, at.address) else {
+            return None;
+        };
+        Some(GatewayConfig { address: *gateway.ip(), local: SocketAddrV4::new(address, host.port) })
     }
 
     pub(super) fn tell_relay(&mut self, host: HostId, event: RelayEvent) {

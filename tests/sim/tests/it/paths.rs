@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use towpath_disco::datagram::Transmit;
 use towpath_sim::{
-    Allocator, Class, Dependence, Dropped, Gateway, Happening, HostId, Nat, NatId, Place, World,
+    Allocator, Class, Dependence, Direct, Dropped, Gateway, Happening, HostId, Nat, NatId, Place, World,
 };
 use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 
@@ -265,16 +265,22 @@ fn a_host_asks_the_gateway_of_its_nat_for_a_port() {
     let nat = Nat { gateway: Some(Gateway::Both), ..Class::R.nat().unwrap() };
     let nat = world.add_nat(Place::Internet(here), nat);
     let [inside, outside] = [add(&mut world, Place::Behind(nat)), add(&mut world, Place::Internet(there))];
+    let strict = world.add_nat(Place::Internet(there), Class::R.nat().unwrap());
+    let strict = add(&mut world, Place::Behind(strict));
+    assert_eq!(world.verdict(inside, strict).direct, Direct::May, "if the host asks");
     let gateway = world.gateway(nat).unwrap();
     // 41641, any external port, for 60 s.
     send(&mut world, inside, gateway, "\0\u{1}\0\0\u{0}\u{0}\0\0\0\0\0\u{3c}");
     run(&mut world, 10);
     let answer = world.machine(inside).heard[0].2.clone();
     assert_eq!((answer[1], world.machine(inside).remotes()), (129, vec![gateway]));
+    assert_eq!(world.verdict(inside, strict).direct, Direct::Must);
     world.keep_trace();
     send(&mut world, outside, gateway, "not from here");
     run(&mut world, 100);
     assert_eq!(drops(&world), [Dropped::NoRoute]);
+    run(&mut world, 60_000);
+    assert_eq!(world.verdict(inside, strict).direct, Direct::May, "the lease has ended");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
-use towpath_disco::{Node, NodeConfig, PeerConfig, RelayConfig};
+use towpath_disco::{GatewayConfig, Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Random, Seat, Stage, World};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::time::Instant;
@@ -73,6 +73,10 @@ impl Machine for Host {
 
     fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
         self.node.handle_interfaces(now, addresses);
+    }
+
+    fn handle_gateway(&mut self, now: Instant, gateway: Option<GatewayConfig>) {
+        self.node.handle_gateway(now, gateway);
     }
 
     fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {

@@ -9,7 +9,9 @@
 mod cold;
 mod driver;
 mod gaps;
+mod gateways;
 mod homes;
+mod lab;
 mod loss;
 mod malice;
 mod quiet;
