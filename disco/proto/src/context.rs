@@ -21,6 +21,10 @@ use crate::random::Random;
 const TYPICAL_RTT: Duration = Duration::from_millis(100);
 /// Events that wait for the driver. The oldest make room; what is true now, the node says when it is asked.
 const MOST_EVENTS: usize = 1024;
+/// Packets that wait for the driver. One input causes few: 4 to STUN servers, a pong, and of each peer that it concerns 4 offers and
+/// 32 probes, or 130 probes if a deadline is served late. A driver that takes them after each input does not come near with
+/// hundreds of peers that are all in use. What is above is lost, as on a network.
+const MOST_PACKETS: usize = 16_384;
 
 /// What all peers share.
 pub(crate) struct Context {
@@ -79,7 +83,9 @@ impl Context {
     }
 
     pub(crate) fn send(&mut self, transmit: Transmit, packet: Vec<u8>) {
-        self.out.push_back((transmit, packet));
+        if self.out.len() < MOST_PACKETS {
+            self.out.push_back((transmit, packet));
+        }
     }
 
     pub(crate) fn tell(&mut self, event: Event) {

@@ -32,6 +32,9 @@ const REFRESH: Duration = Duration::from_secs(23);
 const RELAY_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 3, 3, 40);
 
 /// A node with all its peers.
+///
+/// It takes 16 KiB of memory at most for each peer, whatever the peer does, about 3 KiB for one that is direct and idle, and 2 MiB
+/// for what all peers share. At most 16,384 packets wait for [`poll_transmit`](Self::poll_transmit).
 pub struct Node {
     ctx: Context,
     /// In the order of keys, so that the same input leads to the same output.

@@ -169,6 +169,17 @@ fn two_peers_that_know_nothing_but_their_node_keys_become_direct() {
 }
 
 #[test]
+fn a_datagram_that_udp_does_not_carry_is_probed_by_the_largest_that_it_does() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    pair.datagrams.clear();
+    assert_eq!(pair.send(0, usize::MAX, at(1000)).relay, Some(REGION));
+    let longest = pair.datagrams.iter().map(|(_, packet)| packet.len()).max();
+    assert_eq!(longest, Some(65_507));
+}
+
+#[test]
 fn data_is_known_by_the_address_of_its_peer_and_delivered_once() {
     let mut pair = Pair::new();
     pair.send(0, 100, at(0));

@@ -22,6 +22,8 @@ const OPENER_TTL: u8 = 3;
 /// Tries to have a larger size proven one after the other, and the time until the next tries.
 const SIZE_TRIES: u32 = 5;
 const SIZE_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes of the largest datagram that is probed: no larger one fits into UDP over IPv4.
+const MOST_PROVEN: usize = 65_507;
 
 impl Peer {
     /// Probes the path with a datagram of `len` bytes, if that is due.
@@ -32,7 +34,7 @@ impl Peer {
         if self.sizes.last.is_none_or(|last| now.since(last) >= pause) {
             let tries = if is_tried { 0 } else { self.sizes.tries };
             self.sizes = SizeProbes { tries: tries + 1, last: Some(now) };
-            self.probe(address, Some(len), now, ctx);
+            self.probe(address, Some(len.min(MOST_PROVEN)), now, ctx);
         }
     }
 

@@ -122,6 +122,9 @@ pub(crate) struct Peer {
     pub(crate) indexed: Option<DiscoPublic>,
 }
 
+/// What each peer takes of memory before anything is known of it.
+const _: () = assert!(size_of::<Peer>() <= 768);
+
 impl Peer {
     pub(crate) fn new(config: &PeerConfig, ctx: &Context, now: Instant) -> Self {
         let mut candidates = Candidates::default();
@@ -270,10 +273,12 @@ impl Peer {
         if self.heard_at.contains(&address) {
             return None;
         }
-        self.heard_at.push_back(address);
         let current = self.path.as_ref().map(|path| path.address);
-        let oldest = self.heard_at.iter().position(|heard| Some(*heard) != current)?;
-        if self.heard_at.len() > MOST_HEARD { self.heard_at.remove(oldest) } else { None }
+        let oldest = self.heard_at.iter().position(|heard| Some(*heard) != current);
+        let forgotten = oldest.filter(|_| self.heard_at.len() >= MOST_HEARD);
+        let forgotten = forgotten.and_then(|oldest| self.heard_at.remove(oldest));
+        self.heard_at.push_back(address);
+        forgotten
     }
 
     /// Answers a ping on UDP, and probes the address that it came from.
