@@ -12,6 +12,10 @@ use crate::datagram::Region;
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Packets that are remembered, over all peers: 64 bytes each.
 const MOST: usize = 16_384;
+/// Bytes at the start and at the end by which a packet is known, apart from its length. All in which two packets of WireGuard
+/// differ is there: the counter or the ephemeral key at the start, the tag at the end. With a peer and a length these make two
+/// blocks of the hash, where a packet of 1,400 bytes would make 23.
+const KNOWN_BY: usize = 40;
 
 /// The way that a packet came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +41,12 @@ impl Doubles {
     /// Whether this packet of `peer` came over the other way a moment ago. A packet that the application sends twice is none.
     pub(crate) fn is_double(&mut self, peer: &NodePublic, packet: &[u8], way: Way, now: Instant) -> bool {
         while let Some(&(at, hash)) = self.oldest.front()
-            && (now.since(at) >= REMEMBERED || self.oldest.len() > MOST)
+            && (now.since(at) >= REMEMBERED || self.oldest.len() >= MOST)
         {
             self.oldest.pop_front();
             self.seen.remove(&hash);
         }
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        hasher.update(peer.as_bytes()).update(packet);
-        let hash = *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer");
+        let hash = self.hash(peer, packet);
         match self.seen.get(&hash) {
             Some(before) if *before != way => true,
             Some(_) => false,
@@ -54,6 +56,14 @@ impl Doubles {
                 false
             }
         }
+    }
+
+    fn hash(&self, peer: &NodePublic, packet: &[u8]) -> [u8; 16] {
+        let (start, rest) = packet.split_at(packet.len().min(KNOWN_BY));
+        let end = &rest[rest.len().saturating_sub(KNOWN_BY)..];
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(peer.as_bytes()).update(&packet.len().to_le_bytes()).update(start).update(end);
+        *hasher.finalize().as_bytes().first_chunk().expect("a hash is longer")
     }
 }
 
@@ -85,6 +95,37 @@ mod tests {
         for number in 0..2 * MOST {
             assert!(!doubles.is_double(&peer, &number.to_le_bytes(), Way::Direct, at(1)));
         }
-        assert_eq!((doubles.seen.len(), doubles.oldest.len()), (MOST + 1, MOST + 1));
+        assert_eq!((doubles.seen.len(), doubles.oldest.len()), (MOST, MOST));
+    }
+
+    #[test]
+    fn packets_of_wireguard_differ_in_what_they_are_known_by() {
+        let mut doubles = Doubles::new([1; 32]);
+        let peer = NodePublic::from_bytes([1; 32]);
+        let data = |counter: u64, tag: u8, len: usize| {
+            let mut packet = vec![4, 0, 0, 0, 9, 9, 9, 9];
+            packet.extend_from_slice(&counter.to_le_bytes());
+            packet.resize(len - 16, 7);
+            packet.resize(len, tag);
+            packet
+        };
+        let mut initiation = vec![1; 148];
+        assert!(!doubles.is_double(&peer, &initiation, Way::Direct, at(0)));
+        initiation[8 + 31] = 2;
+        assert!(!doubles.is_double(&peer, &initiation, Way::Relay, at(0)), "another ephemeral key");
+        assert!(!doubles.is_double(&peer, &data(1, 1, 1400), Way::Direct, at(0)));
+        assert!(!doubles.is_double(&peer, &data(2, 1, 1400), Way::Relay, at(0)), "another counter");
+        assert!(!doubles.is_double(&peer, &data(1, 2, 1400), Way::Relay, at(0)), "another tag");
+        assert!(!doubles.is_double(&peer, &data(1, 1, 1399), Way::Relay, at(0)), "another length");
+        assert!(doubles.is_double(&peer, &data(1, 1, 1400), Way::Relay, at(0)));
+        for len in [0, 1, 39, 40, 41, 79, 80, 81] {
+            let mut packet = vec![3; len];
+            assert!(!doubles.is_double(&peer, &packet, Way::Direct, at(0)), "{len} bytes");
+            assert!(doubles.is_double(&peer, &packet, Way::Relay, at(0)), "{len} bytes");
+            if let Some(last) = packet.last_mut() {
+                *last = 4;
+                assert!(!doubles.is_double(&peer, &packet, Way::Relay, at(0)), "{len} bytes");
+            }
+        }
     }
 }

@@ -176,6 +176,7 @@ impl Node {
     }
 
     /// Takes a packet. Returns the peer whose data it is, if it is the application's and has not come over another way before.
+    /// Packets of the application are WireGuard's: those of one length differ in their first or their last 40 bytes.
     pub fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
         let (peer, way) = match received {
             // PCP begins as WireGuard does.
