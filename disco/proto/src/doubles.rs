@@ -112,19 +112,25 @@ mod tests {
         let mut initiation = vec![1; 148];
         assert!(!doubles.is_double(&peer, &initiation, Way::Direct, at(0)));
         initiation[8 + 31] = 2;
-        assert!(!doubles.is_double(&peer, &initiation, Way::Relay, at(0)), "another ephemeral key");
+        assert!(
+            !doubles.is_double(&peer, &initiation, Way::Relay(Region(1)), at(0)),
+            "another ephemeral key"
+        );
         assert!(!doubles.is_double(&peer, &data(1, 1, 1400), Way::Direct, at(0)));
-        assert!(!doubles.is_double(&peer, &data(2, 1, 1400), Way::Relay, at(0)), "another counter");
-        assert!(!doubles.is_double(&peer, &data(1, 2, 1400), Way::Relay, at(0)), "another tag");
-        assert!(!doubles.is_double(&peer, &data(1, 1, 1399), Way::Relay, at(0)), "another length");
-        assert!(doubles.is_double(&peer, &data(1, 1, 1400), Way::Relay, at(0)));
+        assert!(
+            !doubles.is_double(&peer, &data(2, 1, 1400), Way::Relay(Region(1)), at(0)),
+            "another counter"
+        );
+        assert!(!doubles.is_double(&peer, &data(1, 2, 1400), Way::Relay(Region(1)), at(0)), "another tag");
+        assert!(!doubles.is_double(&peer, &data(1, 1, 1399), Way::Relay(Region(1)), at(0)), "another length");
+        assert!(doubles.is_double(&peer, &data(1, 1, 1400), Way::Relay(Region(1)), at(0)));
         for len in [0, 1, 39, 40, 41, 79, 80, 81] {
             let mut packet = vec![3; len];
             assert!(!doubles.is_double(&peer, &packet, Way::Direct, at(0)), "{len} bytes");
-            assert!(doubles.is_double(&peer, &packet, Way::Relay, at(0)), "{len} bytes");
+            assert!(doubles.is_double(&peer, &packet, Way::Relay(Region(1)), at(0)), "{len} bytes");
             if let Some(last) = packet.last_mut() {
                 *last = 4;
-                assert!(!doubles.is_double(&peer, &packet, Way::Relay, at(0)), "{len} bytes");
+                assert!(!doubles.is_double(&peer, &packet, Way::Relay(Region(1)), at(0)), "{len} bytes");
             }
         }
     }

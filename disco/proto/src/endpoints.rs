@@ -225,6 +225,11 @@ impl Endpoints {
         Answered::One
     }
 
+    /// The servers that have answered, each with the address that it sees.
+    pub(crate) fn seen(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        self.mapped.iter().map(|mapped| (mapped.server, mapped.address)).collect()
+    }
+
     /// The addresses that servers see.
     pub(crate) fn reflexive(&self) -> Vec<SocketAddr> {
         let mut seen = Vec::new();

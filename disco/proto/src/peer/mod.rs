@@ -8,12 +8,13 @@
 //! | the direct path, and when it is suspected | `path.rs` |
 //! | what is tried on a pair of NATs | `technique.rs` |
 //! | the regions in which the peer is looked for | `search.rs` |
-//! | why the path is what it is | `why.rs` |
+//! | why the path is what it is, and that for programs | `why.rs`, `report.rs` |
 
 mod fire;
 mod offer;
 mod path;
 mod probes;
+mod report;
 mod search;
 pub(crate) mod technique;
 pub(crate) mod why;
@@ -123,7 +124,7 @@ pub(crate) struct Peer {
 }
 
 /// What each peer takes of memory before anything is known of it.
-const _: () = assert!(size_of::<Peer>() <= 768);
+const _: () = assert!(size_of::<Peer>() <= 832);
 
 impl Peer {
     pub(crate) fn new(config: &PeerConfig, ctx: &Context, now: Instant) -> Self {
@@ -408,7 +409,8 @@ impl Peer {
             is_lossy: self.path.as_ref().is_some_and(|path| path.is_lossy),
             mapping: ctx.endpoints.mapping(),
             port_mapping: ctx.port_mapping(),
-            reflexive: ctx.endpoints.reflexive(),
+            reflexive: ctx.endpoints.seen(),
+            is_udp_blocked: ctx.endpoints.is_blocked(),
             peer_mapping: self.mapping,
             technique: self.technique(ctx),
             tried: self.candidates.iter().map(|candidate| (candidate.address, candidate.spent)).collect(),

@@ -4,10 +4,28 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::report::Report;
 use crate::{MappingClass, PortMapping, Technique};
 
-/// Why the path to a peer is what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the path to a peer is what it is, for a person as text and for a program by serde:
+///
+/// | field | shape |
+/// |---|---|
+/// | `direct` | `{"address": "198.51.100.1:41641", "rtt_us": 40123}`, the round trip in microseconds; or null |
+/// | `suspected`, `lossy` | boolean |
+/// | `loss_percent` | of the probes on the direct path, without an answer |
+/// | `mapping`, `peer_mapping` | the label of a [`MappingClass`] |
+/// | `port_mapping` | `{"state": "granted", "protocol": "PCP", "external": "203.0.113.9:7"}`; states are `no gateway`, `pending`, `silent`, `refused` with a `result`, `inner`, `granted` |
+/// | `technique` | the label of a [`Technique`] |
+/// | `reflexive` | a list of `{"server": "203.0.113.1:3478", "address": "192.0.2.1:7"}` |
+/// | `udp_blocked` | boolean |
+/// | `heard` | boolean |
+/// | `tried` | a list of `{"address": "198.51.100.1:41641", "unanswered": 3}` |
+/// | `remedy` | [`remedy`](Self::remedy), or null |
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "Report")]
 pub struct Why {
     /// The direct path, and its smoothed round trip.
     pub direct: Option<(SocketAddr, Duration)>,
@@ -21,8 +39,10 @@ pub struct Why {
     pub mapping: MappingClass,
     /// What has come of asking the gateway of this node for a port.
     pub port_mapping: PortMapping,
-    /// The addresses by which STUN servers see this node.
-    pub reflexive: Vec<SocketAddr>,
+    /// The STUN servers that have answered, each with the address by which it sees this node.
+    pub reflexive: Vec<(SocketAddr, SocketAddr)>,
+    /// Whether UDP is blocked: no STUN server has answered the last time that they were asked.
+    pub is_udp_blocked: bool,
     /// The class of the peer's NAT, as far as the peer has said.
     pub peer_mapping: MappingClass,
     /// What is tried on a pair of these classes.
@@ -41,7 +61,7 @@ impl Why {
             return None;
         }
         match (self.mapping, self.peer_mapping) {
-            (MappingClass::Unknown, _) => {
+            (MappingClass::Unknown, _) if self.reflexive.is_empty() => {
                 Some("no STUN server answers this node: let UDP out, to port 3478 as well")
             }
             _ if !self.is_heard => {
@@ -94,6 +114,12 @@ impl fmt::Display for Why {
         if self.port_mapping != PortMapping::NoGateway {
             write!(f, "; {}", self.port_mapping)?;
         }
+        for (server, address) in &self.reflexive {
+            write!(f, "; {server} sees {address}")?;
+        }
+        if self.is_udp_blocked {
+            write!(f, "; UDP is blocked")?;
+        }
         for (address, spent) in &self.tried {
             write!(f, "; {address}: {spent} packets without an answer")?;
         }
@@ -120,6 +146,7 @@ mod tests {
             mapping: Independent,
             port_mapping: PortMapping::NoGateway,
             reflexive: vec![],
+            is_udp_blocked: false,
             peer_mapping: Independent,
             technique: Technique::Simultaneous,
             tried: vec![("192.0.2.1:7".parse().expect("an address"), 3)],
@@ -173,6 +200,13 @@ mod tests {
         assert_eq!(mapped(PortMapping::Silent, Dependent, Open).0, "", "the peer has a port");
         let text = "over the relay; NAT here independent, there independent; 192.0.2.1:7: 3 packets without an answer";
         assert_eq!(relayed.to_string(), text);
+        let [server, seen] =
+            ["203.0.113.1:3478", "192.0.2.9:7"].map(|text| text.parse().expect("an address"));
+        let asked = Why { reflexive: vec![(server, seen)], is_udp_blocked: true, ..relayed.clone() };
+        let evidence = "; 203.0.113.1:3478 sees 192.0.2.9:7; UDP is blocked; 192.0.2.1:7: 3 packets";
+        assert!(asked.to_string().contains(evidence), "{asked}");
+        let one = Why { mapping: Unknown, ..asked };
+        assert_eq!(one.remedy(), None, "a server answers");
         let address = "192.0.2.1:7".parse().expect("an address");
         let direct = Why { direct: Some((address, Duration::from_millis(40))), mapping: Unknown, ..relayed };
         assert_eq!(direct.remedy(), None);

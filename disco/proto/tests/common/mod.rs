@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Transmit};
 use towpath_disco::hello::Hello;
-use towpath_disco::{MappingClass, Node, NodeConfig, PeerConfig};
+use towpath_disco::{MappingClass, Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_wire::disco::key::DiscoPrivate;
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
@@ -35,8 +35,8 @@ pub(crate) fn node() -> Node {
     let mut node = Node::new(NodeConfig {
         key: node_key(),
         seed: [1; 32],
-        stun: vec![],
-        home: Some(REGION),
+        relays: vec![RelayConfig { region: REGION, stun: vec![] }],
+        home: None,
         regions: vec![],
         addresses: vec![],
         one_probe: false,
@@ -99,7 +99,7 @@ impl Puppet {
 
     /// A peer of which nothing but its node key is known.
     pub(crate) fn stranger(&self) -> PeerConfig {
-        PeerConfig { key: self.key, region: None, disco: None, addresses: vec![] }
+        PeerConfig { key: self.key, region: None, disco: None, addresses: vec![], is_relay_only: false }
     }
 
     /// A peer of which a control plane knows everything.
@@ -145,6 +145,7 @@ impl Puppet {
             challenge: [2; 12],
             echo: None,
             region: Some(REGION),
+            standby: None,
             relay_rtt: None,
             mapping: MappingClass::Independent,
             wants_echo: true,
