@@ -8,7 +8,7 @@
 //! |---|---|
 //! | packets in and out, routes | [`datagram`] |
 //! | what a node and its peers are | `config.rs` |
-//! | all peers: which of them a packet is from, and when each is looked at | `node.rs` |
+//! | all peers: which of them a packet is from, and when each is looked at | `node.rs`, `owners.rs` |
 //! | one peer: offers to it, probes to its candidates, its path | `peer/` |
 //! | the offer that peers without a control plane exchange over a relay | [`hello`] |
 //! | the addresses of this node, and the class of its NAT | `endpoints.rs` |
@@ -34,6 +34,7 @@ pub mod hello;
 mod home;
 mod links;
 mod node;
+mod owners;
 mod peer;
 mod portmap;
 mod random;

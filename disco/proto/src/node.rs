@@ -19,6 +19,7 @@ use crate::doubles::{Doubles, Way};
 use crate::endpoints::Answered;
 use crate::event::Event;
 use crate::hello::Hello;
+use crate::owners::Owners;
 use crate::peer::Peer;
 use crate::peer::why::Why;
 use crate::portmap::PortMap;
@@ -39,7 +40,7 @@ pub struct Node {
     ctx: Context,
     /// In the order of keys, so that the same input leads to the same output.
     peers: BTreeMap<NodePublic, Peer>,
-    by_disco: BTreeMap<DiscoPublic, NodePublic>,
+    owners: Owners,
     /// The peers that were heard at an address.
     by_address: BTreeMap<SocketAddr, NodePublic>,
     /// One entry for each peer that is due.
@@ -58,7 +59,7 @@ impl Node {
         Self {
             ctx,
             peers: BTreeMap::new(),
-            by_disco: BTreeMap::new(),
+            owners: Owners::default(),
             by_address: BTreeMap::new(),
             due: BTreeSet::new(),
             doubles,
@@ -101,7 +102,7 @@ impl Node {
         if let Some(due) = peer.due {
             self.due.remove(&(due, *key));
         }
-        self.by_disco.retain(|_, owner| owner != key);
+        self.owners.change(*key, peer.indexed, None);
         self.by_address.retain(|_, owner| owner != key);
     }
 
@@ -232,40 +233,52 @@ impl Node {
     /// Takes a disco packet on UDP. Its sender is known before anything is computed with its key.
     fn handle_disco(&mut self, remote: SocketAddr, packet: &[u8], now: Instant) {
         let Some(packet) = DiscoPacket::split(packet) else { return };
-        let Some(owner) = self.by_disco.get(&packet.sender).copied() else { return };
+        let Some(owner) = self.owners.of(packet.sender).next() else { return };
         let Some(shared) = self.peers.get(&owner).and_then(Peer::shared) else { return };
         match packet.open(shared) {
-            Ok(Message::Ping(Ping { tx, node_key, .. })) => {
-                // Several nodes may share a disco key; the ping says which of them sends it.
-                let named = node_key.filter(|key| {
-                    self.peers.get(key).is_some_and(|peer| peer.disco_key() == Some(packet.sender))
-                });
-                let key = named.unwrap_or(owner);
-                self.with_peer(&key, now, |peer, ctx| peer.hear_ping(tx, remote, now, ctx));
-                self.note_address(remote, key);
-            }
-            Ok(Message::Pong { tx, .. }) => {
-                let sender = packet.sender;
-                if self.hear_pong(owner, tx, remote, now) {
-                    return;
-                }
-                // A pong does not say which of the nodes with its disco key has sent it.
-                let others = self.peers.iter().filter(|(_, peer)| peer.disco_key() == Some(sender));
-                let others: Vec<_> = others.map(|(key, _)| *key).filter(|key| *key != owner).collect();
-                let _ = others.into_iter().find(|key| self.hear_pong(*key, tx, remote, now));
-            }
+            Ok(Message::Ping(ping)) => self.hear_ping(packet.sender, &ping, remote, now),
+            Ok(Message::Pong { tx, .. }) => self.hear_pong(packet.sender, tx, remote, now),
             // What else there is comes over relays only, is of UDP relays, or is of another version.
             Ok(Message::CallMeMaybe(_) | Message::UdpRelay(_)) | Err(_) => {}
         }
     }
 
-    fn hear_pong(&mut self, key: NodePublic, tx: TxId, remote: SocketAddr, now: Instant) -> bool {
-        let is_answer =
-            self.with_peer(&key, now, |peer, ctx| peer.hear_pong(tx, remote, now, ctx)) == Some(true);
-        if is_answer {
+    /// Takes a ping on UDP. One of which it is not certain which peer has sent it is answered, and says of none where it is.
+    fn hear_ping(&mut self, disco: DiscoPublic, ping: &Ping, remote: SocketAddr, now: Instant) {
+        let Some(key) = self.owners.sender(disco, ping.node_key) else {
+            let peer = self.owners.of(disco).next().and_then(|first| self.peers.get(&first));
+            if let Some(peer) = peer {
+                peer.answer_ping(ping.tx, remote, &mut self.ctx);
+            }
+            return;
+        };
+        self.with_peer(&key, now, |peer, ctx| peer.hear_ping(ping.tx, remote, now, ctx));
+        // A ping does not prove where its sender is, and a peer that is direct there has proved it.
+        let is_direct =
+            |other: &Peer| other.path().is_some_and(|path| path.address == remote && !path.is_suspected(now));
+        let other = self.other_at(remote, &key).filter(|other| other.disco_key() != Some(disco));
+        if !other.is_some_and(is_direct) {
             self.note_address(remote, key);
         }
-        is_answer
+    }
+
+    /// Takes a pong on UDP. It does not say which of the peers with its disco key has sent it: the one that has been probed.
+    fn hear_pong(&mut self, disco: DiscoPublic, tx: TxId, remote: SocketAddr, now: Instant) {
+        let owners: Vec<_> = self.owners.of(disco).collect();
+        let answered = owners.into_iter().find(|key| {
+            self.with_peer(key, now, |peer, ctx| peer.hear_pong(tx, remote, now, ctx)) == Some(true)
+        });
+        // Another peer may claim the disco key without having it. Only pings name their sender.
+        if let Some(key) = answered
+            && self.other_at(remote, &key).is_none_or(|other| other.disco_key() != Some(disco))
+        {
+            self.note_address(remote, key);
+        }
+    }
+
+    /// The peer other than that with this key whose data comes from `remote`.
+    fn other_at(&self, remote: SocketAddr, key: &NodePublic) -> Option<&Peer> {
+        self.peers.get(self.by_address.get(&remote).filter(|other| *other != key)?)
     }
 
     /// Notes that data from `remote` is of the peer with this key.
@@ -420,13 +433,7 @@ impl Node {
         }
         let disco = peer.disco_key();
         if disco != peer.indexed {
-            let before = std::mem::replace(&mut peer.indexed, disco);
-            if let Some(before) = before.filter(|before| self.by_disco.get(before) == Some(key)) {
-                self.by_disco.remove(&before);
-            }
-        }
-        if let Some(disco) = disco {
-            self.by_disco.entry(disco).or_insert(*key);
+            self.owners.change(*key, std::mem::replace(&mut peer.indexed, disco), disco);
         }
     }
 }

@@ -282,12 +282,20 @@ impl Peer {
         forgotten
     }
 
-    /// Answers a ping on UDP, and probes the address that it came from.
-    pub(crate) fn hear_ping(&mut self, tx: TxId, remote: SocketAddr, now: Instant, ctx: &mut Context) {
+    /// Answers a ping on UDP.
+    pub(crate) fn answer_ping(&self, tx: TxId, remote: SocketAddr, ctx: &mut Context) {
         let Some(disco) = self.disco.as_ref().filter(|_| !self.is_relay_only) else { return };
         let (pong, mut packet) = (Message::Pong { tx, source: remote }, Vec::new());
         seal(&ctx.disco_public, &disco.shared, &ctx.random.bytes(), &pong, &mut packet);
         ctx.send(Transmit::Udp { src: None, dst: remote, ttl: None }, packet);
+    }
+
+    /// Answers a ping on UDP, and probes the address that it came from.
+    pub(crate) fn hear_ping(&mut self, tx: TxId, remote: SocketAddr, now: Instant, ctx: &mut Context) {
+        if self.is_relay_only {
+            return;
+        }
+        self.answer_ping(tx, remote, ctx);
         self.candidates.add(remote, Origin::Heard, now);
         ctx.budget.credit(remote.ip(), TRIGGERED);
         // The peer gets through, so an attempt that fails was a matter of loss.

@@ -1,0 +1,8 @@
+//! What upstream's tests check of its path machine, at the edge of a node whose peers are stock clients.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod acceptance;
+mod lab;
+mod owners;
+mod path;
