@@ -27,7 +27,7 @@ pub(crate) enum Origin {
 pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
     pub(crate) origin: Origin,
-    /// Whether the peer has named it, however else it is known.
+    /// Whether the last offer of the peer names it, however else it is known.
     pub(crate) is_offered: bool,
     /// Packets that were sent to it and not answered.
     pub(crate) spent: u32,
@@ -66,8 +66,21 @@ impl Candidates {
     /// Replaces what the peer offered before. Addresses that it can be heard from or that are configured stay.
     /// Returns whether an address is new.
     pub(crate) fn offer(&mut self, offered: &[SocketAddr], now: Instant) -> bool {
-        self.0.retain(|known| known.origin != Origin::Offered || offered.contains(&known.address));
+        self.0.iter_mut().for_each(|known| known.is_offered &= offered.contains(&known.address));
+        self.0.retain(|known| known.origin != Origin::Offered || known.is_offered);
         let news = offered.iter().filter(|address| self.add(**address, Origin::Offered, now));
+        news.count() > 0
+    }
+
+    /// Replaces what the configuration or a control plane named before. Addresses that the peer has offered stay, and those
+    /// from which it was heard. Returns whether an address is new.
+    pub(crate) fn configure(&mut self, named: &[SocketAddr], now: Instant) -> bool {
+        let is_over =
+            |known: &Candidate| known.origin == Origin::Configured && !named.contains(&known.address);
+        self.0.retain(|known| !is_over(known) || known.is_offered);
+        self.0.iter_mut().filter(|known| is_over(known)).for_each(|known| known.origin = Origin::Offered);
+        let news =
+            named.iter().take(MOST_KEPT).filter(|address| self.add(**address, Origin::Configured, now));
         news.count() > 0
     }
 

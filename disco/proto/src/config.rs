@@ -59,3 +59,10 @@ pub struct PeerConfig {
     /// Whether it is to be reached over relays alone. It learns no address of this node then, and is sent nothing on UDP.
     pub is_relay_only: bool,
 }
+
+impl PeerConfig {
+    /// The addresses that may be probed.
+    pub(crate) fn probed(&self) -> &[SocketAddr] {
+        if self.is_relay_only { &[] } else { &self.addresses }
+    }
+}

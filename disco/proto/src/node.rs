@@ -88,12 +88,12 @@ impl Node {
         [homes.home, homes.standby]
     }
 
-    /// Takes a peer in, or what has changed of one.
+    /// Takes a peer in, or what is said of one now. The path to a known one stays, and so does what the peer has said itself.
     pub fn set_peer(&mut self, config: &PeerConfig, now: Instant) {
-        self.remove_peer(&config.key);
-        let peer = Peer::new(config, &self.ctx, now);
-        self.peers.insert(config.key, peer);
-        self.index(&config.key, now);
+        if self.with_peer(&config.key, now, |peer, ctx| peer.update(config, now, ctx)).is_none() {
+            self.peers.insert(config.key, Peer::new(config, &self.ctx, now));
+            self.index(&config.key, now);
+        }
     }
 
     /// Forgets a peer. Nothing is sent to it any more.

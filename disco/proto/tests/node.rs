@@ -307,6 +307,21 @@ fn addresses_of_a_local_network_are_told_to_peers_behind_the_same_address_alone(
 }
 
 #[test]
+fn a_direct_peer_that_is_to_be_relayed_only_is_relayed_at_once_and_may_be_direct_again() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    assert_eq!(pair.is_direct(), [true, true]);
+    let relayed = Route { relay: Some(REGION), ..Route::default() };
+    for (is_relay_only, begin) in [(true, 2000), (false, 8000)] {
+        pair.nodes[0].set_peer(&PeerConfig { is_relay_only, ..peer(Pair::key(1)) }, at(begin));
+        assert_eq!(pair.send(0, 100, at(begin)), relayed);
+        pair.pass(at(begin + 5000));
+        assert_eq!(pair.is_direct()[0], !is_relay_only);
+    }
+}
+
+#[test]
 fn a_peer_that_is_relayed_only_learns_no_address_and_is_sent_nothing_on_udp() {
     let mut node = node(1, "192.0.2.1:41641");
     let victim = private(2).public();

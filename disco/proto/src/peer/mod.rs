@@ -8,6 +8,7 @@
 //! | the direct path, and when it is suspected | `path.rs` |
 //! | what is tried on a pair of NATs | `technique.rs` |
 //! | the regions in which the peer is looked for | `search.rs` |
+//! | what has changed of the peer | `update.rs` |
 //! | why the path is what it is, and that for programs | `why.rs`, `report.rs` |
 
 mod fire;
@@ -17,6 +18,7 @@ mod probes;
 mod report;
 mod search;
 pub(crate) mod technique;
+mod update;
 pub(crate) mod why;
 
 use std::collections::VecDeque;
@@ -89,6 +91,8 @@ pub(crate) struct Peer {
     pub(crate) key: NodePublic,
     is_relay_only: bool,
     region: Option<Region>,
+    /// The region that the configuration or a control plane names.
+    named_region: Option<Region>,
     /// The region in which it can be reached if that one cannot, and the one in which it was heard last.
     standby: Option<Region>,
     heard_in: Option<Region>,
@@ -129,22 +133,17 @@ const _: () = assert!(size_of::<Peer>() <= 832);
 impl Peer {
     pub(crate) fn new(config: &PeerConfig, ctx: &Context, now: Instant) -> Self {
         let mut candidates = Candidates::default();
-        let addresses = config.addresses.iter().filter(|_| !config.is_relay_only);
-        addresses.for_each(|&address| _ = candidates.add(address, Origin::Configured, now));
-        let disco = config.disco.filter(DiscoPublic::is_contributory).map(|public| Disco {
-            shared: SharedKey::of_disco(&ctx.disco, &public),
-            public,
-            is_given: true,
-            is_proven: true,
-        });
+        candidates.configure(config.probed(), now);
+        let disco = config.disco.filter(DiscoPublic::is_contributory);
         Self {
             key: config.key,
             is_relay_only: config.is_relay_only,
             region: config.region,
             standby: None,
+            named_region: config.region,
             heard_in: None,
             search: Search::default(),
-            disco,
+            disco: disco.map(|public| Disco::named(public, ctx)),
             offers: Offers::default(),
             mapping: MappingClass::Unknown,
             relay_rtt: None,

@@ -169,7 +169,7 @@ impl Peer {
         }
         let is_fresh = self.offers.is_fresh(hello.echo, now);
         let may_adopt = is_fresh || self.disco.as_ref().is_none_or(|known| !known.is_proven);
-        if may_adopt && !self.adopt(disco, is_fresh, ctx) {
+        if may_adopt && !self.adopt(disco, is_fresh, now, ctx) {
             return;
         }
         let mut has_news = false;
@@ -188,6 +188,9 @@ impl Peer {
             {
                 path.suspect(now);
             }
+        } else {
+            // The peer has started anew, unless this is a recording.
+            self.offers.echoed = None;
         }
         if is_fresh {
             self.offers.echoed = Some(now);
@@ -204,7 +207,7 @@ impl Peer {
     }
 
     /// Takes the disco key of a hello. Returns whether it is one.
-    fn adopt(&mut self, public: DiscoPublic, is_fresh: bool, ctx: &Context) -> bool {
+    fn adopt(&mut self, public: DiscoPublic, is_fresh: bool, now: Instant, ctx: &mut Context) -> bool {
         if !public.is_contributory() {
             return false;
         }
@@ -212,7 +215,10 @@ impl Peer {
             Some(disco) if disco.public == public => disco.is_proven |= is_fresh,
             known => {
                 let shared = SharedKey::of_disco(&ctx.disco, &public);
-                *known = Some(Disco { public, shared, is_given: false, is_proven: is_fresh });
+                let before = known.replace(Disco { public, shared, is_given: false, is_proven: is_fresh });
+                if before.is_some() {
+                    self.start_anew(now, ctx);
+                }
             }
         }
         true

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_disco::hello::Hello;
-use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig};
+use towpath_disco::{Event, MappingClass, Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_wire::disco::MAGIC;
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::disco::message::{Message, Ping, TxId};
@@ -37,7 +37,7 @@ pub(crate) fn bare(stun: &[SocketAddr]) -> Node {
     let mut node = Node::new(NodeConfig {
         key: NodePrivate::from_random([1; 32]),
         seed: [1; 32],
-        stun: stun.to_vec(),
+        relays: vec![RelayConfig { region: HOME, stun: stun.to_vec() }],
         home: Some(HOME),
         regions: vec![],
         addresses: vec![],
@@ -73,12 +73,18 @@ impl Client {
     /// What a control plane says of it.
     pub(crate) fn config(&self, addresses: &[&str]) -> PeerConfig {
         let addresses = addresses.iter().map(|text| address(text)).collect();
-        PeerConfig { key: self.key(), region: Some(HOME), disco: Some(self.disco()), addresses }
+        PeerConfig {
+            key: self.key(),
+            region: Some(HOME),
+            disco: Some(self.disco()),
+            addresses,
+            is_relay_only: false,
+        }
     }
 
     /// What is known of it without a control plane.
     pub(crate) fn unknown(&self) -> PeerConfig {
-        PeerConfig { key: self.key(), region: None, disco: None, addresses: vec![] }
+        PeerConfig { key: self.key(), region: None, disco: None, addresses: vec![], is_relay_only: false }
     }
 
     pub(crate) fn seal(&self, message: &Message) -> Vec<u8> {
@@ -109,6 +115,7 @@ impl Client {
             challenge: [6; 12],
             echo,
             region: None,
+            standby: None,
             relay_rtt: None,
             mapping: MappingClass::Open,
             wants_echo: true,
@@ -117,6 +124,11 @@ impl Client {
         let mut packet = Vec::new();
         hello.seal(&self.disco(), &self.hello_key(), &[1; 24], &mut packet);
         packet
+    }
+
+    /// A hello of the node to this client.
+    pub(crate) fn open_hello(&self, packet: &[u8]) -> Option<Hello> {
+        Some(Hello::open(packet, &self.hello_key())?.1)
     }
 
     fn hello_key(&self) -> SharedKey {
@@ -267,7 +279,7 @@ impl Lab {
 pub(crate) fn targets(sent: &[(Transmit, Vec<u8>)]) -> Vec<SocketAddr> {
     let on_udp = |(transmit, _): &(Transmit, Vec<u8>)| match transmit {
         Transmit::Udp { dst, .. } => Some(*dst),
-        Transmit::Relay { .. } => None,
+        Transmit::Relay { .. } | Transmit::Ping { .. } => None,
     };
     sent.iter().filter_map(on_udp).collect()
 }

@@ -6,3 +6,4 @@ mod acceptance;
 mod lab;
 mod owners;
 mod path;
+mod peers;

@@ -17,6 +17,7 @@ mod malice;
 mod quiet;
 mod regions;
 mod report;
+mod restart;
 mod scenarios;
 mod stock;
 mod traps;
