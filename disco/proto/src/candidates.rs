@@ -104,18 +104,22 @@ impl Candidates {
 /// Whether an address that a peer offers may be probed. `ours`: the addresses by which this node is seen from outside; a
 /// private address is of use only to a peer behind the same NAT, and another host's otherwise.
 pub(crate) fn may_be_probed(address: SocketAddr, offered: &[SocketAddr], ours: &[SocketAddr]) -> bool {
-    let ip = address.ip();
-    if address.port() == 0 || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
-        return false;
-    }
-    let (is_refused, is_private) = match ip {
-        IpAddr::V4(ip) => {
-            (ip.is_broadcast() || ip.is_link_local() || ip.octets()[0] == 0, ip.is_private() || is_shared(ip))
-        }
-        IpAddr::V6(ip) => (ip.is_unicast_link_local(), ip.is_unique_local()),
+    let is_private = match address.ip() {
+        IpAddr::V4(ip) => ip.is_private() || is_shared(ip),
+        IpAddr::V6(ip) => ip.is_unique_local(),
     };
     let shares = || offered.iter().any(|theirs| ours.iter().any(|own| own.ip() == theirs.ip()));
-    !is_refused && (!is_private || shares())
+    is_routable(address) && (!is_private || shares())
+}
+
+/// Whether an address is of one host, and reached beyond this host and its link.
+pub(crate) fn is_routable(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let is_of_link = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_link_local() || ip.octets()[0] == 0,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    address.port() != 0 && !is_of_link && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
 }
 
 /// Whether an address is of a local network.

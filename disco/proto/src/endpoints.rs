@@ -2,6 +2,7 @@
 //! forwards, and those that STUN servers see. Two servers are asked at once from the socket that carries the data, so that after
 //! one round trip it is known whether the NAT maps by destination.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
 use towpath_wire::labels;
 use towpath_wire::time::Instant;
 
-use crate::candidates::{MOST_OFFERED, is_local, is_shared};
+use crate::candidates::{MOST_OFFERED, is_local, is_routable, is_shared};
 use crate::random::Random;
 
 /// When the servers are asked again that have not answered, since the first request. After the last of these a round ends.
@@ -21,6 +22,9 @@ const RETRIES: [Duration; 4] = [
 ];
 /// Servers that are asked of each address family. Two tell whether the mapping depends on the destination.
 const SERVERS: usize = 2;
+/// How long what a server has seen is offered while the server is silent. Upstream's time (`endpoint_tracker.go`): servers that
+/// are started anew are away for less.
+const KEPT: Duration = Duration::from_secs(310);
 /// Requests that may be answered.
 const MOST_ASKED: usize = 32;
 
@@ -90,12 +94,16 @@ impl Endpoints {
         self.servers = servers;
     }
 
-    /// Takes the addresses of the interfaces, with the port of the socket. Returns whether they differ from the ones before, so
-    /// that this node is in another network.
+    /// Takes the addresses of the interfaces, with the port of the socket. Those of the host or the link alone count only where
+    /// there are no others. Returns whether they differ from the ones before, so that this node is in another network.
     pub(crate) fn set_interfaces(&mut self, addresses: &[SocketAddr]) -> bool {
-        let differ = self.interfaces != addresses;
+        let mut interfaces: Vec<_> = addresses.iter().copied().filter(|own| is_routable(*own)).collect();
+        if interfaces.is_empty() {
+            interfaces = addresses.to_vec();
+        }
+        let differ = BTreeSet::from_iter(&self.interfaces) != BTreeSet::from_iter(&interfaces);
         if differ {
-            self.interfaces = addresses.to_vec();
+            self.interfaces = interfaces;
             self.forget();
         }
         differ
@@ -200,6 +208,7 @@ impl Endpoints {
         if tries + 1 == RETRIES.len() {
             self.round = None;
             self.is_blocked = !self.mapped.iter().any(|mapped| mapped.at >= began);
+            self.mapped.retain(|mapped| now.since(mapped.at) < KEPT);
             return (true, Vec::new());
         }
         self.round = Some((began, tries + 1));

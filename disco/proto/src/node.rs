@@ -106,7 +106,8 @@ impl Node {
         self.by_address.retain(|_, owner| owner != key);
     }
 
-    /// Takes the addresses of the interfaces, with the port of the UDP socket. Other ones than before are another network.
+    /// Takes the addresses of the interfaces, with the port of the UDP socket. Other ones than before, in whatever order, are
+    /// another network. Loopback and link-local addresses count only where there are no others.
     pub fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
         if !self.ctx.endpoints.set_interfaces(addresses) {
             return;
