@@ -4,10 +4,12 @@
 
 mod vectors;
 
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
 use towpath_wire::disco::datagram::DatagramKind;
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
-use towpath_wire::disco::message::{Message, Ping, TxId};
+use towpath_wire::disco::message::{Message, MessageError, MessageType, Ping, TxId, write_address};
 use towpath_wire::disco::packet::{DiscoPacket, PACKET_OVERHEAD, seal};
 use towpath_wire::key::NodePublic;
 use towpath_wire::sealed::SharedKey;
@@ -72,6 +74,39 @@ fn a_packet_that_is_cut_or_changed_does_not_open() {
             changed[at] ^= 1;
             assert!(DiscoPacket::split(&changed).is_none_or(|packet| packet.open(&shared).is_err()), "{at}");
         }
+    }
+}
+
+/// Where upstream's parser and its port to Rust (`ts_disco_protocol` 0.6.1) differ, this one does as upstream's.
+#[test]
+fn messages_that_are_not_to_the_letter_are_read_as_upstream_reads_them() {
+    let (tx, key, source) = ([9; 12], NodePublic::from_bytes([3; 32]), "192.0.2.1:5".parse().unwrap());
+    let ping = |node_key, padding| Ok(Message::Ping(Ping { tx: TxId(tx), node_key, padding }));
+    let pong = Ok(Message::Pong { tx: TxId(tx), source });
+    let call = |endpoints: &[SocketAddr]| Ok(Message::CallMeMaybe(endpoints.to_vec()));
+    let mut endpoint = Vec::new();
+    write_address(source, &mut endpoint);
+    let text = |kind: u8, version: u8, parts: &[&[u8]]| [&[kind, version][..], &parts.concat()].concat();
+    for (what, text, expected) in [
+        ("a ping without a node key", text(1, 0, &[&tx]), ping(None, 0)),
+        ("a ping with padding", text(1, 0, &[&tx, key.as_bytes(), &[0; 7]]), ping(Some(key), 7)),
+        ("a ping of another version", text(1, 9, &[&tx, key.as_bytes()]), ping(Some(key), 0)),
+        ("a ping that is cut", text(1, 0, &[&tx[1..]]), Err(MessageError::Short)),
+        ("a pong with a byte behind it", text(2, 0, &[&tx, &endpoint, &[7]]), pong.clone()),
+        ("a pong of another version", text(2, 9, &[&tx, &endpoint]), pong),
+        ("a pong that is cut", text(2, 0, &[&tx, &endpoint[1..]]), Err(MessageError::Short)),
+        ("an empty CallMeMaybe", text(3, 0, &[]), call(&[])),
+        ("a CallMeMaybe", text(3, 0, &[&endpoint, &endpoint]), call(&[source, source])),
+        ("a CallMeMaybe of another length", text(3, 0, &[&endpoint, &[7]]), call(&[])),
+        ("a CallMeMaybe of another version", text(3, 9, &[&endpoint]), call(&[])),
+        ("a binding that is cut", text(4, 0, &[&[0; 71]]), Err(MessageError::Short)),
+        ("a binding of another version", text(6, 9, &[&[0; 72]]), Ok(Message::UdpRelay(MessageType::ALL[5]))),
+        ("an empty CallMeMaybeVia", text(7, 0, &[]), Ok(Message::UdpRelay(MessageType::CallMeMaybeVia))),
+        ("an unknown type", text(10, 0, &[&[0; 200]]), Err(MessageError::Unknown(10))),
+        ("a type without a version", vec![1], Err(MessageError::Short)),
+        ("nothing", vec![], Err(MessageError::Short)),
+    ] {
+        assert_eq!(Message::decode(&text), expected, "{what}");
     }
 }
 

@@ -115,5 +115,12 @@ mod tests {
             other[at] = byte;
             assert_eq!(DatagramKind::of(&other), DatagramKind::WireGuard, "byte {at}");
         }
+        // The bit of control messages, which a relay sets while it is bound to, and a number of 24 bits.
+        for (at, byte) in [(1, 0x80), (4, 0xff), (6, 0xff)] {
+            let mut other = geneve(GENEVE_DISCO, &disco);
+            other[at] = byte;
+            assert_eq!(DatagramKind::of(&other), DatagramKind::GeneveDisco, "byte {at}");
+        }
+        assert_eq!(DatagramKind::of(&geneve(GENEVE_WIREGUARD, &[])[..7]), DatagramKind::WireGuard);
     }
 }
