@@ -31,6 +31,8 @@ impl Peer {
         if std::mem::replace(&mut self.is_relay_only, config.is_relay_only) != config.is_relay_only {
             self.leave(now, ctx);
         }
+        // A relay may have said that the peer was not there.
+        self.region = self.region.or(config.region);
         if self.candidates.configure(config.probed(), now) || has_moved {
             (self.attempts, self.fires, self.retry_at) = (0, 0, now);
         }

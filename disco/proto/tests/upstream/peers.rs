@@ -202,6 +202,18 @@ fn peers_that_come_and_go_leave_nothing_behind() {
     assert_eq!(lab.hear(HERE, DATA), None);
 }
 
+#[test]
+fn a_peer_that_was_not_in_its_region_is_looked_for_there_when_it_is_set_again() {
+    let mut lab = Lab::new([(2, 7)]);
+    let config = PeerConfig { region: Some(Region(5)), ..lab.clients[0].unknown() };
+    lab.node.set_peer(&config, lab.now);
+    assert_eq!(lab.send(0, 100).relay, Some(Region(5)));
+    lab.node.handle_relay(lab.now, RelayEvent::PeerGone { region: Region(5), peer: key(2) });
+    assert_eq!(lab.send(0, 100).relay, Some(HOME));
+    lab.node.set_peer(&config, lab.now);
+    assert_eq!(lab.send(0, 100).relay, Some(Region(5)));
+}
+
 /// The connection to the home is the one that a peer keeps.
 #[test]
 fn data_goes_to_the_home_of_a_peer_and_to_where_it_was_heard_if_no_home_is_known() {
