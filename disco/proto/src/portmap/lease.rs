@@ -23,8 +23,9 @@ pub(super) struct Lease {
     /// When the gateway forwards the port no longer.
     pub(super) ends: Instant,
     pub(super) renew_at: Instant,
-    /// When the gateway was asked last.
+    /// When the gateway was asked last, and whether that was for this lease.
     asked: Instant,
+    is_asked: bool,
     /// The seconds since the start of the gateway that its last answer named, and when that came.
     epoch: (u32, Instant),
 }
@@ -40,13 +41,14 @@ impl Lease {
     ) -> Self {
         let lifetime = Duration::from_secs(lifetime.into()).clamp(LEAST, MOST);
         let renew_at = now + lifetime / 2;
-        Self { protocol, external, ends: now + lifetime, renew_at, asked: now, epoch: (epoch, now) }
+        let ends = now + lifetime;
+        Self { protocol, external, ends, renew_at, asked: now, is_asked: false, epoch: (epoch, now) }
     }
 
     /// Notes that the gateway has been asked to renew. Where it does not answer, it is asked again after half of the time that is
     /// left.
     pub(super) fn renew(&mut self, now: Instant) {
-        self.asked = now;
+        (self.asked, self.is_asked) = (now, true);
         self.renew_at = now + (self.ends.since(now) / 2).max(RENEW_LEAST);
     }
 
@@ -54,14 +56,15 @@ impl Lease {
     pub(super) fn question(&mut self, now: Instant) -> bool {
         let is_time = now.since(self.asked) >= ANSWERED;
         if is_time {
-            self.asked = now;
+            (self.asked, self.is_asked) = (now, true);
         }
         is_time
     }
 
-    /// Whether an answer of the gateway is waited for.
+    /// Whether an answer of the gateway is waited for. What it grants is another lease, so that it can change what is offered to
+    /// peers once for each request.
     pub(super) fn is_awaited(&self, now: Instant) -> bool {
-        now.since(self.asked) < ANSWERED
+        self.is_asked && now.since(self.asked) < ANSWERED
     }
 
     /// Takes the seconds since the start of the gateway. Returns whether it has started anew, so that it has forgotten the lease.

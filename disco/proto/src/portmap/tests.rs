@@ -324,11 +324,13 @@ fn a_gateway_that_has_started_anew_is_asked_for_a_port_at_once() {
 #[test]
 fn what_was_not_asked_for_says_nothing() {
     let mut map = granted();
-    let other = pcp_answer(&map, 0, 7200, 1100, "203.0.113.66:6");
-    map.handle_answer(&other, seconds(100));
+    let other = pcp_answer(&map, 0, 7200, 1000, "203.0.113.66:6");
+    map.handle_answer(&other, at(1));
+    map.question(seconds(50));
+    map.handle_answer(&other, seconds(60));
     nat_pmp_answers(7200, 9, "203.0.113.66:6").iter().for_each(|answer| map.handle_answer(answer, at(1)));
     map.handle_answer(&[&[2, 0x80][..], &[0; 22]].concat(), seconds(100));
-    assert_eq!(map.external(), Some(v4(EXTERNAL)));
+    assert_eq!(map.external(), Some(v4(EXTERNAL)), "again, and too late");
     let mut map = PortMap::default();
     map.handle_answer(&other, at(0));
     assert!(map.external().is_none() && !map.is_gateway("192.168.1.1:5351".parse().unwrap()));

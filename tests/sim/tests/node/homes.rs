@@ -24,6 +24,11 @@ struct Lab {
 
 impl Lab {
     fn new(class: Class, timing: Timing, seed: u64) -> Self {
+        Self::pinned([None; 2], class, timing, seed)
+    }
+
+    /// Hosts whose homes are these regions; the nearest one if none is pinned.
+    fn pinned(homes: [Option<Region>; 2], class: Class, timing: Timing, seed: u64) -> Self {
         let mut world = World::new(seed);
         let sites = [(); 2].map(|()| world.add_site());
         let relays = [(); 2].map(|()| world.add_site());
@@ -40,7 +45,7 @@ impl Lab {
         let hosts = [0, 1].map(|side| {
             let nat = world.add_nat(Place::Internet(sites[side]), class.nat().unwrap());
             let config = config(&keys[side], &mut random, &[], FAR);
-            let config = NodeConfig { relays: known.clone(), ..config };
+            let config = NodeConfig { relays: known.clone(), home: homes[side], ..config };
             let machine = Host::of(config, keys[1 - side].public());
             world.add_host(keys[side].public(), &[Place::Behind(nat)], &[], machine)
         });
@@ -115,6 +120,27 @@ fn break_home(what: Action, both: bool) {
                 "{what:?}, R = {relay:?}, seed {seed}: a gap of {gap:?}, {most:?} is allowed"
             );
             assert_eq!(doubles, 0, "{what:?}, R = {relay:?}, seed {seed}");
+        }
+    }
+}
+
+/// The relay is not the home of the other host, which has a link to it because it sends over it.
+#[test]
+fn a_pair_of_two_homes_goes_on_when_one_of_the_relays_dies() {
+    for timing in [Timing::NEAR, Timing::FAR] {
+        for seed in 0..seeds() as u64 {
+            let mut lab = Lab::pinned([Some(FAR), Some(NEAR)], Class::S, timing, seed);
+            let flows = lab.send(Duration::from_secs(30));
+            let at = after(4) + millis(7 * seed);
+            lab.world.run_until(at);
+            lab.world.act_now(Action::KillRelay(NEAR));
+            lab.world.run_until(after(31));
+            let Timing { relay, direct, .. } = timing;
+            let most = (3 * direct).max(millis(250)) + relay / 2 + millis(30) + relay;
+            let gap = lab.gap(&flows, at, after(8));
+            assert!(gap <= most, "R = {relay:?}, seed {seed}: a gap of {gap:?}");
+            let later = lab.gap(&flows, after(8), after(30) - millis(20));
+            assert!(later <= millis(100), "R = {relay:?}, seed {seed}: a gap of {later:?} later");
         }
     }
 }
