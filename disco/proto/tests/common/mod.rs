@@ -10,7 +10,7 @@ use std::time::Duration;
 use towpath_disco::datagram::{Received, Region, RelayEvent, Transmit};
 use towpath_disco::hello::Hello;
 use towpath_disco::{MappingClass, Node, NodeConfig, PeerConfig, RelayConfig};
-use towpath_wire::disco::key::DiscoPrivate;
+use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
 use towpath_wire::key::{NodePrivate, NodePublic};
@@ -76,7 +76,7 @@ pub(crate) struct Puppet {
     pub(crate) key: NodePublic,
     pub(crate) address: SocketAddr,
     private: NodePrivate,
-    disco: DiscoPrivate,
+    disco: DiscoPublic,
     shared: SharedKey,
     hellos: u32,
 }
@@ -92,7 +92,7 @@ impl Puppet {
             address: numbered(number, 41641),
             private,
             shared: SharedKey::of_disco(&disco, &node.disco_key()),
-            disco,
+            disco: disco.public(),
             hellos: 0,
         }
     }
@@ -105,7 +105,7 @@ impl Puppet {
     /// A peer of which a control plane knows everything.
     pub(crate) fn known(&self) -> PeerConfig {
         PeerConfig {
-            disco: Some(self.disco.public()),
+            disco: Some(self.disco),
             region: Some(REGION),
             addresses: vec![self.address],
             ..self.stranger()
@@ -119,7 +119,7 @@ impl Puppet {
     /// A packet with this message.
     pub(crate) fn sealed(&self, message: &Message) -> Vec<u8> {
         let mut packet = Vec::new();
-        seal(&self.disco.public(), &self.shared, &NONCE, message, &mut packet);
+        seal(&self.disco, &self.shared, &NONCE, message, &mut packet);
         packet
     }
 
@@ -153,7 +153,7 @@ impl Puppet {
         };
         let mut packet = Vec::new();
         let shared = SharedKey::new(&self.private, &node_key().public());
-        hello.seal(&self.disco.public(), &shared, &NONCE, &mut packet);
+        hello.seal(&self.disco, &shared, &NONCE, &mut packet);
         packet
     }
 }
