@@ -10,7 +10,7 @@ use towpath_sim::{Class, Machine, Pair, Random, Seat, Timing, sweep};
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::seal;
-use towpath_wire::key::{NodePrivate, NodePublic};
+use towpath_wire::key::NodePublic;
 use towpath_wire::sealed::SharedKey;
 use towpath_wire::time::Instant;
 
@@ -19,11 +19,13 @@ use super::driver::{Host, seeds};
 /// A peer that has the right keys, and sends what comes to its mind: hellos that name other hosts, replayed ones, pings and
 /// pongs on UDP, CallMeMaybe, and rubbish.
 struct Malice {
-    key: NodePrivate,
     victim: NodePublic,
-    /// The disco key of the node, which it learns from its hellos.
-    known: Option<DiscoPublic>,
+    /// The agreement of the node keys.
+    shared: SharedKey,
     disco: DiscoPrivate,
+    public: DiscoPublic,
+    /// The agreement with the disco key of the node, which it learns from the node's hellos.
+    known: Option<SharedKey>,
     random: Random,
     due: Instant,
     counter: u32,
@@ -36,10 +38,11 @@ impl Malice {
         let Seat { private, peer, mut random, .. } = seat;
         let disco = DiscoPrivate::from_random(random.bytes());
         Self {
-            key: private,
+            shared: SharedKey::new(&private, &peer),
             victim: peer,
-            known: None,
+            public: disco.public(),
             disco,
+            known: None,
             random,
             due: Instant::from(Duration::from_secs(2)),
             counter: 0,
@@ -56,7 +59,6 @@ impl Malice {
     }
 
     fn act(&mut self) {
-        let shared = SharedKey::new(&self.key, &self.victim);
         let relay = Transmit::Relay { region: towpath_disco::datagram::Region(1), peer: self.victim };
         let mut packet = Vec::new();
         match self.random.below(5) {
@@ -75,7 +77,7 @@ impl Malice {
                     wants_echo: true,
                     addresses: (0..many).map(|_| self.bystander()).collect(),
                 };
-                hello.seal(&self.disco.public(), &shared, &self.random.bytes(), &mut packet);
+                hello.seal(&self.public, &self.shared, &self.random.bytes(), &mut packet);
                 self.recorded.push(packet.clone());
                 self.out.push((relay, packet));
             }
@@ -84,18 +86,16 @@ impl Malice {
                 self.out.push((relay, self.recorded[again].clone()));
             }
             3 => {
-                let Some(known) = self.known else { return };
                 let many = self.random.below(70) as usize;
                 let call = Message::CallMeMaybe((0..many).map(|_| self.bystander()).collect());
-                let shared = SharedKey::of_disco(&self.disco, &known);
-                seal(&self.disco.public(), &shared, &self.random.bytes(), &call, &mut packet);
+                let Some(known) = &self.known else { return };
+                seal(&self.public, known, &self.random.bytes(), &call, &mut packet);
                 self.out.push((relay, packet));
             }
             _ => {
-                let Some(known) = self.known else { return };
+                let Some(known) = &self.known else { return };
                 let ping = Ping { tx: TxId(self.random.bytes()), node_key: None, padding: 0 };
-                let shared = SharedKey::of_disco(&self.disco, &known);
-                seal(&self.disco.public(), &shared, &self.random.bytes(), &Message::Ping(ping), &mut packet);
+                seal(&self.public, known, &self.random.bytes(), &Message::Ping(ping), &mut packet);
                 self.out.push((relay, packet));
             }
         }
@@ -105,9 +105,10 @@ impl Malice {
 impl Machine for Malice {
     fn handle_packet(&mut self, _: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
         if let Received::Relay { .. } = received
-            && let Some((disco, _)) = Hello::open(packet, &SharedKey::new(&self.key, &self.victim))
+            && self.known.is_none()
+            && let Some((disco, _)) = Hello::open(packet, &self.shared)
         {
-            self.known = Some(disco);
+            self.known = Some(SharedKey::of_disco(&self.disco, &disco));
         }
         None
     }
