@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use towpath_disco::{GatewayConfig, Node, NodeConfig, PeerConfig, RelayConfig};
-use towpath_sim::{Flow, FlowId, HostId, Machine, Pair, Random, Seat, Stage, World};
+use towpath_sim::{Action, Flow, FlowId, HostId, Machine, Pair, Random, Seat, Stage, World};
 use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::time::Instant;
 
@@ -114,14 +114,29 @@ pub(crate) fn seeds() -> usize {
 
 /// Data each 20 ms from one host to another, from [`START`] on.
 pub(crate) fn flow(world: &mut World<Host>, from: HostId, to: HostId, lasts: Duration) -> FlowId {
-    let (start, interval) = (Instant::from(START), millis(20));
+    flow_since(world, from, to, Instant::from(START), lasts)
+}
+
+/// Data each 20 ms from one host to another.
+pub(crate) fn flow_since(
+    world: &mut World<Host>,
+    from: HostId,
+    to: HostId,
+    start: Instant,
+    lasts: Duration,
+) -> FlowId {
+    let interval = millis(20);
     let count = u64::try_from(lasts.as_millis() / interval.as_millis()).unwrap();
     world.add_flow(Flow { from, to, len: 100, start, interval, count })
 }
 
 /// The world of a pair at [`START`], with data from its first host to the other, and back if `both`.
 pub(crate) fn started(pair: &Pair, lasts: Duration, both: bool) -> (Stage<Host>, Vec<FlowId>) {
-    let mut stage = pair.build(Host::new);
+    started_in(pair.build(Host::new), lasts, both)
+}
+
+/// A world at [`START`], with data from its first host to the other, and back if `both`.
+pub(crate) fn started_in(mut stage: Stage<Host>, lasts: Duration, both: bool) -> (Stage<Host>, Vec<FlowId>) {
     let [here, there] = stage.hosts;
     let mut flows = vec![flow(&mut stage.world, here, there, lasts)];
     if both {
@@ -133,8 +148,35 @@ pub(crate) fn started(pair: &Pair, lasts: Duration, both: bool) -> (Stage<Host>,
 
 /// Runs until both hosts are direct, or for 3 s. Returns the time that it took.
 pub(crate) fn until_direct(stage: &mut Stage<Host>) -> Option<Duration> {
+    until_direct_since(stage, Instant::from(START), Duration::from_secs(3))
+}
+
+/// Runs until both hosts are direct, or until `within` has passed since `since`. Returns the time that it took since then.
+pub(crate) fn until_direct_since(
+    stage: &mut Stage<Host>,
+    since: Instant,
+    within: Duration,
+) -> Option<Duration> {
     let hosts = stage.hosts;
     let are_direct = |world: &World<Host>| hosts.iter().all(|host| world.machine(*host).is_direct());
-    let start = Instant::from(START);
-    stage.world.run_until_holds(start + Duration::from_secs(3), are_direct).map(|at| at.since(start))
+    stage.world.run_until_holds(since + within, are_direct).map(|at| at.since(since))
+}
+
+/// The sending of datagrams from one host to the other and back is blocked, or no longer.
+pub(crate) fn between(stage: &Stage<Host>, blocked: bool) -> Vec<Action> {
+    let [here, there] = stage.sites;
+    [(here, there), (there, here)].map(|(from, to)| Action::Block { from, to, blocked }).to_vec()
+}
+
+/// All UDP of a host is blocked, or no longer. Relays are reached over TCP, which passes.
+pub(crate) fn udp(stage: &Stage<Host>, side: usize, blocked: bool) -> Vec<Action> {
+    let here = stage.sites[side];
+    let others = [stage.sites[1 - side], stage.stuns[0], stage.stuns[1]];
+    let both_ways = others.into_iter().flat_map(|other| [(here, other), (other, here)]);
+    both_ways.map(|(from, to)| Action::Block { from, to, blocked }).collect()
+}
+
+/// Does several things at once.
+pub(crate) fn act(stage: &mut Stage<Host>, actions: Vec<Action>) {
+    actions.into_iter().for_each(|action| stage.world.act_now(action));
 }

@@ -14,6 +14,7 @@ mod homes;
 mod lab;
 mod loss;
 mod malice;
+mod met;
 mod quiet;
 mod regions;
 mod report;
