@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(clippy::print_stdout, reason = "a test prints what it has measured")]
 
+mod blocked;
 mod cold;
 mod driver;
 mod gaps;
@@ -17,6 +18,7 @@ mod malice;
 mod met;
 mod quiet;
 mod regions;
+mod relayed;
 mod report;
 mod restart;
 mod scenarios;
