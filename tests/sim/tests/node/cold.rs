@@ -3,50 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use towpath_sim::{Class, Delivery, Direct, Pair, Spread, Timing, Traffic, Verdict, sweep};
-use towpath_wire::time::Instant;
+use towpath_sim::{Class, Direct, Pair, Spread, Timing, Traffic, sweep};
 
-use super::driver::{START, millis, seeds, started, until_direct};
-
-/// What came of a run.
-struct Run {
-    pair: Pair,
-    verdict: Verdict,
-    direct: Option<Duration>,
-    /// From the first packet to its arrival.
-    first: Option<Duration>,
-    missing: u64,
-    doubles: u64,
-    /// Bytes over the relay besides the data, and bytes of probes on UDP to other hosts than STUN servers, of both sides.
-    signalling: u64,
-    probing: u64,
-}
-
-fn run(pair: Pair) -> Run {
-    let (mut stage, flows) = started(&pair, millis(2900), false);
-    let [here, there] = stage.hosts;
-    let verdict = stage.world.verdict(here, there);
-    let direct = until_direct(&mut stage);
-    // Those on their way arrive.
-    stage.world.run_until(stage.world.now() + millis(500));
-    let end = Instant::from(START) + millis(3500);
-    if direct.is_none() {
-        stage.world.run_until(end);
-    }
-    let account = stage.world.account(flows[0]);
-    let in_flight = u64::try_from(pair.timing.relay.as_millis() / 20 + 1).unwrap();
-    let sent = stage.hosts.map(|host| stage.world.sent(host).clone());
-    Run {
-        pair,
-        verdict,
-        direct,
-        first: account.first().map(Delivery::delay),
-        missing: account.missing().saturating_sub(if direct.is_some() { in_flight } else { 0 }),
-        doubles: account.doubles,
-        signalling: sent.iter().map(|sent| sent.signalling.bytes).sum(),
-        probing: sent.iter().map(|sent| sent.probes_to(|to| to.port() != 3478).bytes).sum(),
-    }
-}
+use super::driver::{millis, seeds, started, until_direct};
+use super::run::Run;
 
 /// The runs without loss, which several tests look at.
 static CLEAN: LazyLock<Vec<Vec<Run>>> = LazyLock::new(|| all(0.0));
@@ -57,7 +17,7 @@ fn all(loss: f64) -> Vec<Vec<Run>> {
         for one in Class::ALL {
             for other in Class::ALL {
                 let seeded = |seed| Pair::new(one, other, timing, seed as u64).losing(loss, Traffic::Udp);
-                rows.push(sweep(seeds(), |seed| run(seeded(seed))));
+                rows.push(sweep(seeds(), |seed| Run::of(seeded(seed))));
             }
         }
     }
@@ -74,18 +34,26 @@ fn begins_hard(pair: &Pair) -> bool {
     [Class::M, Class::S, Class::B, Class::R].contains(&pair.classes[0])
 }
 
+fn faults(rows: &[Vec<Run>]) -> Vec<String> {
+    rows.iter().flatten().filter_map(Run::fault).collect()
+}
+
 #[test]
-fn every_pair_that_must_become_direct_does_at_r_plus_d_and_loses_nothing() {
+fn every_pair_that_must_become_direct_does_and_no_run_loses_data_or_costs_much() {
+    let faults = faults(&CLEAN);
+    assert!(faults.is_empty(), "{}:\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn a_pair_is_direct_at_r_plus_d() {
     for row in CLEAN.iter() {
         let Run { pair, verdict, .. } = &row[0];
         let Timing { relay, direct, .. } = pair.timing;
-        for run in row {
-            assert_eq!(run.direct.is_some(), verdict.direct == Direct::Must, "{}", run.pair);
-            assert_eq!((run.missing, run.doubles), (0, 0), "{}", run.pair);
-            assert!(run.first.is_some_and(|first| first <= relay / 2 + millis(5)), "{}", run.pair);
+        if verdict.direct != Direct::Must {
+            continue;
         }
-        let Some(median) = times(row).median() else { continue };
         let late = if begins_hard(pair) { direct / 2 } else { Duration::ZERO };
+        let median = times(row).median().unwrap();
         assert!(median <= relay + direct + late + millis(10), "{pair}: median {median:?}");
         let p99 = times(row).p99().unwrap();
         assert!(p99 <= relay + direct + late + millis(60), "{pair}: p99 {p99:?}");
@@ -94,29 +62,29 @@ fn every_pair_that_must_become_direct_does_at_r_plus_d_and_loses_nothing() {
 
 #[test]
 fn loss_costs_milliseconds() {
-    for row in all(0.05) {
-        let Run { pair, verdict, .. } = &row[0];
-        if verdict.direct != Direct::Must {
-            continue;
-        }
-        for run in &row {
-            assert!(run.direct.is_some() && run.doubles == 0, "{}", run.pair);
-        }
-        let p99 = times(&row).p99().unwrap();
+    let rows = all(0.05);
+    let faults = faults(&rows);
+    assert!(faults.is_empty(), "{}:\n{}", faults.len(), faults.join("\n"));
+    for row in rows.iter().filter(|row| row[0].verdict.direct == Direct::Must) {
+        let pair = &row[0].pair;
+        let p99 = times(row).p99().unwrap();
         assert!(p99 <= pair.timing.relay + pair.timing.direct + millis(150), "{pair}: p99 {p99:?}");
     }
 }
 
+/// A STUN answer that is lost leaves the class of the NAT unknown for a while. What is learnt later is offered again, and a pair
+/// of which it is not known that it cannot become direct is tried again after 1 s.
 #[test]
-fn a_cold_pair_costs_few_bytes() {
-    for row in CLEAN.iter() {
-        for run in row {
-            assert!(run.signalling <= 900, "{}: {} bytes over the relay", run.pair, run.signalling);
-            if run.verdict.direct == Direct::Cannot {
-                assert!(run.probing <= 2048, "{}: {} bytes of probes", run.pair, run.probing);
-            }
-        }
-    }
+#[ignore = "a fault of the machine: up to 1,925 bytes over the relay, and 2,232 of probes where there is no direct path; \
+            the worst pairs are \"S B 80 40 50 0.05 udp 11555398588097631875\" and \"R P* 200 120 120 0.05 udp 3\""]
+fn loss_costs_few_bytes() {
+    let rows = all(0.05);
+    let costly: Vec<String> = rows
+        .iter()
+        .flatten()
+        .filter_map(|run| Some(format!("{}: {}", run.pair, run.cost_fault()?)))
+        .collect();
+    assert!(costly.is_empty(), "{}:\n{}", costly.len(), costly.join("\n"));
 }
 
 /// Runs one pair again, and prints what happened.
@@ -137,5 +105,5 @@ fn one_pair() {
         };
         println!("{host}: {why}");
     }
-    println!("direct after {direct:?}");
+    println!("direct after {direct:?}; {:?}", Run::of(pair).fault());
 }

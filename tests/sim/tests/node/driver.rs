@@ -109,7 +109,7 @@ pub(crate) const START: Duration = Duration::from_secs(5);
 
 /// How many runs a test makes of each pair.
 pub(crate) fn seeds() -> usize {
-    std::env::var("TOWPATH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    std::env::var("TOWPATH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
 /// Data each 20 ms from one host to another, from [`START`] on.
