@@ -114,11 +114,12 @@ impl Context {
         }
     }
 
-    /// Whether the relay of a region cannot be reached. Links to other regions than the home are made by the driver when
-    /// something is sent there.
+    /// Whether the relay of a region cannot be reached. Links to other regions than the home and the standby are made by the driver
+    /// when something is sent there.
     pub(crate) fn is_lost(&self, region: Region, now: Instant) -> bool {
-        let is_home = self.regions.chosen().home == Some(region);
-        self.links.is_lost(region, now) || (is_home && !self.links.is_up(region))
+        let Homes { home, standby } = self.regions.chosen();
+        let is_kept = [home, standby].contains(&Some(region));
+        self.links.is_lost(region, now) || (is_kept && !self.links.is_up(region))
     }
 
     /// Where this node is reached, as it was told last.

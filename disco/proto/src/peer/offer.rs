@@ -176,10 +176,8 @@ impl Peer {
         if may_adopt || self.disco_key() == Some(disco) {
             self.offers.theirs = Some((hello.epoch, hello.counter));
             (self.mapping, self.relay_rtt) = (hello.mapping, hello.relay_rtt);
-            let named =
-                |region: Option<Region>| region.filter(|region| is_fresh && ctx.regions.knows(*region));
-            self.region = named(hello.region).or(self.region).or(Some(region));
-            self.standby = named(hello.standby).or(self.standby);
+            self.take_regions(hello, is_fresh, ctx);
+            self.region = self.region.or(Some(region));
             has_news = self.take_addresses(&hello.addresses, now, ctx);
             // The peer may have moved: it does not name the address any more.
             let is_named = |path: &Path| hello.addresses.contains(&path.address);
@@ -203,6 +201,18 @@ impl Peer {
         }
         if self.disco_key() == Some(disco) {
             self.aim(is_fresh, has_news, now, ctx);
+        }
+    }
+
+    /// Takes the regions of a hello, if it is fresh. Otherwise another region than before is a reason to ask for an echo.
+    fn take_regions(&mut self, hello: &Hello, is_fresh: bool, ctx: &Context) {
+        for (known, named) in [(&mut self.region, hello.region), (&mut self.standby, hello.standby)] {
+            let named = named.filter(|region| ctx.regions.knows(*region));
+            if is_fresh {
+                *known = named.or(*known);
+            } else if named.is_some() && named != *known {
+                self.offers.echoed = None;
+            }
         }
     }
 
