@@ -2,7 +2,8 @@
 //!
 //! "Does not panic" is the least of the promises. A decoder gives the same result however its input is cut, agrees with
 //! a second reading that is written for clarity instead of speed, and reads back what its encoder writes. The record
-//! layer hands on what was sealed and nothing else. A relay delivers or counts each packet, once and in order.
+//! layer hands on what was sealed and nothing else. A relay delivers or counts each packet, once and in order. A node of disco
+//! sends where it may, and so much and no more.
 //!
 //! The functions run in two ways. `fuzz/tests/corpus.rs` gives them every file of the corpus and every truncation
 //! of it, as an ordinary test. `make fuzz` gives them to libFuzzer, which makes up more.
@@ -12,6 +13,8 @@ mod certificate;
 mod config;
 mod derp_map;
 mod disco;
+mod disco_hello;
+mod disco_node;
 mod frames;
 mod http;
 mod keys;
@@ -42,6 +45,8 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "config", max_len: 1024, run: config::read },
     FuzzTarget { name: "derp_map", max_len: 2048, run: derp_map::read },
     FuzzTarget { name: "disco", max_len: 512, run: disco::read },
+    FuzzTarget { name: "disco_hello", max_len: 256, run: disco_hello::read },
+    FuzzTarget { name: "disco_node", max_len: 768, run: disco_node::operations },
     FuzzTarget { name: "http_response", max_len: 1024, run: http::response },
     FuzzTarget { name: "keys", max_len: 128, run: keys::read },
     FuzzTarget { name: "login", max_len: 512, run: login::stream },
