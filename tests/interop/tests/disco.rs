@@ -1,16 +1,21 @@
-//! disco beside Tailscale's own crate for it: what one seals the other opens, and both find the same in it.
+//! disco beside Tailscale's own crate for it: what one seals the other opens, and both find the same in it. What a node sends
+//! means the same to that crate, and the node understands what the crate builds.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
+use towpath_disco::datagram::{Received, Region, RelayEvent, Transmit};
+use towpath_disco::{Node, NodeConfig, PeerConfig};
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
-use towpath_wire::key::NodePublic;
+use towpath_wire::key::{NodePrivate, NodePublic};
 use towpath_wire::sealed::SharedKey;
-use ts_disco_protocol::{CallMeMaybe, Packet, Ping as TheirPing, Pong, is_disco_message};
-use ts_keys::{DiscoPrivateKey, DiscoPublicKey};
+use towpath_wire::time::Instant;
+use ts_disco_protocol::{CallMeMaybe, Packet, Ping as TheirPing, Plaintext, Pong, is_disco_message};
+use ts_keys::{DiscoPrivateKey, DiscoPublicKey, NodePublicKey};
 
 const RUNS: u64 = 500;
+const REGION: Region = Region(7);
 
 /// Random bytes that are the same in each run (SplitMix64).
 struct Bytes(u64);
@@ -116,4 +121,159 @@ fn zerocopy_packet(bytes: &mut [u8]) -> &mut Packet<ts_disco_protocol::Plaintext
     #[allow(unsafe_code, reason = "the crate makes a packet of plain bytes in this way only")]
     // SAFETY: every byte pattern is a packet of plain text; the crate asks its caller not to take it for a sealed one.
     unsafe { Packet::from_bytes_unchecked_mut(bytes) }.expect("the length of a packet")
+}
+
+/// A node whose peer is played by Tailscale's crate.
+struct Beside {
+    bytes: Bytes,
+    node: Node,
+    /// The node keys of the node and of the peer.
+    own: NodePublic,
+    peer: NodePublic,
+    /// The disco key of the peer, and that of the node.
+    key: DiscoPrivateKey,
+    node_disco: DiscoPublicKey,
+    /// The address of the peer that a control plane names.
+    address: SocketAddr,
+}
+
+impl Beside {
+    fn new(seed: u64) -> Self {
+        let mut bytes = Bytes(seed);
+        let (own, peer) = (NodePrivate::from_random(bytes.array()), NodePrivate::from_random(bytes.array()));
+        let (key, address) = (DiscoPrivateKey::random(), public(&mut bytes));
+        let mut node = Node::new(NodeConfig {
+            key: own.clone(),
+            seed: bytes.array(),
+            stun: vec![],
+            home: Some(REGION),
+            regions: vec![],
+            addresses: (0..bytes.next() % 9).map(|_| bytes.address()).collect(),
+            one_probe: false,
+        });
+        node.handle_interfaces(
+            Instant::ZERO,
+            &[public(&mut bytes), "[2001:db8::1]:41641".parse().expect("one")],
+        );
+        node.handle_relay(Instant::ZERO, RelayEvent::Up(REGION));
+        let config = PeerConfig {
+            key: peer.public(),
+            region: Some(REGION),
+            disco: Some(DiscoPublic::from_bytes(key.public_key().to_crypto_box().to_bytes())),
+            addresses: vec![address],
+        };
+        node.set_peer(&config, Instant::ZERO);
+        let node_disco = DiscoPublicKey::from_bytes(*node.disco_key().as_bytes());
+        Self { bytes, own: own.public(), peer: peer.public(), key, node_disco, address, node }
+    }
+
+    /// What the node sends, each packet with its way and with what Tailscale's crate finds in it.
+    fn sent(&mut self) -> Vec<(Transmit, Message)> {
+        let (mut all, mut packet) = (Vec::new(), Vec::new());
+        while let Some(transmit) = self.node.poll_transmit(&mut packet) {
+            assert!(is_disco_message(&packet));
+            let sealed = Packet::from_encrypted_bytes_mut(&mut packet).expect("a packet");
+            let plain = sealed.decrypt_in_place(&self.key).expect("it is sealed for the peer");
+            assert_eq!(*plain.sender_pubkey(), self.node_disco);
+            all.push((transmit, theirs(plain)));
+        }
+        all
+    }
+
+    /// Hands the node a message that Tailscale's crate builds of `len` bytes.
+    fn hear(
+        &mut self,
+        received: Received,
+        len: usize,
+        build: impl FnOnce(&mut [u8]) -> &mut Packet<Plaintext>,
+    ) {
+        let mut packet = vec![0; Packet::size_for_message(len)];
+        let plain = build(&mut packet);
+        plain.encrypt_in_place(&self.key, &self.node_disco, self.bytes.array()).expect("it is sealed");
+        assert_eq!(self.node.handle_packet(Instant::ZERO, received, &packet), None);
+    }
+
+    const fn relayed(&self) -> Received {
+        Received::Relay { region: REGION, peer: self.peer }
+    }
+}
+
+/// An address of IPv4 that any host may have.
+fn public(bytes: &mut Bytes) -> SocketAddr {
+    let [a, b, c] = bytes.array();
+    (Ipv4Addr::new(11, a, b, c), bytes.next() as u16 | 1).into()
+}
+
+#[test]
+fn tailscales_crate_finds_in_the_packets_of_a_node_what_they_mean() {
+    for seed in 0..RUNS {
+        let mut beside = Beside::new(seed);
+        let (peer, address) = (beside.peer, beside.address);
+        let route = beside.node.route(Instant::ZERO, &peer, 1400);
+        assert_eq!((route.direct, route.relay), (None, Some(REGION)));
+        let offered = Message::CallMeMaybe(beside.node.endpoints());
+        let sent = beside.sent();
+        let [(called, call), (pinged, Message::Ping(Ping { tx, node_key, padding: 0 }))] = &sent[..] else {
+            panic!("a CallMeMaybe and a ping, not {sent:?}")
+        };
+        assert_eq!((called, call), (&Transmit::Relay { region: REGION, peer }, &offered));
+        assert_eq!(*pinged, Transmit::Udp { src: None, dst: address, ttl: None });
+        assert_eq!(*node_key, Some(beside.own));
+
+        // Its pong makes the peer direct, and the size of a datagram is probed.
+        let source = beside.bytes.address().into();
+        let received = Received::Udp { remote: address };
+        beside.hear(received, Pong::size(), |packet| {
+            Packet::init_from_bytes::<Pong>(packet, |pong| *pong = Pong { tx_id: tx.0, src: source })
+                .expect("a pong")
+        });
+        assert_eq!(beside.node.direct(&peer), Some(address));
+        beside.node.route(Instant::ZERO, &peer, 1400);
+        let sent = beside.sent();
+        let [(_, Message::Ping(Ping { padding, .. }))] = &sent[..] else { panic!("a ping, not {sent:?}") };
+        assert_eq!(Packet::size_for_message(TheirPing::size_with_padding(*padding)), 1400);
+    }
+}
+
+#[test]
+fn a_node_understands_what_tailscales_crate_builds() {
+    for seed in 0..RUNS {
+        let mut beside = Beside::new(seed);
+        let (tx, source, padding) = (beside.bytes.array(), public(&mut beside.bytes), (seed % 1000) as usize);
+        let node_key = NodePublicKey::from_bytes(*beside.peer.as_bytes());
+        let fill = |ping: &mut TheirPing| (ping.tx_id, ping.node_key) = (tx, node_key);
+        let len = TheirPing::size_with_padding(padding);
+        beside.hear(Received::Udp { remote: source }, len, |packet| {
+            Packet::init_from_bytes(packet, fill).expect("a ping")
+        });
+        let back = Transmit::Udp { src: None, dst: source, ttl: None };
+        let sent = beside.sent();
+        assert_eq!(sent[0], (back, Message::Pong { tx: TxId(tx), source }));
+        assert!(sent[1..].iter().all(|(transmit, _)| *transmit == back), "probes of where it came from");
+        beside.hear(beside.relayed(), len, |packet| Packet::init_from_bytes(packet, fill).expect("a ping"));
+        let relay = SocketAddr::from(([127, 3, 3, 40], REGION.0));
+        let answer = (
+            Transmit::Relay { region: REGION, peer: beside.peer },
+            Message::Pong { tx: TxId(tx), source: relay },
+        );
+        assert_eq!(beside.sent(), [answer]);
+
+        let count = (seed % 9) as usize;
+        let named: Vec<_> = (0..count).map(|_| public(&mut beside.bytes)).collect();
+        beside.hear(beside.relayed(), CallMeMaybe::size_for_endpoint_count(count), |packet| {
+            let fill = |call: &mut CallMeMaybe| {
+                call.endpoints
+                    .iter_mut()
+                    .zip(&named)
+                    .for_each(|(endpoint, address)| *endpoint = (*address).into());
+            };
+            Packet::init_from_bytes::<CallMeMaybe>(packet, fill).expect("a CallMeMaybe")
+        });
+        let sent = beside.sent();
+        let pinged = |address: &SocketAddr| {
+            let is_to = |transmit: &Transmit| matches!(transmit, Transmit::Udp { dst, .. } if dst == address);
+            sent.iter().any(|(transmit, message)| is_to(transmit) && matches!(message, Message::Ping(_)))
+        };
+        assert!(named.iter().take(8).all(pinged), "{named:?}");
+    }
 }
