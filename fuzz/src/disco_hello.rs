@@ -9,7 +9,7 @@ use towpath_wire::key::NodePrivate;
 use towpath_wire::sealed::{Nonce, SharedKey};
 
 /// Bytes before the addresses, and of each address.
-const FIXED_LEN: usize = 43;
+const FIXED_LEN: usize = 45;
 const ADDRESS_LEN: usize = 18;
 /// Addresses that are read.
 const MOST_ADDRESSES: usize = 8;
@@ -34,7 +34,8 @@ pub(crate) fn read(text: &[u8]) {
     assert_eq!(hello.challenge, text[14..26]);
     assert_eq!(hello.echo.unwrap_or(Challenge::default()), text[26..38]);
     assert_eq!(hello.region.map_or(0, |region| region.0).to_be_bytes(), text[38..40]);
-    assert_eq!(hello.wants_echo, text[42] >= 0x80);
+    assert_eq!(hello.standby.map_or(0, |region| region.0).to_be_bytes(), text[40..42]);
+    assert_eq!(hello.wants_echo, text[44] >= 0x80);
     let whole = (text.len() - FIXED_LEN) / ADDRESS_LEN;
     assert_eq!(hello.addresses.len(), whole.min(MOST_ADDRESSES));
     let mut again = Vec::new();

@@ -91,6 +91,7 @@ fn play(world: &mut World, operation: Operation<'_>) {
                 challenge: [counter; 12],
                 echo: world.challenge(peer).filter(|_| is_echo),
                 region: Some(region_of(region)),
+                standby: Some(region_of(region.wrapping_add(class))),
                 relay_rtt: None,
                 mapping: MappingClass::ALL[usize::from(class) % MappingClass::ALL.len()],
                 wants_echo: true,

@@ -1,10 +1,11 @@
 //! The node, the peers that know their keys, and the addresses that there are.
 
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use towpath_disco::datagram::Region;
-use towpath_disco::{Node, NodeConfig};
+use towpath_disco::{Node, NodeConfig, RelayConfig};
 use towpath_wire::disco::MAGIC;
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::key::{NodePrivate, NodePublic};
@@ -101,10 +102,13 @@ pub(super) static NODE_KEY: LazyLock<NodePublic> = LazyLock::new(|| NODE_PRIVATE
 
 /// One of a few configurations of the node.
 pub(super) fn config(pick: u8) -> NodeConfig {
+    // The first two regions have a STUN server each.
+    let servers = stun_servers().iter().filter(|_| pick & 1 == 0).map(|server| vec![*server]);
+    let relays = (1..=5).map(Region).zip(servers.chain(iter::repeat(vec![])));
     NodeConfig {
         key: NODE_PRIVATE.clone(),
         seed: [4; 32],
-        stun: if pick & 1 == 0 { stun_servers().to_vec() } else { vec![] },
+        relays: relays.map(|(region, stun)| RelayConfig { region, stun }).collect(),
         home: (pick & 2 == 0).then_some(Region(1)),
         regions: [1, 2, 3, 4, 5].map(Region).to_vec(),
         addresses: vec![],

@@ -103,6 +103,7 @@ impl World {
                 region: is_known.then_some(Region(1)),
                 disco: is_known.then_some(discos[0].0),
                 addresses: if is_known { vec![source(1)] } else { vec![] },
+                is_relay_only: false,
             };
             self.node.set_peer(&config, self.now);
         } else {
@@ -121,7 +122,7 @@ impl World {
         match event {
             RelayEvent::Up(_) | RelayEvent::RoundTrip { .. } => _ = self.links.insert(region),
             RelayEvent::Down(_) => _ = self.links.remove(&region),
-            RelayEvent::PeerGone { .. } => {}
+            RelayEvent::PeerGone { .. } | RelayEvent::Attested { .. } => {}
         }
         self.node.handle_relay(self.now, event);
         self.take();
@@ -283,6 +284,7 @@ impl World {
             count += 1;
             match transmit {
                 Transmit::Udp { dst, .. } => self.check_datagram(dst, &packet),
+                Transmit::Ping { region } => assert!(self.links.contains(&region), "a ping without a link"),
                 Transmit::Relay { peer, .. } => {
                     let number = PEERS.iter().position(|known| known.key == peer).expect("one of the peers");
                     assert!(looks_like_disco(&packet) && packet.len() <= LONGEST);

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use towpath_disco::datagram::{Received, Region, RelayEvent, Transmit};
-use towpath_disco::{Node, NodeConfig, PeerConfig};
+use towpath_disco::{Node, NodeConfig, PeerConfig, RelayConfig};
 use towpath_wire::disco::key::{DiscoPrivate, DiscoPublic};
 use towpath_wire::disco::message::{Message, Ping, TxId};
 use towpath_wire::disco::packet::{DiscoPacket, seal};
@@ -59,7 +59,7 @@ impl Bytes {
 }
 
 /// What Tailscale's crate finds in a packet that is open.
-fn theirs(packet: &Packet<ts_disco_protocol::Plaintext>) -> Message {
+fn theirs(packet: &Packet<Plaintext>) -> Message {
     if let Some(ping) = packet.as_msg::<TheirPing>() {
         return Message::Ping(Ping {
             tx: TxId(ping.tx_id),
@@ -101,7 +101,7 @@ fn what_tailscales_crate_seals_is_opened_here_with_the_same_in_it() {
         let mut plain = Vec::new();
         message.encode(&mut plain);
         // Their packet is filled with the message's own bytes, behind type and version.
-        let mut buffer = Packet::<ts_disco_protocol::Plaintext>::vec_for_message(plain.len() - 2);
+        let mut buffer = Packet::<Plaintext>::vec_for_message(plain.len() - 2);
         let at = buffer.len() - plain.len();
         buffer[at..].copy_from_slice(&plain);
         let packet = {
@@ -117,7 +117,7 @@ fn what_tailscales_crate_seals_is_opened_here_with_the_same_in_it() {
 }
 
 /// A packet of Tailscale's crate over these bytes, whose type and message are written already.
-fn zerocopy_packet(bytes: &mut [u8]) -> &mut Packet<ts_disco_protocol::Plaintext> {
+fn zerocopy_packet(bytes: &mut [u8]) -> &mut Packet<Plaintext> {
     #[allow(unsafe_code, reason = "the crate makes a packet of plain bytes in this way only")]
     // SAFETY: every byte pattern is a packet of plain text; the crate asks its caller not to take it for a sealed one.
     unsafe { Packet::from_bytes_unchecked_mut(bytes) }.expect("the length of a packet")
@@ -145,8 +145,8 @@ impl Beside {
         let mut node = Node::new(NodeConfig {
             key: own.clone(),
             seed: bytes.array(),
-            stun: vec![],
-            home: Some(REGION),
+            relays: vec![RelayConfig { region: REGION, stun: vec![] }],
+            home: None,
             regions: vec![],
             addresses: (0..bytes.next() % 9).map(|_| bytes.address()).collect(),
             one_probe: false,
@@ -161,6 +161,7 @@ impl Beside {
             region: Some(REGION),
             disco: Some(DiscoPublic::from_bytes(key.public_key().to_crypto_box().to_bytes())),
             addresses: vec![address],
+            is_relay_only: false,
         };
         node.set_peer(&config, Instant::ZERO);
         let node_disco = DiscoPublicKey::from_bytes(*node.disco_key().as_bytes());
@@ -171,6 +172,9 @@ impl Beside {
     fn sent(&mut self) -> Vec<(Transmit, Message)> {
         let (mut all, mut packet) = (Vec::new(), Vec::new());
         while let Some(transmit) = self.node.poll_transmit(&mut packet) {
+            if matches!(transmit, Transmit::Ping { .. }) {
+                continue;
+            }
             assert!(is_disco_message(&packet));
             let sealed = Packet::from_encrypted_bytes_mut(&mut packet).expect("a packet");
             let plain = sealed.decrypt_in_place(&self.key).expect("it is sealed for the peer");

@@ -143,7 +143,7 @@ impl Peer {
         let disco = self.disco.as_ref()?;
         let current = self.path.as_ref().map(|path| path.address);
         let is_answered = [current, self.met].contains(&Some(dst));
-        if !is_answered && !ctx.budget.take(dst.ip(), now) {
+        if !is_answered && !ctx.budget.take(dst.ip(), &self.key, now) {
             return None;
         }
         let tx = TxId(ctx.random.bytes());
