@@ -213,7 +213,12 @@ impl Node {
     }
 
     fn handle_stun(&mut self, remote: SocketAddr, packet: &[u8], now: Instant) {
-        match self.ctx.endpoints.handle_response(remote, packet, now) {
+        let was_blocked = self.ctx.endpoints.is_blocked();
+        let answered = self.ctx.endpoints.handle_response(remote, packet, now);
+        if was_blocked && !self.ctx.endpoints.is_blocked() {
+            self.peers.values_mut().for_each(|peer| peer.unblocked(now));
+        }
+        match answered {
             Answered::All => self.gathered(now),
             Answered::One => {}
             Answered::Nothing => {

@@ -133,6 +133,13 @@ impl Peer {
         }
     }
 
+    /// Makes the next attempt soon, because UDP is let out again.
+    pub(crate) fn unblocked(&mut self, now: Instant) {
+        if self.path.is_none() {
+            (self.attempts, self.retry_at) = (0, now);
+        }
+    }
+
     /// Offers another address that the gateway forwards, or none, if the peer is being made direct.
     pub(crate) fn forwarded(&mut self, now: Instant, ctx: &mut Context) {
         let asked = [self.sent, self.offers.answered].into_iter().flatten().max();
