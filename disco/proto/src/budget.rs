@@ -13,7 +13,7 @@ use towpath_wire::time::Instant;
 
 /// Probes to an address in a [`WINDOW`], over all peers and ports.
 pub(crate) const PROBES_PER_ADDRESS: usize = 16;
-/// The same for an address at which a relay has seen a peer within a [`WINDOW`].
+/// Probes in a [`WINDOW`] to an address at which a relay has seen a peer within one.
 const PROBES_PER_ATTESTED: usize = 512;
 /// The time over which probes are counted.
 const WINDOW: Duration = Duration::from_secs(60);

@@ -24,6 +24,6 @@ pub(super) enum Says {
     Port { external: u16, lifetime: u32 },
     /// What it forwards, for so many seconds (PCP).
     Granted { external: SocketAddrV4, lifetime: u32 },
-    /// That it does not, and with PCP for how many seconds.
+    /// The refusal of a gateway; with PCP, for how many seconds it holds.
     Refused { result: u16, lifetime: Option<u32> },
 }

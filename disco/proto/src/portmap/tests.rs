@@ -60,7 +60,7 @@ fn nat_pmp_answers(lifetime: u32, epoch: u32, external: &str) -> [Vec<u8>; 2] {
     [address, [&[0, 0x81, 0, 0][..], &epoch, &[0xa2, 0xa9], &port, &lifetime].concat()]
 }
 
-/// That a gateway speaks only NAT-PMP, and only PCP.
+/// What a gateway says that speaks only NAT-PMP, and what one that speaks only PCP.
 const NO_PCP: [u8; 8] = [0, 0x81, 0, 1, 0, 0, 0, 9];
 const NO_NAT_PMP: [u8; 12] = [2, 0x80, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
 
