@@ -384,6 +384,47 @@ fn a_peer_moves_to_another_region_by_a_hello_that_repeats_a_challenge() {
     assert_eq!(relay(&mut node), Some(other));
 }
 
+/// A node with links to its home, to its standby and to a third region, in which its peer is.
+fn with_a_peer_in_the_third_region() -> Node {
+    let regions = [1, 2, 3].map(Region);
+    let mut node = Node::new(NodeConfig {
+        relays: regions.map(|region| RelayConfig { region, stun: vec![] }).into(),
+        home: Some(REGION),
+        ..config(1)
+    });
+    node.handle_interfaces(at(0), &[address("192.0.2.1:41641")]);
+    regions.into_iter().for_each(|region| node.handle_relay(at(0), RelayEvent::Up(region)));
+    node.set_peer(&PeerConfig { region: Some(regions[2]), ..peer(private(2).public()) }, at(0));
+    node
+}
+
+#[test]
+fn a_relay_whose_link_was_lost_is_not_used_for_ten_seconds() {
+    let mut node = with_a_peer_in_the_third_region();
+    let relay = |node: &mut Node, millis| node.route(at(millis), &private(2).public(), 100).relay;
+    // The peer is heard in the home of this node as well.
+    hear(&mut node, &hello(1, &[]), at(0));
+    assert_eq!(relay(&mut node, 100), Some(Region(3)));
+    node.handle_relay(at(200), RelayEvent::Down(Region(3)));
+    assert_eq!([300, 10_199].map(|millis| relay(&mut node, millis)), [Some(REGION); 2]);
+    assert_eq!(relay(&mut node, 10_200), Some(Region(3)));
+}
+
+#[test]
+fn a_hello_that_names_another_region_is_answered_by_a_request_for_an_echo() {
+    let mut node = with_a_peer_in_the_third_region();
+    let shared = SharedKey::new(&private(2), &private(1).public());
+    let mut answer = |counter, region, echo| {
+        let said = Hello { region: Some(Region(region)), echo, ..hello(counter, &[]) };
+        let sent = hear(&mut node, &said, at(100 * u64::from(counter)));
+        sent.iter().find_map(|(_, packet)| Hello::open(packet, &shared)).unwrap().1
+    };
+    let first = answer(1, 3, None);
+    assert!(answer(2, 3, Some(first.challenge)).echo.is_some());
+    assert!(!answer(3, 3, None).wants_echo, "the peer is known to be no recording");
+    assert!(answer(4, 2, None).wants_echo);
+}
+
 #[test]
 fn a_peer_makes_a_node_send_few_packets_to_an_address_that_does_not_answer() {
     let mut node = node(1, "192.0.2.1:41641");
