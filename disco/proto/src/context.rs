@@ -150,7 +150,9 @@ impl Context {
     /// Calls the exchange with the gateway, and sends what it has to send. Returns whether another address is forwarded then.
     pub(crate) fn with_portmap(&mut self, call: impl FnOnce(&mut PortMap, &mut Random)) -> bool {
         call(&mut self.portmap, &mut self.random);
-        self.out.extend(self.portmap.sent());
+        for (transmit, packet) in self.portmap.sent() {
+            self.send(transmit, packet);
+        }
         self.endpoints.set_forwarded(self.portmap.external())
     }
 

@@ -58,7 +58,7 @@ const BUDGETS: [Budget; 3] = [
     Budget {
         name: "route",
         what: "the route of a packet to a direct peer",
-        instructions: 2_013.0,
+        instructions: 1_582.0,
         times: PACKETS as f64,
         run: route,
     },

@@ -183,14 +183,15 @@ impl Peer {
     /// The ways for a datagram of `len` bytes. Begins to make the peer direct, and probes the path that is used.
     pub(crate) fn route(&mut self, len: usize, now: Instant, ctx: &mut Context) -> Route {
         self.sent = Some(now);
-        let (relay, standby) = self.relays(now, ctx);
         let Some(path) = &self.path else {
+            let (relay, standby) = self.relays(now, ctx);
             self.begin(now, ctx);
             return Route { direct: None, relay, standby };
         };
         let (address, is_suspected, is_large) = (path.address, path.is_suspected(now), len > path.proven);
-        let is_lossy = path.is_lossy && relay.is_some();
-        let is_both = is_suspected || is_large || is_lossy || path.is_doubtful(now);
+        let is_lossy = path.is_lossy;
+        let is_relayed = is_suspected || is_large || is_lossy || path.is_doubtful(now);
+        let (relay, standby) = if is_relayed { self.relays(now, ctx) } else { (None, None) };
         if path.is_probe_due(now) {
             self.probe(address, None, now, ctx);
         }
@@ -200,11 +201,7 @@ impl Peer {
         if is_suspected {
             self.suspect(now, ctx);
         }
-        Route {
-            direct: Some(address).filter(|_| !is_lossy),
-            relay: relay.filter(|_| is_both),
-            standby: standby.filter(|_| is_both),
-        }
+        Route { direct: Some(address).filter(|_| !is_lossy || relay.is_none()), relay, standby }
     }
 
     /// Offers this node to a peer that is not direct, unless that has been done of late.

@@ -47,7 +47,7 @@ impl Peer {
 
     /// The region over which data goes, and another one while the first does not answer.
     pub(super) fn relays(&self, now: Instant, ctx: &Context) -> (Option<Region>, Option<Region>) {
-        let mut known = self.known_regions(now, ctx).into_iter();
+        let mut known = self.known_regions(now, ctx);
         let Some(first) = known.next() else {
             return (self.searched(now, ctx).next().or_else(|| ctx.links.first_up()), None);
         };
@@ -65,14 +65,11 @@ impl Peer {
 
     /// The regions in which the peer is reached, the best first: its home, the one in which it was heard last, and the one that it
     /// keeps ready. None whose relay cannot be reached.
-    fn known_regions(&self, now: Instant, ctx: &Context) -> Vec<Region> {
-        let mut known = Vec::new();
-        for region in [self.region, self.heard_in, self.standby].into_iter().flatten() {
-            if !known.contains(&region) && !ctx.is_lost(region, now) {
-                known.push(region);
-            }
-        }
-        known
+    fn known_regions(&self, now: Instant, ctx: &Context) -> impl Iterator<Item = Region> {
+        let known = [self.region, self.heard_in, self.standby];
+        (0..known.len()).filter_map(move |at| {
+            known[at].filter(|region| !known[..at].contains(&Some(*region)) && !ctx.is_lost(*region, now))
+        })
     }
 
     fn searched<'a>(&'a self, now: Instant, ctx: &'a Context) -> impl Iterator<Item = Region> + 'a {
@@ -93,7 +90,7 @@ impl Peer {
             self.standby = None;
         }
         let is_asked = ctx.searched.contains(&region) && !self.search.gone.contains(&region);
-        if !self.known_regions(now, ctx).is_empty() || self.search.ended.is_some() || !is_asked {
+        if self.known_regions(now, ctx).next().is_some() || self.search.ended.is_some() || !is_asked {
             return;
         }
         let asked = self.regions(now, ctx);

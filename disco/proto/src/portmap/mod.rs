@@ -143,8 +143,8 @@ impl PortMap {
     }
 
     /// What is to be sent.
-    pub(crate) fn sent(&mut self) -> impl Iterator<Item = (Transmit, Vec<u8>)> + '_ {
-        self.out.drain(..)
+    pub(crate) fn sent(&mut self) -> Vec<(Transmit, Vec<u8>)> {
+        std::mem::take(&mut self.out)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.

@@ -35,7 +35,7 @@ fn asking() -> PortMap {
 }
 
 fn packets(map: &mut PortMap) -> Vec<Vec<u8>> {
-    map.sent().map(|(_, packet)| packet).collect()
+    map.sent().into_iter().map(|(_, packet)| packet).collect()
 }
 
 /// The answer to a MAP request of PCP.
@@ -99,7 +99,7 @@ fn run(map: &mut PortMap, end: Instant) -> Vec<(u128, Vec<u8>)> {
 #[test]
 fn requests_are_as_the_rfcs_have_them() {
     let mut map = asking();
-    let sent: Vec<_> = map.sent().collect();
+    let sent = map.sent();
     let way = Transmit::Udp {
         src: Some("192.168.1.7".parse().unwrap()),
         dst: "192.168.1.1:5351".parse().unwrap(),
@@ -386,7 +386,7 @@ fn another_network_is_asked_and_the_gateway_of_before_gets_its_port_back() {
 
     let next = GatewayConfig { address: Ipv4Addr::new(10, 0, 0, 1), ..gateway() };
     map.set_gateway(Some(next), seconds(2), &mut Random::new([2; 32]));
-    let sent: Vec<_> = map.sent().collect();
+    let sent = map.sent();
     let to = |transmit: &Transmit| matches!(transmit, Transmit::Udp { dst, .. } if dst.ip() == IpAddr::V4(next.address));
     assert_eq!(sent.iter().map(|(transmit, _)| to(transmit)).collect::<Vec<_>>(), [false, true, true]);
     assert_eq!(sent[0].1[4..8], [0; 4], "given back");
