@@ -14,11 +14,10 @@ use crate::endpoints::Endpoints;
 use crate::event::Event;
 use crate::home::{Homes, Regions};
 use crate::links::Links;
+use crate::patience::TYPICAL_RTT;
 use crate::portmap::{PortMap, PortMapping};
 use crate::random::Random;
 
-/// The round trip to a relay of which none is known.
-const TYPICAL_RTT: Duration = Duration::from_millis(100);
 /// Events that wait for the driver. The oldest make room; what is true now, the node says when it is asked.
 const MOST_EVENTS: usize = 1024;
 /// Packets that wait for the driver. One input causes few: 4 to STUN servers, a pong, and of each peer that it concerns 4 offers and

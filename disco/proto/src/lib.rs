@@ -13,6 +13,7 @@
 //! | the offer that peers without a control plane exchange over a relay | [`hello`] |
 //! | the addresses of this node, and the class of its NAT | `endpoints.rs` |
 //! | its home region and the one that is kept ready, and the links to relays | `home.rs`, `links.rs` |
+//! | how long an answer may take on a path and on a link | `patience.rs` |
 //! | a port that the gateway forwards: PCP, NAT-PMP | `portmap/` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
 //! | packets that came over both ways | `doubles.rs` |
@@ -35,6 +36,7 @@ mod home;
 mod links;
 mod node;
 mod owners;
+mod patience;
 mod peer;
 mod portmap;
 mod random;

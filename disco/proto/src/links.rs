@@ -7,18 +7,10 @@ use std::time::Duration;
 use towpath_wire::time::Instant;
 
 use crate::datagram::Region;
+use crate::patience::{GIVE_UP, TYPICAL_RTT, probe_interval, silent_after};
 
 /// How long a relay whose link was lost is not used, unless the link is up again sooner.
 const LOST: Duration = Duration::from_secs(10);
-/// The round trip to a relay of which none is known.
-const TYPICAL_RTT: Duration = Duration::from_millis(100);
-/// The least time without an answer after which a link is silent, and the round trips that it has besides.
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
-const PATIENCE_OF_RTT: u32 = 3;
-/// Pings in the time of the patience.
-const PINGS_IN_PATIENCE: u32 = 4;
-/// How long a silent link is used besides another one.
-const GIVE_UP: Duration = Duration::from_secs(3);
 /// How often a link that is given up is pinged while data is sent.
 const GIVEN_UP_PINGS: Duration = Duration::from_secs(1);
 
@@ -47,18 +39,14 @@ struct Link {
 }
 
 impl Link {
-    fn patience(&self) -> Duration {
-        (self.rtt.unwrap_or(TYPICAL_RTT) * PATIENCE_OF_RTT).max(LEAST_PATIENCE)
+    /// The round trip, or the typical one if it is not known.
+    fn rtt(&self) -> Duration {
+        self.rtt.unwrap_or(TYPICAL_RTT)
     }
 
-    fn ping_interval(&self) -> Duration {
-        self.patience() / PINGS_IN_PATIENCE
-    }
-
-    /// Earlier than the patience by one interval, in which data may have been sent before the first ping.
     fn answering(&self, now: Instant) -> Answering {
-        let Some(since) = self.waiting.filter(|_| self.is_up) else { return Answering::Yes };
-        let silent = since + self.patience() - self.ping_interval();
+        let Some(since) = self.waiting else { return Answering::Yes };
+        let silent = since + silent_after(self.rtt());
         if now >= silent + GIVE_UP {
             Answering::No
         } else if now >= silent {
@@ -128,7 +116,7 @@ impl Links {
         let Some(link) = self.0.get_mut(&region).filter(|link| link.is_up) else { return false };
         let interval = match link.answering(now) {
             Answering::No => GIVEN_UP_PINGS,
-            Answering::Yes | Answering::Silent => link.ping_interval(),
+            Answering::Yes | Answering::Silent => probe_interval(link.rtt()),
         };
         let last = link.pinged.map_or(link.heard, |pinged| pinged.max(link.heard));
         let is_due = now.since(last) >= interval;

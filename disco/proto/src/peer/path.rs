@@ -10,15 +10,8 @@ use towpath_wire::time::Instant;
 
 use crate::candidates::is_local;
 use crate::event::Event;
+use crate::patience::{GIVE_UP, PROBES, patience, probe_interval, silent_after};
 
-/// The least time without an answer after which a path is suspected.
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
-/// Round trips without an answer after which a path is suspected.
-const PATIENCE_OF_RTT: u32 = 3;
-/// Probes in the time of the patience, so that one that is lost is not the end of the path.
-const PROBES_IN_PATIENCE: u32 = 4;
-/// How long a suspected path may be without an answer until it is given up.
-const GIVE_UP: Duration = Duration::from_secs(3);
 /// How often a suspected path is probed.
 const SUSPECTED_PROBES: Duration = Duration::from_millis(250);
 /// How long after it should have been kept alive an idle path is suspected when it is used again.
@@ -107,7 +100,7 @@ impl Path {
             return;
         }
         let lost = self.waiting.iter().filter(|probe| **probe < sent).count();
-        let samples = std::iter::repeat_n(1000, lost.min(PROBES_IN_PATIENCE as usize)).chain([0]);
+        let samples = std::iter::repeat_n(1000, lost.min(PROBES as usize)).chain([0]);
         for sample in samples {
             self.loss = (self.loss * (LOSS_MEMORY - 1) + sample) / LOSS_MEMORY;
         }
@@ -127,20 +120,9 @@ impl Path {
         }
     }
 
-    /// How long an answer may take.
-    fn patience(&self) -> Duration {
-        (self.rtt * PATIENCE_OF_RTT).max(LEAST_PATIENCE)
-    }
-
-    /// The time between two probes while data is sent.
-    fn probe_interval(&self) -> Duration {
-        self.patience() / PROBES_IN_PATIENCE
-    }
-
-    /// When the path is suspected if no answer comes. Earlier than the patience by one probe interval, in which data may have
-    /// been sent before the first probe.
+    /// When the path is suspected if no answer comes.
     pub(super) fn suspected_at(&self) -> Instant {
-        let silent = self.waiting.front().map(|since| *since + self.patience() - self.probe_interval());
+        let silent = self.waiting.front().map(|since| *since + silent_after(self.rtt));
         let stale = self.answered.max(self.heard) + self.keep_alive + STALE;
         silent.map_or(stale, |silent| silent.min(stale))
     }
@@ -152,7 +134,7 @@ impl Path {
 
     /// Suspects the path from now on, because this node or the peer has moved.
     pub(super) fn suspect(&mut self, now: Instant) {
-        self.waiting = VecDeque::from([now - self.patience()]);
+        self.waiting = VecDeque::from([now - patience(self.rtt)]);
         // That the path does not answer from now on says nothing of how long the NATs keep a mapping.
         self.answered = now;
     }
@@ -175,18 +157,18 @@ impl Path {
 
     /// When a suspected path is given up.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
-        self.waiting.front().map(|since| *since + self.patience() + GIVE_UP)
+        self.waiting.front().map(|since| *since + patience(self.rtt) + GIVE_UP)
     }
 
     /// When the next probe is due, if the last one has not been answered.
     pub(super) fn again_at(&self, now: Instant) -> Option<Instant> {
-        let interval = if self.is_suspected(now) { SUSPECTED_PROBES } else { self.probe_interval() };
+        let interval = if self.is_suspected(now) { SUSPECTED_PROBES } else { probe_interval(self.rtt) };
         (!self.waiting.is_empty()).then(|| self.probed + interval)
     }
 
     /// Whether a probe is due because data is sent.
     pub(super) fn is_probe_due(&self, now: Instant) -> bool {
-        let interval = if self.is_lossy { SUSPECTED_PROBES } else { self.probe_interval() };
+        let interval = if self.is_lossy { SUSPECTED_PROBES } else { probe_interval(self.rtt) };
         now.since(self.probed) >= interval
     }
 
