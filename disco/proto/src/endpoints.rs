@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
+use towpath_stun_proto::Response;
 use towpath_wire::labels;
 use towpath_wire::time::Instant;
 
+use crate::asked::Asked;
 use crate::candidates::{MOST_OFFERED, is_local, is_routable, is_shared};
 use crate::random::Random;
 
@@ -51,13 +52,6 @@ pub(crate) enum Answered {
     One,
     /// The servers that were asked have answered.
     All,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    transaction: TransactionId,
-    server: SocketAddr,
-    sent: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -166,14 +160,12 @@ impl Endpoints {
         let began = self.round.map_or(now, |(began, _)| began);
         let mut requests = Vec::new();
         for server in self.due_servers(began) {
-            let transaction = TransactionId(random.bytes());
             if self.asked.len() >= MOST_ASKED {
                 self.asked.remove(0);
             }
-            self.asked.push(Asked { transaction, server, sent: now });
-            let mut request = [0; REQUEST_LEN];
-            write_request(&mut request, transaction);
-            requests.push((server, request.to_vec()));
+            let asked = Asked::new(server, now, random);
+            requests.push(asked.request());
+            self.asked.push(asked);
         }
         requests
     }
@@ -218,7 +210,7 @@ impl Endpoints {
     /// Takes an answer of a server. One that was not asked, or to another question, says nothing.
     pub(crate) fn handle_response(&mut self, remote: SocketAddr, datagram: &[u8], now: Instant) -> Answered {
         let Ok(response) = Response::parse(datagram) else { return Answered::Nothing };
-        let is_answered = |asked: &Asked| asked.transaction == response.transaction && asked.server == remote;
+        let is_answered = |asked: &Asked| asked.is_answered_by(&response, remote);
         let Some(at) = self.asked.iter().position(is_answered) else { return Answered::Nothing };
         let asked = self.asked.remove(at);
         let rtt = now.since(asked.sent);

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use towpath_stun_proto::{REQUEST_LEN, Response, TransactionId, write_request};
+use towpath_stun_proto::Response;
 use towpath_wire::time::Instant;
 
+use crate::asked::Asked;
 use crate::config::RelayConfig;
 use crate::datagram::Region;
 use crate::links::Links;
@@ -35,14 +36,6 @@ pub(crate) struct Homes {
     pub(crate) standby: Option<Region>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    transaction: TransactionId,
-    region: Region,
-    server: SocketAddr,
-    sent: Instant,
-}
-
 /// A round in which the servers are asked.
 #[derive(Debug)]
 struct Round {
@@ -50,7 +43,7 @@ struct Round {
     is_asked_again: bool,
     /// When a node without a home chooses one.
     choose_at: Option<Instant>,
-    asked: Vec<Asked>,
+    asked: Vec<(Region, Asked)>,
     took: BTreeMap<Region, Duration>,
 }
 
@@ -144,12 +137,13 @@ impl Regions {
             self.reports = Default::default();
         }
         let server = |relay: &RelayConfig| relay.stun.iter().copied().find(|server| has_family(*server));
-        let asked = self.relays.iter().take(MOST_MEASURED).filter_map(|relay| {
-            let transaction = TransactionId(random.bytes());
-            Some(Asked { transaction, region: relay.region, server: server(relay)?, sent: now })
-        });
+        let asked = self
+            .relays
+            .iter()
+            .take(MOST_MEASURED)
+            .filter_map(|relay| Some((relay.region, Asked::new(server(relay)?, now, random))));
         let asked: Vec<_> = asked.collect();
-        let requests = asked.iter().map(Asked::request).collect();
+        let requests = asked.iter().map(|(_, asked)| asked.request()).collect();
         self.measured = Some(now);
         self.round =
             Some(Round { began: now, is_asked_again: false, choose_at: None, asked, took: BTreeMap::new() });
@@ -166,12 +160,12 @@ impl Regions {
     ) -> bool {
         let Some(round) = &mut self.round else { return false };
         let Ok(response) = Response::parse(datagram) else { return false };
-        let is_answered = |asked: &Asked| asked.transaction == response.transaction && asked.server == remote;
+        let is_answered = |(_, asked): &(Region, Asked)| asked.is_answered_by(&response, remote);
         let Some(at) = round.asked.iter().position(is_answered) else { return false };
-        let asked = round.asked.swap_remove(at);
+        let (region, asked) = round.asked.swap_remove(at);
         let took = now.since(asked.sent);
-        round.took.insert(asked.region, took);
-        round.asked.retain(|other| other.region != asked.region);
+        round.took.insert(region, took);
+        round.asked.retain(|(other, _)| *other != region);
         round.choose_at.get_or_insert(now + took + SLACK);
         round.asked.is_empty() && self.end(links)
     }
@@ -203,13 +197,10 @@ impl Regions {
             return (self.end(links), Vec::new());
         }
         round.is_asked_again = true;
-        let again = round.asked.iter().map(|asked| Asked {
-            transaction: TransactionId(random.bytes()),
-            sent: now,
-            ..*asked
-        });
+        let again =
+            round.asked.iter().map(|(region, asked)| (*region, Asked::new(asked.server, now, random)));
         let again: Vec<_> = again.collect();
-        let requests = again.iter().map(Asked::request).collect();
+        let requests = again.iter().map(|(_, asked)| asked.request()).collect();
         round.asked.extend(again);
         (false, requests)
     }
@@ -248,14 +239,6 @@ impl Regions {
             }
         };
         Some(if nearer { best } else { old })
-    }
-}
-
-impl Asked {
-    fn request(&self) -> (SocketAddr, Vec<u8>) {
-        let mut request = [0; REQUEST_LEN];
-        write_request(&mut request, self.transaction);
-        (self.server, request.to_vec())
     }
 }
 
@@ -299,7 +282,8 @@ mod tests {
 
     fn answer(regions: &mut Regions, number: u16, now: Instant, links: &Links) -> bool {
         let round = regions.round.as_ref().expect("a round");
-        let asked = round.asked.iter().find(|asked| asked.region == Region(number)).expect("it is asked");
+        let (_, asked) =
+            round.asked.iter().find(|(region, _)| *region == Region(number)).expect("it is asked");
         let mut response = [0; RESPONSE_MAX_LEN];
         let len = write_response(&mut response, asked.transaction, server(1));
         regions.handle_response(server(number), &response[..len], links, now)
@@ -392,7 +376,7 @@ mod tests {
     fn an_answer_counts_from_the_server_that_was_asked_and_once() {
         let mut regions = regions(2, None);
         regions.measure(true, |_| true, at(0), &mut Random::new([1; 32]));
-        let transaction = regions.round.as_ref().expect("a round").asked[0].transaction;
+        let transaction = regions.round.as_ref().expect("a round").asked[0].1.transaction;
         let mut response = [0; RESPONSE_MAX_LEN];
         let len = write_response(&mut response, transaction, server(1));
         let mut took = |from, bytes: &[u8]| {

@@ -13,6 +13,7 @@
 //! | the offer that peers without a control plane exchange over a relay | [`hello`] |
 //! | the addresses of this node, and the class of its NAT | `endpoints.rs` |
 //! | its home region and the one that is kept ready, and the links to relays | `home.rs`, `links.rs` |
+//! | requests to STUN servers that wait for their answers | `asked.rs` |
 //! | how long an answer may take on a path and on a link | `patience.rs` |
 //! | a port that the gateway forwards: PCP, NAT-PMP | `portmap/` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
@@ -23,6 +24,7 @@
 //! both fire their probes when that answer arrives, so that neither reaches a NAT that has not sent yet. Both sides are direct
 //! at R + D.
 
+mod asked;
 mod budget;
 mod candidates;
 mod config;

@@ -84,8 +84,8 @@ fn eight_from(first: u32, port: u16) -> Vec<SocketAddr> {
     (first..first + 8).map(|number| numbered(number, port)).collect()
 }
 
-/// Has a peer fill what a node keeps of it: it is direct at an address that falls silent then, offers ever other addresses, and
-/// pings from ever other ones. `port` makes the addresses differ from those of other peers; the hosts are the same, so that the
+/// Fills what a node keeps of a peer. The peer is direct at an address, which falls silent. Then it offers new addresses again and
+/// again, and pings from others. `port` makes the addresses differ from those of other peers; the hosts are the same, so that the
 /// budget of probes does not count as the peer's.
 fn fill(node: &mut Node, peer: &mut Puppet, port: u16, begin: Instant) {
     let later = |millis| begin + Duration::from_millis(millis);
