@@ -1,8 +1,8 @@
 //! What every Towpath server needs: strict configuration, logs, metrics, an admin listener, signals.
 
 pub mod admin;
+pub mod command;
 pub mod config;
-mod error_chain;
 pub mod limits;
 pub mod logs;
 pub mod memory;
@@ -11,5 +11,5 @@ pub mod repeated;
 pub mod signals;
 mod visible;
 
-pub use error_chain::ErrorChain;
+pub use towpath_wire::ErrorChain;
 pub use visible::{Visible, visible_path};

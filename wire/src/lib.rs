@@ -5,6 +5,7 @@
 
 pub mod derp;
 pub mod disco;
+mod error_chain;
 mod hex;
 pub mod host;
 pub mod key;
@@ -18,3 +19,5 @@ pub mod sealed;
 mod secret;
 pub mod sync;
 pub mod time;
+
+pub use error_chain::ErrorChain;

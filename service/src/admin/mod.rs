@@ -32,6 +32,7 @@ use tokio::select;
 use tokio::sync::oneshot;
 use tracing::warn;
 
+pub mod ask;
 mod door;
 mod operations;
 mod pages;

@@ -11,12 +11,12 @@ use towpath_derpmap::{Diff, Loaded, MAX_BYTES, MapReport, Severity};
 use towpath_relay::config::{Config, KeySource, self_signed_files};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::identity;
+use towpath_service::command::{Failure, print, warn};
 use towpath_service::logs::say;
 use towpath_service::visible_path;
 use towpath_wire::map::DerpMap;
 use towpath_wire::pin::CertificatePin;
 
-use super::outcome::{Failure, print, warn};
 use super::settings::Settings;
 
 /// The name of the configuration's map in messages.
@@ -108,7 +108,7 @@ impl Derpmap {
     /// Returns the map of the configured relay.
     fn own(&self) -> Result<DerpMap, Failure> {
         let (config, resolved) = Config::read(&self.settings.sources(), false)?;
-        warn(&resolved);
+        warn("towpath-relay", &resolved);
         // A map has room for real ports only.
         if config.listen.is_some_and(|listen| listen.port() == 0)
             || config.stun.listen.first().is_some_and(|address| address.port() == 0)

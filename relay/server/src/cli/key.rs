@@ -3,9 +3,8 @@
 use anyhow::Context;
 use clap::Args;
 use towpath_relay::shown_key::{ShownKey, Target, ask};
+use towpath_service::command::{Failure, print};
 use towpath_service::logs::say;
-
-use super::outcome::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(super) struct ShowKey {

@@ -8,7 +8,6 @@ mod admin;
 mod derper;
 mod derpmap;
 mod key;
-mod outcome;
 mod settings;
 mod token;
 mod trial;
@@ -21,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use towpath_relay::config::{Config, Log, StunOnly};
 use towpath_relay::derpmap::Advertised;
 use towpath_relay::{Addresses, ConfigSources, Files, Server, StunServer, identity, secret_file};
+use towpath_service::command::{Failure, print, warn};
 use towpath_service::config::{Problems, Resolved};
 use towpath_service::logs::say;
 use towpath_service::signals::Shutdown;
@@ -31,7 +31,6 @@ use zeroize::Zeroizing;
 use self::admin::{HealthCheck, Kick, ShowClients, ShowWhy};
 use self::derpmap::Derpmap;
 use self::key::ShowKey;
-use self::outcome::{Failure, print, warn};
 use self::settings::Settings;
 use self::token::Tokens;
 use self::trial::Trial;
@@ -165,7 +164,7 @@ fn check_config(run: &Run) -> Result<(), Failure> {
         let (_, sources, files) = run.read_with_files()?;
         (sources.resolved, files.to_create())
     };
-    warn(&resolved);
+    warn("towpath-relay", &resolved);
     print("the configuration is valid\n")?;
     for file in to_create {
         print(&format!("the start will make {file}\n"))?;
@@ -175,7 +174,7 @@ fn check_config(run: &Run) -> Result<(), Failure> {
 
 fn print_config(run: &Run) -> Result<(), Failure> {
     let resolved = run.resolve()?;
-    warn(&resolved);
+    warn("towpath-relay", &resolved);
     print(&resolved.to_toml())?;
     Ok(())
 }
@@ -257,4 +256,21 @@ fn serve(config: &Config, sources: ConfigSources, files: Files) -> anyhow::Resul
     server.run(shutdown.requested())?;
     tracing::info!("stopped");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_relay::RunError;
+
+    use super::*;
+
+    /// So a supervisor starts the relay again.
+    #[test]
+    fn a_worker_that_panics_is_a_failure_with_its_reason() {
+        let failure = Failure::from(anyhow::Error::from(RunError::Worker));
+        let said = "a worker of the data plane panicked; the relay cannot go on without it";
+        assert_eq!(failure.to_string(), said);
+        // Exit codes can only be printed.
+        assert_eq!(format!("{:?}", ExitCode::from(failure)), format!("{:?}", ExitCode::from(1)));
+    }
 }

@@ -9,13 +9,12 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use towpath_relay::{read_token_keys, secret_file, unix_now};
 use towpath_relay_proto::token::{Claims, SigningKey, TokenError, read_unverified, write_time};
+use towpath_service::command::{Failure, print};
 use towpath_service::logs::say;
 use towpath_service::visible_path;
 use towpath_wire::derp::token::{MAX_TOKEN, Token};
 use towpath_wire::key::NodePublic;
 use zeroize::Zeroizing;
-
-use super::outcome::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(super) struct Tokens {

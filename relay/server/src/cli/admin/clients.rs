@@ -10,13 +10,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use towpath_relay::administration::schema::{Clients, ListedConnection, OtherEnd};
 use towpath_relay_proto::admission::PolicyName;
+use towpath_service::command::{Failure, print};
 use towpath_service::config::{IpNet, Value};
 
 use super::RelayArgs;
 use super::key::KeyText;
 use super::table::{Align, Column, render, width};
 use super::units::{age, count, size};
-use crate::cli::outcome::{Failure, print};
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(2);

@@ -2,11 +2,11 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use towpath_service::admin::ask::{AskError, AskedService, HttpAnswer};
+use towpath_service::command::{Failure, print};
 use towpath_service::logs::say;
 
 use super::RelayArgs;
-use super::ask::{AskError, AskedRelay, HttpAnswer};
-use crate::cli::outcome::{Failure, print};
 
 /// The page that says whether a relay is ready.
 const READY: &str = "/readyz";
@@ -48,16 +48,19 @@ impl HealthCheck {
     }
 
     /// The socket if there is one, or else the admin listener.
-    fn find(&self) -> Result<(AskedRelay, Vec<AskedRelay>), Failure> {
+    fn find(&self) -> Result<(AskedService, Vec<AskedService>), Failure> {
         if self.relay.socket.is_some() {
             return Ok((self.relay.socket()?, Vec::new()));
         }
         let settings = self.relay.settings()?;
         if let Some(path) = settings.socket {
-            return Ok((AskedRelay::Socket(path), Vec::new()));
+            return Ok((AskedService::socket("relay", path), Vec::new()));
         }
-        let mut addresses =
-            settings.nearest().into_iter().filter(|address| address.port() != 0).map(AskedRelay::Listener);
+        let mut addresses = settings
+            .nearest()
+            .into_iter()
+            .filter(|address| address.port() != 0)
+            .map(|address| AskedService::listener("relay", address));
         let first = addresses.next().ok_or_else(|| {
             anyhow!(
                 "the configuration has neither an admin.socket nor an admin.listen with a port, so that the relay cannot be \

@@ -2,10 +2,9 @@
 
 use anyhow::{anyhow, bail};
 use towpath_relay::administration::schema::{Clients, OtherEnd};
+use towpath_service::admin::ask::AskedService;
+use towpath_service::command::Failure;
 use towpath_wire::key::NodePublic;
-
-use super::ask::AskedRelay;
-use crate::cli::outcome::Failure;
 
 /// The fewest digits by which a key may be given.
 const FEWEST_DIGITS: usize = 6;
@@ -36,7 +35,7 @@ impl KeyText {
     }
 
     /// The key that is meant. Part of a key is looked up among the clients of the relay.
-    pub(super) fn resolve(&self, relay: &AskedRelay) -> Result<NodePublic, Failure> {
+    pub(super) fn resolve(&self, relay: &AskedService) -> Result<NodePublic, Failure> {
         if let Some(key) = self.whole() {
             return Ok(key);
         }

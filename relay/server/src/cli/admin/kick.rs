@@ -2,12 +2,12 @@
 
 use clap::Args;
 use towpath_relay::administration::schema::Kicked;
+use towpath_service::command::{Failure, print};
 use towpath_service::logs::say;
 
 use super::RelayArgs;
 use super::key::KeyText;
 use super::units::count;
-use crate::cli::outcome::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct Kick {

@@ -3,7 +3,6 @@
 //! They find the relay by the configuration that it runs with, by file and environment, of which they read `admin` only; or by
 //! the path of its socket.
 
-mod ask;
 mod clients;
 mod health_check;
 mod key;
@@ -17,14 +16,15 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use towpath_relay::config::AdminSettings;
+use towpath_service::admin::ask::AskedService;
+use towpath_service::command::Failure;
 
-use self::ask::{AskError, AskedRelay};
+use super::settings::base_sources;
+
 pub(super) use self::clients::ShowClients;
 pub(super) use self::health_check::HealthCheck;
 pub(super) use self::kick::Kick;
 pub(super) use self::why::ShowWhy;
-use super::outcome::Failure;
-use super::settings::base_sources;
 
 /// The relay to ask.
 #[derive(Args, Debug)]
@@ -39,11 +39,11 @@ struct RelayArgs {
 
 impl RelayArgs {
     /// The socket of the relay.
-    fn socket(&self) -> Result<AskedRelay, Failure> {
+    fn socket(&self) -> Result<AskedService, Failure> {
         if let Some(path) = &self.socket {
-            return Ok(AskedRelay::Socket(path.clone()));
+            return Ok(AskedService::socket("relay", path.clone()));
         }
-        let socket = self.settings()?.socket.map(AskedRelay::Socket);
+        let socket = self.settings()?.socket.map(|path| AskedService::socket("relay", path));
         socket.ok_or_else(|| {
             Failure::Unreadable(anyhow!(
                 "the configuration has no admin.socket, by which a running relay is asked: name its configuration by --config, \
@@ -54,11 +54,5 @@ impl RelayArgs {
 
     fn settings(&self) -> Result<AdminSettings, Failure> {
         Ok(AdminSettings::locate(&base_sources(self.config.as_deref()))?)
-    }
-}
-
-impl From<AskError> for Failure {
-    fn from(error: AskError) -> Self {
-        Self::Runtime(error.into())
     }
 }

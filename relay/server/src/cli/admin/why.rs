@@ -5,12 +5,12 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::Args;
 use towpath_relay::administration::schema::{KeyPlace, ListedConnection, Refused, Why};
+use towpath_service::command::{Failure, print};
 
 use super::RelayArgs;
 use super::clients::{dropped, flags};
 use super::key::KeyText;
 use super::units::{age, count, size};
-use crate::cli::outcome::{Failure, print};
 
 #[derive(Args, Debug)]
 pub(in crate::cli) struct ShowWhy {

@@ -187,7 +187,7 @@ fn nat_report() {
             rows.extend(Class::ALL.map(|other| Row::of(one, other, timing)));
         }
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
     fs::write(docs.join("nat.svg"), picture::draw(&rows)).unwrap();
     let page = fs::read_to_string(docs.join("nat.md")).unwrap();
     let page = replace(&page, "tailscaled", &comparison(&rows));

@@ -4,14 +4,17 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use towpath_service::config::{Problems, Resolved};
-use towpath_service::logs::say;
+
+use crate::config::{Problems, Resolved};
+use crate::logs::say;
 
 /// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub enum Failure {
+    /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] Problems),
+    /// Something failed while running.
     #[error("{0:#}")]
     Runtime(#[from] anyhow::Error),
     /// A file that was to be looked at.
@@ -32,30 +35,18 @@ impl From<Failure> for ExitCode {
 }
 
 /// Prints as asked on standard output.
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+///
+/// If standard output takes nothing.
+pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
-pub(super) fn warn(resolved: &Resolved) {
+/// Says what a program has ignored of its configuration.
+pub fn warn(program: &str, resolved: &Resolved) {
     for warning in resolved.warnings() {
-        say(&format!("towpath-relay: warning: {warning}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use towpath_relay::RunError;
-
-    use super::*;
-
-    /// So a supervisor starts the relay again.
-    #[test]
-    fn a_worker_that_panics_is_a_failure_with_its_reason() {
-        let failure = Failure::from(anyhow::Error::from(RunError::Worker));
-        let said = "a worker of the data plane panicked; the relay cannot go on without it";
-        assert_eq!(failure.to_string(), said);
-        // Exit codes can only be printed.
-        assert_eq!(format!("{:?}", ExitCode::from(failure)), format!("{:?}", ExitCode::from(1)));
+        say(&format!("{program}: warning: {warning}"));
     }
 }

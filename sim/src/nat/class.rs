@@ -1,5 +1,6 @@
 //! The classes of NATs that the tests speak of.
 
+use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
@@ -113,6 +114,14 @@ impl fmt::Display for Class {
 /// A text that is not the code of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownClass;
+
+impl fmt::Display for UnknownClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a class of NATs; there are {}", Class::ALL.map(Class::code).join(", "))
+    }
+}
+
+impl Error for UnknownClass {}
 
 impl FromStr for Class {
     type Err = UnknownClass;

@@ -234,6 +234,12 @@ impl<M: Machine> World<M> {
         alive.map(way).min()
     }
 
+    /// When the next thing happens, if anything is to happen.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.queue.due()
+    }
+
     /// Runs until a time has come.
     pub fn run_until(&mut self, until: Instant) {
         while self.step(until) {}

@@ -1,4 +1,4 @@
-//! Questions to a running relay: one HTTP request over its socket or its admin listener.
+//! Questions to a running service: one HTTP request over its socket or its admin listener.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -7,46 +7,88 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use socket2::{SockAddr, Socket, Type};
-use towpath_relay::administration::schema::Mistake;
-use towpath_service::visible_path;
 
-/// How long the relay may say nothing, and how long it may not take the connection.
+use crate::command::Failure;
+use crate::visible_path;
+
+/// How long the service may say nothing, and how long it may not take the connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where a running relay is asked.
+/// A running service, and where it is asked.
 #[derive(Clone, Debug)]
-pub(super) enum AskedRelay {
+pub struct AskedService {
+    /// The word for it in messages, such as `relay`.
+    noun: &'static str,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     Socket(PathBuf),
     Listener(SocketAddr),
 }
 
-/// Why a relay has not answered.
+/// Why a service has not answered.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("cannot connect to the relay at {0}; is it running, and may this user connect?")]
-    Connect(AskedRelay, #[source] io::Error),
-    #[error("the relay at {0} does not answer")]
-    Silent(AskedRelay, #[source] io::Error),
-    #[error("what answers at {0} is no relay of this version: status {1}")]
-    Stranger(AskedRelay, u16),
-    #[error("the relay at {0} refuses the request: {1}")]
-    Refused(AskedRelay, String),
-    #[error("the answer of the relay at {0} is not whole, or of another version")]
-    Broken(AskedRelay, #[source] serde_json::Error),
+pub enum AskError {
+    /// No connection.
+    #[error("cannot connect to the {noun} at {0}; is it running, and may this user connect?", noun = .0.noun)]
+    Connect(AskedService, #[source] io::Error),
+    /// No answer in time, or one that breaks off.
+    #[error("the {noun} at {0} does not answer", noun = .0.noun)]
+    Silent(AskedService, #[source] io::Error),
+    /// An answer that no service of this version gives.
+    #[error("what answers at {0} is no {noun} of this version: status {1}", noun = .0.noun)]
+    Stranger(AskedService, u16),
+    /// The request is refused, for this reason.
+    #[error("the {noun} at {0} refuses the request: {1}", noun = .0.noun)]
+    Refused(AskedService, String),
+    /// An answer in another form.
+    #[error("the answer of the {noun} at {0} is not whole, or of another version", noun = .0.noun)]
+    Broken(AskedService, #[source] serde_json::Error),
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        Self::Runtime(error.into())
+    }
+}
+
+/// What is wrong with a request.
+#[derive(Deserialize)]
+struct Mistake {
+    error: String,
 }
 
 /// The status and the text of an answer.
 #[derive(Debug)]
-pub(super) struct HttpAnswer {
-    pub(super) status: u16,
-    pub(super) text: String,
+pub struct HttpAnswer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub text: String,
 }
 
-impl AskedRelay {
+impl AskedService {
+    /// The service whose admin socket is at a path. Messages call it by `noun`.
+    pub const fn socket(noun: &'static str, path: PathBuf) -> Self {
+        Self { noun, place: Place::Socket(path) }
+    }
+
+    /// The service whose admin listener is at an address.
+    pub const fn listener(noun: &'static str, address: SocketAddr) -> Self {
+        Self { noun, place: Place::Listener(address) }
+    }
+
     /// Sends a request, and returns the answer whatever its status.
-    pub(super) fn request(&self, method: &str, target: &str) -> Result<HttpAnswer, AskError> {
+    ///
+    /// # Errors
+    ///
+    /// [`AskError::Connect`] and [`AskError::Silent`].
+    pub fn request(&self, method: &str, target: &str) -> Result<HttpAnswer, AskError> {
         let mut stream = self.connect(PATIENCE)?;
         let mut exchange = || {
             // HTTP/1.0, so that the answer ends with the connection. The name is one that every admin listener answers to.
@@ -59,7 +101,11 @@ impl AskedRelay {
     }
 
     /// Sends a request whose answer is JSON.
-    pub(super) fn ask<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, AskError> {
+    ///
+    /// # Errors
+    ///
+    /// See [`AskError`].
+    pub fn ask<T: DeserializeOwned>(&self, method: &str, target: &str) -> Result<T, AskError> {
         let HttpAnswer { status, text } = self.request(method, target)?;
         if status == 200 {
             return serde_json::from_str(&text).map_err(|error| AskError::Broken(self.clone(), error));
@@ -81,9 +127,9 @@ impl AskedRelay {
     }
 
     fn try_connect(&self, patience: Duration) -> io::Result<Socket> {
-        let address = match self {
-            Self::Socket(path) => SockAddr::unix(path)?,
-            Self::Listener(address) => (*address).into(),
+        let address = match &self.place {
+            Place::Socket(path) => SockAddr::unix(path)?,
+            Place::Listener(address) => (*address).into(),
         };
         let stream = Socket::new(address.domain(), Type::STREAM, None)?;
         stream.set_read_timeout(Some(patience))?;
@@ -100,11 +146,11 @@ fn parse(answer: &str) -> Option<HttpAnswer> {
     Some(HttpAnswer { status, text: text.into() })
 }
 
-impl fmt::Display for AskedRelay {
+impl fmt::Display for AskedService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(path) => f.write_str(&visible_path(path)),
-            Self::Listener(address) => address.fmt(f),
+        match &self.place {
+            Place::Socket(path) => f.write_str(&visible_path(path)),
+            Place::Listener(address) => address.fmt(f),
         }
     }
 }
@@ -130,7 +176,7 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let on_network = stuck(&any.into());
         let address = on_network.local_addr().expect("an address").as_socket().expect("of IPv4");
-        for relay in [AskedRelay::Socket(path), AskedRelay::Listener(address)] {
+        for relay in [AskedService::socket("relay", path), AskedService::listener("relay", address)] {
             let mut open = Vec::new();
             let error = (0..16).find_map(|_| relay.connect(brief).map(|stream| open.push(stream)).err());
             assert!(matches!(error, Some(AskError::Silent(..))), "{error:?}");
