@@ -65,15 +65,35 @@ impl Control {
         }
     }
 
+    /// Writes the message that fixes the source address, and one that fixes the hops after which the datagram dies; returns the
+    /// length of both.
+    pub(crate) fn write_with_ttl(&mut self, local: LocalAddr, is_ipv4: bool, ttl: u8) -> usize {
+        let start = self.write(local);
+        let (level, kind) = if is_ipv4 {
+            (libc::IPPROTO_IP, libc::IP_TTL)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
+        };
+        start + write_message(&mut self.0[start..], level, kind, &i32::from(ttl).to_ne_bytes())
+    }
+
     fn write_message(&mut self, level: i32, kind: i32, data: &[u8]) -> usize {
-        let len = HEADER_LEN + data.len();
-        let space = len.next_multiple_of(ALIGN);
-        self.0[..ALIGN].copy_from_slice(&len.to_ne_bytes());
-        self.0[ALIGN..ALIGN + 4].copy_from_slice(&level.to_ne_bytes());
-        self.0[ALIGN + 4..HEADER_LEN].copy_from_slice(&kind.to_ne_bytes());
-        self.0[HEADER_LEN..len].copy_from_slice(data);
-        self.0[len..space].fill(0);
-        space
+        write_message(&mut self.0, level, kind, data)
+    }
+
+    /// The hops that a received datagram has left, where the socket was asked to say so.
+    #[cfg(test)]
+    pub(crate) fn hops(&self) -> Option<i32> {
+        let mut rest = &self.0[..];
+        while let Some((level, kind, data, next)) = split_message(rest) {
+            if [(libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)]
+                .contains(&(level, kind))
+            {
+                return data.first_chunk().map(|hops| i32::from_ne_bytes(*hops));
+            }
+            rest = next;
+        }
+        None
     }
 
     /// Finds PKTINFO in the first `len` bytes; [`LocalAddr::ANY`] if there is none.
@@ -92,6 +112,18 @@ impl Control {
         }
         LocalAddr::ANY
     }
+}
+
+/// Writes a control message, and returns its length with the padding that the next one needs.
+fn write_message(out: &mut [u8], level: i32, kind: i32, data: &[u8]) -> usize {
+    let len = HEADER_LEN + data.len();
+    let space = len.next_multiple_of(ALIGN);
+    out[..ALIGN].copy_from_slice(&len.to_ne_bytes());
+    out[ALIGN..ALIGN + 4].copy_from_slice(&level.to_ne_bytes());
+    out[ALIGN + 4..HEADER_LEN].copy_from_slice(&kind.to_ne_bytes());
+    out[HEADER_LEN..len].copy_from_slice(data);
+    out[len..space].fill(0);
+    space
 }
 
 /// Splits off the first control message: level, type, data and what follows.

@@ -16,6 +16,7 @@ compile_error!("towpath-udp speaks Linux: recvmmsg, sendmmsg and PKTINFO");
 
 mod batch;
 mod cmsg;
+mod dying;
 mod name;
 mod socket;
 #[allow(unsafe_code, reason = "std has neither batched system calls nor PKTINFO")]
@@ -23,4 +24,5 @@ mod sys;
 
 pub use batch::{BATCH_MAX, DATAGRAM_MAX_LEN, Datagram, DatagramBatch, PushError};
 pub use cmsg::LocalAddr;
+pub use dying::send_dying;
 pub use socket::{BatchSocket, SendOutcome, bind};
