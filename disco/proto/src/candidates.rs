@@ -95,6 +95,13 @@ impl Candidates {
         }
     }
 
+    /// Notes that a candidate has answered.
+    pub(crate) fn answered(&mut self, address: SocketAddr) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.address == address) {
+            known.spent = 0;
+        }
+    }
+
     /// Forgets the addresses from which the peer was heard, because this node has moved to another network.
     pub(crate) fn forget_heard(&mut self) {
         self.0.retain(|known| known.origin != Origin::Heard);

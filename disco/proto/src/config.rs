@@ -61,6 +61,12 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
+    /// A peer of which no more than its key is known.
+    #[must_use]
+    pub const fn new(key: NodePublic) -> Self {
+        Self { key, region: None, disco: None, addresses: Vec::new(), is_relay_only: false }
+    }
+
     /// The addresses that may be probed.
     pub(crate) fn probed(&self) -> &[SocketAddr] {
         if self.is_relay_only { &[] } else { &self.addresses }

@@ -18,6 +18,7 @@
 //! | a port that the gateway forwards: PCP, NAT-PMP | `portmap/` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
 //! | packets that came over both ways | `doubles.rs` |
+//! | pings that the application asks for | `echo.rs` |
 //!
 //! The sequence of a cold pair, with R for a round trip over the relay and D for a direct one: the first packet goes over the
 //! relay with a hello. Its receiver opens its own NAT with a packet that dies on the way, answers with a hello of its own, and
@@ -31,6 +32,7 @@ mod config;
 mod context;
 pub mod datagram;
 mod doubles;
+mod echo;
 mod endpoints;
 mod event;
 pub mod hello;

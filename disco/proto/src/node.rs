@@ -16,6 +16,7 @@ use crate::config::{GatewayConfig, NodeConfig, PeerConfig};
 use crate::context::Context;
 use crate::datagram::{Received, Region, RelayEvent, Route, Transmit};
 use crate::doubles::{Doubles, Way};
+use crate::echo::Echoes;
 use crate::endpoints::Answered;
 use crate::event::Event;
 use crate::hello::Hello;
@@ -46,6 +47,7 @@ pub struct Node {
     /// One entry for each peer that is due.
     due: BTreeSet<(Instant, NodePublic)>,
     doubles: Doubles,
+    echoes: Echoes,
     active_until: Instant,
     refresh_at: Option<Instant>,
 }
@@ -63,6 +65,7 @@ impl Node {
             by_address: BTreeMap::new(),
             due: BTreeSet::new(),
             doubles,
+            echoes: Echoes::default(),
             active_until: Instant::ZERO,
             refresh_at: None,
         }
@@ -177,6 +180,35 @@ impl Node {
         route
     }
 
+    /// Sends a ping to a peer by the way that data takes: directly, or else over a relay. [`Event::Pong`] follows if it is answered.
+    /// Returns whether it was sent: nothing can be asked of a peer before it has answered the first hello, which this sends. Stock
+    /// clients answer as well.
+    pub fn ping(&mut self, now: Instant, peer: &NodePublic) -> bool {
+        let route = self.route(now, peer, 0);
+        let (way, transmit) = match (route.direct, route.relay.or(route.standby)) {
+            (Some(dst), _) => (Received::Udp { remote: dst }, Transmit::Udp { src: None, dst, ttl: None }),
+            (None, Some(region)) => {
+                (Received::Relay { region, peer: *peer }, Transmit::Relay { region, peer: *peer })
+            }
+            (None, None) => return false,
+        };
+        let Some(shared) = self.peers.get(peer).and_then(Peer::shared) else { return false };
+        let (tx, nonce) = (TxId(self.ctx.random.bytes()), self.ctx.random.bytes());
+        let (ping, mut packet) =
+            (Message::Ping(Ping { tx, node_key: Some(self.ctx.public), padding: 0 }), Vec::new());
+        seal(&self.ctx.disco_public, shared, &nonce, &ping, &mut packet);
+        self.ctx.send(transmit, packet);
+        self.echoes.note(tx, *peer, way, now);
+        true
+    }
+
+    /// Takes the answer to a ping of the application, if it is one.
+    fn hear_echo(&mut self, tx: TxId, way: Received, now: Instant) -> bool {
+        let Some((peer, took)) = self.echoes.take(tx, way, now) else { return false };
+        self.ctx.tell(Event::Pong { peer, way, took });
+        true
+    }
+
     /// Takes a packet. Returns the peer whose data it is, if it is the application's and has not come over another way before.
     /// Packets of the application are WireGuard's: those of one length differ in their first or their last 40 bytes.
     pub fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
@@ -243,6 +275,7 @@ impl Node {
         let Some(shared) = self.peers.get(&owner).and_then(Peer::shared) else { return };
         match packet.open(shared) {
             Ok(Message::Ping(ping)) => self.hear_ping(packet.sender, &ping, remote, now),
+            Ok(Message::Pong { tx, .. }) if self.hear_echo(tx, Received::Udp { remote }, now) => {}
             Ok(Message::Pong { tx, .. }) => self.hear_pong(packet.sender, tx, remote, now),
             // What else there is comes over relays only, is of UDP relays, or is of another version.
             Ok(Message::CallMeMaybe(_) | Message::UdpRelay(_)) | Err(_) => {}
@@ -311,11 +344,18 @@ impl Node {
                 self.with_peer(&key, now, |peer, ctx| peer.hear_call_me_maybe(&offered, now, ctx));
             }
             Some(Message::Ping(Ping { tx, .. })) => self.answer_relayed_ping(&key, tx, region),
-            Some(_) => {}
+            Some(Message::Pong { tx, .. }) => {
+                self.hear_echo(tx, Received::Relay { region, peer: key }, now);
+            }
+            Some(Message::UdpRelay(_)) => {}
             None => {
                 let shared = peer.hello_key(&self.ctx);
                 let Some((disco, hello)) = Hello::open(packet, shared) else { return };
+                let before = peer.disco_key();
                 self.with_peer(&key, now, |peer, ctx| peer.hear_hello(disco, &hello, region, now, ctx));
+                if self.peers.get(&key).and_then(Peer::disco_key) != before {
+                    self.ctx.tell(Event::Introduced { peer: key, region });
+                }
             }
         }
     }

@@ -142,6 +142,10 @@ impl Pair {
         }
     }
 
+    fn events(&mut self, side: usize) -> Vec<Event> {
+        std::iter::from_fn(|| self.nodes[side].poll_event()).collect()
+    }
+
     fn is_direct(&self) -> [bool; 2] {
         [0, 1].map(|side| self.nodes[side].direct(&Self::key(1 - side)) == Some(self.addresses[1 - side]))
     }
@@ -155,8 +159,9 @@ fn two_peers_that_know_nothing_but_their_node_keys_become_direct() {
     assert_eq!(pair.is_direct(), [true, true]);
     let signalling: usize = pair.relayed.iter().map(|(_, packet)| packet.len()).sum();
     assert!(pair.relayed.len() == 3 && signalling <= 900, "{signalling} bytes");
-    let event = Event::Direct { peer: Pair::key(1), address: pair.addresses[1] };
-    assert_eq!(pair.nodes[0].poll_event(), Some(event));
+    let introduced = Event::Introduced { peer: Pair::key(1), region: REGION };
+    let direct = Event::Direct { peer: Pair::key(1), address: pair.addresses[1] };
+    assert_eq!(pair.events(0), [introduced, direct]);
     assert_eq!(
         pair.send(0, 100, at(1000)),
         Route { direct: Some(pair.addresses[1]), relay: None, ..Route::default() }
@@ -223,6 +228,45 @@ fn a_path_on_which_nothing_is_answered_is_doubled_by_the_relay_in_time_and_then_
         pair.send(0, 100, at(now));
     }
     assert_eq!(pair.is_direct(), [true, true]);
+}
+
+#[test]
+fn a_suspected_path_that_answers_again_is_told_to_be_direct_and_has_nothing_unanswered() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    pair.events(0);
+    for now in (1000..3000).step_by(10) {
+        pair.is_open = now >= 1500;
+        pair.pass(at(now));
+        pair.send(0, 100, at(now));
+    }
+    let (peer, address) = (Pair::key(1), pair.addresses[1]);
+    assert_eq!(pair.events(0), [Event::Suspected { peer, address }, Event::Direct { peer, address }]);
+    let why = pair.nodes[0].why(&peer, at(3000)).unwrap();
+    assert_eq!(why.tried.iter().find(|(tried, _)| *tried == address), Some(&(address, 0)), "{why}");
+}
+
+#[test]
+fn a_ping_of_the_application_is_answered_by_the_way_of_data() {
+    let mut pair = Pair::new();
+    pair.is_open = false;
+    let peer = Pair::key(1);
+    assert!(!pair.nodes[0].ping(at(0), &peer), "nothing is known of it");
+    assert!(!pair.nodes[0].ping(at(0), &private(9).public()), "no peer");
+    pair.exchange(at(0));
+    assert!(pair.nodes[0].ping(at(0), &peer));
+    pair.exchange(at(0));
+    let way = Received::Relay { region: REGION, peer };
+    assert!(pair.events(0).contains(&Event::Pong { peer, way, took: Duration::ZERO }));
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    pair.events(0);
+    assert!(pair.nodes[0].ping(at(1000), &peer));
+    pair.exchange(at(1000));
+    let way = Received::Udp { remote: pair.addresses[1] };
+    assert_eq!(pair.events(0), [Event::Pong { peer, way, took: Duration::ZERO }]);
 }
 
 #[test]

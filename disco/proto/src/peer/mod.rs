@@ -323,12 +323,13 @@ impl Peer {
         let Some(probe) = self.probes.take(tx, remote, now) else { return false };
         let rtt = now.since(probe.sent);
         ctx.budget.answered(remote.ip());
+        self.candidates.answered(remote);
         self.bursts.retain(|burst| burst.address != remote);
         match &mut self.path {
             Some(path) if path.address == remote => {
-                let was_lossy = path.is_lossy;
+                let (was_lossy, was_suspected) = (path.is_lossy, path.is_told);
                 path.answer(probe.sent, probe.len, now);
-                if path.is_lossy != was_lossy {
+                if path.is_lossy != was_lossy || was_suspected {
                     ctx.tell(path.event(self.key));
                 }
                 if probe.len > PING_LEN {

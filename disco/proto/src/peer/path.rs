@@ -149,7 +149,8 @@ impl Path {
         !self.is_lossy && !self.is_suspected(now)
     }
 
-    /// What to tell of the path of `peer` when it has begun to lose too much, or does so no longer.
+    /// What to tell of the path of `peer` when it has begun to lose too much, does so no longer, or has answered after it was
+    /// suspected.
     pub(super) const fn event(&self, peer: NodePublic) -> Event {
         let address = self.address;
         if self.is_lossy { Event::Lossy { peer, address } } else { Event::Direct { peer, address } }
