@@ -1,0 +1,110 @@
+//! Datagrams that have come, with the memory for them.
+
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+
+use quinn_udp::RecvMeta;
+
+/// Trains that one call of the system receives.
+const TRAINS: usize = 16;
+/// The longest train that the kernel puts together (`UDP_GRO`).
+const TRAIN_LEN: usize = 65_536;
+
+/// Datagrams that have come. About 1 MiB, which is kept.
+#[derive(Debug)]
+pub struct ReceivedDatagrams {
+    memory: Box<[u8]>,
+    trains: [RecvMeta; TRAINS],
+    len: usize,
+}
+
+impl ReceivedDatagrams {
+    pub(crate) fn new() -> Self {
+        let memory = vec![0; TRAINS * TRAIN_LEN].into_boxed_slice();
+        Self { memory, trains: [RecvMeta::default(); TRAINS], len: 0 }
+    }
+
+    /// Adds a datagram from an address. Returns whether there was room; without any, it is lost, as on a network.
+    pub fn push(&mut self, remote: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(train) = self.trains.get_mut(self.len) else { return false };
+        let start = self.len * TRAIN_LEN;
+        let Some(place) = self.memory[start..start + TRAIN_LEN].get_mut(..datagram.len()) else {
+            return false;
+        };
+        place.copy_from_slice(datagram);
+        (train.addr, train.len, train.stride) = (remote, datagram.len(), datagram.len());
+        self.len += 1;
+        true
+    }
+
+    /// Whether there is no datagram.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether there is room for another datagram.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.len < TRAINS
+    }
+
+    pub(crate) const fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Lets the system fill the memory.
+    pub(super) fn fill(
+        &mut self,
+        receive: impl FnOnce(&mut [IoSliceMut<'_>], &mut [RecvMeta]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut chunks = self.memory.chunks_exact_mut(TRAIN_LEN);
+        let mut places: [IoSliceMut<'_>; TRAINS] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("there is one for each train")));
+        self.len = receive(&mut places, &mut self.trains)?.min(TRAINS);
+        Ok(())
+    }
+
+    /// The datagrams with the addresses that they came from.
+    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        let trains = self.trains[..self.len].iter().zip(self.memory.chunks_exact(TRAIN_LEN));
+        trains.flat_map(|(meta, memory)| {
+            datagrams(&memory[..meta.len.min(TRAIN_LEN)], meta.stride).map(|one| (meta.addr, one))
+        })
+    }
+}
+
+/// Cuts a train into its datagrams. An empty one is a datagram.
+fn datagrams(train: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
+    let empty = train.is_empty().then_some(train);
+    empty.into_iter().chain(train.chunks(stride.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_train_is_cut_into_its_datagrams_and_an_empty_datagram_is_one() {
+        let cut =
+            |train: &'static [u8], stride| datagrams(train, stride).map(<[u8]>::len).collect::<Vec<_>>();
+        assert_eq!(cut(b"", 0), [0]);
+        assert_eq!(cut(b"abcdefg", 3), [3, 3, 1]);
+        assert_eq!(cut(b"abcdef", 3), [3, 3]);
+        assert_eq!(cut(b"abc", 9), [3]);
+        assert_eq!(cut(b"ab", 0), [1, 1], "the kernel never says this, and it must not panic");
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused() {
+        let mut received = ReceivedDatagrams::new();
+        let remote = SocketAddr::from(([192, 0, 2, 1], 7));
+        assert!(!received.push(remote, &[0; TRAIN_LEN + 1]));
+        for number in 0..TRAINS {
+            assert!(received.has_room() && received.push(remote, &[number as u8; 3]));
+        }
+        assert!(!received.has_room() && !received.push(remote, b"one too many"));
+        let firsts: Vec<_> = received.iter().map(|(_, datagram)| datagram[0]).collect();
+        assert_eq!(firsts, (0..TRAINS as u8).collect::<Vec<_>>());
+    }
+}

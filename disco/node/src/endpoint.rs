@@ -1,0 +1,438 @@
+//! An endpoint: packets to and from peers that are named by their keys.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use towpath_disco::datagram::{Region, Route};
+use towpath_disco::{PeerConfig, Why};
+use towpath_wire::disco::datagram::DatagramKind;
+use towpath_wire::disco::key::DiscoPublic;
+use towpath_wire::key::NodePublic;
+
+use crate::builder::Builder;
+use crate::datagrams::{Datagrams, Train};
+use crate::packets::Packets;
+use crate::path::{Path, PathClass};
+use crate::shared::{PeerState, Shared};
+use crate::stats::{Stats, add};
+use crate::status::{PeerStatus, RelayStatus, Status};
+
+/// The longest packet, in bytes: what a relay forwards and what fits into a UDP datagram over IPv4.
+pub const PACKET_MAX: usize = 65_507;
+
+/// A peer among peers: sends packets to them by their keys, and receives theirs. Clones are the same endpoint, which ends when the last
+/// one is dropped or when it is [closed](Self::close).
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    key: NodePublic,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.abort();
+    }
+}
+
+/// Why packets were not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The peer was not [added](Endpoint::add_peer).
+    #[error("{0} is not a peer of this endpoint")]
+    UnknownPeer(NodePublic),
+    /// A packet is longer than [`PACKET_MAX`].
+    #[error("a packet of {0} bytes is too long: the limit is {PACKET_MAX}")]
+    TooLong(usize),
+    /// A packet begins as one of disco, STUN or Geneve does, so that the peer would take it for one.
+    #[error("a packet begins as one of disco, STUN or Geneve does: the peer would take it for one")]
+    Mistakable,
+    /// No relay is known over which the peer could be reached, and there is no direct path. Right after the start the home relay is not
+    /// chosen yet: see [`Endpoint::online`].
+    #[error("no way to the peer is known yet")]
+    NoWay,
+    /// The endpoint is closed.
+    #[error("the endpoint is closed")]
+    Closed,
+}
+
+/// The end of [`Endpoint::recv`]: the endpoint is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint is closed")]
+pub struct Closed;
+
+impl Endpoint {
+    /// Begins to set up an endpoint.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(key: NodePublic, shared: Arc<Shared>) -> Self {
+        Self { inner: Arc::new(Inner { key, shared }) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// The key by which peers know this endpoint.
+    #[must_use]
+    pub fn key(&self) -> NodePublic {
+        self.inner.key
+    }
+
+    /// The disco key of this endpoint, for peers whose control plane hands such keys out, as Tailscale's does. It is another one at each
+    /// start.
+    #[must_use]
+    pub fn disco_key(&self) -> DiscoPublic {
+        self.shared().look(|node, _| node.disco_key())
+    }
+
+    /// The addresses under which this endpoint may be reached directly, the most useful first, as far as they are known by now.
+    #[must_use]
+    pub fn direct_addresses(&self) -> Vec<SocketAddr> {
+        self.shared().look(|node, _| node.endpoints())
+    }
+
+    /// The addresses of the sockets.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.shared().sockets.iter().map(|socket| socket.local_addr()).collect()
+    }
+
+    /// Adds a peer, or takes in what is said of one now. Packets of others are not received.
+    pub fn add_peer(&self, peer: &PeerConfig) {
+        self.shared().add_peer(peer.key);
+        self.shared().call(|node, now| node.set_peer(peer, now));
+    }
+
+    /// Forgets a peer. Nothing is sent to it any more, and nothing of it is received.
+    pub fn remove_peer(&self, key: &NodePublic) {
+        self.shared().call(|node, _| node.remove_peer(key));
+        self.shared().remove_peer(key);
+    }
+
+    /// Waits until the link to the home relay is up, so that this endpoint can be reached by peers that know no more than its key and
+    /// region. Returns the region.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint is closed.
+    pub async fn online(&self) -> Result<Region, Closed> {
+        let mut homes = self.shared().homes.subscribe();
+        loop {
+            let home = homes.borrow_and_update()[0];
+            if let Some(link) = home.and_then(|home| self.shared().links.get(home)) {
+                tokio::select! {
+                    () = link.up() => return Ok(link.region()),
+                    _ = homes.changed() => continue,
+                    () = self.shared().inbox.closed() => return Err(Closed),
+                }
+            }
+            tokio::select! {
+                _ = homes.changed() => {}
+                () = self.shared().inbox.closed() => return Err(Closed),
+            }
+        }
+    }
+
+    /// Begins to make the path to a peer direct before the first packet is sent to it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn prepare(&self, peer: &NodePublic) -> Result<(), SendError> {
+        self.state_of(peer)?;
+        self.shared().route(peer, 0);
+        Ok(())
+    }
+
+    /// Sends packets to a peer: directly where a path has been found, over a relay until then, and both ways while it is not certain. A
+    /// packet may be lost, as on any network. Waits while the system or the relay has no room.
+    ///
+    /// The application authenticates and encrypts its packets itself, as WireGuard does. Packets of one length in a row are sent with
+    /// one call of the system where it can do that.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]. No packet was sent then.
+    pub async fn send<P: AsRef<[u8]>>(&self, peer: &NodePublic, packets: &[P]) -> Result<(), SendError> {
+        let longest = check(packets)?;
+        let state = self.state_of(peer)?;
+        let route = self.shared().route(peer, longest);
+        if route == Route::default() {
+            add(&self.shared().counters.unroutable, packets.len());
+            return Err(SendError::NoWay);
+        }
+        state.sent.add(packets.len(), bytes_of(packets));
+        let is_relayed_alone = route.direct.is_none();
+        for region in [route.relay, route.standby].into_iter().flatten() {
+            self.send_relayed(peer, region, packets, is_relayed_alone).await;
+        }
+        if let Some(address) = route.direct {
+            self.send_direct(address, packets).await;
+        }
+        Ok(())
+    }
+
+    async fn send_relayed<P: AsRef<[u8]>>(
+        &self,
+        peer: &NodePublic,
+        region: Region,
+        packets: &[P],
+        waits: bool,
+    ) {
+        let counters = &self.shared().counters;
+        let Some(link) = self.shared().links.get(region) else {
+            add(&counters.unroutable, packets.len());
+            return;
+        };
+        if waits {
+            link.room().await;
+        }
+        counters.sent(PathClass::Relayed).add(packets.len(), bytes_of(packets));
+        let lost = link.push_data(peer, packets.iter().map(AsRef::as_ref));
+        add(&counters.relay_dropped, lost);
+    }
+
+    async fn send_direct<P: AsRef<[u8]>>(&self, address: SocketAddr, packets: &[P]) {
+        let shared = self.shared();
+        let Some(socket) = shared.socket_for(address) else {
+            add(&shared.counters.send_refused, packets.len());
+            return;
+        };
+        shared.counters.sent(PathClass::of(address)).add(packets.len(), bytes_of(packets));
+        let mut joined = Vec::new();
+        let mut rest = packets;
+        while let Some(first) = rest.first().map(AsRef::as_ref) {
+            let count = train_len(rest, socket.train_max());
+            let (train, after) = rest.split_at(count);
+            let contents = if count == 1 {
+                first
+            } else {
+                joined.clear();
+                train.iter().for_each(|packet| joined.extend_from_slice(packet.as_ref()));
+                &joined
+            };
+            let train = Train { destination: address, source: None, contents, segment: first.len() };
+            if let Err(error) = send_train(socket.as_ref(), &train).await {
+                shared.count_refused(&error, count);
+            }
+            rest = after;
+        }
+    }
+
+    /// Waits for packets of peers and puts them into `packets`, in place of those that are there.
+    ///
+    /// A packet that was sent by two ways is received once. A packet whose sender is known by its address on UDP alone may be forged:
+    /// the application authenticates its packets.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoint is closed.
+    pub async fn recv(&self, packets: &mut Packets) -> Result<(), Closed> {
+        packets.clear();
+        if self.shared().inbox.take(packets).await { Ok(()) } else { Err(Closed) }
+    }
+
+    /// Follows the path to a peer.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn watch_path(&self, peer: &NodePublic) -> Result<PathWatch, SendError> {
+        Ok(PathWatch { receiver: self.state_of(peer)?.path.subscribe() })
+    }
+
+    /// Waits until a peer has introduced itself over a relay, which it may have done already. Returns the region.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`], also if the peer is removed meanwhile.
+    pub async fn introduced(&self, peer: &NodePublic) -> Result<Region, SendError> {
+        let mut introduced = self.state_of(peer)?.introduced.subscribe();
+        let region = introduced.wait_for(Option::is_some).await.map(|region| *region);
+        region.ok().flatten().ok_or(SendError::UnknownPeer(*peer))
+    }
+
+    /// Why the path to a peer is what it is; `None` for a peer that was not added.
+    #[must_use]
+    pub fn why(&self, peer: &NodePublic) -> Option<Why> {
+        self.shared().look(|node, now| node.why(peer, now))
+    }
+
+    /// What this endpoint has sent, received and lost.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared().counters.get()
+    }
+
+    /// How this endpoint, its relays and its peers are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = self.shared();
+        let [home, standby] = *shared.homes.borrow();
+        let relays =
+            shared.links.all().into_iter().map(|link| RelayStatus::new(link.region(), &link.health()));
+        let peers = shared.peers().into_iter().map(|(key, state)| PeerStatus {
+            key,
+            path: *state.path.borrow(),
+            class: state.path.borrow().class(),
+            sent: state.sent.get(),
+            received: state.received.get(),
+        });
+        Status {
+            key: self.key(),
+            disco_key: self.disco_key().to_string(),
+            home: home.map(|home| home.0),
+            standby: standby.map(|standby| standby.0),
+            local_addresses: self.local_addresses(),
+            direct_addresses: self.direct_addresses(),
+            relays: relays.collect(),
+            peers: peers.collect(),
+        }
+    }
+
+    /// Sends what waits for relays, as far as that does not take long, gives back the port that the gateway forwards, and ends. What has
+    /// been received can still be taken.
+    pub async fn close(&self) {
+        let shared = self.shared();
+        shared.call(|node, _| node.close());
+        shared.inbox.close();
+        shared.links.close().await;
+        shared.abort();
+    }
+
+    fn state_of(&self, peer: &NodePublic) -> Result<Arc<PeerState>, SendError> {
+        if self.shared().inbox.is_closed() {
+            return Err(SendError::Closed);
+        }
+        self.shared().peer(peer).ok_or(SendError::UnknownPeer(*peer))
+    }
+}
+
+/// The path to a peer, followed.
+#[derive(Clone, Debug)]
+pub struct PathWatch {
+    receiver: watch::Receiver<Path>,
+}
+
+impl PathWatch {
+    /// The path now.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        *self.receiver.borrow()
+    }
+
+    /// Waits until the path is another one than at the last call, and returns it. A path that lasts for less than it takes to ask again
+    /// may be missed.
+    ///
+    /// # Errors
+    ///
+    /// If the peer was removed.
+    pub async fn changed(&mut self) -> Result<Path, Closed> {
+        self.receiver.changed().await.map_err(|_| Closed)?;
+        Ok(*self.receiver.borrow_and_update())
+    }
+
+    /// Waits until the path is direct, which it may be already. Returns the address of the peer.
+    ///
+    /// # Errors
+    ///
+    /// If the peer was removed.
+    pub async fn direct(&mut self) -> Result<SocketAddr, Closed> {
+        let path = *self.receiver.wait_for(Path::is_direct).await.map_err(|_| Closed)?;
+        match path {
+            Path::Direct { address } => Ok(address),
+            _ => Err(Closed),
+        }
+    }
+}
+
+/// Checks packets. Returns the length of the longest.
+fn check<P: AsRef<[u8]>>(packets: &[P]) -> Result<usize, SendError> {
+    let mut longest = 0;
+    for packet in packets.iter().map(AsRef::as_ref) {
+        if packet.len() > PACKET_MAX {
+            return Err(SendError::TooLong(packet.len()));
+        }
+        if DatagramKind::is_mistaken(packet) {
+            return Err(SendError::Mistakable);
+        }
+        longest = longest.max(packet.len());
+    }
+    Ok(longest)
+}
+
+fn bytes_of<P: AsRef<[u8]>>(packets: &[P]) -> usize {
+    packets.iter().map(|packet| packet.as_ref().len()).sum()
+}
+
+/// How many packets from the front make a train: of one length, the last one perhaps shorter.
+fn train_len<P: AsRef<[u8]>>(packets: &[P], most: usize) -> usize {
+    let Some(segment) = packets.first().map(|packet| packet.as_ref().len()) else { return 0 };
+    if segment == 0 {
+        return 1;
+    }
+    let mut bytes = 0;
+    let mut count = 0;
+    for packet in packets.iter().take(most).map(AsRef::as_ref) {
+        if packet.is_empty() || packet.len() > segment || bytes + packet.len() > PACKET_MAX {
+            break;
+        }
+        (bytes, count) = (bytes + packet.len(), count + 1);
+        if packet.len() < segment {
+            break;
+        }
+    }
+    count
+}
+
+async fn send_train(socket: &dyn Datagrams, train: &Train<'_>) -> io::Result<()> {
+    loop {
+        match socket.try_send(train) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_train_has_packets_of_one_length_and_perhaps_a_shorter_one_at_its_end() {
+        let count = |lens: &[usize], most| {
+            let packets: Vec<_> = lens.iter().map(|len| vec![4; *len]).collect();
+            train_len(&packets, most)
+        };
+        assert_eq!(count(&[], 64), 0);
+        assert_eq!(count(&[9, 9, 9], 64), 3);
+        assert_eq!(count(&[9, 9, 9], 2), 2);
+        assert_eq!(count(&[9, 9, 3, 9], 64), 3);
+        assert_eq!(count(&[9, 10], 64), 1);
+        assert_eq!(count(&[9, 0], 64), 1);
+        assert_eq!(count(&[0, 0], 64), 1);
+        assert_eq!(count(&[1400; 64], 64), 46);
+        assert_eq!(count(&[PACKET_MAX, 1], 64), 1);
+    }
+
+    #[test]
+    fn packets_that_a_peer_would_take_for_something_else_are_refused() {
+        let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat();
+        let disco = [&b"TS\xf0\x9f\x92\xac"[..], &[0; 60]].concat();
+        let geneve = [0, 0, 0x7a, 0x12, 0, 0, 1, 0];
+        for mistaken in [&stun[..], &disco, &geneve] {
+            assert_eq!(check(&[&[4; 9][..], mistaken]), Err(SendError::Mistakable));
+        }
+        assert_eq!(check(&[vec![4; PACKET_MAX + 1]]), Err(SendError::TooLong(PACKET_MAX + 1)));
+        assert_eq!(check(&[vec![4; 3], vec![4; PACKET_MAX]]), Ok(PACKET_MAX));
+    }
+}

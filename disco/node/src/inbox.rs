@@ -1,0 +1,104 @@
+//! Packets that wait for the application.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use towpath_wire::key::NodePublic;
+
+use crate::packets::Packets;
+use crate::path::PathClass;
+
+/// The packets that wait, in bytes and in number. An application that is slower loses the newest, as with a full socket buffer.
+const MOST_BYTES: usize = 8 << 20;
+const MOST_PACKETS: usize = 32_768;
+
+/// Packets that wait for the application.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    come: Notify,
+    ended: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    packets: Packets,
+    is_closed: bool,
+}
+
+/// Packets to be put in, together.
+pub(crate) struct Delivery<'a> {
+    inbox: &'a Inbox,
+    state: MutexGuard<'a, State>,
+    has_come: bool,
+}
+
+impl Inbox {
+    /// Begins to put packets in.
+    pub(crate) fn deliver(&self) -> Delivery<'_> {
+        Delivery { inbox: self, state: self.lock(), has_come: false }
+    }
+
+    /// Waits for packets, and changes them for those in `taken`, which is empty. Returns whether there are any: none means that no
+    /// more will come.
+    pub(crate) async fn take(&self, taken: &mut Packets) -> bool {
+        loop {
+            let come = self.come.notified();
+            {
+                let mut state = self.lock();
+                if !state.packets.is_empty() {
+                    std::mem::swap(&mut state.packets, taken);
+                    return true;
+                }
+                if state.is_closed {
+                    return false;
+                }
+            }
+            come.await;
+        }
+    }
+
+    /// Lets no more packets in.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.come.notify_waiters();
+        self.ended.notify_waiters();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// Waits until no more packets are let in.
+    pub(crate) async fn closed(&self) {
+        let ended = self.ended.notified();
+        if !self.is_closed() {
+            ended.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Delivery<'_> {
+    /// Puts a packet in. Returns whether there was room.
+    pub(crate) fn push(&mut self, peer: NodePublic, via: PathClass, packet: &[u8]) -> bool {
+        let State { packets: waiting, is_closed } = &mut *self.state;
+        if *is_closed || waiting.len() >= MOST_PACKETS || waiting.bytes() + packet.len() > MOST_BYTES {
+            return false;
+        }
+        waiting.push(peer, via, packet);
+        self.has_come = true;
+        true
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        if self.has_come {
+            self.inbox.come.notify_one();
+        }
+    }
+}
