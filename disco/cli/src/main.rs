@@ -2,7 +2,14 @@
 //!
 //! Exit codes: 0 for success, 1 for a failure while running, 2 for a wrong configuration or command line, as clap has it.
 
+mod ask;
+mod control;
 mod demo;
+mod journal;
+mod key;
+mod metrics;
+mod settings;
+mod up;
 
 use std::process::ExitCode;
 
@@ -11,7 +18,10 @@ use towpath_service::command::Failure;
 use towpath_service::logs;
 use towpath_service::logs::say;
 
+use self::ask::{FollowEvents, Ping, ShowStatus, ShowWhy};
 use self::demo::Demo;
+use self::key::Key;
+use self::up::Up;
 
 /// A peer that is reached by its WireGuard key, directly or over relays.
 #[derive(Debug, Parser)]
@@ -25,12 +35,30 @@ struct Cli {
 enum Command {
     /// Shows what a peer does: two peers behind simulated NATs become direct, all in this process
     Demo(Demo),
+    /// Runs a peer, with a control socket that the commands below ask
+    Up(Up),
+    /// Shows a running peer: its addresses, its relays, the path to each of its peers
+    Status(ShowStatus),
+    /// Asks a peer for answers, by a running peer: the way and the round trip of each, and when it became direct
+    Ping(Ping),
+    /// Says why the path from a running peer to another is what it is, and what would make it direct
+    Why(ShowWhy),
+    /// Prints each change of a path of a running peer as a line of JSON, without end
+    Events(FollowEvents),
+    /// Prints the public key of a key file, which is made if it is missing
+    Key(Key),
 }
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let done = match command {
         Command::Demo(demo) => demo.run(),
+        Command::Up(up) => up.run(),
+        Command::Status(status) => status.run(),
+        Command::Ping(ping) => ping.run(),
+        Command::Why(why) => why.run(),
+        Command::Events(events) => events.run(),
+        Command::Key(key) => key.run(),
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -148,8 +148,8 @@ impl Endpoint {
     ///
     /// [`SendError::UnknownPeer`].
     pub fn prepare(&self, peer: &NodePublic) -> Result<(), SendError> {
-        self.state_of(peer)?;
-        self.shared().route(peer, 0);
+        let state = self.state_of(peer)?;
+        self.shared().route(peer, &state, 0);
         Ok(())
     }
 
@@ -165,7 +165,7 @@ impl Endpoint {
     pub async fn send<P: AsRef<[u8]>>(&self, peer: &NodePublic, packets: &[P]) -> Result<(), SendError> {
         let longest = check(packets)?;
         let state = self.state_of(peer)?;
-        let route = self.shared().route(peer, longest);
+        let route = self.shared().route(peer, &state, longest);
         if route == Route::default() {
             add(&self.shared().counters.unroutable, packets.len());
             return Err(SendError::NoWay);

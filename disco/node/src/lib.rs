@@ -60,7 +60,7 @@ pub use packets::{Packet, Packets};
 pub use path::{Path, PathClass};
 pub use ping::{PingError, Pong, PongVia};
 pub use relay_map::{RelayMap, RelayMapError, RelayRegion};
-pub use stats::{Stats, Traffic};
+pub use stats::{Stats, TIME_TO_DIRECT_BOUNDS, TimeToDirect, Traffic};
 pub use status::{PeerStatus, RelayStatus, Status};
 pub use towpath_disco::datagram::Region;
 pub use towpath_disco::{MappingClass, PeerConfig, PortMapping, PortProtocol, Technique, Why};

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -39,6 +40,8 @@ pub(crate) struct PeerState {
     pub(crate) introduced: watch::Sender<Option<Region>>,
     pub(crate) sent: TrafficCounter,
     pub(crate) received: TrafficCounter,
+    /// Since when a direct path is wanted, in nanoseconds of the clock; 0 while it is not, or there is one.
+    wanted: AtomicU64,
 }
 
 /// What the tasks of an endpoint share.
@@ -59,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) homes: watch::Sender<[Option<Region>; 2]>,
     /// Answers to pings.
     pub(crate) pongs: broadcast::Sender<(NodePublic, Pong)>,
+    /// The tasks run there, whichever runtime calls.
+    runtime: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -85,13 +90,14 @@ impl Shared {
             peers: RwLock::default(),
             counters: Counters::default(),
             pongs: broadcast::Sender::new(PONGS),
+            runtime: Handle::current(),
             tasks: Mutex::default(),
         }
     }
 
     /// Runs a task until the endpoint ends.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks().spawn(task);
+        self.tasks().spawn_on(task, &self.runtime);
     }
 
     /// Ends all tasks.
@@ -252,8 +258,14 @@ impl Shared {
     }
 
     /// The ways for packets to a peer.
-    pub(crate) fn route(&self, peer: &NodePublic, len: usize) -> Route {
-        self.call(|node, now| node.route(now, peer, len))
+    pub(crate) fn route(&self, peer: &NodePublic, state: &PeerState, len: usize) -> Route {
+        let (route, now) = self.call(|node, now| (node.route(now, peer, len), now));
+        if route.direct.is_none() {
+            // What has begun to be waited for stays.
+            let _ =
+                state.wanted.compare_exchange(0, now.as_nanos().max(1), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        route
     }
 
     pub(crate) fn peer(&self, key: &NodePublic) -> Option<Arc<PeerState>> {
@@ -357,6 +369,10 @@ impl Shared {
 
     fn set_path(&self, peer: &NodePublic, path: Path) {
         let Some(state) = self.peer(peer) else { return };
+        let wanted = if path.is_direct() { state.wanted.swap(0, Ordering::Relaxed) } else { 0 };
+        if wanted > 0 {
+            self.counters.time_to_direct.note(self.clock.now().since(Instant::from_nanos(wanted)));
+        }
         if state.path.send_replace(path) != path {
             log_path(peer, path);
         }

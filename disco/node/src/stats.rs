@@ -1,6 +1,7 @@
 //! What an endpoint has sent, received and lost.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -13,6 +14,18 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes of the application, without headers.
     pub bytes: u64,
+}
+
+/// The bounds of [`TimeToDirect::counts`], in milliseconds.
+pub const TIME_TO_DIRECT_BOUNDS: [u64; 9] = [50, 100, 150, 200, 300, 500, 1000, 3000, 10_000];
+
+/// How long it has taken from the first packet that was wanted to go directly until the path was direct, over all peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TimeToDirect {
+    /// How often it was within each of [`TIME_TO_DIRECT_BOUNDS`] and above the one before; the last count is of what took longer.
+    pub counts: [u64; TIME_TO_DIRECT_BOUNDS.len() + 1],
+    /// The sum of the times, in microseconds.
+    pub sum_us: u64,
 }
 
 /// Counts of an endpoint since its start.
@@ -34,6 +47,8 @@ pub struct Stats {
     pub disco_lost: u64,
     /// Packets for peers to which no way was known.
     pub unroutable: u64,
+    /// How long it has taken to become direct.
+    pub time_to_direct: TimeToDirect,
 }
 
 /// A pair of counters.
@@ -65,6 +80,27 @@ pub(crate) struct Counters {
     pub(crate) too_long: AtomicU64,
     pub(crate) disco_lost: AtomicU64,
     pub(crate) unroutable: AtomicU64,
+    pub(crate) time_to_direct: Times,
+}
+
+/// The counters behind [`TimeToDirect`].
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    counts: [AtomicU64; TIME_TO_DIRECT_BOUNDS.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Times {
+    pub(crate) fn note(&self, took: Duration) {
+        let at = TIME_TO_DIRECT_BOUNDS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        self.counts[at.unwrap_or(TIME_TO_DIRECT_BOUNDS.len())].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> TimeToDirect {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TimeToDirect { counts: std::array::from_fn(|at| load(&self.counts[at])), sum_us: load(&self.sum_us) }
+    }
 }
 
 impl Counters {
@@ -87,6 +123,7 @@ impl Counters {
             too_long: load(&self.too_long),
             disco_lost: load(&self.disco_lost),
             unroutable: load(&self.unroutable),
+            time_to_direct: self.time_to_direct.get(),
         }
     }
 }
@@ -95,5 +132,21 @@ impl Counters {
 pub(crate) fn add(counter: &AtomicU64, count: usize) {
     if count > 0 {
         counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_counts_within_the_bound_that_it_does_not_exceed() {
+        let times = Times::default();
+        for millis in [1, 50, 51, 130, 20_000] {
+            times.note(Duration::from_millis(millis));
+        }
+        let TimeToDirect { counts, sum_us } = times.get();
+        assert_eq!(counts, [2, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(sum_us, 20_232_000);
     }
 }

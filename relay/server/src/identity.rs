@@ -201,6 +201,19 @@ impl NodeKeyFile {
     }
 }
 
+/// Reads the node key in a file in derper's format, or makes one there if the file is missing. Adds to `warnings` what should be told
+/// about the file.
+///
+/// # Errors
+///
+/// See [`IdentityError`].
+pub fn key_of_file(path: &Path, warnings: &mut Vec<String>) -> Result<NodePrivate, IdentityError> {
+    match NodeKeyFile::read(&KeySource::File(path.into()), warnings)? {
+        NodeKeyFile::Known(key) => Ok(key),
+        NodeKeyFile::Missing(_) | NodeKeyFile::ThrowAway => NodeKeyFile::create(path),
+    }
+}
+
 /// The JSON of derper's key file.
 #[derive(Deserialize)]
 struct KeyFile {

@@ -4,7 +4,6 @@
 //! with `towpath_`. Nothing here is on the path of a packet. The metrics of the control plane and of the mesh are
 //! declared beside them.
 
-mod families;
 mod plane;
 mod stun;
 

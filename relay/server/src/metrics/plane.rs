@@ -7,8 +7,7 @@ use prometheus::proto::MetricFamily;
 use towpath_relay_forward::{DataPlane, PlaneStats, Traffic};
 use towpath_relay_proto::outbox::DropReason;
 use towpath_relay_proto::session::{Close, PacketKind};
-
-use super::families::Families;
+use towpath_service::metrics::Families;
 
 /// Reads the data plane when Prometheus asks.
 pub(crate) struct PlaneScrape(pub(crate) Arc<DataPlane>);

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use prometheus::Opts;
 use prometheus::core::{Collector, Desc, Describer};
 use prometheus::proto::MetricFamily;
+use towpath_service::metrics::{Families, Labelled};
 use towpath_stun::{AnswerKind, NotStun, Snapshot, StunCounters, Withheld};
-
-use super::families::{Families, Labelled};
 
 const REQUESTS: &str = "stun_requests";
 const REQUESTS_HELP: &str = "STUN datagrams: `success` was answered, `not_stun` is no request";
@@ -61,6 +60,6 @@ fn add_stun(families: &mut Families, counts: &Snapshot) {
 fn by(
     label: &'static str,
     values: impl IntoIterator<Item = (&'static str, u64)>,
-) -> impl Iterator<Item = Labelled<1>> {
+) -> impl Iterator<Item = Labelled<[(&'static str, &'static str); 1]>> {
     values.into_iter().map(move |(of, value)| ([(label, of)], value))
 }

@@ -1,9 +1,13 @@
-//! Metrics that every process has.
+//! Metrics that every process has, and families that are made at scrape time.
+
+mod families;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{IntGauge, Opts, Registry};
 
 use crate::logs;
+
+pub use self::families::{Families, Labelled};
 
 /// Registers `process_…` (memory, CPU, file descriptors, start time), `towpath_build_info` and
 /// `towpath_log_lines_dropped_total`.
