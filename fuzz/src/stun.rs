@@ -96,5 +96,5 @@ fn written(input: &[u8]) {
     let mut out = [0; RESPONSE_MAX_LEN];
     let len = write_response(&mut out, transaction, SocketAddr::new(IpAddr::from(*address), port));
     let mapped = SocketAddr::new(IpAddr::from(*address).to_canonical(), port);
-    assert_eq!(Response::parse(&out[..len]), Ok(Response { transaction, mapped }));
+    assert_eq!(Response::parse(&out[..len]), Ok(Response { transaction, mapped, other: None }));
 }

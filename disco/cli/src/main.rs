@@ -8,6 +8,7 @@ mod demo;
 mod journal;
 mod key;
 mod metrics;
+mod netcheck;
 mod settings;
 mod up;
 
@@ -21,6 +22,7 @@ use towpath_service::logs::say;
 use self::ask::{FollowEvents, Ping, ShowStatus, ShowWhy};
 use self::demo::Demo;
 use self::key::Key;
+use self::netcheck::NetCheck;
 use self::up::Up;
 
 /// A peer that is reached by its WireGuard key, directly or over relays.
@@ -35,6 +37,8 @@ struct Cli {
 enum Command {
     /// Shows what a peer does: two peers behind simulated NATs become direct, all in this process
     Demo(Demo),
+    /// Reports what the network of this machine lets through and what its NATs do, with the servers of a relay map
+    Netcheck(NetCheck),
     /// Runs a peer, with a control socket that the commands below ask
     Up(Up),
     /// Shows a running peer: its addresses, its relays, the path to each of its peers
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let done = match command {
         Command::Demo(demo) => demo.run(),
+        Command::Netcheck(check) => check.run(),
         Command::Up(up) => up.run(),
         Command::Status(status) => status.run(),
         Command::Ping(ping) => ping.run(),

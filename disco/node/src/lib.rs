@@ -35,6 +35,7 @@
 //! | relays: the map of them, and the links | `relay_map.rs`, `links/` |
 //! | interfaces and the gateway of this host | `interfaces.rs` |
 //! | packets that wait for the application | `inbox.rs`, `packets.rs` |
+//! | what the network of this host lets through | `netcheck/` |
 //! | what can be seen: paths, status, counts | `path.rs`, `status.rs`, `stats.rs` |
 
 #![forbid(unsafe_code)]
@@ -46,6 +47,7 @@ mod endpoint;
 mod inbox;
 mod interfaces;
 mod links;
+mod netcheck;
 mod packets;
 mod path;
 mod ping;
@@ -56,6 +58,7 @@ mod status;
 
 pub use builder::{BindError, Builder};
 pub use endpoint::{Closed, Endpoint, PACKET_MAX, PathWatch, SendError};
+pub use netcheck::{Allocator, Dependence, NetReport, RegionReport, netcheck};
 pub use packets::{Packet, Packets};
 pub use path::{Path, PathClass};
 pub use ping::{PingError, Pong, PongVia};

@@ -168,7 +168,7 @@ fn stun_port(node: &DerpNode) -> Option<u16> {
 }
 
 /// The addresses of a node: those that the map gives, or else those that its name has, of both families unless the map excludes one.
-async fn addresses(node: &DerpNode, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+pub(crate) async fn addresses(node: &DerpNode, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     let given: Vec<IpAddr> =
         [&node.ipv4, &node.ipv6].into_iter().filter_map(|text| text.parse().ok()).collect();
     if !given.is_empty() {

@@ -23,7 +23,7 @@ use crate::hello::Hello;
 use crate::owners::Owners;
 use crate::peer::Peer;
 use crate::peer::why::Why;
-use crate::portmap::PortMap;
+use crate::portmap::{PortMap, PortMapping};
 use crate::random::Random;
 
 /// How long after data to any peer the addresses of this node are kept fresh.
@@ -81,6 +81,12 @@ impl Node {
     #[must_use]
     pub fn endpoints(&self) -> Vec<SocketAddr> {
         self.ctx.endpoints.offered()
+    }
+
+    /// What has come of asking the gateway for a port.
+    #[must_use]
+    pub fn port_mapping(&self) -> PortMapping {
+        self.ctx.port_mapping()
     }
 
     /// The regions to whose relays the driver keeps links up: the home, and the one that takes its place if that is lost.

@@ -20,5 +20,8 @@ mod response;
 pub use answer::{ANSWER_MAX_LEN, Amplifies, Answer, AnswerKind};
 pub use discovery::{AskedOrigin, ChangeRequest, Origins};
 pub use header::TransactionId;
-pub use request::{Dialect, NotStun, REQUEST_LEN, REQUEST_MAX_LEN, Request, write_request};
+pub use request::{
+    DISCOVERY_REQUEST_LEN, Dialect, NotStun, REQUEST_LEN, REQUEST_MAX_LEN, Request, write_discovery_request,
+    write_request,
+};
 pub use response::{RESPONSE_MAX_LEN, Response, ResponseError, write_response};

@@ -214,6 +214,31 @@ pub fn write_request(out: &mut [u8; REQUEST_LEN], transaction: TransactionId) {
     message.finish(true);
 }
 
+/// What a client of RFC 5780 says of itself. It makes the request long enough for an answer with all attributes, which must not
+/// amplify it.
+const DISCOVERY_SOFTWARE: &[u8; 40] = b"towpath netcheck: NAT behaviour, RFC5780";
+
+/// Length in bytes of the request that [`write_discovery_request`] writes.
+pub const DISCOVERY_REQUEST_LEN: usize =
+    HEADER_LEN + 2 * ATTRIBUTE_HEADER_LEN + CHANGE_REQUEST_LEN + DISCOVERY_SOFTWARE.len();
+
+/// Length of the value of CHANGE-REQUEST.
+const CHANGE_REQUEST_LEN: usize = 4;
+
+/// Writes a Binding request of NAT behaviour discovery (RFC 5780 section 4): the server is to answer from the origin that `change`
+/// asks for, and to name its other address.
+pub fn write_discovery_request(
+    out: &mut [u8; DISCOVERY_REQUEST_LEN],
+    transaction: TransactionId,
+    change: ChangeRequest,
+) {
+    let mut message = MessageWriter::begin(out, BINDING_REQUEST, &transaction.with_cookie());
+    let flags = u32::from(change.address) << 2 | u32::from(change.port) << 1;
+    message.attribute(CHANGE_REQUEST, CHANGE_REQUEST_LEN).copy_from_slice(&flags.to_be_bytes());
+    message.attribute(SOFTWARE, DISCOVERY_SOFTWARE.len()).copy_from_slice(DISCOVERY_SOFTWARE);
+    message.finish(false);
+}
+
 labels! {
     /// Why a datagram is not a Binding request.
     #[derive(thiserror::Error)]

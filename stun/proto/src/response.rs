@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::attribute::{
-    Attributes, MAPPED_ADDRESS, MalformedAttribute, XOR_MAPPED_ADDRESS, XOR_MAPPED_ADDRESS_DRAFT,
+    Attributes, MAPPED_ADDRESS, MalformedAttribute, OTHER_ADDRESS, XOR_MAPPED_ADDRESS,
+    XOR_MAPPED_ADDRESS_DRAFT,
 };
 use crate::header::{BINDING_SUCCESS, HEADER_LEN, MessageHeader, TransactionId};
 use crate::message::{ADDRESS_MAX_LEN, Mask, MessageWriter, read_address};
@@ -34,6 +35,9 @@ pub struct Response {
     pub transaction: TransactionId,
     /// The client's address as the server saw it, never in the IPv4-mapped form.
     pub mapped: SocketAddr,
+    /// The address and port of the server that share neither with those that were asked, where the server does NAT behaviour
+    /// discovery (OTHER-ADDRESS, RFC 5780 section 7.4).
+    pub other: Option<SocketAddr>,
 }
 
 impl Response {
@@ -54,19 +58,20 @@ impl Response {
 
         let mask = Mask::of(header.transaction.with_cookie());
         let mut xor_mapped = None;
-        let mut mapped = None;
+        let (mut mapped, mut other) = (None, None);
         for attribute in Attributes(attributes) {
             let attribute = attribute.map_err(|MalformedAttribute| ResponseError::MalformedAttributes)?;
             let (mask, slot) = match attribute.kind {
                 XOR_MAPPED_ADDRESS | XOR_MAPPED_ADDRESS_DRAFT => (mask, &mut xor_mapped),
                 MAPPED_ADDRESS => (Mask::NONE, &mut mapped),
+                OTHER_ADDRESS => (Mask::NONE, &mut other),
                 _ => continue,
             };
             let address = read_address(attribute.value, mask).ok_or(ResponseError::MalformedAddress)?;
             slot.get_or_insert(address);
         }
         let mapped = xor_mapped.or(mapped).ok_or(ResponseError::NoAddress)?;
-        Ok(Self { transaction: header.transaction, mapped })
+        Ok(Self { transaction: header.transaction, mapped, other })
     }
 }
 
@@ -82,8 +87,8 @@ pub enum ResponseError {
     /// The attributes do not fill the stated length, or the datagram ends before it.
     #[error("malformed attributes")]
     MalformedAttributes,
-    /// A mapped address is of an unknown family or too short for its family.
-    #[error("malformed mapped address")]
+    /// An address is of an unknown family or too short for its family.
+    #[error("malformed address")]
     MalformedAddress,
     /// The response carries no mapped address.
     #[error("no mapped address")]

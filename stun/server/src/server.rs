@@ -312,7 +312,7 @@ mod tests {
         client.send(&request).unwrap();
         let mut response = [0; RESPONSE_MAX_LEN];
         let len = client.recv(&mut response).expect("a response before the deadline");
-        let expected = Response { transaction, mapped: client.local_addr().unwrap() };
+        let expected = Response { transaction, mapped: client.local_addr().unwrap(), other: None };
         assert_eq!(Response::parse(&response[..len]), Ok(expected));
     }
 }

@@ -1,4 +1,5 @@
 //! Endpoints in this process, with real relays, behind simulated NATs.
 
+mod netcheck;
 mod paths;
 mod support;

@@ -9,8 +9,9 @@ use stun_rs::attributes::stun::{MappedAddress, XorMappedAddress};
 use stun_rs::methods::BINDING;
 use stun_rs::{DecoderContextBuilder, MessageClass, MessageDecoderBuilder, StunMessage};
 use towpath_stun_proto::{
-    ANSWER_MAX_LEN, Answer, AnswerKind, AskedOrigin, ChangeRequest, Dialect, NotStun, Origins, REQUEST_LEN,
-    REQUEST_MAX_LEN, Request, TransactionId, write_request,
+    ANSWER_MAX_LEN, Answer, AnswerKind, AskedOrigin, ChangeRequest, DISCOVERY_REQUEST_LEN, Dialect, NotStun,
+    Origins, REQUEST_LEN, REQUEST_MAX_LEN, Request, Response, TransactionId, write_discovery_request,
+    write_request,
 };
 
 const TRANSACTION: [u8; 12] = [7; 12];
@@ -486,5 +487,28 @@ proptest! {
         if let Ok(request) = Request::parse(&noise) {
             let _ = request.answer(&mut [0; ANSWER_MAX_LEN], ipv6(), None);
         }
+    }
+}
+
+#[test]
+fn a_client_of_behaviour_discovery_is_answered_from_where_it_asks_and_told_the_other_address() {
+    let client: SocketAddr = "192.0.2.1:41641".parse().unwrap();
+    let origins = origins(client);
+    let asked = AskedOrigin { origins: &origins, number: 0 };
+    for (address, port) in [(false, false), (false, true), (true, true)] {
+        let change = ChangeRequest { address, port };
+        let mut request = [0; DISCOVERY_REQUEST_LEN];
+        write_discovery_request(&mut request, TransactionId([7; 12]), change);
+        let request = Request::parse(&request).unwrap();
+        let mut out = [0; ANSWER_MAX_LEN];
+        let answer = request.answer(&mut out, client, Some(asked)).expect("it does not amplify");
+        assert_eq!(answer.change, change);
+        let response = Response::parse(&out[..answer.len]).unwrap();
+        let expected = Response {
+            transaction: TransactionId([7; 12]),
+            mapped: client,
+            other: Some(origins.addresses()[3]),
+        };
+        assert_eq!(response, expected);
     }
 }

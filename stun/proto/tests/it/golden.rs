@@ -82,12 +82,12 @@ fn ipv6_clients_get_family_2() {
     let attribute = b"\x00\x20\x00\x14\x00\x02\xa1\x47\
         \x01\x13\xa9\xfa\xa5\xd3\xf1\x79\xbc\x25\xf4\xb5\xbe\xd2\xb9\xd9";
     assert_eq!(out[20..], *attribute);
-    assert_eq!(Response::parse(&out), Ok(Response { transaction, mapped: client }));
+    assert_eq!(Response::parse(&out), Ok(Response { transaction, mapped: client, other: None }));
 }
 
 #[test]
 fn responses_are_parsed_and_unmapped() {
-    let expected = Ok(Response { transaction: transaction(), mapped: mapped() });
+    let expected = Ok(Response { transaction: transaction(), mapped: mapped(), other: None });
     assert_eq!(Response::parse(&vector("binding_response_ipv4")), expected);
     assert_eq!(Response::parse(&vector("binding_response_ipv4_mapped")), expected);
 

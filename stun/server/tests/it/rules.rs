@@ -29,7 +29,7 @@ fn every_dialect_is_answered_and_counted() {
         assert_answers(&client, 1);
         for attributes in [BARE, SOFTWARE] {
             client.send(&binding(true, attributes)).unwrap();
-            assert_eq!(response(&client), Response { transaction: transaction(7), mapped });
+            assert_eq!(response(&client), Response { transaction: transaction(7), mapped, other: None });
         }
         let mut buffer = [0; 128];
         client.send(&binding(false, BARE)).unwrap();

@@ -78,7 +78,8 @@ pub(crate) fn response(client: &UdpSocket) -> Response {
 
 pub(crate) fn assert_answers(client: &UdpSocket, number: u32) {
     client.send(&request(number)).unwrap();
-    let expected = Response { transaction: transaction(number), mapped: client.local_addr().unwrap() };
+    let expected =
+        Response { transaction: transaction(number), mapped: client.local_addr().unwrap(), other: None };
     assert_eq!(response(client), expected);
 }
 
