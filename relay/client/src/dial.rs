@@ -17,83 +17,19 @@ use towpath_wire::derp::binding::Binding;
 use towpath_wire::derp::info::ClientInfo;
 use towpath_wire::derp::token::Token;
 use towpath_wire::key::{NodePrivate, NodePublic};
-use towpath_wire::labels;
 
 use crate::certificate::{is_meta, relay_key};
 use crate::client::{Client, Welcome};
-use crate::http::{self, UpgradeError};
+use crate::dial_error::{DialError, DialStep};
+use crate::http;
 use crate::incoming::Incoming;
 use crate::login::{LoggedIn, LoginError, greeting, introduce, log_in};
 use crate::outgoing::Outgoing;
-use crate::tls_failure::TlsFailure;
+use crate::tcp::{self, ConnectFailure};
 use crate::trust::{SetupError, TlsVersions, Trust, client_config};
 
 /// How long all steps together may take, as in the Go client.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-labels! {
-    /// A step of dialling.
-    pub enum DialStep {
-        /// Looking the host up.
-        Resolve = "resolve",
-        /// Connecting to one of its addresses.
-        Tcp = "tcp",
-        /// The TLS handshake.
-        Tls = "tls",
-        /// The HTTP upgrade.
-        Upgrade = "upgrade",
-        /// The DERP login.
-        Login = "login",
-    }
-}
-
-/// Why a relay could not be dialled: one variant for each [`DialStep`], and the deadline.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    /// The host has no address.
-    #[error("cannot resolve {host}")]
-    Resolve {
-        /// The host.
-        host: String,
-        /// What the resolver says.
-        source: io::Error,
-    },
-    /// No address of it accepts.
-    #[error("cannot connect to {address}")]
-    Tcp {
-        /// The last address tried.
-        address: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The TLS handshake failed, or the certificate is not trusted.
-    #[error("the TLS handshake failed")]
-    Tls(#[source] TlsFailure),
-    /// The HTTP upgrade failed.
-    #[error("the HTTP upgrade failed")]
-    Upgrade(#[source] UpgradeError),
-    /// The login failed.
-    #[error("the login failed")]
-    Login(#[source] LoginError),
-    /// The deadline was over during this step.
-    #[error("the deadline passed during the step `{}`", .0.label())]
-    Timeout(DialStep),
-}
-
-impl DialError {
-    /// The step that failed.
-    #[must_use]
-    pub const fn step(&self) -> DialStep {
-        match self {
-            Self::Resolve { .. } => DialStep::Resolve,
-            Self::Tcp { .. } => DialStep::Tcp,
-            Self::Tls(_) => DialStep::Tls,
-            Self::Upgrade(_) => DialStep::Upgrade,
-            Self::Login(_) => DialStep::Login,
-            Self::Timeout(step) => *step,
-        }
-    }
-}
 
 /// What a relay shows to any client before its login.
 #[derive(Clone, Debug)]
@@ -109,7 +45,8 @@ pub struct Greeting {
 pub struct Dialer {
     host: String,
     port: u16,
-    address: Option<SocketAddr>,
+    /// Empty: the host is looked up.
+    addresses: Vec<SocketAddr>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     fast_start: bool,
     /// Whether a login over TLS is bound to its connection.
@@ -144,7 +81,7 @@ impl Dialer {
         Self {
             host: host.to_owned(),
             port,
-            address: None,
+            addresses: Vec::new(),
             tls: None,
             fast_start: true,
             bind: false,
@@ -157,8 +94,17 @@ impl Dialer {
 
     /// Connects to this address instead of looking the host up.
     #[must_use]
-    pub const fn at(mut self, address: SocketAddr) -> Self {
-        self.address = Some(address);
+    pub fn at(self, address: SocketAddr) -> Self {
+        self.at_any(vec![address])
+    }
+
+    /// Connects to the first of these addresses that accepts instead of looking the host up. An empty list looks it up.
+    ///
+    /// However addresses are found, IPv6 and IPv4 take turns, and each has 250 ms before the next is tried beside it
+    /// (RFC 8305).
+    #[must_use]
+    pub fn at_any(mut self, addresses: Vec<SocketAddr>) -> Self {
+        self.addresses = addresses;
         self
     }
 
@@ -233,9 +179,7 @@ impl Dialer {
     }
 
     async fn take_steps_to_greeting(&self, step: &mut DialStep) -> Result<Greeting, DialError> {
-        let addresses = self.resolve().await?;
-        *step = DialStep::Tcp;
-        let mut socket = connect(&addresses).await?;
+        let mut socket = self.reach(step).await?;
         let Some((config, name)) = &self.tls else {
             let relay = self.hear_key(&mut socket, step).await?;
             return Ok(Greeting { relay, chain: Vec::new() });
@@ -266,9 +210,7 @@ impl Dialer {
     }
 
     async fn take_steps(&self, key: &NodePrivate, step: &mut DialStep) -> Result<Client, DialError> {
-        let addresses = self.resolve().await?;
-        *step = DialStep::Tcp;
-        let mut socket = connect(&addresses).await?;
+        let mut socket = self.reach(step).await?;
         let Some((config, name)) = &self.tls else {
             let logged_in = self.upgrade(&mut socket, key, &self.info_with(None), None, step).await?;
             return Ok(client(socket, None, logged_in, Vec::new(), Negotiated::default()));
@@ -294,17 +236,19 @@ impl Dialer {
         Ok(client(io, Some((reader, writer)), logged_in, incoming, negotiated))
     }
 
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, DialError> {
-        if let Some(address) = self.address {
-            return Ok(vec![address]);
-        }
-        let failed = |source| DialError::Resolve { host: self.host.clone(), source };
-        let addresses: Vec<_> =
-            tokio::net::lookup_host((&*self.host, self.port)).await.map_err(failed)?.collect();
-        if addresses.is_empty() {
-            return Err(failed(io::ErrorKind::NotFound.into()));
-        }
-        Ok(addresses)
+    /// A TCP connection to the relay.
+    async fn reach(&self, step: &mut DialStep) -> Result<TcpStream, DialError> {
+        let resolved;
+        let addresses = if self.addresses.is_empty() {
+            let failed = |source| DialError::Resolve { host: self.host.clone(), source };
+            resolved = tcp::resolve(&self.host, self.port).await.map_err(failed)?;
+            &resolved
+        } else {
+            &self.addresses
+        };
+        *step = DialStep::Tcp;
+        let failed = |ConnectFailure { address, source }| DialError::Tcp { address, source };
+        tcp::connect(addresses).await.map_err(failed)
     }
 
     /// Upgrade and login. In fast start both requests are one write, and no HTTP response comes.
@@ -361,18 +305,6 @@ impl Dialer {
 /// that does: whatever is in between has agreed, and the login must be of no use to it.
 fn binding(stream: &towpath_tls::Stream<TcpStream, towpath_tls::Client>) -> Binding {
     stream.exporter(BINDING_LABEL).map_or(Binding::NOWHERE, Binding::from_bytes)
-}
-
-/// The first address that accepts.
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let mut failed = None;
-    for &address in addresses {
-        match TcpStream::connect(address).await.and_then(|socket| socket.set_nodelay(true).map(|()| socket)) {
-            Ok(socket) => return Ok(socket),
-            Err(source) => failed = Some(DialError::Tcp { address, source }),
-        }
-    }
-    Err(failed.expect("there is at least one address"))
 }
 
 /// The facts about TLS that a login needs.

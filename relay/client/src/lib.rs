@@ -13,18 +13,21 @@
 mod certificate;
 mod client;
 mod dial;
+mod dial_error;
 mod event;
 mod http;
 mod incoming;
 mod login;
 mod outgoing;
+mod tcp;
 mod tls;
 mod tls_failure;
 mod trust;
 
 pub use certificate::{Validity, plain_name, relay_key};
 pub use client::{Client, ClientReceiver, ClientSender, Raw};
-pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer, Greeting};
+pub use dial::{CONNECT_TIMEOUT, Dialer, Greeting};
+pub use dial_error::{DialError, DialStep};
 pub use event::Event;
 pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};
