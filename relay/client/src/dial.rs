@@ -26,7 +26,8 @@ use crate::incoming::Incoming;
 use crate::login::{LoggedIn, LoginError, greeting, introduce, log_in};
 use crate::outgoing::Outgoing;
 use crate::tcp::{self, ConnectFailure};
-use crate::trust::{SetupError, TlsVersions, Trust, client_config};
+use crate::tls::TlsStream;
+use crate::trust::{SetupError, TlsVersions, Trust, client_config, config_for};
 
 /// How long all steps together may take, as in the Go client.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +41,29 @@ pub struct Greeting {
     pub chain: Vec<CertificateDer<'static>>,
 }
 
+/// How TLS is spoken with the relay.
+#[derive(Clone, Debug)]
+struct TlsSettings {
+    config: Arc<ClientConfig>,
+    /// The name that the relay is asked for.
+    name: ServerName<'static>,
+    /// What the configuration was made from.
+    trust: Trust,
+    versions: TlsVersions,
+}
+
+impl TlsSettings {
+    async fn handshake(
+        &self,
+        socket: TcpStream,
+        step: &mut DialStep,
+    ) -> Result<TlsStream, DialError> {
+        *step = DialStep::Tls;
+        let stream = TlsStream::connect(socket, self.config.clone(), self.name.clone()).await;
+        stream.map_err(|error| DialError::Tls(error.into()))
+    }
+}
+
 /// A relay to dial, any number of times and for any number of keys.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -47,7 +71,7 @@ pub struct Dialer {
     port: u16,
     /// Empty: the host is looked up.
     addresses: Vec<SocketAddr>,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<TlsSettings>,
     fast_start: bool,
     /// Whether a login over TLS is bound to its connection.
     bind: bool,
@@ -68,9 +92,9 @@ impl Dialer {
     ///
     /// See [`SetupError`].
     pub fn tls(host: &str, port: u16, trust: &Trust, versions: TlsVersions) -> Result<Self, SetupError> {
-        let name =
-            ServerName::try_from(host).map_err(|_| SetupError::ServerName(host.to_owned()))?.to_owned();
-        let (tls, bind) = (Some((client_config(trust, versions)?, name)), versions != TlsVersions::Only12);
+        let (config, trust) = (client_config(trust, versions)?, trust.clone());
+        let tls = Some(TlsSettings { config, name: server_name(host)?, trust, versions });
+        let bind = versions != TlsVersions::Only12;
         Ok(Self { tls, bind, ..Self::plain(host, port) })
     }
 
@@ -106,6 +130,20 @@ impl Dialer {
     pub fn at_any(mut self, addresses: Vec<SocketAddr>) -> Self {
         self.addresses = addresses;
         self
+    }
+
+    /// Accepts certificates that are valid for `name` instead of those for the host, as a DERP map asks for by a `CertName`
+    /// that is a DNS name. TLS still asks for the host, and HTTP says it. Without TLS there is no certificate, and nothing
+    /// changes.
+    ///
+    /// # Errors
+    ///
+    /// See [`SetupError`].
+    pub fn with_certificate_name(mut self, name: &str) -> Result<Self, SetupError> {
+        if let Some(tls) = &mut self.tls {
+            tls.config = config_for(&tls.trust, tls.versions, Some(server_name(name)?))?;
+        }
+        Ok(self)
     }
 
     /// Waits for the HTTP response even where the relay's meta certificate would allow not to.
@@ -180,14 +218,11 @@ impl Dialer {
 
     async fn take_steps_to_greeting(&self, step: &mut DialStep) -> Result<Greeting, DialError> {
         let mut socket = self.reach(step).await?;
-        let Some((config, name)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             let relay = self.hear_key(&mut socket, step).await?;
             return Ok(Greeting { relay, chain: Vec::new() });
         };
-        *step = DialStep::Tls;
-        let mut stream = towpath_tls::Stream::connect(socket, config.clone(), name.clone())
-            .await
-            .map_err(|error| DialError::Tls(error.into()))?;
+        let mut stream = tls.handshake(socket, step).await?;
         let relay = self.hear_key(&mut stream, step).await?;
         let chain = stream.peer_certificates().unwrap_or_default();
         Ok(Greeting { relay, chain: chain.iter().filter(|one| !is_meta(one)).cloned().collect() })
@@ -211,14 +246,11 @@ impl Dialer {
 
     async fn take_steps(&self, key: &NodePrivate, step: &mut DialStep) -> Result<Client, DialError> {
         let mut socket = self.reach(step).await?;
-        let Some((config, name)) = &self.tls else {
+        let Some(tls) = &self.tls else {
             let logged_in = self.upgrade(&mut socket, key, &self.info_with(None), None, step).await?;
             return Ok(client(socket, None, logged_in, Vec::new(), Negotiated::default()));
         };
-        *step = DialStep::Tls;
-        let mut stream = towpath_tls::Stream::connect(socket, config.clone(), name.clone())
-            .await
-            .map_err(|error| DialError::Tls(error.into()))?;
+        let mut stream = tls.handshake(socket, step).await?;
         let version = stream.protocol_version();
         // Older versions send certificates in clear, where an attacker can replace the last one.
         let certified = stream
@@ -301,9 +333,14 @@ impl Dialer {
     }
 }
 
+fn server_name(name: &str) -> Result<ServerName<'static>, SetupError> {
+    let known = ServerName::try_from(name).map_err(|_| SetupError::ServerName(name.to_owned()))?;
+    Ok(known.to_owned())
+}
+
 /// The binding of a login on this connection. TLS 1.2 has none, and a relay that speaks TLS 1.3 never agrees to it with a client
 /// that does: whatever is in between has agreed, and the login must be of no use to it.
-fn binding(stream: &towpath_tls::Stream<TcpStream, towpath_tls::Client>) -> Binding {
+fn binding(stream: &TlsStream) -> Binding {
     stream.exporter(BINDING_LABEL).map_or(Binding::NOWHERE, Binding::from_bytes)
 }
 

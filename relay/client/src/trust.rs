@@ -93,18 +93,30 @@ pub fn certificate_pin(certificate: &CertificateDer<'_>) -> CertificatePin {
 ///
 /// See [`SetupError`].
 pub fn client_config(trust: &Trust, versions: TlsVersions) -> Result<Arc<ClientConfig>, SetupError> {
+    config_for(trust, versions, None)
+}
+
+/// As [`client_config`]; the certificate is to be valid for `certificate_name` where there is one, whatever name is dialled.
+pub(crate) fn config_for(
+    trust: &Trust,
+    versions: TlsVersions,
+    certificate_name: Option<ServerName<'static>>,
+) -> Result<Arc<ClientConfig>, SetupError> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| !AES_128.contains(&suite.suite()));
     let provider = Arc::new(provider);
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions.list())?;
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+    let mut verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::Pin(pin) => Arc::new(LeafVerifier { pin: Some(*pin), provider }),
         Trust::Anyone => Arc::new(LeafVerifier { pin: None, provider }),
         Trust::Roots(roots) => {
             WebPkiServerVerifier::builder_with_provider(roots.clone(), provider).build()?
         }
     };
+    if let Some(name) = certificate_name {
+        verifier = Arc::new(OtherNameVerifier { verifier, name });
+    }
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.resumption = Resumption::disabled();
     // For the record layer of `tls` and for the binding of logins; the secrets go nowhere else.
@@ -183,6 +195,48 @@ impl ServerCertVerifier for LeafVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Looks for another name than the one that was dialled.
+#[derive(Debug)]
+struct OtherNameVerifier {
+    verifier: Arc<dyn ServerCertVerifier>,
+    name: ServerName<'static>,
+}
+
+impl ServerCertVerifier for OtherNameVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _dialled: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verifier.verify_server_cert(leaf, intermediates, &self.name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }
 

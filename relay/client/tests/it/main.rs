@@ -6,4 +6,5 @@ mod addresses;
 mod binding;
 mod dial;
 mod frames;
+mod names;
 mod support;

@@ -91,12 +91,13 @@ impl Identity {
     }
 }
 
+/// A certificate that is shown to clients that ask for [`NAME`].
 #[derive(Debug)]
 struct Shown(Arc<CertifiedKey>);
 
 impl ResolvesServerCert for Shown {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.clone())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        (hello.server_name() == Some(NAME)).then(|| self.0.clone())
     }
 }
 
