@@ -25,6 +25,7 @@ use crate::http;
 use crate::incoming::Incoming;
 use crate::login::{LoggedIn, LoginError, greeting, introduce, log_in};
 use crate::outgoing::Outgoing;
+use crate::proxy::{self, Proxy};
 use crate::tcp::{self, ConnectFailure};
 use crate::tls::TlsStream;
 use crate::trust::{SetupError, TlsVersions, Trust, client_config, config_for};
@@ -71,6 +72,7 @@ pub struct Dialer {
     port: u16,
     /// Empty: the host is looked up.
     addresses: Vec<SocketAddr>,
+    proxy: Option<Proxy>,
     tls: Option<TlsSettings>,
     fast_start: bool,
     /// Whether a login over TLS is bound to its connection.
@@ -106,6 +108,7 @@ impl Dialer {
             host: host.to_owned(),
             port,
             addresses: Vec::new(),
+            proxy: None,
             tls: None,
             fast_start: true,
             bind: false,
@@ -129,6 +132,14 @@ impl Dialer {
     #[must_use]
     pub fn at_any(mut self, addresses: Vec<SocketAddr>) -> Self {
         self.addresses = addresses;
+        self
+    }
+
+    /// Connects through a tunnel of this proxy, which is told host and port and looks the host up itself: addresses that the
+    /// dialer was given are not used. TLS, its pins and names, and fast start are the same inside of the tunnel.
+    #[must_use]
+    pub fn through(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
         self
     }
 
@@ -268,8 +279,13 @@ impl Dialer {
         Ok(client(io, Some((reader, writer)), logged_in, incoming, negotiated))
     }
 
-    /// A TCP connection to the relay.
+    /// A TCP connection to the relay, or to the proxy that has made a tunnel to it.
     async fn reach(&self, step: &mut DialStep) -> Result<TcpStream, DialError> {
+        if let Some(proxy) = &self.proxy {
+            *step = DialStep::Proxy;
+            let failed = |source| DialError::Proxy { proxy: proxy.clone(), source };
+            return proxy::open(proxy, &self.host, self.port).await.map_err(failed);
+        }
         let resolved;
         let addresses = if self.addresses.is_empty() {
             let failed = |source| DialError::Resolve { host: self.host.clone(), source };

@@ -7,6 +7,7 @@ use towpath_wire::labels;
 
 use crate::http::UpgradeError;
 use crate::login::LoginError;
+use crate::proxy::{Proxy, ProxyFailure};
 use crate::tls_failure::TlsFailure;
 
 labels! {
@@ -16,6 +17,8 @@ labels! {
         Resolve = "resolve",
         /// Connecting to one of its addresses.
         Tcp = "tcp",
+        /// Connecting to a proxy in place of both, and its tunnel.
+        Proxy = "proxy",
         /// The TLS handshake.
         Tls = "tls",
         /// The HTTP upgrade.
@@ -44,6 +47,14 @@ pub enum DialError {
         /// What the system says.
         source: io::Error,
     },
+    /// The proxy makes no tunnel to the relay.
+    #[error("no tunnel through the proxy {proxy}")]
+    Proxy {
+        /// The proxy.
+        proxy: Proxy,
+        /// What went wrong.
+        source: ProxyFailure,
+    },
     /// The TLS handshake failed, or the certificate is not trusted.
     #[error("the TLS handshake failed")]
     Tls(#[source] TlsFailure),
@@ -65,6 +76,7 @@ impl DialError {
         match self {
             Self::Resolve { .. } => DialStep::Resolve,
             Self::Tcp { .. } => DialStep::Tcp,
+            Self::Proxy { .. } => DialStep::Proxy,
             Self::Tls(_) => DialStep::Tls,
             Self::Upgrade(_) => DialStep::Upgrade,
             Self::Login(_) => DialStep::Login,

@@ -1,13 +1,13 @@
-//! The HTTP/1.1 upgrade, as far as a DERP client needs it.
+//! HTTP/1.1 as far as a DERP client needs it: requests for an upgrade and for a tunnel, and the heads of responses.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
-use towpath_wire::host::https_authority;
+use towpath_wire::host::{bracketed, https_authority};
 
 use crate::tls_failure::TlsFailure;
 
-/// More header than this is not from a relay.
+/// More header than this is neither from a relay nor from a proxy.
 const MAX_HEADER: usize = 16 * 1024;
 
 /// Why the upgrade failed.
@@ -47,6 +47,17 @@ pub(crate) fn request(host: &str, port: u16, fast_start: bool) -> String {
     )
 }
 
+/// The request for a tunnel through a proxy. The port is always named, as RFC 9110 section 9.3.6 asks for.
+pub(crate) fn tunnel_request(host: &str, port: u16, authorization: Option<&str>) -> String {
+    let host = bracketed(host);
+    let version = env!("CARGO_PKG_VERSION");
+    let authorization =
+        authorization.map_or_else(String::new, |value| format!("Proxy-Authorization: {value}\r\n"));
+    format!(
+        "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: towpath/{version}\r\n{authorization}\r\n"
+    )
+}
+
 /// Reads a response that must be a 101. `received` holds what was read before; what follows the header stays there.
 ///
 /// # Errors
@@ -56,18 +67,48 @@ pub async fn read_response(
     stream: &mut (impl AsyncRead + Unpin),
     received: &mut Vec<u8>,
 ) -> Result<(), UpgradeError> {
+    match read_status(stream, received).await? {
+        101 => Ok(()),
+        status => Err(UpgradeError::Status(status)),
+    }
+}
+
+/// Why no response could be read.
+#[derive(Debug)]
+pub(crate) enum NoResponse {
+    Io(io::Error),
+    Closed,
+    NotHttp,
+}
+
+impl From<NoResponse> for UpgradeError {
+    fn from(error: NoResponse) -> Self {
+        match error {
+            NoResponse::Io(error) => error.into(),
+            NoResponse::Closed => Self::Closed,
+            NoResponse::NotHttp => Self::NotHttp,
+        }
+    }
+}
+
+/// Reads the header of a response; its status. `received` holds what was read before; what follows the header stays there.
+/// No more than [`MAX_HEADER`] and one read are held.
+pub(crate) async fn read_status(
+    stream: &mut (impl AsyncRead + Unpin),
+    received: &mut Vec<u8>,
+) -> Result<u16, NoResponse> {
     const END: &[u8] = b"\r\n\r\n";
     loop {
         if let Some(end) = received.windows(END.len()).position(|bytes| bytes == END) {
-            let status = status(received).ok_or(UpgradeError::NotHttp)?;
+            let status = status(received).ok_or(NoResponse::NotHttp)?;
             received.drain(..end + END.len());
-            return if status == 101 { Ok(()) } else { Err(UpgradeError::Status(status)) };
+            return Ok(status);
         }
         if received.len() > MAX_HEADER {
-            return Err(UpgradeError::NotHttp);
+            return Err(NoResponse::NotHttp);
         }
-        if stream.read_buf(received).await? == 0 {
-            return Err(UpgradeError::Closed);
+        if stream.read_buf(received).await.map_err(NoResponse::Io)? == 0 {
+            return Err(NoResponse::Closed);
         }
     }
 }
@@ -98,6 +139,20 @@ mod tests {
         );
         assert!(request("::1", 3340, false).contains("\r\nHost: [::1]:3340\r\n"));
         assert!(!request("::1", 3340, false).contains("Fast-Start"));
+    }
+
+    #[test]
+    fn a_tunnel_is_asked_for_by_host_and_port() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            tunnel_request("derp.example.com", 443, None),
+            format!(
+                "CONNECT derp.example.com:443 HTTP/1.1\r\nHost: derp.example.com:443\r\nUser-Agent: towpath/{version}\r\n\r\n"
+            )
+        );
+        let request = tunnel_request("::1", 8443, Some("Basic dTpw"));
+        assert!(request.starts_with("CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n"), "{request}");
+        assert!(request.ends_with("\r\nProxy-Authorization: Basic dTpw\r\n\r\n"), "{request}");
     }
 
     async fn read(mut response: &[u8], before: &[u8]) -> (Result<(), String>, Vec<u8>) {

@@ -4,6 +4,7 @@
 //!   deadline and says in [`DialError`] at which it failed.
 //! - [`Client`] is what comes of it: packets and batches of packets out, [`Event`]s in. [`Client::split`] makes two
 //!   halves for two tasks, [`Client::into_raw`] takes it apart for programs with loops of their own.
+//! - [`Proxy`] is an HTTP proxy in between ([`Dialer::through`]), given as a URL or by the environment.
 //!
 //! Certificates of relays are read here only as far as DERP asks for it: the node key in the meta certificate, and the
 //! names and dates of a leaf that is trusted by its hash.
@@ -19,6 +20,7 @@ mod http;
 mod incoming;
 mod login;
 mod outgoing;
+mod proxy;
 mod tcp;
 mod tls;
 mod tls_failure;
@@ -33,5 +35,6 @@ pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};
 pub use login::LoginError;
 pub use outgoing::SendError;
+pub use proxy::{Proxy, ProxyFailure, ProxyUrlError, ProxyVariableError};
 pub use tls_failure::{TlsFailure, TlsFailureKind};
 pub use trust::{NotTrusted, SetupError, TlsVersions, Trust, certificate_pin, client_config};

@@ -7,4 +7,5 @@ mod binding;
 mod dial;
 mod frames;
 mod names;
+mod proxy;
 mod support;

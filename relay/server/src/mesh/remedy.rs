@@ -34,7 +34,12 @@ pub(super) fn remedy(error: &DialError, peer: &MeshPeer) -> Option<String> {
         DialError::Timeout(DialStep::Tls) => Some(
             "check the port in mesh.peers, and whether something on the way lets connections begin and no TLS pass".into(),
         ),
-        DialError::Tcp { .. } | DialError::Upgrade(_) | DialError::Login(_) | DialError::Timeout(_) => None,
+        // No link goes through a proxy.
+        DialError::Tcp { .. }
+        | DialError::Proxy { .. }
+        | DialError::Upgrade(_)
+        | DialError::Login(_)
+        | DialError::Timeout(_) => None,
     }
 }
 
