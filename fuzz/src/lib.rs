@@ -59,4 +59,5 @@ pub const TARGETS: &[FuzzTarget] = &[
     FuzzTarget { name: "stun", max_len: 256, run: stun::messages },
     FuzzTarget { name: "token", max_len: 512, run: token::check },
     FuzzTarget { name: "websocket", max_len: 512, run: websocket::from_client },
+    FuzzTarget { name: "websocket_server", max_len: 512, run: websocket::from_server },
 ];

@@ -1,6 +1,6 @@
-//! A client's WebSocket stream, byte by byte as RFC 6455 section 5 has it.
+//! A WebSocket stream of either side, byte by byte as RFC 6455 section 5 has it.
 
-use towpath_websocket::{Decoder, MAX_RECEIVED, Piece, Violation};
+use towpath_websocket::{Client, Decoder, MAX_RECEIVED, Piece, Role, Server, Violation};
 
 use crate::bytes::CutStream;
 
@@ -13,16 +13,26 @@ struct Brought {
     violation: Option<Violation>,
 }
 
-/// A stream brings the same however it is cut, and what a plain reading of the whole says.
+/// The stream of a client, which masks its frames.
 pub(crate) fn from_client(input: &[u8]) {
-    let stream = CutStream::of(input);
-    let mut expected = Brought::default();
-    expected.violation = read(stream.whole, &mut expected).err();
-    assert_eq!(decode(&stream.pieces()), expected);
+    from_peer::<Server>(input, true);
 }
 
-fn decode(pieces: &[&[u8]]) -> Brought {
-    let (mut decoder, mut brought) = (Decoder::default(), Brought::default());
+/// The stream of a server, which does not.
+pub(crate) fn from_server(input: &[u8]) {
+    from_peer::<Client>(input, false);
+}
+
+/// A stream brings the same however it is cut, and what a plain reading of the whole says.
+fn from_peer<R: Role>(input: &[u8], masked: bool) {
+    let stream = CutStream::of(input);
+    let mut expected = Brought::default();
+    expected.violation = read(stream.whole, masked, &mut expected).err();
+    assert_eq!(decode::<R>(&stream.pieces()), expected);
+}
+
+fn decode<R: Role>(pieces: &[&[u8]]) -> Brought {
+    let (mut decoder, mut brought) = (Decoder::<R>::default(), Brought::default());
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut input = &mut bytes[..];
@@ -44,12 +54,12 @@ fn decode(pieces: &[&[u8]]) -> Brought {
 }
 
 /// The plain reading. Whatever is cut off at the end is no violation.
-fn read(mut stream: &[u8], brought: &mut Brought) -> Result<(), Violation> {
+fn read(mut stream: &[u8], masked: bool, brought: &mut Brought) -> Result<(), Violation> {
     let (mut fragmented, mut message) = (false, 0);
     while let Some((&[first, second], rest)) = stream.split_first_chunk() {
-        check(first, second, fragmented)?;
+        check(first, second, masked, fragmented)?;
         let Some((length, rest)) = length(second & 0x7f, rest) else { return Ok(()) };
-        let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(()) };
+        let Some((mask, rest)) = mask(masked, rest) else { return Ok(()) };
         let length = length?;
         let here = rest.len().min(usize::try_from(length).unwrap_or(usize::MAX));
         let payload = rest[..here].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
@@ -79,13 +89,22 @@ fn read(mut stream: &[u8], brought: &mut Brought) -> Result<(), Violation> {
     Ok(())
 }
 
-fn check(first: u8, second: u8, fragmented: bool) -> Result<(), Violation> {
+/// The mask and what follows it, once it is here. No mask changes nothing.
+fn mask(masked: bool, rest: &[u8]) -> Option<([u8; 4], &[u8])> {
+    if !masked {
+        return Some(([0; 4], rest));
+    }
+    rest.split_first_chunk().map(|(mask, rest)| (*mask, rest))
+}
+
+fn check(first: u8, second: u8, masked: bool, fragmented: bool) -> Result<(), Violation> {
     let opcode = first & 0x0f;
     match opcode {
         _ if first & 0x70 != 0 => Err(Violation::Reserved),
         1 => Err(Violation::Text),
         3..=7 | 11..=15 => Err(Violation::Opcode(opcode)),
-        _ if second & 0x80 == 0 => Err(Violation::Unmasked),
+        _ if masked && second & 0x80 == 0 => Err(Violation::Unmasked),
+        _ if !masked && second & 0x80 != 0 => Err(Violation::Masked),
         0 if !fragmented => Err(Violation::Fragments),
         2 if fragmented => Err(Violation::Fragments),
         8..=10 if first & 0x80 == 0 || second & 0x7f > 125 => Err(Violation::Control),

@@ -64,4 +64,5 @@ macro_rules! replays {
 replays! {
     certificate client_frames config derp_map disco disco_hello disco_node http_response keys login login_json map_file
     proxy_header records relaying server_frames stun token websocket
+    websocket_server
 }

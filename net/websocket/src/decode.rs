@@ -1,7 +1,11 @@
-//! The decoder: turns the masked frames of a client into a stream of bytes.
+//! The decoder: turns the frames of a peer into a stream of bytes.
+
+use std::marker::PhantomData;
 
 use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
+use crate::frame::{FINAL, LENGTH_16, LENGTH_64, MASK, MASKED, mask};
 use crate::opcode;
+use crate::role::{Role, Server};
 
 /// Most bytes of a message that a [`Decoder`] takes. A stock client writes up to 61 KiB at once; since nothing is held,
 /// the bound is only there to refuse nonsense.
@@ -9,17 +13,11 @@ pub const MAX_RECEIVED: u64 = 1024 * 1024;
 
 /// The longest header of a masked frame: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
-const MASK: usize = 4;
-const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const OPCODE: u8 = 0x0f;
-const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
-/// The lengths that say that two, or eight, bytes of length follow.
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
 
-/// The ways in which a client can break the protocol.
+/// The ways in which a peer can break the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
     /// A reserved bit is set, though no extension was negotiated.
@@ -31,6 +29,9 @@ pub enum Violation {
     /// A client's frame must be masked.
     #[error("a frame without a mask")]
     Unmasked,
+    /// A server's frame must not be masked.
+    #[error("a frame with a mask")]
+    Masked,
     /// A text message. Only binary messages are allowed.
     #[error("a text message")]
     Text,
@@ -74,7 +75,7 @@ pub enum Piece<'i> {
     Data(&'i mut [u8]),
     /// A ping, to be answered with a pong of the same payload.
     Ping(PingPayload),
-    /// The client closes, to be answered with a close. Nothing comes after it.
+    /// The peer closes, to be answered with a close. Nothing comes after it.
     Close,
 }
 
@@ -92,13 +93,13 @@ enum PayloadKind {
 struct Frame {
     kind: PayloadKind,
     left: u64,
-    /// The mask, turned so that it starts with the byte for what comes next.
+    /// The mask, turned so that it starts with the byte for what comes next. Of no meaning where frames have none.
     mask: [u8; MASK],
 }
 
-/// The state between two slices of a client's stream.
+/// The state between two slices of a peer's stream. `R` is the side that receives it.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct Decoder<R: Role = Server> {
     /// The start of a header.
     header: [u8; MAX_HEADER],
     have: u8,
@@ -110,9 +111,10 @@ pub struct Decoder {
     /// Bytes that the current message has announced so far.
     message: u64,
     closed: bool,
+    role: PhantomData<R>,
 }
 
-impl Default for Decoder {
+impl<R: Role> Default for Decoder<R> {
     fn default() -> Self {
         Self {
             header: [0; MAX_HEADER],
@@ -122,11 +124,15 @@ impl Default for Decoder {
             fragmented: false,
             message: 0,
             closed: false,
+            role: PhantomData,
         }
     }
 }
 
-impl Decoder {
+impl<R: Role> Decoder<R> {
+    /// Bytes of the mask in a header.
+    const MASK: usize = if R::RECEIVES_MASKED { MASK } else { 0 };
+
     /// The next piece of the stream, of which `input` is the next slice; `None` when `input` is used up.
     ///
     /// # Errors
@@ -152,8 +158,10 @@ impl Decoder {
                 let taken = usize::try_from(frame.left).unwrap_or(usize::MAX).min(input.len());
                 let (piece, rest) = std::mem::take(input).split_at_mut(taken);
                 *input = rest;
-                unmask(piece, frame.mask);
-                frame.mask.rotate_left(taken % MASK);
+                if R::RECEIVES_MASKED {
+                    mask(piece, frame.mask);
+                    frame.mask.rotate_left(taken % MASK);
+                }
                 frame.left -= taken as u64;
                 if frame.kind == PayloadKind::Data {
                     if frame.left == 0 {
@@ -192,7 +200,7 @@ impl Decoder {
             LENGTH_64 => 8,
             _ => 0,
         };
-        let end = 2 + extended + MASK;
+        let end = 2 + extended + Self::MASK;
         if !self.draw(input, end) {
             return Ok(false);
         }
@@ -217,7 +225,7 @@ impl Decoder {
             self.fragmented = first & FINAL == 0;
         }
         let mut mask = [0; MASK];
-        mask.copy_from_slice(&self.header[end - MASK..end]);
+        mask[..Self::MASK].copy_from_slice(&self.header[end - Self::MASK..end]);
         self.have = 0;
         self.frame = Some(Frame { kind, left, mask });
         Ok(true)
@@ -247,8 +255,8 @@ impl Decoder {
             opcode::CLOSE => PayloadKind::Close,
             unknown => return Err(Violation::Opcode(unknown)),
         };
-        if second & MASKED == 0 {
-            return Err(Violation::Unmasked);
+        if (second & MASKED != 0) != R::RECEIVES_MASKED {
+            return Err(if R::RECEIVES_MASKED { Violation::Unmasked } else { Violation::Masked });
         }
         if kind == PayloadKind::Data {
             let continues = first & OPCODE == opcode::CONTINUATION;
@@ -270,17 +278,4 @@ fn check_close(payload: &[u8]) -> Result<(), Violation> {
         _ => return Err(Violation::CloseCode),
     }
     std::str::from_utf8(reason).map(|_| ()).map_err(|_| Violation::CloseReason)
-}
-
-/// Takes the mask off, eight bytes at a time.
-fn unmask(bytes: &mut [u8], mask: [u8; MASK]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = bytes.as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= mask;
-    }
 }

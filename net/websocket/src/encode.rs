@@ -1,6 +1,7 @@
-//! The encoder: unmasked binary messages of a server, and control frames between them.
+//! The encoders: unmasked binary messages of a server and control frames between them, and masked frames of a client.
 
 use crate::control::{CloseCode, MAX_CONTROL, PingPayload};
+use crate::frame::{FINAL, LENGTH_16, LENGTH_64, MASK, MASKED, mask};
 use crate::opcode;
 
 /// Most bytes of a message that [`Messages`] writes, header included. Go's library, which the stock client reads with,
@@ -11,11 +12,10 @@ pub const MAX_SENT: usize = 32 * 1024;
 const HEADER: usize = 4;
 const SHORT_HEADER: usize = 2;
 const MAX_PAYLOAD: usize = MAX_SENT - HEADER;
-const FINAL: u8 = 0x80;
-/// The length that says that two bytes of length follow.
-const EXTENDED: u8 = 126;
+/// The longest payload of a [`MaskedFrame`] that is within [`MAX_SENT`].
+pub const MAX_MASKED_PAYLOAD: usize = MAX_PAYLOAD - MASK;
 
-/// Messages on their way to a socket. What is pushed is cut into messages of [`MAX_SENT`] bytes, the last one shorter.
+/// Messages of a server on their way to a socket. What is pushed is cut into messages of [`MAX_SENT`] bytes, the last one shorter.
 #[derive(Debug, Default)]
 pub struct Messages {
     buffer: Vec<u8>,
@@ -47,7 +47,7 @@ impl Messages {
         let Some(start) = self.open.take() else { return };
         let payload = start + HEADER;
         let len = self.buffer.len() - payload;
-        let mut header = [FINAL | opcode::BINARY, EXTENDED, 0, 0];
+        let mut header = [FINAL | opcode::BINARY, LENGTH_16, 0, 0];
         header[2..].copy_from_slice(&(len as u16).to_be_bytes());
         if len <= MAX_CONTROL {
             header[1] = len as u8;
@@ -66,8 +66,7 @@ impl Messages {
 
     /// Ends the open message and appends the last frame of the connection. `reason` is cut at 123 bytes.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
-        let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL - 2)];
-        self.control(opcode::CLOSE, &[&(code as u16).to_be_bytes()[..], reason.as_bytes()].concat());
+        self.control(opcode::CLOSE, &close_payload(code, reason));
     }
 
     fn control(&mut self, opcode: u8, payload: &[u8]) {
@@ -93,4 +92,51 @@ impl Messages {
         self.buffer.clear();
         self.open = None;
     }
+}
+
+/// A frame of a client. Each is masked with four bytes of its own that no server and no page can foretell (RFC 6455 section
+/// 10.3): random bytes of the system.
+#[derive(Clone, Copy, Debug)]
+pub enum MaskedFrame<'a> {
+    /// A whole binary message. A stock server takes no more than [`MAX_MASKED_PAYLOAD`] bytes.
+    Binary(&'a [u8]),
+    /// The answer to a ping.
+    Pong(&'a PingPayload),
+    /// The last frame of the connection.
+    Close(CloseCode),
+}
+
+impl MaskedFrame<'_> {
+    /// Appends the frame with this mask.
+    pub fn append(self, mask_key: [u8; MASK], out: &mut Vec<u8>) {
+        match self {
+            Self::Binary(payload) => append_masked(opcode::BINARY, payload, mask_key, out),
+            Self::Pong(payload) => append_masked(opcode::PONG, payload.as_slice(), mask_key, out),
+            Self::Close(code) => append_masked(opcode::CLOSE, &close_payload(code, ""), mask_key, out),
+        }
+    }
+}
+
+fn append_masked(opcode: u8, payload: &[u8], mask_key: [u8; MASK], out: &mut Vec<u8>) {
+    out.push(FINAL | opcode);
+    let len = payload.len();
+    if len <= MAX_CONTROL {
+        out.push(MASKED | len as u8);
+    } else if let Ok(len) = u16::try_from(len) {
+        out.push(MASKED | LENGTH_16);
+        out.extend_from_slice(&len.to_be_bytes());
+    } else {
+        out.push(MASKED | LENGTH_64);
+        out.extend_from_slice(&(len as u64).to_be_bytes());
+    }
+    out.extend_from_slice(&mask_key);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    mask(&mut out[start..], mask_key);
+}
+
+/// The payload of a close frame. `reason` is cut so that it fits.
+fn close_payload(code: CloseCode, reason: &str) -> Vec<u8> {
+    let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL - 2)];
+    [&(code as u16).to_be_bytes()[..], reason.as_bytes()].concat()
 }

@@ -1,10 +1,13 @@
-//! The codec against tungstenite: what its client writes we read, what we write its client reads, and what it refuses
-//! we refuse.
+//! The codec against tungstenite: what either of its sides writes we read, what we write it reads, and what it refuses we
+//! refuse.
 
 use std::io::{self, Cursor, Read, Write};
 
 use proptest::prelude::*;
-use towpath_websocket::{CloseCode, Decoder, MAX_SENT, Messages, Piece, Violation};
+use towpath_websocket::{
+    Client, CloseCode, Decoder, MAX_MASKED_PAYLOAD, MAX_SENT, MaskedFrame, Messages, Piece, Role as Side,
+    Server, Violation,
+};
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocket};
@@ -42,11 +45,15 @@ fn peer(role: Role, input: Vec<u8>) -> WebSocket<Pipe> {
 
 /// What tungstenite's client writes for these messages.
 fn written(messages: impl IntoIterator<Item = Message>) -> Vec<u8> {
-    let mut client = peer(Role::Client, Vec::new());
+    written_by(Role::Client, messages)
+}
+
+fn written_by(role: Role, messages: impl IntoIterator<Item = Message>) -> Vec<u8> {
+    let mut sender = peer(role, Vec::new());
     for message in messages {
-        client.send(message).expect("a message goes out");
+        sender.send(message).expect("a message goes out");
     }
-    client.get_ref().output.clone()
+    sender.get_ref().output.clone()
 }
 
 fn fragment(bytes: &[u8], code: Data, last: bool) -> Message {
@@ -60,9 +67,13 @@ struct Stream {
     closed: bool,
 }
 
-/// Decodes `stream`, which arrives in slices that end at `cuts`.
+/// Decodes a client's `stream`, which arrives in slices that end at `cuts`.
 fn decode(stream: &[u8], cuts: &[usize]) -> Result<Stream, Violation> {
-    let (mut decoder, mut read) = (Decoder::default(), Stream::default());
+    decode_as::<Server>(stream, cuts)
+}
+
+fn decode_as<S: Side>(stream: &[u8], cuts: &[usize]) -> Result<Stream, Violation> {
+    let (mut decoder, mut read) = (Decoder::<S>::default(), Stream::default());
     let mut stream = stream.to_vec();
     let mut rest = &mut stream[..];
     for cut in cuts.iter().copied().chain([usize::MAX]) {
@@ -136,7 +147,25 @@ proptest! {
         }
         messages.push(Message::Close(None));
         expected.closed = true;
+        let by_server = written_by(Role::Server, messages.clone());
+        prop_assert_eq!(decode_as::<Client>(&by_server, &cuts), decode(&written(messages.clone()), &cuts));
         prop_assert_eq!(decode(&written(messages), &cuts), Ok(expected));
+    }
+
+    #[test]
+    fn what_a_client_sends_tungstenite_reads_whatever_the_mask(
+        sent in prop::collection::vec(prop_oneof![0usize..300, 65_530usize..65_545], 0..6),
+        mask in any::<[u8; 4]>(),
+    ) {
+        let mut stream = Vec::new();
+        for (at, &len) in sent.iter().enumerate() {
+            MaskedFrame::Binary(&vec![at as u8; len]).append(mask, &mut stream);
+        }
+        let mut server = peer(Role::Server, stream);
+        for (at, len) in sent.into_iter().enumerate() {
+            prop_assert_eq!(server.read().expect("a message"), Message::binary(vec![at as u8; len]));
+        }
+        prop_assert!(server.read().is_err());
     }
 
     #[test]
@@ -168,7 +197,9 @@ proptest! {
 fn control_frames_go_between_messages() {
     let mut ping = written([Message::Ping(b"who?".to_vec().into())]);
     let mut input = &mut ping[..];
-    let Ok(Some(Piece::Ping(payload))) = Decoder::default().next(&mut input) else { panic!("a ping") };
+    let Ok(Some(Piece::Ping(payload))) = Decoder::<Server>::default().next(&mut input) else {
+        panic!("a ping")
+    };
     let mut messages = Messages::default();
     messages.push(b"data");
     messages.pong(&payload);
@@ -182,6 +213,49 @@ fn control_frames_go_between_messages() {
     assert_eq!((u16::from(close.code), close.reason.as_str()), (1001, "ä".repeat(61).as_str()));
     messages.clear();
     assert!(messages.is_empty());
+}
+
+#[test]
+fn a_client_answers_pings_and_closes_within_the_bound_of_a_message() {
+    let mut ping = written_by(Role::Server, [Message::Ping(b"who?".to_vec().into())]);
+    let mut input = &mut ping[..];
+    let Ok(Some(Piece::Ping(payload))) = Decoder::<Client>::default().next(&mut input) else {
+        panic!("a ping")
+    };
+    let mut stream = Vec::new();
+    MaskedFrame::Pong(&payload).append([1, 2, 3, 4], &mut stream);
+    MaskedFrame::Binary(&[5; MAX_MASKED_PAYLOAD]).append([5; 4], &mut stream);
+    let answered = stream.len();
+    assert_eq!(answered, 2 + 4 + 4 + MAX_SENT);
+    // Each byte of the payload is the mask's: it is masked to zero.
+    assert!(stream[answered - MAX_MASKED_PAYLOAD..].iter().all(|&byte| byte == 0));
+    MaskedFrame::Close(CloseCode::Normal).append([9; 4], &mut stream);
+    let mut server = peer(Role::Server, stream);
+    assert_eq!(server.read().expect("a pong"), Message::Pong(b"who?".to_vec().into()));
+    assert_eq!(server.read().expect("a message"), Message::binary(vec![5; MAX_MASKED_PAYLOAD]));
+    let Message::Close(Some(close)) = server.read().expect("a close") else { panic!("a close") };
+    assert_eq!((u16::from(close.code), close.reason.as_str()), (1000, ""));
+}
+
+#[test]
+fn a_server_breaks_the_protocol_as_a_client_can_and_by_a_mask() {
+    for (stream, violation) in [
+        (&[0x82, 0x81, 0, 0, 0, 0, 0][..], Violation::Masked),
+        (&[0x89, 0x80], Violation::Masked),
+        (&[0xc2, 0x00], Violation::Reserved),
+        (&[0x83, 0x00], Violation::Opcode(3)),
+        (&[0x81, 0x00], Violation::Text),
+        (&[0x89, 126], Violation::Control),
+        (&[0x80, 0x00], Violation::Fragments),
+        (&[0x82, 126, 0, 125], Violation::Length),
+        (&[0x82, 127, 0, 0, 0, 0, 0, 0x10, 0, 1], Violation::TooBig),
+        (&[0x88, 0x01, 3], Violation::CloseCode),
+    ] {
+        let cuts = vec![1; stream.len()];
+        assert_eq!(decode_as::<Client>(stream, &[]), Err(violation), "{stream:x?}");
+        assert_eq!(decode_as::<Client>(stream, &cuts), Err(violation), "{stream:x?}, a byte at a time");
+    }
+    assert_eq!(Violation::Masked.close_code(), CloseCode::Protocol);
 }
 
 #[test]
