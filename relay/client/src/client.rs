@@ -12,9 +12,10 @@ use towpath_wire::derp::info::ServerInfo;
 use towpath_wire::key::NodePublic;
 
 use crate::event::{Event, Received};
-use crate::incoming::{Incoming, RecvError};
+use crate::incoming::{Incoming, RecvError, Source};
 use crate::outgoing::{Outgoing, SendError, check_len};
 use crate::tls::{TlsReader, TlsWriter};
+use crate::websocket::Unwrapper;
 
 /// The facts about a logged-in connection.
 #[derive(Clone, Debug)]
@@ -25,15 +26,35 @@ pub(crate) struct Welcome {
     pub(crate) fast_start: bool,
 }
 
+/// A connection that is logged in, taken apart.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: tokio::net::TcpStream,
+    pub(crate) tls: Option<(TlsReader, TlsWriter)>,
+    /// Where DERP is in messages.
+    pub(crate) websocket: Option<Unwrapper>,
+    /// Ciphertext that was read and not opened.
+    pub(crate) sealed: Vec<u8>,
+    /// Bytes that were opened and not used.
+    pub(crate) opened: Vec<u8>,
+}
+
+impl Connection {
+    /// A connection without TLS.
+    pub(crate) const fn plain(socket: tokio::net::TcpStream, websocket: Option<Unwrapper>) -> Self {
+        Self { socket, tls: None, websocket, sealed: Vec::new(), opened: Vec::new() }
+    }
+}
+
 /// A client of a relay.
 ///
 /// A call may be dropped before it is done: bytes that it began to send go out before those of the next call, and
 /// nothing received is lost.
 #[derive(Debug)]
 pub struct Client {
-    pub(crate) incoming: Incoming,
-    pub(crate) outgoing: Outgoing,
-    pub(crate) welcome: Welcome,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    welcome: Welcome,
 }
 
 /// The sending half of a [`Client`]. Clones send on the same connection, one after the other.
@@ -63,6 +84,21 @@ pub struct Raw {
 }
 
 impl Client {
+    /// The client on a connection. `frames` came behind the login.
+    pub(crate) fn new(
+        connection: Connection,
+        session: ClientSession,
+        frames: Vec<u8>,
+        welcome: Welcome,
+    ) -> Self {
+        let Connection { socket, tls, websocket, sealed, opened } = connection;
+        let (reader, writer) = tls.unzip();
+        let (read_half, write_half) = socket.into_split();
+        let outgoing = Outgoing::new(write_half, writer, websocket.is_some());
+        let source = Source { socket: read_half, reader, sealed };
+        Self { incoming: Incoming::new(source, session, opened, frames, websocket), outgoing, welcome }
+    }
+
     /// The relay's node key.
     #[must_use]
     pub const fn relay(&self) -> NodePublic {
@@ -147,6 +183,8 @@ impl Client {
             match self.incoming.next().await? {
                 Received::Event(event) => return Ok(event),
                 Received::Ping(data) => self.outgoing.send(&ClientFrame::Pong(data)).await?,
+                Received::WebSocketPing(payload) => self.outgoing.pong(&payload).await?,
+                Received::WebSocketClose => self.outgoing.answer_close().await,
                 Received::Ignored => {}
             }
         }
@@ -172,9 +210,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the socket cannot be taken from the runtime.
+    /// If the socket cannot be taken from the runtime, or the client speaks WebSocket
+    /// ([`Unsupported`](io::ErrorKind::Unsupported)).
     pub fn into_raw(self) -> io::Result<Raw> {
-        let (read_half, reader, session, incoming, plaintext) = self.incoming.into_parts();
+        if self.outgoing.is_websocket() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a WebSocket cannot be taken apart"));
+        }
+        let (Source { socket: read_half, reader, sealed: incoming }, session, plaintext) =
+            self.incoming.into_parts();
         let (write_half, writer) = self.outgoing.into_parts();
         let socket = read_half.reunite(write_half).map_err(io::Error::other)?.into_std()?;
         Ok(Raw { socket, tls: reader.zip(writer), session, incoming, plaintext })
@@ -244,6 +287,13 @@ impl ClientReceiver {
                 Received::Event(event) => return Ok(event),
                 // Waits for a sender that is held up; no relay makes its reading depend on ours.
                 Received::Ping(data) => self.sender.0.lock().await.send(&ClientFrame::Pong(data)).await?,
+                Received::WebSocketPing(payload) => self.sender.0.lock().await.pong(&payload).await?,
+                Received::WebSocketClose => {
+                    // A relay that closes may have ended its reading: a sender that is held up is not waited for.
+                    if let Ok(mut outgoing) = self.sender.0.try_lock() {
+                        outgoing.answer_close().await;
+                    }
+                }
                 Received::Ignored => {}
             }
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use towpath_websocket::PingPayload;
 use towpath_wire::derp::app_name::AppName;
 use towpath_wire::derp::frame::{GoneReason, PingData, ServerFrame};
 use towpath_wire::derp::mesh::PresentFlags;
@@ -56,6 +57,10 @@ pub(crate) enum Received {
     Event(Event),
     /// To be answered.
     Ping(PingData),
+    /// A ping of WebSocket itself, to be answered.
+    WebSocketPing(PingPayload),
+    /// The relay closes the WebSocket, which is to be answered. Nothing comes behind it.
+    WebSocketClose,
     /// Part of a login: in fast start, a ServerKey may come when everything is known.
     Ignored,
 }

@@ -2,13 +2,17 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use towpath_websocket::{accept_key, handshake_key};
 use towpath_wire::host::{bracketed, https_authority};
 
 use crate::tls_failure::TlsFailure;
 
 /// More header than this is neither from a relay nor from a proxy.
 const MAX_HEADER: usize = 16 * 1024;
+
+/// DERP in WebSocket.
+const SUBPROTOCOL: &str = "derp";
 
 /// Why the upgrade failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,12 @@ pub enum UpgradeError {
     /// No HTTP/1 response, or one with an endless header.
     #[error("the answer is not an HTTP/1 response")]
     NotHttp,
+    /// A 101 that is not the answer to a request for WebSocket with DERP in it.
+    #[error("the answer is no WebSocket for DERP: {0}")]
+    NotWebSocket(&'static str),
+    /// No key for WebSocket.
+    #[error("cannot get random bytes from the system")]
+    Random(#[from] getrandom::Error),
 }
 
 impl From<io::Error> for UpgradeError {
@@ -67,9 +77,73 @@ pub async fn read_response(
     stream: &mut (impl AsyncRead + Unpin),
     received: &mut Vec<u8>,
 ) -> Result<(), UpgradeError> {
-    match read_status(stream, received).await? {
-        101 => Ok(()),
-        status => Err(UpgradeError::Status(status)),
+    read_head(stream, received).await?.expect_upgrade()
+}
+
+/// Asks for DERP in WebSocket messages; what was read behind the response.
+pub(crate) async fn upgrade_to_websocket(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    host: &str,
+    port: u16,
+) -> Result<Vec<u8>, UpgradeError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)?;
+    let key = handshake_key(random);
+    stream.write_all(websocket_request(host, port, &key).as_bytes()).await?;
+    stream.flush().await?;
+    let mut received = Vec::with_capacity(1024);
+    read_head(stream, &mut received).await?.expect_websocket(&key)?;
+    Ok(received)
+}
+
+/// The request for a WebSocket (RFC 6455 section 4.1).
+fn websocket_request(host: &str, port: u16, key: &str) -> String {
+    let authority = https_authority(host, port);
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "GET /derp HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: towpath/{version}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+    )
+}
+
+/// The header of a response.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    bytes: Vec<u8>,
+}
+
+impl Head {
+    fn expect_upgrade(&self) -> Result<(), UpgradeError> {
+        if self.status == 101 { Ok(()) } else { Err(UpgradeError::Status(self.status)) }
+    }
+
+    /// Checks what RFC 6455 section 4.1 asks a client to check, and that the subprotocol is DERP.
+    fn expect_websocket(&self, key: &str) -> Result<(), UpgradeError> {
+        self.expect_upgrade()?;
+        let value = |name| self.values(name).next().unwrap_or_default();
+        let wrong = if !value("Upgrade").eq_ignore_ascii_case("websocket") {
+            "it switches to another protocol"
+        } else if Some(value("Sec-WebSocket-Accept")) != accept_key(key.as_bytes()).as_deref() {
+            "it does not answer the key"
+        } else if value("Sec-WebSocket-Protocol") != SUBPROTOCOL {
+            "it does not agree to the subprotocol derp"
+        } else if self.values("Sec-WebSocket-Extensions").next().is_some() {
+            "it has extensions that it was not offered"
+        } else {
+            return Ok(());
+        };
+        Err(UpgradeError::NotWebSocket(wrong))
+    }
+
+    /// The values of the fields with this name. What is not text does not count.
+    fn values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h str> {
+        let lines = self.bytes.split(|&byte| byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
+            let (field, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
     }
 }
 
@@ -91,18 +165,18 @@ impl From<NoResponse> for UpgradeError {
     }
 }
 
-/// Reads the header of a response; its status. `received` holds what was read before; what follows the header stays there.
+/// Reads the header of a response. `received` holds what was read before; what follows the header stays there.
 /// No more than [`MAX_HEADER`] and one read are held.
-pub(crate) async fn read_status(
+pub(crate) async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
     received: &mut Vec<u8>,
-) -> Result<u16, NoResponse> {
+) -> Result<Head, NoResponse> {
     const END: &[u8] = b"\r\n\r\n";
     loop {
         if let Some(end) = received.windows(END.len()).position(|bytes| bytes == END) {
             let status = status(received).ok_or(NoResponse::NotHttp)?;
-            received.drain(..end + END.len());
-            return Ok(status);
+            let behind = received.split_off(end + END.len());
+            return Ok(Head { status, bytes: std::mem::replace(received, behind) });
         }
         if received.len() > MAX_HEADER {
             return Err(NoResponse::NotHttp);
@@ -153,6 +227,57 @@ mod tests {
         let request = tunnel_request("::1", 8443, Some("Basic dTpw"));
         assert!(request.starts_with("CONNECT [::1]:8443 HTTP/1.1\r\nHost: [::1]:8443\r\n"), "{request}");
         assert!(request.ends_with("\r\nProxy-Authorization: Basic dTpw\r\n\r\n"), "{request}");
+    }
+
+    #[test]
+    fn a_websocket_is_asked_for_as_the_rfc_has_it() {
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            websocket_request("derp.example.com", 443, "dGhlIHNhbXBsZSBub25jZQ=="),
+            format!(
+                "GET /derp HTTP/1.1\r\nHost: derp.example.com\r\nUser-Agent: towpath/{version}\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 Sec-WebSocket-Protocol: derp\r\n\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn each_part_of_an_answer_to_websocket_counts() {
+        const FIELDS: [(&str, &str); 4] = [
+            ("Connection", "Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("Sec-Websocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            ("Sec-WebSocket-Protocol", "derp"),
+        ];
+        let outcome = |name: &str, value: &str| {
+            let mut bytes = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+            for (each, usual) in FIELDS.iter().chain(&[(name, value)]) {
+                if *each != name || *usual == value {
+                    bytes.extend_from_slice(format!("{each}: {usual}\r\n").as_bytes());
+                }
+            }
+            bytes.extend_from_slice(b"\r\n");
+            let outcome = Head { status: 101, bytes }.expect_websocket("dGhlIHNhbXBsZSBub25jZQ==");
+            outcome.map_err(|error| error.to_string())
+        };
+        assert_eq!(outcome("Server", "derper"), Ok(()));
+        for (name, value, wrong) in [
+            ("upgrade", "DERP", "it switches to another protocol"),
+            ("Sec-Websocket-Accept", "", "it does not answer the key"),
+            ("Sec-Websocket-Accept", "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "it does not answer the key"),
+            ("Sec-WebSocket-Protocol", "", "it does not agree to the subprotocol derp"),
+            ("Sec-WebSocket-Protocol", "chat", "it does not agree to the subprotocol derp"),
+            ("Sec-WebSocket-Extensions", "x", "it has extensions that it was not offered"),
+        ] {
+            assert_eq!(
+                outcome(name, value),
+                Err(format!("the answer is no WebSocket for DERP: {wrong}")),
+                "{name}"
+            );
+        }
+        let refused = Head { status: 426, bytes: Vec::new() }.expect_websocket("");
+        assert!(matches!(refused, Err(UpgradeError::Status(426))));
     }
 
     async fn read(mut response: &[u8], before: &[u8]) -> (Result<(), String>, Vec<u8>) {

@@ -4,6 +4,7 @@
 //!   deadline and says in [`DialError`] at which it failed.
 //! - [`Client`] is what comes of it: packets and batches of packets out, [`Event`]s in. [`Client::split`] makes two
 //!   halves for two tasks, [`Client::into_raw`] takes it apart for programs with loops of their own.
+//! - DERP is spoken as it is, or in WebSocket messages ([`Dialer::websocket`]); a client works the same over either.
 //! - [`Proxy`] is an HTTP proxy in between ([`Dialer::through`]), given as a URL or by the environment.
 //!
 //! Certificates of relays are read here only as far as DERP asks for it: the node key in the meta certificate, and the
@@ -14,7 +15,6 @@
 mod certificate;
 mod client;
 mod dial;
-mod dial_error;
 mod event;
 mod http;
 mod incoming;
@@ -25,11 +25,11 @@ mod tcp;
 mod tls;
 mod tls_failure;
 mod trust;
+mod websocket;
 
 pub use certificate::{Validity, plain_name, relay_key};
 pub use client::{Client, ClientReceiver, ClientSender, Raw};
-pub use dial::{CONNECT_TIMEOUT, Dialer, Greeting};
-pub use dial_error::{DialError, DialStep};
+pub use dial::{CONNECT_TIMEOUT, DialError, DialStep, Dialer, Greeting};
 pub use event::Event;
 pub use http::{UpgradeError, read_response};
 pub use incoming::{READ_TIMEOUT, RecvError};

@@ -5,6 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use towpath_relay_proto::login::{BOUND_ELSEWHERE, read_refusal};
 use towpath_relay_proto::session::{ClientSession, StreamError};
+use towpath_websocket::Violation;
 use towpath_wire::derp::frame::{FrameType, ServerFrame};
 use towpath_wire::derp::info::{ClientInfo, ClientInfoError, ServerInfo};
 use towpath_wire::key::{NodePrivate, NodePublic};
@@ -21,6 +22,9 @@ pub enum LoginError {
     /// TLS failed after its handshake.
     #[error(transparent)]
     Tls(TlsFailure),
+    /// The relay breaks WebSocket.
+    #[error("the relay breaks WebSocket by {0}")]
+    WebSocket(#[from] Violation),
     /// The relay closed, which is all that most relays do to a client that they refuse.
     #[error("the relay closed during the login: it refuses this client")]
     Refused,
@@ -68,6 +72,9 @@ pub enum LoginError {
 
 impl From<io::Error> for LoginError {
     fn from(error: io::Error) -> Self {
+        if let Some(violation) = error.get_ref().and_then(|inner| inner.downcast_ref::<Violation>()) {
+            return Self::WebSocket(*violation);
+        }
         TlsFailure::of_stream(error).map_or_else(Self::Io, Self::Tls)
     }
 }

@@ -59,3 +59,15 @@ async fn derper_takes_logins_that_are_bound_and_logins_with_a_token() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn derper_and_our_client_speak_websocket() {
+    let relay = Relay::start_derper();
+    expect_to_work([
+        dialer(&relay).websocket(),
+        dialer(&relay),
+        dialer(&relay).websocket().proxied(),
+        dialer(&relay).websocket(),
+    ])
+    .await;
+}

@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::http::{NoResponse, read_status, tunnel_request};
-use crate::tcp::{self, ConnectFailure};
-
 use super::Proxy;
+use crate::http::{NoResponse, read_head, tunnel_request};
+use crate::tcp::{self, ConnectFailure};
 
 /// Why a proxy makes no tunnel.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +80,7 @@ pub(crate) async fn open(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStre
     let request = tunnel_request(host, port, proxy.authorization.as_deref());
     socket.write_all(request.as_bytes()).await.map_err(ProxyFailure::Io)?;
     let mut received = Vec::with_capacity(1024);
-    match read_status(&mut socket, &mut received).await? {
+    match read_head(&mut socket, &mut received).await?.status {
         // Any success, by RFC 9110 section 9.3.6. Whatever the header says of a body, there is none.
         200..=299 if received.is_empty() => Ok(socket),
         200..=299 => Err(ProxyFailure::EarlyBytes),

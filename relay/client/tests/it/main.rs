@@ -9,3 +9,4 @@ mod frames;
 mod names;
 mod proxy;
 mod support;
+mod websocket;

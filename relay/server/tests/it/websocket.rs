@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use towpath_relay_client::{Event, RecvError};
 use towpath_wire::key::NodePrivate;
 use tungstenite::Message;
 use tungstenite::protocol::frame::Frame;
@@ -51,6 +52,34 @@ async fn packets_pass_between_websocket_and_tls_however_messages_are_cut() {
     }
     assert!(browser.messages.iter().all(|len| len + 4 <= 32 * 1024), "{:?}", browser.messages);
     assert_eq!(relay.metric("derp_websocket_accepts"), 1);
+}
+
+/// Its login is bound to the connection, and no message of either side is above what a stock peer takes.
+#[tokio::test]
+async fn our_own_client_speaks_websocket_over_tls_and_over_the_plain_listener() {
+    let relay = Relay::start(PLAIN);
+    let http = relay.addresses.http.expect("a plain listener");
+    let plain = towpath_relay_client::Dialer::plain("localhost", http.port()).at(http).websocket();
+    let (native_key, mut native) = relay.client(1).await;
+    for (seed, dialer) in (2..).zip([relay.dialer().websocket(), plain]) {
+        let key = NodePrivate::from_random([seed; 32]);
+        let (sender, mut receiver) = dialer.connect(&key).await.expect("a login").split();
+        for len in [0, 1, 85, 86, 1400, 32_722, 32_723, 40_000, 65_536] {
+            let sent = vec![len as u8; len];
+            sender.send_batch([(native_key, &sent[..]); 3]).await.expect("a batch goes out");
+            for _ in 0..3 {
+                assert_eq!(packet(&mut native).await, (key.public(), sent.clone()));
+            }
+            native.send(key.public(), &sent).await.expect("a packet goes out");
+            let event = receiver.recv().await.expect("an event");
+            assert_eq!(event, Event::Packet { from: native_key, packet: sent });
+        }
+        sender.close().await.expect("a close goes out");
+        let closed = receiver.recv().await.expect_err("the relay closes in turn");
+        assert!(matches!(closed, RecvError::Closed), "{closed}");
+    }
+    assert_eq!(relay.metric("derp_websocket_accepts"), 2);
+    relay.wait("both are counted", |relay| relay.metric("towpath_closed_total{reason=\"peer_closed\"}") == 2);
 }
 
 #[tokio::test]
