@@ -24,7 +24,7 @@ pub use action::Action;
 pub use flow::{Account, Delivery, FLOW_MIN_LEN, Flow, Via};
 pub use host::{Count, Sent};
 pub use id::{FlowId, HostId, NatId, Place, Site};
-pub use link::{Link, Loss, Traffic};
+pub use link::{Link, LinkState, Loss, Traffic};
 pub use machine::Machine;
 pub use nat::{Allocator, Class, Dependence, Early, Egress, Gateway, Nat, Pooling, Refresh, UnknownClass};
 pub use oracle::{Direct, Verdict};

@@ -107,36 +107,49 @@ const RETRANSMISSIONS: u32 = 6;
 
 /// A link at work.
 #[derive(Debug)]
-pub(crate) struct LinkState {
-    pub(crate) link: Link,
+pub struct LinkState {
+    /// What the link does from now on. It may be changed at any time.
+    pub link: Link,
     random: Random,
     bad: bool,
-    /// When the last datagram arrives that was not overtaken.
+    /// When the last packet arrives that was not overtaken.
     last: Instant,
     /// When the last byte that was sent has left.
     idle: Instant,
 }
 
 impl LinkState {
-    pub(crate) const fn new(link: Link, random: Random) -> Self {
+    /// The link at work, with random numbers of its own.
+    #[must_use]
+    pub const fn new(link: Link, random: Random) -> Self {
         Self { link, random, bad: false, last: Instant::ZERO, idle: Instant::ZERO }
     }
 
     /// When a datagram with a payload of `len` bytes arrives that is sent now.
     pub(crate) fn datagram(&mut self, now: Instant, len: usize, v6: bool) -> Result<Instant, Dropped> {
-        if self.link.blocked {
+        self.packet(now, len + overhead(v6), Traffic::Udp)
+    }
+
+    /// When an IP packet of `len` bytes arrives that is sent now. One that is no datagram ([`Traffic::Everything`]) is
+    /// harmed only where everything is, and is sent again by its sender.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not arrive.
+    pub fn packet(&mut self, now: Instant, len: usize, traffic: Traffic) -> Result<Instant, Dropped> {
+        let harmed = traffic == Traffic::Udp || self.link.applies_to == Traffic::Everything;
+        if harmed && self.link.blocked {
             return Err(Dropped::Blocked);
         }
-        let len = len + overhead(v6);
         if len > usize::from(self.link.mtu) {
             return Err(Dropped::TooLarge);
         }
         let left = self.leaves(now, len).ok_or(Dropped::QueueFull)?;
-        if self.loses() {
+        if harmed && self.loses() {
             return Err(Dropped::Lost);
         }
         let arrives = left + self.link.delay + self.random.duration(self.link.jitter);
-        if self.random.happens(self.link.reorder) {
+        if harmed && self.random.happens(self.link.reorder) {
             return Ok(arrives + self.link.reorder_by);
         }
         self.last = self.last.max(arrives);
@@ -144,7 +157,7 @@ impl LinkState {
     }
 
     /// Whether a datagram that arrives does so twice.
-    pub(crate) fn duplicates(&mut self) -> bool {
+    pub fn duplicates(&mut self) -> bool {
         self.random.happens(self.link.duplicate)
     }
 
