@@ -32,7 +32,7 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-re
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
-.PHONY: nat-report peer-flood figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
+.PHONY: lab nat-report peer-flood figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +41,7 @@ demo: ## Run a relay on this machine and print a DERP map to try it with
 	cargo run --release --bin towpath-relay -- --dev
 
 # What `make test` does, one after the other.
-STAGES := check unit loom build docs budgets interop
+STAGES := check unit lab loom build docs budgets interop
 
 test: ## Everything that a change must pass (root, for network namespaces)
 	+@.ci/stages $(STAGES)
@@ -68,6 +68,9 @@ docs: build ## Check the documents against the program
 
 unit: ## Run the unit, property, golden and loopback tests
 	cargo test --locked
+
+lab: ## Test the laboratory of network namespaces: its NATs, its links, its end (root, nftables)
+	cargo test --locked -p towpath-lab -- --show-output
 
 loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom

@@ -8,8 +8,8 @@
 //! in a [`DatagramBatch`] says to which [`LocalAddr`] it was sent, and what leaves in one says from which it
 //! comes. A socket that is bound to one address needs none of that.
 //!
-//! Buffers live in the batches and are reused; no call allocates. This is the only crate of the workspace
-//! with `unsafe`, all of it in `sys`, around the system calls.
+//! Buffers live in the batches and are reused; no call allocates. This is the only crate of a program that has
+//! `unsafe`, all of it in `sys`, around the system calls.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("towpath-udp speaks Linux: recvmmsg, sendmmsg and PKTINFO");
