@@ -22,6 +22,7 @@ const ADDRESSES: SettingKey = SettingKey::new("addresses");
 const IGNORE_INTERFACES: SettingKey = SettingKey::new("ignore_interfaces");
 const PORT_MAPPING: SettingKey = SettingKey::new("port_mapping");
 const ONE_PROBE: SettingKey = SettingKey::new("one_probe");
+const WEBSOCKET: SettingKey = SettingKey::new("websocket");
 const ADMIN_LISTEN: SettingKey = SettingKey::new("admin.listen");
 const ADMIN_SOCKET: SettingKey = SettingKey::new("admin.socket");
 const LOG_FORMAT: SettingKey = SettingKey::new("log.format");
@@ -46,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) ignored_interfaces: Vec<String>,
     pub(crate) port_mapping: bool,
     pub(crate) one_probe: bool,
+    pub(crate) websocket: bool,
     /// The address for metrics and health; `None` for none. Of loopback.
     pub(crate) admin_listen: Option<SocketAddr>,
     /// The control socket.
@@ -127,6 +129,7 @@ impl Settings {
             ignored_interfaces: reader.key(IGNORE_INTERFACES).or(Vec::new()),
             port_mapping: reader.key(PORT_MAPPING).or(true),
             one_probe: reader.key(ONE_PROBE).or(false),
+            websocket: reader.key(WEBSOCKET).or(false),
             admin_listen: admin_listen(reader),
             admin_socket: socket(reader),
             log_format: reader.key(LOG_FORMAT).or(LogFormat::Human),

@@ -107,6 +107,9 @@ async fn bind(settings: &Settings) -> anyhow::Result<Endpoint> {
     if settings.one_probe {
         builder = builder.one_probe();
     }
+    if settings.websocket {
+        builder = builder.websocket();
+    }
     for PeerKey(key) in &settings.peers {
         builder = builder.peer(PeerConfig::new(*key));
     }

@@ -36,6 +36,7 @@ pub struct Builder {
     ignored_interfaces: Vec<String>,
     port_mapping: PortMappingSetting,
     one_probe: bool,
+    websocket: bool,
 }
 
 /// Whether the gateway is asked for a port. On unless it is switched off.
@@ -149,6 +150,13 @@ impl Builder {
         self
     }
 
+    /// Speaks DERP to relays in WebSocket messages, for proxies on the way that let no other upgrade of HTTP through. An HTTP proxy that
+    /// the environment names (`HTTPS_PROXY`, `NO_PROXY`) is used in either case.
+    pub const fn websocket(mut self) -> Self {
+        self.websocket = true;
+        self
+    }
+
     /// Sets the endpoint up. To be called on a runtime of tokio, in which its tasks run.
     ///
     /// # Errors
@@ -182,7 +190,11 @@ impl Builder {
             node.set_peer(peer, clock.now());
         }
         let public = key.public();
-        let trust = RelayTrust { roots: self.roots.unwrap_or_else(system_roots), token: self.token };
+        let trust = RelayTrust {
+            roots: self.roots.unwrap_or_else(system_roots),
+            token: self.token,
+            websocket: self.websocket,
+        };
         let map = self.map;
         let shared = Arc::new_cyclic(|shared| {
             let links = Links::new(LinkContext { key, map, trust, shared: shared.clone() });

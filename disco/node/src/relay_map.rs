@@ -9,7 +9,7 @@ use tokio::net::lookup_host;
 use towpath_derpmap::{Loaded, ReadError, Unwritable};
 use towpath_disco::RelayConfig;
 use towpath_disco::datagram::Region;
-use towpath_relay_client::{Dialer, SetupError, TlsVersions, Trust};
+use towpath_relay_client::{Dialer, Proxy, ProxyVariableError, SetupError, TlsVersions, Trust};
 use towpath_wire::derp::token::Token;
 use towpath_wire::map::{DerpMap, DerpNode, DerpRegion};
 use towpath_wire::pin::CertificatePin;
@@ -169,8 +169,7 @@ fn stun_port(node: &DerpNode) -> Option<u16> {
 
 /// The addresses of a node: those that the map gives, or else those that its name has, of both families unless the map excludes one.
 pub(crate) async fn addresses(node: &DerpNode, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-    let given: Vec<IpAddr> =
-        [&node.ipv4, &node.ipv6].into_iter().filter_map(|text| text.parse().ok()).collect();
+    let given: Vec<_> = given_addresses(node).collect();
     if !given.is_empty() {
         return Ok(given.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
     }
@@ -185,11 +184,22 @@ pub(crate) async fn addresses(node: &DerpNode, port: u16) -> std::io::Result<Vec
 pub(crate) struct RelayTrust {
     pub(crate) roots: Arc<RootCertStore>,
     pub(crate) token: Option<Token>,
+    /// Whether DERP is spoken in WebSocket messages, for proxies on the way that let no other upgrade through.
+    pub(crate) websocket: bool,
+}
+
+/// Why a relay cannot be dialled with what the map and the environment say.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelaySetupError {
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyVariableError),
 }
 
 impl RelayTrust {
-    /// The dialler of a relay.
-    pub(crate) fn dialer(&self, node: &DerpNode) -> Result<Dialer, SetupError> {
+    /// The dialler of a relay, through the proxy that the environment names for it.
+    pub(crate) fn dialer(&self, node: &DerpNode) -> Result<Dialer, RelaySetupError> {
         let port = if node.derp_port == 0 { ports::HTTPS } else { node.derp_port };
         let pin = node.cert_name.strip_prefix(CertificatePin::PREFIX).and_then(CertificatePin::from_hex);
         let trust = match pin {
@@ -198,12 +208,27 @@ impl RelayTrust {
             None => Trust::Roots(self.roots.clone()),
         };
         let mut dialer = Dialer::tls(&node.host_name, port, &trust, TlsVersions::Both)?;
-        if let Some(ip) = [&node.ipv4, &node.ipv6].into_iter().find_map(|text| text.parse::<IpAddr>().ok()) {
-            dialer = dialer.at(SocketAddr::new(ip, port));
+        if pin.is_none() && !node.cert_name.is_empty() {
+            dialer = dialer.with_certificate_name(&node.cert_name)?;
+        }
+        let given: Vec<_> = given_addresses(node).map(|ip| SocketAddr::new(ip, port)).collect();
+        if !given.is_empty() {
+            dialer = dialer.at_any(given);
+        }
+        if let Some(proxy) = Proxy::from_environment(&node.host_name, port)? {
+            dialer = dialer.through(proxy);
+        }
+        if self.websocket {
+            dialer = dialer.websocket();
         }
         if let Some(token) = &self.token {
             dialer = dialer.with_token(token.clone());
         }
         Ok(dialer)
     }
+}
+
+/// The addresses that the map gives a node.
+fn given_addresses(node: &DerpNode) -> impl Iterator<Item = IpAddr> {
+    [&node.ipv4, &node.ipv6].into_iter().filter_map(|text| text.parse().ok())
 }
