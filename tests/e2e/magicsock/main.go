@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -29,9 +30,10 @@ type Command struct {
 
 // PeerCommand is what a control server would say of a peer.
 type PeerCommand struct {
-	Key    key.NodePublic  `json:"key"`
-	Disco  key.DiscoPublic `json:"disco"`
-	Region int             `json:"region"`
+	Key       key.NodePublic   `json:"key"`
+	Disco     key.DiscoPublic  `json:"disco"`
+	Region    int              `json:"region"`
+	Endpoints []netip.AddrPort `json:"endpoints"`
 }
 
 // Event is what has happened. One field is set, or Key and Disco.

@@ -11,6 +11,7 @@ import (
 	"tailscale.com/health"
 	"tailscale.com/ipn/ipnstate"
 	"tailscale.com/net/netmon"
+	"tailscale.com/net/packet"
 	"tailscale.com/tailcfg"
 	"tailscale.com/types/key"
 	"tailscale.com/util/eventbus"
@@ -25,6 +26,8 @@ const (
 	packetSize = 1280 + 32
 	// messageTransport is the first byte of a WireGuard data packet. Its number is at numberAt.
 	messageTransport, numberAt = 4, 4
+	// headroom is what magicsock wants before a packet, for the header of a peer relay.
+	headroom = packet.GeneveFixedHeaderLength
 )
 
 // node is a magicsock with one peer.
@@ -60,6 +63,8 @@ func start(derpMap *tailcfg.DERPMap, port uint16, out *events) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What it sends and why is in its log.
+	n.magic.SetDebugLoggingEnabled(true)
 	monitor.Start()
 	out.emit(Event{Key: n.key.String(), Disco: n.magic.DiscoPublicKey().String()})
 	receives, _, err := n.magic.Bind().Open(0)
@@ -84,10 +89,10 @@ func (n *node) obey(command Command) error {
 	case n.to == nil:
 		return errors.New("there is no peer")
 	case command.Send != nil:
-		packet := make([]byte, packetSize)
-		packet[0] = messageTransport
-		binary.BigEndian.PutUint32(packet[numberAt:], *command.Send)
-		if err := n.magic.Send([][]byte{packet}, n.to, 0); err != nil {
+		buffer := make([]byte, headroom+packetSize)
+		buffer[headroom] = messageTransport
+		binary.BigEndian.PutUint32(buffer[headroom+numberAt:], *command.Send)
+		if err := n.magic.Send([][]byte{buffer}, n.to, headroom); err != nil {
 			log.Printf("packet %d is not sent: %v", *command.Send, err)
 		}
 	case command.Ping:
@@ -96,11 +101,12 @@ func (n *node) obey(command Command) error {
 	return nil
 }
 
-// setPeer makes the network map. It says no endpoints of the peer: both sides learn them by disco.
+// setPeer makes the network map.
 func (n *node) setPeer(peer *PeerCommand) error {
 	self := &tailcfg.Node{ID: 1, Key: n.key, Addresses: address(1), AllowedIPs: address(1)}
 	n.peer = (&tailcfg.Node{
-		ID: 2, Key: peer.Key, DiscoKey: peer.Disco, HomeDERP: peer.Region, Addresses: address(2), AllowedIPs: address(2),
+		ID: 2, Name: "peer", Key: peer.Key, DiscoKey: peer.Disco, HomeDERP: peer.Region, Endpoints: peer.Endpoints,
+		Addresses: address(2), AllowedIPs: address(2),
 	}).View()
 	n.magic.SetNetworkMap(self.View(), []tailcfg.NodeView{n.peer})
 	to, err := n.magic.ParseEndpoint(peer.Key.UntypedHexString())

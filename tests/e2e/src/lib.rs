@@ -1,0 +1,21 @@
+//! Peers with real sockets behind real NATs, beside foreign programs, in the laboratory of `towpath-lab`.
+//!
+//! `cargo test --locked -p towpath-e2e -- --nocapture` as root, after `make build foreign`, says how long each pair has taken.
+//!
+//! | what | file |
+//! |---|---|
+//! | a region: a relay, ours or stock derper, and STUN servers beside it | `region.rs` |
+//! | a peer on Tailscale's own code for paths: the Go program in `magicsock/` | `magicsock.rs` |
+//! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
+//! | what a test needs of the machine, and whose turn it is | `turn.rs` |
+
+mod duo;
+mod magicsock;
+mod region;
+mod talk;
+mod turn;
+
+pub use duo::Duo;
+pub use region::{Kind, REGION};
+pub use talk::{Fate, First, Outcome};
+pub use turn::{Programs, turn};

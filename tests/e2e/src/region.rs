@@ -1,0 +1,174 @@
+//! A region of relays on the servers of a stage.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::{panicking, sleep};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use towpath::RelayMap;
+use towpath_lab::{Namespace, Server, Stage};
+use towpath_wire::map::{DerpMap, DerpNode, DerpRegion, NO_ADDRESS};
+use towpath_wire::pin::CertificatePin;
+use towpath_wire::ports;
+
+use crate::turn::Programs;
+
+/// The number of the region.
+pub const REGION: towpath::Region = towpath::Region(900);
+/// How long a relay may take until it serves.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// What program the relays are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours.
+    Towpath,
+    /// Tailscale's.
+    Derper,
+}
+
+/// A region with a relay, which answers STUN too, and two STUN servers more, so that a node can tell what its NAT does. They end with
+/// this value.
+#[derive(Debug)]
+pub(crate) struct Region {
+    map: DerpMap,
+    relays: Vec<Relay>,
+}
+
+/// A relay process in the namespace of a server.
+#[derive(Debug)]
+struct Relay {
+    process: Child,
+    address: IpAddr,
+    pin: CertificatePin,
+    files: TempDir,
+}
+
+impl Region {
+    /// Starts a relay on each server of a stage, and returns when all serve.
+    pub(crate) fn start(kind: Kind, programs: &Programs, stage: &Stage) -> Self {
+        let servers = [&stage.relay, &stage.stuns[0], &stage.stuns[1]];
+        let relays: Vec<_> = servers.map(|server| Relay::start(kind, programs, server)).into();
+        let nodes = relays.iter().enumerate().map(|(place, relay)| relay.node(place)).collect();
+        let number = REGION.0.into();
+        let (region_code, region_name) = ("lab".into(), "Laboratory".into());
+        let region =
+            DerpRegion { region_id: number, region_code, region_name, nodes, ..DerpRegion::default() };
+        let map = DerpMap { regions: [(number, Some(region))].into(), ..DerpMap::default() };
+        Self { map, relays }
+    }
+
+    /// The DERP map for an endpoint.
+    pub(crate) fn map(&self) -> RelayMap {
+        RelayMap::try_from(self.map.clone()).expect("a map with a relay")
+    }
+
+    /// The DERP map as JSON, for stock clients.
+    pub(crate) fn json(&self) -> String {
+        self.map.to_json()
+    }
+}
+
+impl Drop for Region {
+    #[expect(clippy::print_stderr, reason = "a failed test shows the relay's side")]
+    fn drop(&mut self) {
+        if panicking() {
+            let log = fs::read_to_string(self.relays[0].files.path().join("log")).unwrap_or_default();
+            eprintln!("the relay's log:\n{log}");
+        }
+    }
+}
+
+impl Relay {
+    fn start(kind: Kind, programs: &Programs, server: &Server) -> Self {
+        let files = TempDir::new().expect("a temporary directory");
+        let address = server.v4();
+        let pin = write_certificate(files.path(), address);
+        let (namespace, dir) = (server.namespace(), files.path());
+        let mut command = match kind {
+            Kind::Towpath => towpath(namespace, &programs.relay, dir, address),
+            Kind::Derper => derper(namespace, &programs.derper, dir, address),
+        };
+        let log = File::create(dir.join("log")).expect("a log file");
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut relay = Self { process, address, pin, files };
+        relay.wait_until_ready(namespace);
+        relay
+    }
+
+    fn wait_until_ready(&mut self, namespace: &Namespace) {
+        let deadline = Instant::now() + START_LIMIT;
+        let accepts = || TcpStream::connect((self.address, ports::HTTPS)).is_ok();
+        while !namespace.run(accepts) {
+            let exited = self.process.try_wait().expect("the relay is our child");
+            assert!(exited.is_none(), "the relay exited at start: {exited:?}");
+            assert!(Instant::now() < deadline, "the relay was not ready within {START_LIMIT:?}");
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The relay as a node of the map. Only the first one is a relay there.
+    fn node(&self, place: usize) -> DerpNode {
+        DerpNode {
+            name: format!("{}{place}", REGION.0),
+            region_id: REGION.0.into(),
+            host_name: self.address.to_string(),
+            cert_name: self.pin.to_string(),
+            ipv4: self.address.to_string(),
+            ipv6: NO_ADDRESS.into(),
+            stun_only: place > 0,
+            ..DerpNode::default()
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn towpath(namespace: &Namespace, binary: &Path, dir: &Path, address: IpAddr) -> Command {
+    let config = dir.join("relay.toml");
+    let text = format!(
+        "hostname = \"{address}\"\nadmission = \"open\"\nlisten = \"{address}:{}\"\ncert = {:?}\nkey = {:?}\nkey_file = {:?}\n\n\
+         [stun]\nlisten = [\"{address}:{}\"]\n\n[admin]\nlisten = \"\"\n",
+        ports::HTTPS,
+        dir.join(format!("{address}.crt")),
+        dir.join(format!("{address}.key")),
+        dir.join("relay.key"),
+        ports::STUN,
+    );
+    fs::write(&config, text).expect("a configuration file");
+    let mut command = namespace.command(binary);
+    command.arg("--config").arg(config);
+    // The relay's settings are in the file alone.
+    for (variable, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TOWPATH_"))
+    {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn derper(namespace: &Namespace, binary: &Path, dir: &Path, address: IpAddr) -> Command {
+    let mut command = namespace.command(binary);
+    command.args(["-hostname", &address.to_string(), "-certmode", "manual", "-http-port", "-1", "-stun"]);
+    command.arg("-c").arg(dir.join("relay.key")).arg("-certdir").arg(dir);
+    command.arg("-a").arg(format!("{address}:{}", ports::HTTPS));
+    command
+}
+
+/// Writes a self-signed ECDSA P-256 certificate and its key under the names that derper looks for.
+fn write_certificate(dir: &Path, address: IpAddr) -> CertificatePin {
+    let made = rcgen::generate_simple_self_signed([address.to_string()]).expect("a valid name");
+    fs::write(dir.join(format!("{address}.crt")), made.cert.pem()).expect("a certificate file");
+    fs::write(dir.join(format!("{address}.key")), made.signing_key.serialize_pem()).expect("a key file");
+    CertificatePin::from_sha256(Sha256::digest(made.cert.der()).into())
+}
