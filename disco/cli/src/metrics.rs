@@ -57,6 +57,7 @@ fn lost(stats: &Stats) -> impl Iterator<Item = ([(&'static str, &'static str); 1
     let reasons = [
         ("inbox_full", stats.inbox_dropped),
         ("relay_slow", stats.relay_dropped),
+        ("relay_slow_copy", stats.copies_left_out),
         ("refused", stats.send_refused),
         ("too_long", stats.too_long),
         ("disco", stats.disco_lost),

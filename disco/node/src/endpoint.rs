@@ -193,12 +193,14 @@ impl Endpoint {
             add(&counters.unroutable, packets.len());
             return;
         };
+        counters.sent(PathClass::Relayed).add(packets.len(), bytes_of(packets));
+        let bytes = packets.iter().map(AsRef::as_ref);
         if waits {
             link.room().await;
+            add(&counters.relay_dropped, link.push_data(peer, bytes));
+        } else {
+            add(&counters.copies_left_out, link.push_copies(peer, bytes));
         }
-        counters.sent(PathClass::Relayed).add(packets.len(), bytes_of(packets));
-        let lost = link.push_data(peer, packets.iter().map(AsRef::as_ref));
-        add(&counters.relay_dropped, lost);
     }
 
     async fn send_direct<P: AsRef<[u8]>>(&self, address: SocketAddr, packets: &[P]) {

@@ -39,6 +39,8 @@ pub struct Stats {
     pub inbox_dropped: u64,
     /// Packets for relays that newer ones made room for, because the relay took them too slowly or could not be reached.
     pub relay_dropped: u64,
+    /// Copies of packets, for a relay while it is not certain that the direct path works, for which the relay had no room.
+    pub copies_left_out: u64,
     /// Datagrams of the application that the system refused to send.
     pub send_refused: u64,
     /// Datagrams that it refused because they are longer than the path takes.
@@ -76,6 +78,7 @@ pub(crate) struct Counters {
     received: [TrafficCounter; 4],
     pub(crate) inbox_dropped: AtomicU64,
     pub(crate) relay_dropped: AtomicU64,
+    pub(crate) copies_left_out: AtomicU64,
     pub(crate) send_refused: AtomicU64,
     pub(crate) too_long: AtomicU64,
     pub(crate) disco_lost: AtomicU64,
@@ -119,6 +122,7 @@ impl Counters {
             received: PathClass::ALL.map(|class| self.received(class).get()),
             inbox_dropped: load(&self.inbox_dropped),
             relay_dropped: load(&self.relay_dropped),
+            copies_left_out: load(&self.copies_left_out),
             send_refused: load(&self.send_refused),
             too_long: load(&self.too_long),
             disco_lost: load(&self.disco_lost),

@@ -6,16 +6,19 @@
 //! |---|---|
 //! | a region: a relay, ours or stock derper, and STUN servers beside it | `region.rs` |
 //! | a peer on Tailscale's own code for paths: the Go program in `magicsock/` | `magicsock.rs` |
+//! | two of our endpoints, and the packets between them | `peers.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
 //! | what a test needs of the machine, and whose turn it is | `turn.rs` |
 
 mod duo;
 mod magicsock;
+mod peers;
 mod region;
 mod talk;
 mod turn;
 
 pub use duo::Duo;
+pub use peers::{Flow, Flowing, Peers};
 pub use region::{Kind, REGION};
 pub use talk::{Fate, First, Outcome};
 pub use turn::{Programs, turn};

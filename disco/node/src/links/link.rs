@@ -116,6 +116,15 @@ impl Link {
         self.queue.push_data(peer, packets)
     }
 
+    /// Adds copies of packets that go directly as well. Returns how many are left out, because there is no room.
+    pub(crate) fn push_copies<'a>(
+        &self,
+        peer: &NodePublic,
+        packets: impl Iterator<Item = &'a [u8]>,
+    ) -> usize {
+        self.queue.push_copies(peer, packets)
+    }
+
     /// Asks the relay for a pong.
     pub(crate) fn push_ping(&self) {
         self.queue.push_ping();

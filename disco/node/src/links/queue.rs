@@ -72,6 +72,27 @@ impl LinkQueue {
         lost
     }
 
+    /// Adds copies of packets that go directly as well, as far as there is room: none makes room for a copy. Returns how many are left
+    /// out.
+    pub(super) fn push_copies<'a>(
+        &self,
+        peer: &NodePublic,
+        packets: impl Iterator<Item = &'a [u8]>,
+    ) -> usize {
+        let mut waiting = self.lock();
+        let mut left_out = 0;
+        for packet in packets {
+            if waiting.data_bytes + packet.len() > MOST_DATA {
+                left_out += 1;
+                continue;
+            }
+            waiting.data_bytes += packet.len();
+            waiting.data.push_back((*peer, packet.to_vec()));
+        }
+        self.filled.notify_one();
+        left_out
+    }
+
     pub(super) fn push_ping(&self) {
         self.lock().pings += 1;
         self.filled.notify_one();
@@ -149,6 +170,8 @@ mod tests {
             let lost = queue.push_disco(peer, number.to_be_bytes().to_vec());
             assert_eq!(lost, usize::from(number as usize >= MOST_DISCO));
         }
+        let copies = [&[7; 1024][..], &[7]];
+        assert_eq!(queue.push_copies(&peer, copies.into_iter()), 2, "what waits has no copy on another way");
         queue.push_ping();
         let taken = queue.try_take().expect("much waits");
         assert_eq!(taken.pings, 1);

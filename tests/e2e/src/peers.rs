@@ -1,0 +1,215 @@
+//! Two of our endpoints behind the NATs of a stage, and the packets that go from one to the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use towpath::{Endpoint, NodePrivate, Packets, PathClass, PeerConfig, RelayMap};
+use towpath_lab::{Pair, Runtime, Stage};
+
+use crate::region::{Kind, REGION, Region};
+use crate::turn::Programs;
+
+/// How long the STUN servers may take to answer, and how often it is looked whether they have.
+const GATHERED: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the last packets may take.
+const LAST: Duration = Duration::from_millis(700);
+/// Bytes of a packet, and where its number is.
+const LEN: usize = 1300;
+const NUMBER_AT: usize = 8;
+
+/// Two endpoints, and what they run on.
+#[derive(Debug)]
+pub struct Peers {
+    // Dropped in this order: what runs in a namespace before the namespace.
+    endpoints: Vec<Endpoint>,
+    runtimes: [Runtime; 2],
+    region: Region,
+    /// The NATs, the hosts, and the wire.
+    pub stage: Stage,
+}
+
+/// What has become of the packets of a flow.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// How many were sent.
+    pub sent: u32,
+    /// When each number came first, in the order in which they came, and whether directly.
+    pub came: Vec<(u32, Instant, bool)>,
+    /// How many came again.
+    pub doubled: u32,
+    /// The distance to the highest number before it, of the packet that came latest after a later one.
+    pub reordered: u32,
+}
+
+impl Flow {
+    /// How many have not come.
+    pub fn lost(&self) -> usize {
+        self.sent as usize - self.came.len()
+    }
+
+    /// The longest time between two packets that came, from a time on.
+    pub fn gap_after(&self, time: Instant) -> Duration {
+        let mut times: Vec<_> = self.came.iter().map(|(_, at, _)| *at).filter(|at| *at >= time).collect();
+        times.insert(0, time);
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+
+    fn note(&mut self, number: u32, at: Instant, is_direct: bool, seen: &mut Vec<bool>, highest: &mut u32) {
+        let place = number as usize;
+        if seen.len() <= place {
+            seen.resize(place + 1, false);
+        }
+        if std::mem::replace(&mut seen[place], true) {
+            self.doubled += 1;
+            return;
+        }
+        self.came.push((number, at, is_direct));
+        self.reordered = self.reordered.max(highest.saturating_sub(number));
+        *highest = (*highest).max(number);
+    }
+}
+
+/// A flow that goes on.
+#[derive(Debug)]
+pub struct Flowing {
+    stop: Arc<AtomicBool>,
+    sending: JoinHandle<u32>,
+    receiving: JoinHandle<Flow>,
+}
+
+impl Peers {
+    /// Builds the stage of a pair, starts relays, and two endpoints that know no more of each other than a key. When this returns, both
+    /// are at home, their STUN answers are young, and nothing has gone from one to the other.
+    pub fn start(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+        let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
+        let region = Region::start(kind, programs, &stage);
+        let runtimes = [0, 1].map(|at| stage.hosts[at].namespace().runtime().expect("a runtime"));
+        let mut peers = Self { endpoints: Vec::new(), runtimes, region, stage };
+        peers.start_endpoints();
+        peers
+    }
+
+    /// Starts the endpoints anew, as after both programs were started again. The NATs keep what they know.
+    pub fn start_endpoints(&mut self) {
+        for (at, endpoint) in std::mem::take(&mut self.endpoints).into_iter().enumerate() {
+            self.runtimes[at].block_on(async move { endpoint.close().await });
+        }
+        let mut random = [0; 64];
+        getrandom::fill(&mut random).expect("random bytes");
+        let keys = [0, 32].map(|at| NodePrivate::from_random(*random[at..].first_chunk().expect("32 bytes")));
+        for at in 0..2 {
+            let (key, peer, map) = (keys[at].clone(), keys[1 - at].public(), self.region.map());
+            let endpoint = self.runtimes[at].block_on(bind(key, PeerConfig::new(peer), map));
+            self.endpoints.push(endpoint);
+        }
+    }
+
+    /// The endpoint on a side.
+    pub fn endpoint(&self, side: usize) -> &Endpoint {
+        &self.endpoints[side]
+    }
+
+    /// Sends one packet from the first to the second each 20 ms until both are direct, each by a probe of its own. Returns how long that
+    /// took from the first packet on; `None` if it took longer than `longest`.
+    pub fn become_direct(&self, longest: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        let followed = [0, 1].map(|at| {
+            let (endpoint, peer) = (self.endpoints[at].clone(), self.endpoints[1 - at].key());
+            self.runtimes[at].spawn(async move {
+                let mut watch = endpoint.watch_path(&peer).expect("a peer");
+                timeout(longest, watch.direct()).await.is_ok().then(Instant::now)
+            })
+        });
+        let flowing = self.flow(0, Duration::from_millis(20), 1);
+        let [first, second] = followed;
+        let direct = self.runtimes[0].block_on(async move { (first.await, second.await) });
+        self.end(flowing);
+        let (Ok(Some(first)), Ok(Some(second))) = direct else { return None };
+        Some(first.max(second) - began)
+    }
+
+    /// Begins to send packets from a side to the other, so many at each interval.
+    pub fn flow(&self, from: usize, every: Duration, at_once: u32) -> Flowing {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = (self.endpoints[from].clone(), self.endpoints[1 - from].clone());
+        let (to, stopped) = (receiver.key(), stop.clone());
+        let sending = self.runtimes[from].spawn(async move {
+            let (mut ticks, mut sent) = (interval(every), 0_u32);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            while !stopped.load(Ordering::Relaxed) {
+                ticks.tick().await;
+                let packets: Vec<_> = (sent..sent + at_once).map(packet).collect();
+                sender.send(&to, &packets).await.expect("it is sent");
+                sent += at_once;
+            }
+            sent
+        });
+        let receiving = self.runtimes[1 - from].spawn(async move {
+            let (mut flow, mut seen, mut highest) = (Flow::default(), Vec::new(), 0);
+            let mut packets = Packets::new();
+            // The receiver ends when nothing comes any more.
+            while timeout(Duration::from_secs(20), receiver.recv(&mut packets))
+                .await
+                .is_ok_and(|got| got.is_ok())
+            {
+                let now = Instant::now();
+                for packet in packets.iter() {
+                    let Some(number) = packet.bytes.get(NUMBER_AT..NUMBER_AT + 4) else { return flow };
+                    let number = u32::from_be_bytes(number.try_into().expect("four bytes"));
+                    if number == u32::MAX {
+                        return flow;
+                    }
+                    flow.note(number, now, packet.via != PathClass::Relayed, &mut seen, &mut highest);
+                }
+            }
+            flow
+        });
+        Flowing { stop, sending, receiving }
+    }
+
+    /// Stops a flow, and waits for what is on its way. It must be from the first side.
+    pub fn end(&self, flowing: Flowing) -> Flow {
+        let Flowing { stop, sending, receiving } = flowing;
+        stop.store(true, Ordering::Relaxed);
+        let (sender, to) = (self.endpoints[0].clone(), self.endpoints[1].key());
+        let (sent, mut flow) = self.runtimes[0].block_on(async move {
+            let sent = sending.await.expect("it sends");
+            sleep(LAST).await;
+            // The last word may be lost on a path that loses.
+            for _ in 0..20 {
+                sender.send(&to, &[packet(u32::MAX)]).await.expect("it is sent");
+                sleep(LOOK).await;
+            }
+            (sent, receiving.await.expect("it receives"))
+        });
+        flow.sent = sent;
+        flow
+    }
+}
+
+fn packet(number: u32) -> Vec<u8> {
+    let mut packet = vec![4, 0, 0, 0, 0, 0, 0, 0];
+    packet.extend_from_slice(&number.to_be_bytes());
+    packet.resize(LEN, 0);
+    packet
+}
+
+/// Sets an endpoint up, and waits until it is at home and has asked the STUN servers what its NAT does.
+async fn bind(key: NodePrivate, peer: PeerConfig, map: RelayMap) -> Endpoint {
+    let other = peer.key;
+    let endpoint =
+        Endpoint::builder().secret_key(key).relay_map(map).peer(peer).bind().await.expect("an endpoint");
+    assert_eq!(endpoint.online().await, Ok(REGION));
+    let gathered = async {
+        while endpoint.why(&other).expect("a peer").reflexive.len() < 2 {
+            sleep(LOOK).await;
+        }
+    };
+    // None of them answers where UDP is blocked.
+    let _ = timeout(GATHERED, gathered).await;
+    endpoint
+}
