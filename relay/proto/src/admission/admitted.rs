@@ -329,6 +329,26 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_being_asked_about_is_not_made_due() {
+        let mut keys = confirmed(1);
+        assert_eq!(keys.take_due(START + 60, 9).len(), 1);
+        keys.hurry(START + 61, |_, _| true);
+        assert_eq!(keys.take_due(START + 61, 9), [], "the answer is on its way");
+        keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 61);
+        keys.hurry(START + 62, |_, _| true);
+        assert_eq!(keys.take_due(START + 62, 9).len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_was_made_due_and_confirmed_within_a_second_is_due_once() {
+        let mut keys = confirmed(1);
+        keys.hurry(START, |_, _| true);
+        assert_eq!(keys.take_due(START, 9).len(), 1);
+        keys.confirm(key(1), PolicyName::VerifyUrl, None, START);
+        assert_eq!(keys.take_due(START + 60, 9).len(), 1);
+    }
+
+    #[test]
     fn a_confirmation_is_written_down_again_after_a_part_of_the_grace() {
         let mut keys = confirmed(1);
         assert!(!keys.confirm(key(1), PolicyName::VerifyUrl, None, START + 3_599));

@@ -47,11 +47,16 @@ impl Scripted {
 impl Backend for Scripted {
     fn ask(&self, question: Question) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
         Box::pin(async move {
-            lock(&self.0.asked).push(question);
+            let asked = {
+                let mut asked = lock(&self.0.asked);
+                asked.push(question);
+                asked.len()
+            };
             let now = self.0.now.fetch_add(1, Ordering::Relaxed) + 1;
             self.0.most.fetch_max(now, Ordering::Relaxed);
             let takes = *lock(&self.0.takes);
-            sleep(takes).await;
+            // Of questions that are asked at once, half are answered later.
+            sleep(if asked.is_multiple_of(2) { 2 * takes } else { takes }).await;
             self.0.now.fetch_sub(1, Ordering::Relaxed);
             lock(&self.0.answers).get(&question.key).copied().unwrap_or(Answer::CannotTell)
         })
@@ -430,7 +435,7 @@ async fn ten_thousand_keys_are_asked_about_a_few_at_a_time_and_each_once() {
         setup.backend.say(key(seed), Answer::Allow);
         assert!(setup.log_in(key(seed)).await.is_ok());
     }
-    *lock(&setup.backend.0.takes) = Duration::from_millis(100);
+    *lock(&setup.backend.0.takes) = Duration::from_millis(50);
     setup.backend.0.most.store(0, Ordering::Relaxed);
     // They were away, and all come back at once.
     sleep(Duration::from_secs(1000)).await;
@@ -477,6 +482,24 @@ async fn policies_that_must_all_allow_are_asked_as_far_as_they_decide() {
     fs::write(&path, "#").expect("a file");
     assert!(setup.engine.replace_allow_list(AllowedKeys::read(&path).expect("a list")));
     assert_eq!(login.await.expect("an answer"), refused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_key_of_a_group_that_has_left_the_allow_list_is_refused_when_it_comes_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("list");
+    let list = |text: &str| {
+        fs::write(&path, text).expect("a file");
+        AllowedKeys::read(&path).expect("a list")
+    };
+    let require = [PolicyName::VerifyUrl, PolicyName::AllowList];
+    let allowed = list(&key(1).to_string());
+    let setup = Setup::with(Scripted::default(), allowed, &[PolicyName::Require], &require, false, None);
+    setup.backend.say(key(1), Answer::Allow);
+    assert_eq!(setup.log_in(key(1)).await, Ok(PolicyName::Require));
+    assert!(setup.engine.replace_allow_list(list("#")));
+    assert_eq!(setup.log_in(key(1)).await, refused());
+    assert_eq!(setup.backend.asked(), 1);
 }
 
 #[tokio::test(start_paused = true)]
