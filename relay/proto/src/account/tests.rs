@@ -129,6 +129,15 @@ fn a_prefix_at_its_bound_loses_its_own_silent_connections_and_else_is_refused() 
 }
 
 #[test]
+fn a_connection_that_has_sent_something_keeps_its_place_in_a_prefix_at_its_bound() {
+    let mut pending = Pending::new(100, 2);
+    assert_eq!(pending.take(client("192.0.2.1")), Ok(vec![]));
+    assert_eq!(pending.take(client("192.0.2.1")), Ok(vec![]));
+    pending.hear(0);
+    assert_eq!(pending.take(client("192.0.2.1")), Ok(vec![1]), "0 is older, and has sent something");
+}
+
+#[test]
 fn a_56_has_the_places_of_two_hosts_and_a_48_those_of_four() {
     for (net, bound) in [(1, 4), (0x100, 8)] {
         let mut pending = Pending::new(100, 2);
@@ -284,6 +293,9 @@ fn a_shared_address_holds_more_with_each_key_and_one_key_does_not_lock_the_other
     assert_eq!((many.len(), neighbour.len()), (500, 800));
     assert_eq!(log_in(&connections, 500..600).len(), 100);
     drop((many, neighbour));
+    // The accounts of an address without connections are forgotten, and with them its keys.
+    let stays = log_in(&connections, [0]);
+    drop(log_in(&connections, 1..1000));
     let again = log_in(&connections, std::iter::repeat_n(0, 10_000));
-    assert_eq!(again.len(), 108, "keys that have left do not count");
+    assert_eq!(stays.len() + again.len(), 108, "keys that have left do not count");
 }
