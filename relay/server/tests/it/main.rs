@@ -27,6 +27,7 @@ mod malformed;
 mod mesh;
 mod neighbours;
 mod overload;
+mod pages;
 mod pending;
 mod proxy_protocol;
 mod reload;
