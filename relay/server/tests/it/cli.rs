@@ -708,6 +708,8 @@ fn a_self_signed_certificate_for_another_hostname_is_not_served() {
     drop(Relay::start(&cli, &["--config", "relay.toml", "--hostname", "old.example.com"]));
     let expected = "towpath-relay: 1 problem in the configuration\n  relay.toml:1: key_file: self-signed.crt is not for \
                     new.example.com: remove it and self-signed.key, and new ones are made\n";
-    let outcome = cli.run(&["--config", "relay.toml", "--hostname", "new.example.com"]);
-    outcome.assert_failure(2, expected);
+    let renamed = ["--config", "relay.toml", "--hostname", "new.example.com"];
+    // First the check, which ends also where the start would not.
+    cli.run(&[&["check-config"], &renamed[..]].concat()).assert_failure(2, expected);
+    cli.run(&renamed).assert_failure(2, expected);
 }
