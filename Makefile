@@ -8,10 +8,10 @@ SHELL := /bin/bash
 TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
 TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
 # `demo` does not get these variables: the relay would report them as unknown settings.
-budgets foreign peers interop bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
-budgets foreign peers interop bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
+budgets foreign peers interop e2e lab bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
+budgets foreign peers interop e2e lab bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 # derper and the client library need a newer Go than the one that is asked for, which the go command then fetches.
-foreign peers interop: export GOTOOLCHAIN := auto
+foreign peers interop e2e lab: export GOTOOLCHAIN := auto
 
 # Where `make compare` keeps its reports, and how many runs it makes of each load.
 REPORTS ?= $(CURDIR)/target/comparison
@@ -32,7 +32,7 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-re
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
-.PHONY: lab nat-report peer-flood figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
+.PHONY: lab e2e nat-report peer-flood figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,7 +41,7 @@ demo: ## Run a relay on this machine and print a DERP map to try it with
 	cargo run --release --bin towpath-relay -- --dev
 
 # What `make test` does, one after the other.
-STAGES := check unit lab loom build docs budgets interop
+STAGES := check unit loom build docs budgets interop e2e
 
 test: ## Everything that a change must pass (root, for network namespaces)
 	+@.ci/stages $(STAGES)
@@ -69,8 +69,11 @@ docs: build ## Check the documents against the program
 unit: ## Run the unit, property, golden and loopback tests
 	cargo test --locked
 
-lab: ## Test the laboratory of network namespaces: its NATs, its links, its end (root, nftables)
-	cargo test --locked -p towpath-lab -- --show-output
+e2e: build foreign ## Test peers behind real NATs in network namespaces, beside stock magicsock and derper (root, nftables)
+	cargo test --locked -p towpath-lab -p towpath-e2e -- --show-output
+
+lab: build foreign ## Run each pair of NATs 30 times in network namespaces, and measure what breaks a path (an hour; root)
+	LAB_RUNS=30 LAB_FLOW=20 cargo test --locked --release -p towpath-e2e --test pairs -- --include-ignored --nocapture --test-threads 1
 
 loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom
