@@ -559,7 +559,8 @@ fn a_stock_client_is_called_and_pinged_as_it_expects() {
         panic!("a ping")
     };
     assert_eq!(ours, private(1).public());
-    // Its CallMeMaybe is answered by pings to what it names, and not by another one.
+    // Its CallMeMaybe is answered by pings to what it names, and by another one because it names a new address: its own pings may
+    // have come before this node's NAT knew of that.
     let mut call = Vec::new();
     let named = address("198.51.100.9:7");
     seal(&disco.public(), &shared, &[2; 24], &Message::CallMeMaybe(vec![named]), &mut call);
@@ -567,8 +568,16 @@ fn a_stock_client_is_called_and_pinged_as_it_expects() {
     assert!(sent(&mut node).is_empty(), "not on UDP");
     node.handle_packet(at(9000), Received::Relay { region: REGION, peer: key }, &call);
     let all = sent(&mut node);
-    assert!(all.iter().all(|(transmit, _)| matches!(transmit, Transmit::Udp { .. })));
-    assert!(all.iter().any(|(transmit, _)| matches!(transmit, Transmit::Udp { dst, .. } if *dst == named)));
+    let pings =
+        |(transmit, _): &(Transmit, Vec<u8>)| matches!(transmit, Transmit::Udp { dst, .. } if *dst == named);
+    let calls = |(transmit, _): &(Transmit, Vec<u8>)| matches!(transmit, Transmit::Relay { .. });
+    let (pinged, called) = (all.iter().position(pings).unwrap(), all.iter().position(calls).unwrap());
+    assert!(pinged < called, "the NAT of this node is open when the client is called");
+    assert_eq!(read(&all[called].1), Message::CallMeMaybe(vec![address("192.0.2.1:41641")]));
+    // One that names nothing new is answered by pings alone: otherwise two nodes would call each other for ever.
+    node.handle_packet(at(20_000), Received::Relay { region: REGION, peer: key }, &call);
+    let all = sent(&mut node);
+    assert!(all.iter().any(pings) && !all.iter().any(calls));
 }
 
 #[test]

@@ -298,10 +298,14 @@ impl Peer {
         }
     }
 
-    /// Takes the CallMeMaybe of a stock client: it has just pinged this node. It is not answered by another one, because two
-    /// that did would go on for ever.
+    /// Takes the CallMeMaybe of a stock client: it has just pinged this node, whose NAT may not have known the client's address and
+    /// does now. It would ping again only after 5 s, or when it is called; so it is called back if it has named a new address. Two
+    /// that do so stop when neither has more to name.
     pub(crate) fn hear_call_me_maybe(&mut self, offered: &[SocketAddr], now: Instant, ctx: &mut Context) {
-        self.take_addresses(offered, now, ctx);
+        let has_news = self.take_addresses(offered, now, ctx);
         self.fire(now, ctx);
+        if has_news && self.path.is_none() {
+            self.offer(None, now, ctx);
+        }
     }
 }
