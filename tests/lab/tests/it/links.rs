@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use towpath_lab::{Class, Lab, Link, Loss, Traffic};
 
-use crate::tools::{Two, bind, came_before, quantile, receive, turn};
+use crate::tools::{TRIES, Two, bind, came_before, quantile, receive, turn};
 
 /// By how much a delay may be off.
 const ERROR: Duration = Duration::from_millis(1);
@@ -26,11 +26,15 @@ fn each_direction_has_the_delay_that_was_asked_for() {
         two.lab.change_link(two.sites[0], two.sites[1], |link| link.delay = there);
         two.lab.change_link(two.sites[1], two.sites[0], |link| link.delay = back);
         for (from, delay) in [(0, there), (1, back)] {
-            let flow = two.flow(from, 300, 1);
-            let (least, median) = (quantile(&flow, 0), quantile(&flow, 500));
-            println!("asked for {delay:?}: least {least:?}, median {median:?}");
-            assert!(flow.len() == 300 && least >= delay && median < delay + ERROR);
-            assert!(flow.is_sorted_by_key(|(number, _)| *number), "packets keep their order");
+            let is_exact = || {
+                let flow = two.flow(from, 300, 1);
+                let (least, median) = (quantile(&flow, 0), quantile(&flow, 500));
+                println!("asked for {delay:?}: least {least:?}, median {median:?}");
+                assert!(flow.len() == 300 && least >= delay);
+                assert!(flow.is_sorted_by_key(|(number, _)| *number), "packets keep their order");
+                median < delay + ERROR
+            };
+            assert!((0..TRIES).any(|_| is_exact()), "{delay:?}");
         }
     }
 }
@@ -41,16 +45,15 @@ fn jitter_spreads_and_reordering_overtakes() {
     let two = Two::build(4);
     let (delay, jitter, late) = (millis(10), millis(8), millis(30));
     two.lab.change_links(two.sites[0], two.sites[1], |link| (link.delay, link.jitter) = (delay, jitter));
-    let flow = two.flow(0, 1000, 1);
-    let [least, median, most] = [0, 500, 900].map(|share| quantile(&flow, share));
-    println!("asked for 10 to 18 ms: least {least:?}, median {median:?}, 90 % {most:?}");
-    assert!(flow.len() == 1000 && flow.is_sorted_by_key(|(number, _)| *number));
-    assert!(
-        least >= delay
-            && least < delay + millis(2)
-            && most > delay + millis(6)
-            && most < delay + jitter + ERROR
-    );
+    let is_spread = || {
+        let flow = two.flow(0, 1000, 1);
+        let [least, median, most] = [0, 500, 900].map(|share| quantile(&flow, share));
+        println!("asked for 10 to 18 ms: least {least:?}, median {median:?}, 90 % {most:?}");
+        assert!(flow.len() == 1000 && flow.is_sorted_by_key(|(number, _)| *number));
+        assert!(least >= delay && most > delay + millis(6));
+        least < delay + millis(2) && most < delay + jitter + ERROR
+    };
+    assert!((0..TRIES).any(|_| is_spread()));
 
     let reordering = Link { delay, reorder: 0.1, reorder_by: late, ..Link::new(delay) };
     two.lab.change_links(two.sites[0], two.sites[1], |link| *link = reordering);

@@ -3,14 +3,12 @@
 use std::thread::scope;
 use std::time::Duration;
 
-use crate::tools::{Two, quantile, turn};
+use crate::tools::{TRIES, Two, quantile, turn};
 
 /// Packets in each millisecond and direction.
 const RATE: u32 = 20;
 /// Packets in each direction: a second.
 const COUNT: u32 = 20_000;
-/// A machine that does other things stops everything for some milliseconds now and then. One second of so many is without.
-const TRIES: u32 = 10;
 
 #[test]
 fn twenty_thousand_packets_a_second_in_each_direction_are_on_time() {

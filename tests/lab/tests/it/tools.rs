@@ -13,6 +13,8 @@ use towpath_lab::{Lab, Namespace, Server, Site, lack};
 
 /// How long a packet may take that must arrive.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// A machine that does other things stops everything for some milliseconds now and then. One flow of so many is without.
+pub(crate) const TRIES: u32 = 10;
 /// A flow has ended when nothing comes for so long. No link of the tests takes longer.
 const ENDED: Duration = Duration::from_millis(500);
 /// Bytes that a receiver holds until the test reads them.
