@@ -17,7 +17,7 @@ use crate::target::{LoadTarget, TargetSecurity, TargetTrust};
 /// The dialler for a relay, which any number of connections can share.
 #[derive(Debug)]
 pub(crate) enum Connector {
-    Derp(Dialer),
+    Derp(Box<Dialer>),
     Iroh { address: SocketAddr, name: String, config: Arc<ClientConfig> },
 }
 
@@ -42,7 +42,10 @@ impl Connector {
             TargetSecurity::Plain if target.protocol == RelayProtocol::Iroh => {
                 bail!("--plain does not work with --protocol iroh: iroh-relay needs TLS")
             }
-            TargetSecurity::Plain => return Ok(Self::Derp(Dialer::plain(name, address.port()).at(*address))),
+            TargetSecurity::Plain => {
+                let dialer = Dialer::plain(name, address.port()).at(*address);
+                return Ok(Self::Derp(Box::new(dialer)));
+            }
             TargetSecurity::Tls(trust) => (trust, TlsVersions::Both),
             TargetSecurity::Tls12(trust) => (trust, TlsVersions::Only12),
         };
@@ -52,7 +55,8 @@ impl Connector {
         };
         Ok(match target.protocol {
             RelayProtocol::Derp => {
-                Self::Derp(Dialer::tls(name, address.port(), &trust, versions)?.at(*address))
+                let dialer = Dialer::tls(name, address.port(), &trust, versions)?.at(*address);
+                Self::Derp(Box::new(dialer))
             }
             RelayProtocol::Iroh => {
                 let config = client_config(&trust, versions)?;
