@@ -67,7 +67,7 @@ impl Dialer {
     /// A relay behind TLS. `host` is what is looked up, what TLS asks for and verifies, and what HTTP says.
     ///
     /// Each login is bound to its connection, so that a relay of this kind refuses it on any other
-    /// ([`LoginError::TlsEnded`]), and relays of other kinds take it as it is. [`TlsVersions::Only12`] leaves that out, because
+    /// ([`LoginError::TlsEnded`](crate::LoginError::TlsEnded)), and relays of other kinds take it as it is. [`TlsVersions::Only12`] leaves that out, because
     /// TLS 1.2 has no such binding here.
     ///
     /// # Errors
