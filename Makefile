@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Foreign programs (Tailscale, Headscale, derper) are built once into this folder.
 TOWPATH_FOREIGN ?= $(CURDIR)/.foreign
 TOWPATH_RELAY ?= $(CURDIR)/target/release/towpath-relay
-# `demo` does not get these variables: the relay would report them as unknown settings.
+# `dev` does not get these variables: the relay would report them as unknown settings.
 budgets foreign peers interop e2e lab bench compare docs: export TOWPATH_FOREIGN := $(TOWPATH_FOREIGN)
 budgets foreign peers interop e2e lab bench compare docs: export TOWPATH_RELAY := $(TOWPATH_RELAY)
 # derper and the client library need a newer Go than the one that is asked for, which the go command then fetches.
@@ -32,12 +32,15 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-re
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
-.PHONY: lab e2e nat-report peer-flood figures help demo test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
+.PHONY: lab e2e nat-report peer-flood figures help demo dev test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: ## Run a relay on this machine and print a DERP map to try it with
+demo: ## Show what a peer does: two of them become direct behind simulated NATs
+	cargo run --release --bin towpath -- demo
+
+dev: ## Run a relay on this machine and print a DERP map to try it with
 	cargo run --release --bin towpath-relay -- --dev
 
 # What `make test` does, one after the other.
