@@ -35,7 +35,7 @@ PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 .PHONY: lab e2e nat-report peer-flood figures help demo dev test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## Show what a peer does: two of them become direct behind simulated NATs
 	cargo run --release --bin towpath -- demo
