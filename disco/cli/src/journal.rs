@@ -1,4 +1,4 @@
-//! The journal of a running peer: what has happened to its paths, for those who ask.
+//! The journal of a running peer: what has happened to its paths, for commands that ask.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

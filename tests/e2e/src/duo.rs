@@ -48,7 +48,7 @@ impl Duo {
         Self { talk, first, runtime, _region: region, _stage: stage }
     }
 
-    /// Has one of them send packets and the other send each back, until both are direct and have been for a while, or until they
+    /// Lets one of them send packets and the other send each back, until both are direct and have been for a while, or until they
     /// have had the time for that and are not.
     pub fn talk(&mut self) -> Outcome {
         let first = self.first;

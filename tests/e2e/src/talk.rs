@@ -51,7 +51,7 @@ pub struct Fate {
     pub sent: Duration,
     /// Whether it came directly, if it came.
     pub there: Option<bool>,
-    /// The same of its echo, and when that came, after the first packet was sent.
+    /// Whether its echo came directly, if it came, and when, after the first packet was sent.
     pub back: Option<(bool, Duration)>,
 }
 
@@ -60,7 +60,7 @@ pub struct Fate {
 pub struct Outcome {
     /// When our packets went directly, and where; `None` if they did not until the end.
     pub ours: Option<(Duration, SocketAddr)>,
-    /// The same of the packets of the stock peer.
+    /// When the packets of the stock peer went directly, and where; `None` if they did not until the end.
     pub stock: Option<(Duration, SocketAddr)>,
     /// The packets, by number.
     pub packets: Vec<Fate>,

@@ -34,7 +34,7 @@ pub struct Counts {
 pub struct Lateness {
     /// Packets that were delivered.
     pub delivered: u64,
-    /// Those of them that were more than a millisecond late.
+    /// Packets that were delivered more than a millisecond late.
     pub late: u64,
     /// The most that one was late.
     pub most: Duration,
