@@ -1,7 +1,7 @@
 //! Two of our endpoints behind the NATs of a stage, and the packets that go from one to the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -17,8 +17,9 @@ const GATHERED: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 /// How long the last packets may take.
 const LAST: Duration = Duration::from_millis(700);
-/// Bytes of a packet, and where its number is.
+/// Bytes of a packet, and where the number of its flow and its own are.
 const LEN: usize = 1300;
+const FLOW_AT: usize = 4;
 const NUMBER_AT: usize = 8;
 
 /// Two endpoints, and what they run on.
@@ -26,6 +27,8 @@ const NUMBER_AT: usize = 8;
 pub struct Peers {
     // Dropped in this order: what runs in a namespace before the namespace.
     endpoints: Vec<Endpoint>,
+    /// The number of the next flow.
+    flows: AtomicU32,
     runtimes: [Runtime; 2],
     region: Region,
     /// The NATs, the hosts, and the wire.
@@ -33,8 +36,10 @@ pub struct Peers {
 }
 
 /// What has become of the packets of a flow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flow {
+    /// When the last one was sent.
+    pub ended: Instant,
     /// How many were sent.
     pub sent: u32,
     /// When each number came first, in the order in which they came, and whether directly.
@@ -46,16 +51,20 @@ pub struct Flow {
 }
 
 impl Flow {
+    fn new() -> Self {
+        Self { ended: Instant::now(), sent: 0, came: Vec::new(), doubled: 0, reordered: 0 }
+    }
+
     /// How many have not come.
     pub fn lost(&self) -> usize {
         self.sent as usize - self.came.len()
     }
 
-    /// The longest time between two packets that came, from a time on.
+    /// The longest time between two packets that came, from a time on until the last one was sent.
     pub fn gap_after(&self, time: Instant) -> Duration {
-        let mut times: Vec<_> = self.came.iter().map(|(_, at, _)| *at).filter(|at| *at >= time).collect();
-        times.insert(0, time);
-        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        let came = self.came.iter().map(|(_, at, _)| *at).filter(|at| *at >= time);
+        let times: Vec<_> = [time].into_iter().chain(came).chain([self.ended]).collect();
+        times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default()
     }
 
     fn note(&mut self, number: u32, at: Instant, is_direct: bool, seen: &mut Vec<bool>, highest: &mut u32) {
@@ -76,8 +85,9 @@ impl Flow {
 /// A flow that goes on.
 #[derive(Debug)]
 pub struct Flowing {
+    number: u32,
     stop: Arc<AtomicBool>,
-    sending: JoinHandle<u32>,
+    sending: JoinHandle<(u32, Instant)>,
     receiving: JoinHandle<Flow>,
 }
 
@@ -88,7 +98,7 @@ impl Peers {
         let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
         let region = Region::start(kind, programs, &stage);
         let runtimes = [0, 1].map(|at| stage.hosts[at].namespace().runtime().expect("a runtime"));
-        let mut peers = Self { endpoints: Vec::new(), runtimes, region, stage };
+        let mut peers = Self { endpoints: Vec::new(), flows: AtomicU32::new(1), runtimes, region, stage };
         peers.start_endpoints();
         peers
     }
@@ -135,6 +145,7 @@ impl Peers {
     /// Begins to send packets from a side to the other, so many at each interval.
     pub fn flow(&self, from: usize, every: Duration, at_once: u32) -> Flowing {
         let stop = Arc::new(AtomicBool::new(false));
+        let of_flow = self.flows.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = (self.endpoints[from].clone(), self.endpoints[1 - from].clone());
         let (to, stopped) = (receiver.key(), stop.clone());
         let sending = self.runtimes[from].spawn(async move {
@@ -142,14 +153,14 @@ impl Peers {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
             while !stopped.load(Ordering::Relaxed) {
                 ticks.tick().await;
-                let packets: Vec<_> = (sent..sent + at_once).map(packet).collect();
+                let packets: Vec<_> = (sent..sent + at_once).map(|number| packet(of_flow, number)).collect();
                 sender.send(&to, &packets).await.expect("it is sent");
                 sent += at_once;
             }
-            sent
+            (sent, Instant::now())
         });
         let receiving = self.runtimes[1 - from].spawn(async move {
-            let (mut flow, mut seen, mut highest) = (Flow::default(), Vec::new(), 0);
+            let (mut flow, mut seen, mut highest) = (Flow::new(), Vec::new(), 0);
             let mut packets = Packets::new();
             // The receiver ends when nothing comes any more.
             while timeout(Duration::from_secs(20), receiver.recv(&mut packets))
@@ -158,8 +169,8 @@ impl Peers {
             {
                 let now = Instant::now();
                 for packet in packets.iter() {
-                    let Some(number) = packet.bytes.get(NUMBER_AT..NUMBER_AT + 4) else { return flow };
-                    let number = u32::from_be_bytes(number.try_into().expect("four bytes"));
+                    // Others are the last words of an earlier flow.
+                    let Some(number) = read(packet.bytes, of_flow) else { continue };
                     if number == u32::MAX {
                         return flow;
                     }
@@ -168,31 +179,38 @@ impl Peers {
             }
             flow
         });
-        Flowing { stop, sending, receiving }
+        Flowing { number: of_flow, stop, sending, receiving }
     }
 
     /// Stops a flow, and waits for what is on its way. It must be from the first side.
     pub fn end(&self, flowing: Flowing) -> Flow {
-        let Flowing { stop, sending, receiving } = flowing;
+        let Flowing { number, stop, sending, receiving } = flowing;
         stop.store(true, Ordering::Relaxed);
         let (sender, to) = (self.endpoints[0].clone(), self.endpoints[1].key());
-        let (sent, mut flow) = self.runtimes[0].block_on(async move {
+        let ((sent, ended), mut flow) = self.runtimes[0].block_on(async move {
             let sent = sending.await.expect("it sends");
             sleep(LAST).await;
             // The last word may be lost on a path that loses.
             for _ in 0..20 {
-                sender.send(&to, &[packet(u32::MAX)]).await.expect("it is sent");
+                sender.send(&to, &[packet(number, u32::MAX)]).await.expect("it is sent");
                 sleep(LOOK).await;
             }
             (sent, receiving.await.expect("it receives"))
         });
-        flow.sent = sent;
+        (flow.sent, flow.ended) = (sent, ended);
         flow
     }
 }
 
-fn packet(number: u32) -> Vec<u8> {
-    let mut packet = vec![4, 0, 0, 0, 0, 0, 0, 0];
+/// The number of a packet of a flow; `None` for one of another flow.
+fn read(packet: &[u8], of_flow: u32) -> Option<u32> {
+    let word = |at: usize| Some(u32::from_be_bytes(*packet.get(at..)?.first_chunk()?));
+    (word(FLOW_AT)? == of_flow).then(|| word(NUMBER_AT)).flatten()
+}
+
+fn packet(of_flow: u32, number: u32) -> Vec<u8> {
+    let mut packet = vec![4, 0, 0, 0];
+    packet.extend_from_slice(&of_flow.to_be_bytes());
     packet.extend_from_slice(&number.to_be_bytes());
     packet.resize(LEN, 0);
     packet
