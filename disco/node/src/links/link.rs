@@ -356,7 +356,7 @@ impl LinkEnd {
 async fn send(sender: &ClientSender, taken: Taken, pings: &Pings) -> Result<(), SendError> {
     let packets: Vec<_> = taken.packets.iter().map(|(peer, packet)| (*peer, &packet[..])).collect();
     sender.send_batch(packets).await?;
-    for _ in 0..taken.pings {
+    if taken.has_ping {
         sender.ping(pings.next()).await?;
     }
     Ok(())

@@ -32,15 +32,15 @@ struct Waiting {
     disco: VecDeque<Addressed>,
     data: VecDeque<Addressed>,
     data_bytes: usize,
-    /// Pings to the relay that are owed.
-    pings: u32,
+    /// Whether a ping to the relay is owed. One answer says as much as many, however long the relay could not be asked.
+    owes_ping: bool,
 }
 
 /// What is to be sent now.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) packets: Vec<Addressed>,
-    pub(super) pings: u32,
+    pub(super) has_ping: bool,
 }
 
 impl LinkQueue {
@@ -94,7 +94,7 @@ impl LinkQueue {
     }
 
     pub(super) fn push_ping(&self) {
-        self.lock().pings += 1;
+        self.lock().owes_ping = true;
         self.filled.notify_one();
     }
 
@@ -134,8 +134,10 @@ impl LinkQueue {
 
     pub(super) fn try_take(&self) -> Option<Taken> {
         let mut waiting = self.lock();
-        let mut taken =
-            Taken { packets: waiting.disco.drain(..).collect(), pings: std::mem::take(&mut waiting.pings) };
+        let mut taken = Taken {
+            packets: waiting.disco.drain(..).collect(),
+            has_ping: std::mem::take(&mut waiting.owes_ping),
+        };
         let mut bytes = 0;
         while bytes < TAKEN
             && let Some((peer, packet)) = waiting.data.pop_front()
@@ -147,7 +149,7 @@ impl LinkQueue {
         if bytes > 0 && waiting.data_bytes <= MOST_DATA / 2 {
             self.drained.notify_waiters();
         }
-        (!taken.packets.is_empty() || taken.pings > 0).then_some(taken)
+        (!taken.packets.is_empty() || taken.has_ping).then_some(taken)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
@@ -172,9 +174,9 @@ mod tests {
         }
         let copies = [&[7; 1024][..], &[7]];
         assert_eq!(queue.push_copies(&peer, copies.into_iter()), 2, "what waits has no copy on another way");
-        queue.push_ping();
+        (0..9).for_each(|_| queue.push_ping());
         let taken = queue.try_take().expect("much waits");
-        assert_eq!(taken.pings, 1);
+        assert!(taken.has_ping, "one for all that were asked for");
         let numbers: Vec<_> = taken
             .packets
             .iter()
