@@ -34,19 +34,10 @@ pub struct Builder {
     token: Option<Token>,
     roots: Option<Arc<RootCertStore>>,
     ignored_interfaces: Vec<String>,
-    port_mapping: PortMappingSetting,
+    /// Whether the gateway is left alone.
+    without_port_mapping: bool,
     one_probe: bool,
     websocket: bool,
-}
-
-/// Whether the gateway is asked for a port. On unless it is switched off.
-#[derive(Debug)]
-struct PortMappingSetting(bool);
-
-impl Default for PortMappingSetting {
-    fn default() -> Self {
-        Self(true)
-    }
 }
 
 /// Why an endpoint could not be set up.
@@ -140,7 +131,7 @@ impl Builder {
 
     /// Whether the gateway is asked to forward a port (PCP, NAT-PMP). It is unless this says otherwise.
     pub const fn port_mapping(mut self, port_mapping: bool) -> Self {
-        self.port_mapping = PortMappingSetting(port_mapping);
+        self.without_port_mapping = !port_mapping;
         self
     }
 
@@ -177,7 +168,7 @@ impl Builder {
         let sockets =
             if self.sockets.is_empty() { bind_sockets(&self.bound, self.port)? } else { self.sockets };
         let clock = Clock::start();
-        let mut node = Node::new(NodeConfig {
+        let node = Node::new(NodeConfig {
             key: key.clone(),
             seed: random_bytes()?,
             relays,
@@ -186,9 +177,6 @@ impl Builder {
             addresses: self.addresses,
             one_probe: self.one_probe,
         });
-        for peer in &self.peers {
-            node.set_peer(peer, clock.now());
-        }
         let public = key.public();
         let trust = RelayTrust {
             roots: self.roots.unwrap_or_else(system_roots),
@@ -200,11 +188,12 @@ impl Builder {
             let links = Links::new(LinkContext { key, map, trust, shared: shared.clone() });
             Shared::new(node, clock, sockets, links)
         });
+        let endpoint = Endpoint::new(public, shared.clone());
         for peer in &self.peers {
-            shared.add_peer(peer.key);
+            endpoint.add_peer(peer);
         }
-        start(&shared, self.ignored_interfaces, self.port_mapping.0);
-        Ok(Endpoint::new(public, shared))
+        start(&shared, self.ignored_interfaces, !self.without_port_mapping);
+        Ok(endpoint)
     }
 }
 

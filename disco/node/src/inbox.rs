@@ -1,5 +1,6 @@
 //! Packets that wait for the application.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -15,28 +16,24 @@ const MOST_PACKETS: usize = 32_768;
 /// Packets that wait for the application.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    state: Mutex<State>,
+    packets: Mutex<Packets>,
+    /// Looked at by each call that sends, which the packets must not hold up.
+    is_closed: AtomicBool,
     come: Notify,
     ended: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    packets: Packets,
-    is_closed: bool,
 }
 
 /// Packets to be put in, together.
 pub(crate) struct Delivery<'a> {
     inbox: &'a Inbox,
-    state: MutexGuard<'a, State>,
+    waiting: MutexGuard<'a, Packets>,
     has_come: bool,
 }
 
 impl Inbox {
     /// Begins to put packets in.
     pub(crate) fn deliver(&self) -> Delivery<'_> {
-        Delivery { inbox: self, state: self.lock(), has_come: false }
+        Delivery { inbox: self, waiting: self.lock(), has_come: false }
     }
 
     /// Waits for packets, and changes them for those in `taken`, which is empty. Returns whether there are any: none means that no
@@ -45,12 +42,12 @@ impl Inbox {
         loop {
             let come = self.come.notified();
             {
-                let mut state = self.lock();
-                if !state.packets.is_empty() {
-                    std::mem::swap(&mut state.packets, taken);
+                let mut waiting = self.lock();
+                if !waiting.is_empty() {
+                    std::mem::swap(&mut *waiting, taken);
                     return true;
                 }
-                if state.is_closed {
+                if self.is_closed() {
                     return false;
                 }
             }
@@ -60,13 +57,13 @@ impl Inbox {
 
     /// Lets no more packets in.
     pub(crate) fn close(&self) {
-        self.lock().is_closed = true;
+        self.is_closed.store(true, Ordering::SeqCst);
         self.come.notify_waiters();
         self.ended.notify_waiters();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// Waits until no more packets are let in.
@@ -77,16 +74,17 @@ impl Inbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Packets> {
+        self.packets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Delivery<'_> {
     /// Puts a packet in. Returns whether there was room.
     pub(crate) fn push(&mut self, peer: NodePublic, via: PathClass, packet: &[u8]) -> bool {
-        let State { packets: waiting, is_closed } = &mut *self.state;
-        if *is_closed || waiting.len() >= MOST_PACKETS || waiting.bytes() + packet.len() > MOST_BYTES {
+        let waiting = &mut self.waiting;
+        let is_full = waiting.len() >= MOST_PACKETS || waiting.bytes() + packet.len() > MOST_BYTES;
+        if self.inbox.is_closed() || is_full {
             return false;
         }
         waiting.push(peer, via, packet);

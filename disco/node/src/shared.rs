@@ -29,8 +29,6 @@ use crate::stats::{Counters, TrafficCounter, add};
 const NEVER: u64 = u64::MAX;
 /// Answers to pings that wait for the calls that have asked.
 const PONGS: usize = 64;
-/// `EMSGSIZE`.
-const TOO_LONG: i32 = 90;
 
 /// What is kept of a peer beside the state machine.
 #[derive(Debug, Default)]
@@ -295,7 +293,7 @@ impl Shared {
 
     /// Counts datagrams of the application that the system has refused.
     pub(crate) fn count_refused(&self, error: &io::Error, datagrams: usize) {
-        let counter = if error.raw_os_error() == Some(TOO_LONG) {
+        let counter = if quinn_udp::is_msg_size_err(error) {
             &self.counters.too_long
         } else {
             &self.counters.send_refused

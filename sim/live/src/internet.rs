@@ -143,9 +143,7 @@ impl SimDatagrams {
         let inner = &self.internet.0;
         inner.with(|world| {
             world.with(self.host, |pipe, _| {
-                let datagrams = train.contents.chunks(train.segment.max(1));
-                let empty = train.contents.is_empty().then_some(train.contents);
-                pipe.sent.extend(datagrams.chain(empty).map(|datagram| {
+                pipe.sent.extend(train.datagrams().map(|datagram| {
                     (Transmit::Udp { src: train.source, dst: train.destination, ttl }, datagram.to_vec())
                 }));
             });

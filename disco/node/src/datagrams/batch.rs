@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use quinn_udp::RecvMeta;
 
+use super::cut;
+
 /// Trains that one call of the system receives.
 const TRAINS: usize = 16;
 /// The longest train that the kernel puts together (`UDP_GRO`).
@@ -69,15 +71,9 @@ impl ReceivedDatagrams {
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let trains = self.trains[..self.len].iter().zip(self.memory.chunks_exact(TRAIN_LEN));
         trains.flat_map(|(meta, memory)| {
-            datagrams(&memory[..meta.len.min(TRAIN_LEN)], meta.stride).map(|one| (meta.addr, one))
+            cut(&memory[..meta.len.min(TRAIN_LEN)], meta.stride).map(|one| (meta.addr, one))
         })
     }
-}
-
-/// Cuts a train into its datagrams. An empty one is a datagram.
-fn datagrams(train: &[u8], stride: usize) -> impl Iterator<Item = &[u8]> {
-    let empty = train.is_empty().then_some(train);
-    empty.into_iter().chain(train.chunks(stride.max(1)))
 }
 
 #[cfg(test)]
@@ -86,8 +82,7 @@ mod tests {
 
     #[test]
     fn a_train_is_cut_into_its_datagrams_and_an_empty_datagram_is_one() {
-        let cut =
-            |train: &'static [u8], stride| datagrams(train, stride).map(<[u8]>::len).collect::<Vec<_>>();
+        let cut = |train: &'static [u8], stride| cut(train, stride).map(<[u8]>::len).collect::<Vec<_>>();
         assert_eq!(cut(b"", 0), [0]);
         assert_eq!(cut(b"abcdefg", 3), [3, 3, 1]);
         assert_eq!(cut(b"abcdef", 3), [3, 3]);

@@ -25,6 +25,19 @@ pub struct Train<'a> {
     pub segment: usize,
 }
 
+impl Train<'_> {
+    /// The datagrams one by one, for a socket that sends no trains.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        cut(self.contents, self.segment)
+    }
+}
+
+/// Cuts a train into its datagrams. An empty one is a datagram.
+fn cut(train: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
+    let empty = train.is_empty().then_some(train);
+    empty.into_iter().chain(train.chunks(segment.max(1)))
+}
+
 /// The end of the wait for room to send.
 pub type Writable<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 

@@ -115,7 +115,7 @@ impl fmt::Display for Allocator {
 }
 
 impl NetReport {
-    /// What the mapping means, in a line; `None` where it is not known.
+    /// What mapping and filtering mean for peers, in a line.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
         match (self.is_udp_open, self.mapping, self.filtering) {

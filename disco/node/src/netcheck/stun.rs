@@ -54,7 +54,7 @@ impl Asker {
         let (begin, mut asked, mut seen) = (Instant::now(), Vec::new(), BTreeMap::new());
         for round in 0..ROUNDS.len() {
             let until = ROUNDS.get(round + 1).map_or(END, |next| *next);
-            for server in servers.iter().filter(|server| !seen.contains_key(*server) || round == 0) {
+            for server in servers.iter().filter(|server| !seen.contains_key(*server)) {
                 self.send(*server, &mut asked).await;
             }
             self.hear(begin + until, servers.len(), &asked, &mut seen).await;
