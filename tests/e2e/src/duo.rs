@@ -1,20 +1,15 @@
 //! Our endpoint on the first host of a stage, and a stock peer on the second.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
-use towpath::{Endpoint, PeerConfig, Pong, RelayMap};
+use towpath::{Endpoint, PeerConfig, Pong};
 use towpath_lab::{Pair, Runtime, Stage};
 
+use crate::endpoint::bind;
 use crate::magicsock::Magicsock;
 use crate::region::{Kind, REGION, Region};
 use crate::talk::{First, Outcome, Talk};
 use crate::turn::Programs;
-
-/// How long the STUN servers may take to answer, and how often it is looked whether they have.
-const GATHERED: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The two, and what they run on.
 #[derive(Debug)]
@@ -41,7 +36,7 @@ impl Duo {
             addresses: if first == First::Ours { stock.endpoints().to_vec() } else { Vec::new() },
             ..PeerConfig::new(stock.key())
         };
-        let endpoint = runtime.block_on(bind(region.map(), peer));
+        let endpoint = runtime.block_on(bind(Endpoint::builder().relay_map(region.map()), peer));
         let endpoints = if first == First::Stock { endpoint.direct_addresses() } else { Vec::new() };
         stock.set_peer(&endpoint.key(), &endpoint.disco_key(), &endpoints);
         let talk = Some(Talk::new(endpoint, stock));
@@ -72,19 +67,4 @@ impl Duo {
         self.talk = Some(talk);
         pongs
     }
-}
-
-/// Sets our endpoint up, and waits until it is at home and has asked the STUN servers what its NAT does.
-async fn bind(map: RelayMap, peer: PeerConfig) -> Endpoint {
-    let key = peer.key;
-    let endpoint = Endpoint::builder().relay_map(map).peer(peer).bind().await.expect("an endpoint");
-    assert_eq!(endpoint.online().await, Ok(REGION));
-    let gathered = async {
-        while endpoint.why(&key).expect("a peer").reflexive.len() < 2 {
-            sleep(LOOK).await;
-        }
-    };
-    // None of them answers where UDP is blocked.
-    let _ = timeout(GATHERED, gathered).await;
-    endpoint
 }

@@ -6,11 +6,13 @@
 //! |---|---|
 //! | a region: a relay, ours or stock derper, and STUN servers beside it | `region.rs` |
 //! | a peer on Tailscale's own code for paths: the Go program in `magicsock/` | `magicsock.rs` |
+//! | an endpoint that is ready to be measured | `endpoint.rs` |
 //! | two of our endpoints, and the packets between them | `peers.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
 //! | what a test needs of the machine, and whose turn it is | `turn.rs` |
 
 mod duo;
+mod endpoint;
 mod magicsock;
 mod peers;
 mod region;

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use towpath::{Endpoint, NodePrivate, Packets, PathClass, PeerConfig, RelayMap};
+use towpath::{Endpoint, NodePrivate, Packets, PathClass, PeerConfig};
 use towpath_lab::{Pair, Runtime, Stage};
 
-use crate::region::{Kind, REGION, Region};
+use crate::endpoint::bind;
+use crate::region::{Kind, Region};
 use crate::turn::Programs;
 
-/// How long the STUN servers may take to answer, and how often it is looked whether they have.
-const GATHERED: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(5);
+/// The pause between two of the last words of a flow.
+const LAST_WORDS: Duration = Duration::from_millis(5);
 /// How long the last packets may take.
 const LAST: Duration = Duration::from_millis(700);
 /// Bytes of a packet, and where the number of its flow and its own are.
@@ -113,7 +113,8 @@ impl Peers {
         let keys = [0, 32].map(|at| NodePrivate::from_random(*random[at..].first_chunk().expect("32 bytes")));
         for at in 0..2 {
             let (key, peer, map) = (keys[at].clone(), keys[1 - at].public(), self.region.map());
-            let endpoint = self.runtimes[at].block_on(bind(key, PeerConfig::new(peer), map));
+            let builder = Endpoint::builder().secret_key(key).relay_map(map);
+            let endpoint = self.runtimes[at].block_on(bind(builder, PeerConfig::new(peer)));
             self.endpoints.push(endpoint);
         }
     }
@@ -193,7 +194,7 @@ impl Peers {
             // The last word may be lost on a path that loses.
             for _ in 0..20 {
                 sender.send(&to, &[packet(number, u32::MAX)]).await.expect("it is sent");
-                sleep(LOOK).await;
+                sleep(LAST_WORDS).await;
             }
             (sent, receiving.await.expect("it receives"))
         });
@@ -214,20 +215,4 @@ fn packet(of_flow: u32, number: u32) -> Vec<u8> {
     packet.extend_from_slice(&number.to_be_bytes());
     packet.resize(LEN, 0);
     packet
-}
-
-/// Sets an endpoint up, and waits until it is at home and has asked the STUN servers what its NAT does.
-async fn bind(key: NodePrivate, peer: PeerConfig, map: RelayMap) -> Endpoint {
-    let other = peer.key;
-    let endpoint =
-        Endpoint::builder().secret_key(key).relay_map(map).peer(peer).bind().await.expect("an endpoint");
-    assert_eq!(endpoint.online().await, Ok(REGION));
-    let gathered = async {
-        while endpoint.why(&other).expect("a peer").reflexive.len() < 2 {
-            sleep(LOOK).await;
-        }
-    };
-    // None of them answers where UDP is blocked.
-    let _ = timeout(GATHERED, gathered).await;
-    endpoint
 }

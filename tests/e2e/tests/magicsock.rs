@@ -1,4 +1,4 @@
-//! Our endpoint beside a peer on Tailscale's own code for paths: both become direct, whoever sends first, over our relay and over
+//! Our endpoint beside a peer on Tailscale's own code for paths: both become direct, whichever side sends first, over our relay and over
 //! derper. These tests need root and foreign programs, and say `skipped` without.
 
 use std::time::Duration;

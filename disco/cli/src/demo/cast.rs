@@ -8,8 +8,9 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use towpath::datagrams::Datagrams;
-use towpath::{Endpoint, NodePrivate, NodePublic, PeerConfig, Region};
+use towpath::{Endpoint, NodePublic, PeerConfig, Region};
 use towpath_live::{Internet, LocalRelay, map_of};
+use towpath_relay::identity;
 use towpath_sim::{Class, Link, Place, Site};
 
 use super::tap::Tap;
@@ -44,7 +45,7 @@ pub(super) struct Actor {
 
 impl Cast {
     pub(super) async fn gather(classes: [Class; 2], timeline: &Timeline) -> anyhow::Result<Self> {
-        let keys = [random_key()?, random_key()?];
+        let keys = [identity::random_key()?, identity::random_key()?];
         let publics = [keys[0].public(), keys[1].public()];
         let internet = Internet::new(u64::from_be_bytes(
             *publics[0].as_bytes().first_chunk().context("a key is longer")?,
@@ -100,7 +101,7 @@ impl Drop for Cast {
 }
 
 impl Actor {
-    /// Who this is, in a line.
+    /// The name, the key and the place of the peer, in a line.
     pub(super) fn introduction(&self) -> String {
         let key = self.endpoint.key().to_string();
         let (name, local, class) = (self.name, self.tap.local_addr().ip(), self.class);
@@ -110,10 +111,4 @@ impl Actor {
         };
         format!("  {name:<6} {}…  {place}\n", &key[..16.min(key.len())])
     }
-}
-
-fn random_key() -> anyhow::Result<NodePrivate> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
-    Ok(NodePrivate::from_random(bytes))
 }

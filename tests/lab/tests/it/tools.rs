@@ -1,4 +1,4 @@
-//! What the tests share: who may run when, sockets in namespaces, flows that measure.
+//! What the tests share: the turn of each, sockets in namespaces, flows that measure.
 
 use std::iter::repeat_with;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
