@@ -183,8 +183,9 @@ impl Link {
             }
         };
         info!(region = region.0, relay = %client.relay(), "linked to the relay");
-        self.note(|health| (health.is_up, health.trouble) = (true, None));
+        // The machine first: a program that waits for the link sends as soon as it is up.
         context.shared.upgrade()?.relay_event(RelayEvent::Up(region));
+        self.note(|health| (health.is_up, health.trouble) = (true, None));
         let began = Instant::now();
         let ended = self.serve(client, context).await;
         self.note(|health| health.is_up = false);

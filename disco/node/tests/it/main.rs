@@ -2,4 +2,5 @@
 
 mod netcheck;
 mod paths;
+mod settings;
 mod support;

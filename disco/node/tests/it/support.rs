@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use towpath::{Endpoint, NodePrivate, NodePublic, Packets, PeerConfig, Region, RelayMap};
+use towpath::{Builder, Endpoint, NodePrivate, NodePublic, Packets, PeerConfig, Region, RelayMap};
 use towpath_live::{Internet, LocalRelay, SimDatagrams, map_of};
 use towpath_sim::{Class, Link, Place, Site};
 
@@ -66,17 +66,36 @@ impl Lab {
     pub(crate) async fn seat(&self, site: usize, class: Class, seed: u8, peer: u8) -> Seat {
         let outside = Place::Internet(self.sites[site]);
         let place = class.nat().map_or(outside, |nat| Place::Behind(self.internet.add_nat(outside, nat)));
+        let seat = self.seat_at(place, seed, peer, |builder| builder).await;
+        let home = seat.endpoint.online().await.expect("it is open");
+        assert_eq!(home, HOME, "the nearest");
+        seat
+    }
+
+    /// An endpoint with a public address at the first site, and with what `change` makes of it.
+    pub(crate) async fn open_seat(
+        &self,
+        seed: u8,
+        peer: u8,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> Seat {
+        self.seat_at(Place::Internet(self.sites[0]), seed, peer, change).await
+    }
+
+    async fn seat_at(
+        &self,
+        place: Place,
+        seed: u8,
+        peer: u8,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> Seat {
         let socket = Arc::new(self.internet.add_host(public(seed), place));
-        let endpoint = Endpoint::builder()
+        let builder = Endpoint::builder()
             .secret_key(private(seed))
             .relay_map(self.map.clone())
             .peer(PeerConfig::new(public(peer)))
-            .datagrams(socket.clone())
-            .bind()
-            .await
-            .expect("an endpoint");
-        let home = endpoint.online().await.expect("it is open");
-        assert_eq!(home, HOME, "the nearest");
+            .datagrams(socket.clone());
+        let endpoint = change(builder).bind().await.expect("an endpoint");
         Seat { endpoint, socket }
     }
 
