@@ -40,6 +40,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The example of the README, which is compiled as one of this documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod builder;
 mod clock;
 pub mod datagrams;

@@ -174,7 +174,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 #[test]
 #[ignore = "measures an idle machine: make peer-flood"]
 #[allow(clippy::print_stdout, reason = "the figures are what it is for")]
-fn a_direct_packet_costs_half_as_much_again_as_in_a_bare_loop() {
+fn the_cost_of_a_direct_packet_beside_a_bare_loop() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let (relay, pair) = runtime.block_on(endpoints());
