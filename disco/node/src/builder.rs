@@ -38,6 +38,7 @@ pub struct Builder {
     without_port_mapping: bool,
     one_probe: bool,
     websocket: bool,
+    mark: Option<u32>,
 }
 
 /// Why an endpoint could not be set up.
@@ -54,6 +55,14 @@ pub enum BindError {
     Socket {
         /// The address.
         address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system refuses to mark packets.
+    #[error("cannot mark packets with {mark:#x}, which needs CAP_NET_ADMIN")]
+    Mark {
+        /// The mark.
+        mark: u32,
         /// What the system says.
         source: io::Error,
     },
@@ -148,6 +157,14 @@ impl Builder {
         self
     }
 
+    /// Marks all packets of this endpoint for the routing rules of this host (`SO_MARK`), those to relays included, so that a tunnel
+    /// that takes all other packets does not take these. Needs CAP_NET_ADMIN. Names of relays are looked up without it: a map for such
+    /// a host gives addresses.
+    pub const fn mark(mut self, mark: u32) -> Self {
+        self.mark = Some(mark);
+        self
+    }
+
     /// Sets the endpoint up. To be called on a runtime of tokio, in which its tasks run.
     ///
     /// # Errors
@@ -165,8 +182,11 @@ impl Builder {
             Some(key) => key,
             None => NodePrivate::from_random(random_bytes()?),
         };
-        let sockets =
-            if self.sockets.is_empty() { bind_sockets(&self.bound, self.port)? } else { self.sockets };
+        let sockets = if self.sockets.is_empty() {
+            bind_sockets(&self.bound, self.port, self.mark)?
+        } else {
+            self.sockets
+        };
         let clock = Clock::start();
         let node = Node::new(NodeConfig {
             key: key.clone(),
@@ -182,6 +202,7 @@ impl Builder {
             roots: self.roots.unwrap_or_else(system_roots),
             token: self.token,
             websocket: self.websocket,
+            mark: self.mark,
         };
         let map = self.map;
         let shared = Arc::new_cyclic(|shared| {
@@ -214,9 +235,17 @@ fn start(shared: &Arc<Shared>, ignored: Vec<String>, maps_ports: bool) {
 }
 
 /// Binds the sockets of both families, or those to the addresses of `bound`.
-fn bind_sockets(bound: &[SocketAddr], port: u16) -> Result<Vec<Arc<dyn Datagrams>>, BindError> {
+fn bind_sockets(
+    bound: &[SocketAddr],
+    port: u16,
+    mark: Option<u32>,
+) -> Result<Vec<Arc<dyn Datagrams>>, BindError> {
     let bind = |address: SocketAddr| {
-        UdpDatagrams::bind(address).map_err(|source| BindError::Socket { address, source })
+        let socket = UdpDatagrams::bind(address).map_err(|source| BindError::Socket { address, source })?;
+        if let Some(mark) = mark {
+            socket.set_mark(mark).map_err(|source| BindError::Mark { mark, source })?;
+        }
+        Ok(socket)
     };
     let shared = |socket: UdpDatagrams| Arc::new(socket) as Arc<dyn Datagrams>;
     if !bound.is_empty() {

@@ -12,15 +12,12 @@ use towpath_wire::disco::key::DiscoPublic;
 use towpath_wire::key::NodePublic;
 
 use crate::builder::Builder;
-use crate::datagrams::{Datagrams, Train};
+use crate::datagrams::{Datagrams, PACKET_MAX, Train, cut, train_len};
 use crate::packets::Packets;
 use crate::path::{Path, PathClass};
 use crate::shared::{PeerState, Shared};
 use crate::stats::{Stats, add};
 use crate::status::{PeerStatus, RelayStatus, Status};
-
-/// The longest packet, in bytes: what a relay forwards and what fits into a UDP datagram over IPv4.
-pub const PACKET_MAX: usize = 65_507;
 
 /// A peer among peers: sends packets to them by their keys, and receives theirs. Clones are the same endpoint, which ends when the last
 /// one is dropped or when it is [closed](Self::close).
@@ -163,57 +160,13 @@ impl Endpoint {
     ///
     /// See [`SendError`]. No packet was sent then.
     pub async fn send<P: AsRef<[u8]>>(&self, peer: &NodePublic, packets: &[P]) -> Result<(), SendError> {
-        let longest = check(packets)?;
-        let state = self.state_of(peer)?;
-        let route = self.shared().route(peer, &state, longest);
-        if route == Route::default() {
-            add(&self.shared().counters.unroutable, packets.len());
-            return Err(SendError::NoWay);
-        }
-        state.sent.add(packets.len(), bytes_of(packets));
-        let is_relayed_alone = route.direct.is_none();
-        for region in [route.relay, route.standby].into_iter().flatten() {
-            self.send_relayed(peer, region, packets, is_relayed_alone).await;
-        }
-        if let Some(address) = route.direct {
-            self.send_direct(address, packets).await;
-        }
-        Ok(())
-    }
-
-    async fn send_relayed<P: AsRef<[u8]>>(
-        &self,
-        peer: &NodePublic,
-        region: Region,
-        packets: &[P],
-        waits: bool,
-    ) {
-        let counters = &self.shared().counters;
-        let Some(link) = self.shared().links.get(region) else {
-            add(&counters.unroutable, packets.len());
-            return;
-        };
-        counters.sent(PathClass::Relayed).add(packets.len(), bytes_of(packets));
-        let bytes = packets.iter().map(AsRef::as_ref);
-        if waits {
-            link.room().await;
-            add(&counters.relay_dropped, link.push_data(peer, bytes));
-        } else {
-            add(&counters.copies_left_out, link.push_copies(peer, bytes));
-        }
-    }
-
-    async fn send_direct<P: AsRef<[u8]>>(&self, address: SocketAddr, packets: &[P]) {
-        let shared = self.shared();
-        let Some(socket) = shared.socket_for(address) else {
-            add(&shared.counters.send_refused, packets.len());
-            return;
-        };
-        shared.counters.sent(PathClass::of(address)).add(packets.len(), bytes_of(packets));
+        let packets_of = || packets.iter().map(AsRef::as_ref);
+        let Some(address) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
+        let Some(socket) = self.socket_for_packets(address, packets_of) else { return Ok(()) };
         let mut joined = Vec::new();
         let mut rest = packets;
         while let Some(first) = rest.first().map(AsRef::as_ref) {
-            let count = train_len(rest, socket.train_max());
+            let count = train_len(rest.iter().map(|packet| packet.as_ref().len()), socket.train_max());
             let (train, after) = rest.split_at(count);
             let contents = if count == 1 {
                 first
@@ -223,10 +176,87 @@ impl Endpoint {
                 &joined
             };
             let train = Train { destination: address, source: None, contents, segment: first.len() };
-            if let Err(error) = send_train(socket.as_ref(), &train).await {
-                shared.count_refused(&error, count);
-            }
+            self.send_train(socket.as_ref(), &train, count).await;
             rest = after;
+        }
+        Ok(())
+    }
+
+    /// Sends packets of one length to a peer, as [`send`](Self::send) does, from where they are one after the other: each of `segment`
+    /// bytes but the last one, which may be shorter. Nothing is copied for a direct path.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]. No packet was sent then.
+    pub async fn send_run(
+        &self,
+        peer: &NodePublic,
+        contents: &[u8],
+        segment: usize,
+    ) -> Result<(), SendError> {
+        let packets_of = || cut(contents, segment);
+        let Some(address) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
+        let Some(socket) = self.socket_for_packets(address, packets_of) else { return Ok(()) };
+        let fitting = socket.train_max().min(PACKET_MAX / segment.max(1)).max(1);
+        for contents in cut(contents, fitting.saturating_mul(segment)) {
+            let train = Train { destination: address, source: None, contents, segment };
+            self.send_train(socket.as_ref(), &train, contents.len().div_ceil(segment.max(1)).max(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Sends packets over the relays of the route to a peer. Returns the address to which they go directly as well.
+    async fn send_over_relays<'p, I: Iterator<Item = &'p [u8]>>(
+        &self,
+        peer: &NodePublic,
+        packets: impl Fn() -> I,
+    ) -> Result<Option<SocketAddr>, SendError> {
+        let longest = check(packets())?;
+        let state = self.state_of(peer)?;
+        let route = self.shared().route(peer, &state, longest);
+        let (count, bytes) = count_of(packets());
+        if route == Route::default() {
+            add(&self.shared().counters.unroutable, count);
+            return Err(SendError::NoWay);
+        }
+        state.sent.add(count, bytes);
+        let is_relayed_alone = route.direct.is_none();
+        for region in [route.relay, route.standby].into_iter().flatten() {
+            let counters = &self.shared().counters;
+            let Some(link) = self.shared().links.get(region) else {
+                add(&counters.unroutable, count);
+                continue;
+            };
+            counters.sent(PathClass::Relayed).add(count, bytes);
+            if is_relayed_alone {
+                link.room().await;
+                add(&counters.relay_dropped, link.push_data(peer, packets()));
+            } else {
+                add(&counters.copies_left_out, link.push_copies(peer, packets()));
+            }
+        }
+        Ok(route.direct)
+    }
+
+    /// The socket for packets to an address, which are counted as sent; `None` if there is none for its family.
+    fn socket_for_packets<'p, I: Iterator<Item = &'p [u8]>>(
+        &self,
+        address: SocketAddr,
+        packets: impl Fn() -> I,
+    ) -> Option<&Arc<dyn Datagrams>> {
+        let shared = self.shared();
+        let (count, bytes) = count_of(packets());
+        let socket = shared.socket_for(address);
+        match socket {
+            Some(_) => shared.counters.sent(PathClass::of(address)).add(count, bytes),
+            None => add(&shared.counters.send_refused, count),
+        }
+        socket
+    }
+
+    async fn send_train(&self, socket: &dyn Datagrams, train: &Train<'_>, packets: usize) {
+        if let Err(error) = send_train(socket, train).await {
+            self.shared().count_refused(&error, packets);
         }
     }
 
@@ -261,6 +291,15 @@ impl Endpoint {
         let mut introduced = self.state_of(peer)?.introduced.subscribe();
         let region = introduced.wait_for(Option::is_some).await.map(|region| *region);
         region.ok().flatten().ok_or(SendError::UnknownPeer(*peer))
+    }
+
+    /// Follows how a peer introduces itself over relays: at each start of it, and when it has changed its relay.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownPeer`].
+    pub fn watch_introductions(&self, peer: &NodePublic) -> Result<Introductions, SendError> {
+        Ok(Introductions { receiver: self.state_of(peer)?.introduced.subscribe() })
     }
 
     /// Why the path to a peer is what it is; `None` for a peer that was not added.
@@ -357,10 +396,32 @@ impl PathWatch {
     }
 }
 
+/// The introductions of a peer, followed.
+#[derive(Clone, Debug)]
+pub struct Introductions {
+    receiver: watch::Receiver<Option<Region>>,
+}
+
+impl Introductions {
+    /// Waits for the next one, and returns the region. Of several that come before it is asked again, it is the last.
+    ///
+    /// # Errors
+    ///
+    /// If the peer was removed.
+    pub async fn next(&mut self) -> Result<Region, Closed> {
+        loop {
+            self.receiver.changed().await.map_err(|_| Closed)?;
+            if let Some(region) = *self.receiver.borrow_and_update() {
+                return Ok(region);
+            }
+        }
+    }
+}
+
 /// Checks packets. Returns the length of the longest.
-fn check<P: AsRef<[u8]>>(packets: &[P]) -> Result<usize, SendError> {
+fn check<'p>(packets: impl Iterator<Item = &'p [u8]>) -> Result<usize, SendError> {
     let mut longest = 0;
-    for packet in packets.iter().map(AsRef::as_ref) {
+    for packet in packets {
         if packet.len() > PACKET_MAX {
             return Err(SendError::TooLong(packet.len()));
         }
@@ -372,28 +433,9 @@ fn check<P: AsRef<[u8]>>(packets: &[P]) -> Result<usize, SendError> {
     Ok(longest)
 }
 
-fn bytes_of<P: AsRef<[u8]>>(packets: &[P]) -> usize {
-    packets.iter().map(|packet| packet.as_ref().len()).sum()
-}
-
-/// How many packets from the front make a train: of one length, the last one perhaps shorter.
-fn train_len<P: AsRef<[u8]>>(packets: &[P], most: usize) -> usize {
-    let Some(segment) = packets.first().map(|packet| packet.as_ref().len()) else { return 0 };
-    if segment == 0 {
-        return 1;
-    }
-    let mut bytes = 0;
-    let mut count = 0;
-    for packet in packets.iter().take(most).map(AsRef::as_ref) {
-        if packet.is_empty() || packet.len() > segment || bytes + packet.len() > PACKET_MAX {
-            break;
-        }
-        (bytes, count) = (bytes + packet.len(), count + 1);
-        if packet.len() < segment {
-            break;
-        }
-    }
-    count
+/// How many packets there are, and their bytes.
+fn count_of<'p>(packets: impl Iterator<Item = &'p [u8]>) -> (usize, usize) {
+    packets.fold((0, 0), |(count, bytes), packet| (count + 1, bytes + packet.len()))
 }
 
 async fn send_train(socket: &dyn Datagrams, train: &Train<'_>) -> io::Result<()> {
@@ -410,31 +452,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_train_has_packets_of_one_length_and_perhaps_a_shorter_one_at_its_end() {
-        let count = |lens: &[usize], most| {
-            let packets: Vec<_> = lens.iter().map(|len| vec![4; *len]).collect();
-            train_len(&packets, most)
-        };
-        assert_eq!(count(&[], 64), 0);
-        assert_eq!(count(&[9, 9, 9], 64), 3);
-        assert_eq!(count(&[9, 9, 9], 2), 2);
-        assert_eq!(count(&[9, 9, 3, 9], 64), 3);
-        assert_eq!(count(&[9, 10], 64), 1);
-        assert_eq!(count(&[9, 0], 64), 1);
-        assert_eq!(count(&[0, 0], 64), 1);
-        assert_eq!(count(&[1400; 64], 64), 46);
-        assert_eq!(count(&[PACKET_MAX, 1], 64), 1);
-    }
-
-    #[test]
     fn packets_that_a_peer_would_take_for_something_else_are_refused() {
         let stun = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[0; 12]].concat();
         let disco = [&b"TS\xf0\x9f\x92\xac"[..], &[0; 60]].concat();
         let geneve = [0, 0, 0x7a, 0x12, 0, 0, 1, 0];
         for mistaken in [&stun[..], &disco, &geneve] {
-            assert_eq!(check(&[&[4; 9][..], mistaken]), Err(SendError::Mistakable));
+            assert_eq!(check([&[4; 9][..], mistaken].into_iter()), Err(SendError::Mistakable));
         }
-        assert_eq!(check(&[vec![4; PACKET_MAX + 1]]), Err(SendError::TooLong(PACKET_MAX + 1)));
-        assert_eq!(check(&[vec![4; 3], vec![4; PACKET_MAX]]), Ok(PACKET_MAX));
+        let (long, longest) = (vec![4; PACKET_MAX + 1], vec![4; PACKET_MAX]);
+        assert_eq!(check([&long[..]].into_iter()), Err(SendError::TooLong(PACKET_MAX + 1)));
+        assert_eq!(check([&[4; 3][..], &longest].into_iter()), Ok(PACKET_MAX));
     }
 }

@@ -86,20 +86,22 @@ fn default_route_of(routes: &str) -> Option<(String, Ipv4Addr)> {
     defaults.min_by_key(|(metric, ..)| *metric).map(|(_, name, gateway)| (name, gateway))
 }
 
-/// Waits for changes of links, addresses and routes.
+/// The changes of links, addresses and routes of this host, followed. To be used on a runtime of tokio, in the network namespace of the
+/// thread that begins.
 #[derive(Debug)]
-pub(crate) struct Changes(Option<UnixDatagram>);
+pub struct NetworkChanges(Option<UnixDatagram>);
 
-impl Changes {
-    /// Without messages of the kernel, the interfaces are looked at from time to time.
-    pub(crate) fn watch() -> Self {
+impl NetworkChanges {
+    /// Begins to follow them. Without messages of the kernel, they are looked at every 30 s.
+    #[must_use]
+    pub fn watch() -> Self {
         Self(listen().inspect_err(|error| {
             warn!(%error, "the kernel does not tell of changes of interfaces: they are looked at every {LOOK:?}");
         }).ok())
     }
 
-    /// Waits until the interfaces are worth a look.
-    pub(crate) async fn next(&self) {
+    /// Waits until the interfaces are worth a look: after a change, and every 30 s.
+    pub async fn next(&self) {
         let Some(messages) = &self.0 else { return sleep(LOOK).await };
         if timeout(LOOK, drain(messages)).await.is_err() {
             return;

@@ -62,9 +62,11 @@ mod stats;
 mod status;
 
 pub use builder::{BindError, Builder};
-pub use endpoint::{Closed, Endpoint, PACKET_MAX, PathWatch, SendError};
+pub use datagrams::PACKET_MAX;
+pub use endpoint::{Closed, Endpoint, Introductions, PathWatch, SendError};
+pub use interfaces::NetworkChanges;
 pub use netcheck::{Allocator, Dependence, NetReport, RegionReport, netcheck};
-pub use packets::{Packet, Packets};
+pub use packets::{Packet, Packets, Run};
 pub use path::{Path, PathClass};
 pub use ping::{PingError, Pong, PongVia};
 pub use relay_map::{RelayMap, RelayMapError, RelayRegion};

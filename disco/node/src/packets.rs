@@ -2,6 +2,7 @@
 
 use towpath_wire::key::NodePublic;
 
+use crate::datagrams::train_len;
 use crate::path::PathClass;
 
 /// A packet of a peer.
@@ -14,6 +15,17 @@ pub struct Packet<'a> {
     pub bytes: &'a [u8],
     /// The kind of path by which it came.
     pub via: PathClass,
+}
+
+/// Packets of one peer that came one after the other and have one length, the last one perhaps a shorter one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The peer. See [`Packet::peer`].
+    pub peer: NodePublic,
+    /// The packets, one after the other. At most 65,507 bytes, unless it is one packet.
+    pub contents: &'a [u8],
+    /// The bytes of each packet but the last one. 0 for an empty packet.
+    pub segment: usize,
 }
 
 /// Packets of peers in the order in which they came. The memory is kept and used again.
@@ -59,6 +71,20 @@ impl Packets {
         })
     }
 
+    /// The packets in runs of at most `most` packets, for a socket that sends a run with one call.
+    pub fn runs(&self, most: usize) -> impl Iterator<Item = Run<'_>> {
+        let (mut bytes, mut entries) = (&self.bytes[..], &self.entries[..]);
+        std::iter::from_fn(move || {
+            let first = entries.first()?;
+            let of_peer = entries.iter().take_while(|entry| entry.peer == first.peer);
+            let count = train_len(of_peer.map(|entry| entry.len), most);
+            let (run, after) = entries.split_at(count);
+            let (contents, rest) = bytes.split_at(run.iter().map(|entry| entry.len).sum());
+            (bytes, entries) = (rest, after);
+            Some(Run { peer: first.peer, contents, segment: first.len })
+        })
+    }
+
     /// Forgets the packets and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -73,5 +99,29 @@ impl Packets {
     pub(crate) fn push(&mut self, peer: NodePublic, via: PathClass, packet: &[u8]) {
         self.bytes.extend_from_slice(packet);
         self.entries.push(Entry { peer, via, len: packet.len() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::key::NodePrivate;
+
+    use super::*;
+
+    #[test]
+    fn a_run_has_packets_of_one_peer_and_one_length_and_perhaps_a_shorter_one_at_its_end() {
+        let [one, other] = [1, 2].map(|seed| NodePrivate::from_random([seed; 32]).public());
+        let mut packets = Packets::new();
+        for (peer, len, fill) in
+            [(one, 9, 1), (one, 9, 2), (one, 4, 3), (one, 9, 4), (other, 9, 5), (other, 0, 6), (other, 3, 7)]
+        {
+            packets.push(peer, PathClass::Direct, &vec![fill; len]);
+        }
+        let runs: Vec<_> = packets.runs(64).map(|run| (run.peer, run.contents.len(), run.segment)).collect();
+        assert_eq!(runs, [(one, 22, 9), (one, 9, 9), (other, 9, 9), (other, 0, 0), (other, 3, 3)]);
+        let joined: Vec<_> = packets.runs(2).flat_map(|run| run.contents.to_vec()).collect();
+        let whole: Vec<_> = packets.iter().flat_map(|packet| packet.bytes.to_vec()).collect();
+        assert_eq!(joined, whole);
+        assert_eq!(packets.runs(1).count(), packets.len());
     }
 }

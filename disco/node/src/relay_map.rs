@@ -186,6 +186,8 @@ pub(crate) struct RelayTrust {
     pub(crate) token: Option<Token>,
     /// Whether DERP is spoken in WebSocket messages, for proxies on the way that let no other upgrade through.
     pub(crate) websocket: bool,
+    /// The mark of the packets to relays (`SO_MARK`).
+    pub(crate) mark: Option<u32>,
 }
 
 /// Why a relay cannot be dialled with what the map and the environment say.
@@ -217,6 +219,9 @@ impl RelayTrust {
         }
         if let Some(proxy) = Proxy::from_environment(&node.host_name, port)? {
             dialer = dialer.through(proxy);
+        }
+        if let Some(mark) = self.mark {
+            dialer = dialer.with_mark(mark);
         }
         if self.websocket {
             dialer = dialer.websocket();

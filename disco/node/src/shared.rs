@@ -19,7 +19,7 @@ use tracing::{debug, info};
 use crate::clock::Clock;
 use crate::datagrams::{Datagrams, ReceivedDatagrams, Train};
 use crate::inbox::Inbox;
-use crate::interfaces::{Changes, Network};
+use crate::interfaces::{Network, NetworkChanges};
 use crate::links::Links;
 use crate::path::{Path, PathClass};
 use crate::ping::Pong;
@@ -220,7 +220,7 @@ impl Shared {
 
     /// Tells the state machine of the network of this host, and again whenever that changes.
     pub(crate) async fn follow_network(self: Arc<Self>, ignored: Vec<String>, maps_ports: bool) {
-        let changes = Changes::watch();
+        let changes = NetworkChanges::watch();
         let mut before = None;
         loop {
             let network = Network::look(&ignored);

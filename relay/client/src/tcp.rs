@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 
 /// How long an attempt has for itself before the next one begins beside it: the recommended Connection Attempt Delay of
@@ -27,14 +28,22 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     if addresses.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(addresses) }
 }
 
-/// Connects to the first of `addresses` that accepts; there is at least one. The failure is the last of all.
-pub(crate) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ConnectFailure> {
-    race(interleaved(addresses), attempt).await
+/// Connects to the first of `addresses` that accepts; there is at least one. The failure is the last of all. Packets carry `mark`
+/// (`SO_MARK`) if there is one.
+pub(crate) async fn connect(
+    addresses: &[SocketAddr],
+    mark: Option<u32>,
+) -> Result<TcpStream, ConnectFailure> {
+    race(interleaved(addresses), |address| attempt(address, mark)).await
 }
 
-async fn attempt(address: SocketAddr) -> Result<TcpStream, ConnectFailure> {
+async fn attempt(address: SocketAddr, mark: Option<u32>) -> Result<TcpStream, ConnectFailure> {
     let connected = async {
-        let socket = TcpStream::connect(address).await?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        if let Some(mark) = mark {
+            SockRef::from(&socket).set_mark(mark)?;
+        }
+        let socket = socket.connect(address).await?;
         socket.set_nodelay(true)?;
         Ok(socket)
     };

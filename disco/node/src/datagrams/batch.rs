@@ -12,6 +12,24 @@ const TRAINS: usize = 16;
 /// The longest train that the kernel puts together (`UDP_GRO`).
 const TRAIN_LEN: usize = 65_536;
 
+/// Datagrams of one length that have come from one address one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedTrain<'a> {
+    /// The address that they came from.
+    pub remote: SocketAddr,
+    /// The datagrams, one after the other.
+    pub contents: &'a [u8],
+    /// The bytes of each datagram but the last one, which may be shorter.
+    pub segment: usize,
+}
+
+impl<'a> ReceivedTrain<'a> {
+    /// The datagrams one by one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        cut(self.contents, self.segment)
+    }
+}
+
 /// Datagrams that have come. About 1 MiB, which is kept.
 #[derive(Debug)]
 pub struct ReceivedDatagrams {
@@ -20,8 +38,16 @@ pub struct ReceivedDatagrams {
     len: usize,
 }
 
+impl Default for ReceivedDatagrams {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ReceivedDatagrams {
-    pub(crate) fn new() -> Self {
+    /// No datagrams.
+    #[must_use]
+    pub fn new() -> Self {
         let memory = vec![0; TRAINS * TRAIN_LEN].into_boxed_slice();
         Self { memory, trains: [RecvMeta::default(); TRAINS], len: 0 }
     }
@@ -51,7 +77,8 @@ impl ReceivedDatagrams {
         self.len < TRAINS
     }
 
-    pub(crate) const fn clear(&mut self) {
+    /// Forgets the datagrams and keeps the memory.
+    pub const fn clear(&mut self) {
         self.len = 0;
     }
 
@@ -69,9 +96,16 @@ impl ReceivedDatagrams {
 
     /// The datagrams with the addresses that they came from.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        self.trains().flat_map(|train| train.datagrams().map(move |one| (train.remote, one)))
+    }
+
+    /// The trains as the system has put them together.
+    pub fn trains(&self) -> impl Iterator<Item = ReceivedTrain<'_>> {
         let trains = self.trains[..self.len].iter().zip(self.memory.chunks_exact(TRAIN_LEN));
-        trains.flat_map(|(meta, memory)| {
-            cut(&memory[..meta.len.min(TRAIN_LEN)], meta.stride).map(|one| (meta.addr, one))
+        trains.map(|(meta, memory)| ReceivedTrain {
+            remote: meta.addr,
+            contents: &memory[..meta.len.min(TRAIN_LEN)],
+            segment: meta.stride,
         })
     }
 }

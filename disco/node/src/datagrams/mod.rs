@@ -9,8 +9,11 @@ use std::task::{Context, Poll};
 mod batch;
 mod udp;
 
-pub use batch::ReceivedDatagrams;
+pub use batch::{ReceivedDatagrams, ReceivedTrain};
 pub use udp::UdpDatagrams;
+
+/// The longest packet, in bytes: what a relay forwards and what fits into a UDP datagram over IPv4.
+pub const PACKET_MAX: usize = 65_507;
 
 /// Datagrams of one length to one address, which the system may send with one call.
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +35,28 @@ impl Train<'_> {
     }
 }
 
-/// Cuts a train into its datagrams. An empty one is a datagram.
-fn cut(train: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
+/// Cuts a train into its datagrams, each of `segment` bytes but the last one, which may be shorter. An empty train is one empty datagram.
+pub fn cut(train: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
     let empty = train.is_empty().then_some(train);
     empty.into_iter().chain(train.chunks(segment.max(1)))
+}
+
+/// How many packets with these lengths, from the first one on, make a train of at most `most`: of one length, the last one perhaps
+/// shorter.
+pub(crate) fn train_len(lens: impl Iterator<Item = usize>, most: usize) -> usize {
+    let (mut segment, mut bytes, mut count) = (0, 0, 0);
+    for len in lens.take(most) {
+        if count == 0 {
+            segment = len;
+        } else if len == 0 || len > segment || bytes + len > PACKET_MAX {
+            break;
+        }
+        (bytes, count) = (bytes + len, count + 1);
+        if len < segment || len == 0 {
+            break;
+        }
+    }
+    count
 }
 
 /// The end of the wait for room to send.
@@ -83,4 +104,23 @@ pub trait Datagrams: Debug + Send + Sync + 'static {
     ///
     /// If the socket is broken.
     fn poll_recv(&self, cx: &mut Context<'_>, received: &mut ReceivedDatagrams) -> Poll<io::Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_train_has_packets_of_one_length_and_perhaps_a_shorter_one_at_its_end() {
+        let count = |lens: &[usize], most| train_len(lens.iter().copied(), most);
+        assert_eq!(count(&[], 64), 0);
+        assert_eq!(count(&[9, 9, 9], 64), 3);
+        assert_eq!(count(&[9, 9, 9], 2), 2);
+        assert_eq!(count(&[9, 9, 3, 9], 64), 3);
+        assert_eq!(count(&[9, 10], 64), 1);
+        assert_eq!(count(&[9, 0], 64), 1);
+        assert_eq!(count(&[0, 0], 64), 1);
+        assert_eq!(count(&[1400; 64], 64), 46);
+        assert_eq!(count(&[PACKET_MAX, 1], 64), 1);
+    }
 }

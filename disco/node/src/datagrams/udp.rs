@@ -9,6 +9,7 @@ use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
 };
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use towpath_udp::{LocalAddr, send_dying};
@@ -44,6 +45,15 @@ impl UdpDatagrams {
         let _ = set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
         let local = socket.local_addr()?;
         Ok(Self { socket, state, local })
+    }
+
+    /// Marks all packets for the routing rules of this host (`SO_MARK`).
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::PermissionDenied`] without CAP_NET_ADMIN.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        SockRef::from(&self.socket).set_mark(mark)
     }
 }
 

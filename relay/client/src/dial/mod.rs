@@ -52,6 +52,8 @@ pub struct Dialer {
     /// Empty: the host is looked up.
     addresses: Vec<SocketAddr>,
     proxy: Option<Proxy>,
+    /// The mark of the packets (`SO_MARK`).
+    mark: Option<u32>,
     tls: Option<TlsSettings>,
     websocket: bool,
     fast_start: bool,
@@ -89,6 +91,7 @@ impl Dialer {
             port,
             addresses: Vec::new(),
             proxy: None,
+            mark: None,
             tls: None,
             websocket: false,
             fast_start: true,
@@ -121,6 +124,15 @@ impl Dialer {
     #[must_use]
     pub fn through(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
+        self
+    }
+
+    /// Marks the packets to the relay or to its proxy for the routing rules of this host (`SO_MARK`), as for a program whose own
+    /// traffic must not go through a tunnel. Looking the host up is not marked. Needs CAP_NET_ADMIN; without it no address can be
+    /// connected to.
+    #[must_use]
+    pub const fn with_mark(mut self, mark: u32) -> Self {
+        self.mark = Some(mark);
         self
     }
 

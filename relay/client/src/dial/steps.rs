@@ -75,7 +75,7 @@ impl Dialer {
         if let Some(proxy) = &self.proxy {
             *step = DialStep::Proxy;
             let failed = |source| DialError::Proxy { proxy: proxy.clone(), source };
-            return proxy::open(proxy, &self.host, self.port).await.map_err(failed);
+            return proxy::open(proxy, &self.host, self.port, self.mark).await.map_err(failed);
         }
         let resolved;
         let addresses = if self.addresses.is_empty() {
@@ -87,7 +87,7 @@ impl Dialer {
         };
         *step = DialStep::Tcp;
         let failed = |ConnectFailure { address, source }| DialError::Tcp { address, source };
-        tcp::connect(addresses).await.map_err(failed)
+        tcp::connect(addresses, self.mark).await.map_err(failed)
     }
 
     async fn hear_key(

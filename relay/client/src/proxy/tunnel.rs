@@ -73,10 +73,15 @@ impl From<NoResponse> for ProxyFailure {
 }
 
 /// Connects to `host` through `proxy`, which looks it up.
-pub(crate) async fn open(proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, ProxyFailure> {
+pub(crate) async fn open(
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+    mark: Option<u32>,
+) -> Result<TcpStream, ProxyFailure> {
     let addresses = tcp::resolve(&proxy.host, proxy.port).await.map_err(ProxyFailure::Resolve)?;
     let failed = |ConnectFailure { address, source }| ProxyFailure::Tcp { address, source };
-    let mut socket = tcp::connect(&addresses).await.map_err(failed)?;
+    let mut socket = tcp::connect(&addresses, mark).await.map_err(failed)?;
     let request = tunnel_request(host, port, proxy.authorization.as_deref());
     socket.write_all(request.as_bytes()).await.map_err(ProxyFailure::Io)?;
     let mut received = Vec::with_capacity(1024);
