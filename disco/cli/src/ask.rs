@@ -13,7 +13,7 @@ use towpath_service::command::{Failure, print};
 use towpath_service::logs::say;
 
 use crate::journal::Page;
-use crate::settings::Settings;
+use crate::settings::socket_of;
 
 /// The pause between two pings.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ impl PeerArgs {
     fn peer(&self) -> Result<AskedService, Failure> {
         let path = match &self.socket {
             Some(path) => path.clone(),
-            None => Settings::socket_of(self.config.as_deref())?,
+            None => socket_of(self.config.as_deref())?,
         };
         Ok(AskedService::socket("peer", path))
     }

@@ -9,6 +9,9 @@ mod journal;
 mod key;
 mod metrics;
 mod netcheck;
+mod pair;
+mod proxy;
+mod running;
 mod settings;
 mod up;
 
@@ -23,6 +26,8 @@ use self::ask::{FollowEvents, Ping, ShowStatus, ShowWhy};
 use self::demo::Demo;
 use self::key::Key;
 use self::netcheck::NetCheck;
+use self::pair::Pair;
+use self::proxy::RunProxy;
 use self::up::Up;
 
 /// A peer that is reached by its WireGuard key, directly or over relays.
@@ -41,6 +46,10 @@ enum Command {
     Netcheck(NetCheck),
     /// Runs a peer, with a control socket that the commands below ask
     Up(Up),
+    /// Carries the packets of a WireGuard interface to its peers: over a relay at once, and directly as soon as a path is found
+    Proxy(RunProxy),
+    /// Makes a mesh of two: files of wg-quick for this machine and for another one, on which a line is pasted
+    Pair(Pair),
     /// Shows a running peer: its addresses, its relays, the path to each of its peers
     Status(ShowStatus),
     /// Asks a peer for answers, by a running peer: the way and the round trip of each, and when it became direct
@@ -59,6 +68,8 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Netcheck(check) => check.run(),
         Command::Up(up) => up.run(),
+        Command::Proxy(proxy) => proxy.run(),
+        Command::Pair(pair) => pair.run(),
         Command::Status(status) => status.run(),
         Command::Ping(ping) => ping.run(),
         Command::Why(why) => why.run(),

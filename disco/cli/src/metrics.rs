@@ -1,21 +1,28 @@
 //! The metrics of a running peer, made when Prometheus asks.
 
+use std::sync::Arc;
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use towpath::{Endpoint, PathClass, Stats, TIME_TO_DIRECT_BOUNDS, Traffic};
 use towpath_service::metrics::Families;
+use towpath_wireguard::{CarrierStats, Proxy};
 
-/// What a scrape finds of an endpoint.
-pub(crate) struct EndpointScrape(pub(crate) Endpoint);
+/// What a scrape looks at.
+pub(crate) struct Scrape {
+    pub(crate) endpoint: Endpoint,
+    /// The proxy that the endpoint is for.
+    pub(crate) proxy: Option<Arc<Proxy>>,
+}
 
-impl Collector for EndpointScrape {
+impl Collector for Scrape {
     fn desc(&self) -> Vec<&Desc> {
         // The families are known only when they are collected. A registry accepts a collector without descriptions.
         Vec::new()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let (stats, status) = (self.0.stats(), self.0.status());
+        let (stats, status) = (self.endpoint.stats(), self.endpoint.status());
         let mut families = Families::default();
         let help = "Packets of the application, by direction and by the class of the path";
         families.counters("towpath_peer_packets_total", help, traffic(&stats, |traffic| traffic.packets));
@@ -38,8 +45,26 @@ impl Collector for EndpointScrape {
         let (counts, sum) = (&stats.time_to_direct.counts, stats.time_to_direct.sum_us as f64 / 1e6);
         let help = "From the first packet that was to go directly until the path was direct";
         families.histogram("towpath_peer_time_to_direct_seconds", help, &bounds, counts, sum);
+        if let Some(proxy) = &self.proxy {
+            collect_proxy(&mut families, proxy.stats());
+        }
         families.0
     }
+}
+
+fn collect_proxy(families: &mut Families, stats: CarrierStats) {
+    let lost = [("strange", stats.strange), ("no_relay", stats.unsent), ("no_wireguard", stats.undelivered)];
+    families.counters(
+        "towpath_proxy_lost_total",
+        "Packets between WireGuard and the peers that were not passed on, by reason",
+        lost.map(|(reason, count)| ([("reason", reason)], count)),
+    );
+    let handshakes = [("crossed", stats.crossed_handshakes), ("repeated", stats.repeated_initiations)];
+    families.counters(
+        "towpath_proxy_handshakes_total",
+        "Handshakes of WireGuard that the proxy has helped, by what it did",
+        handshakes.map(|(help, count)| ([("help", help)], count)),
+    );
 }
 
 fn traffic(

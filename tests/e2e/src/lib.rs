@@ -8,19 +8,25 @@
 //! | a peer on Tailscale's own code for paths: the Go program in `magicsock/` | `magicsock.rs` |
 //! | an endpoint that is ready to be measured | `endpoint.rs` |
 //! | two of our endpoints, and the packets between them | `peers.rs` |
+//! | a machine: a host with files, processes and names of its own | `machine.rs` |
+//! | two machines with a tunnel of WireGuard, carried by proxies | `tunnel.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
 //! | what a test needs of the machine, and whose turn it is | `turn.rs` |
 
 mod duo;
 mod endpoint;
+mod machine;
 mod magicsock;
 mod peers;
 mod region;
 mod talk;
+mod tunnel;
 mod turn;
 
 pub use duo::Duo;
+pub use machine::Machine;
 pub use peers::{Flow, Flowing, Peers};
 pub use region::{Kind, REGION};
 pub use talk::{Fate, First, Outcome};
+pub use tunnel::Tunnel;
 pub use turn::{Programs, turn};

@@ -12,6 +12,10 @@ use towpath_lab::lack;
 pub struct Programs {
     /// Our relay: `TOWPATH_RELAY`, or the workspace's own, the release build before the debug build.
     pub relay: PathBuf,
+    /// Our peer, which is built beside the relay.
+    pub towpath: PathBuf,
+    /// wireguard-go, as `tests/interop/foreign/install` has installed it.
+    pub wireguard: PathBuf,
     /// Stock derper, as `tests/interop/foreign/install` has installed it.
     pub derper: PathBuf,
     /// The Go program of `magicsock/`, as it is now.
@@ -42,14 +46,19 @@ fn find() -> Result<Programs, String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let foreign =
         env::var_os("TOWPATH_FOREIGN").map_or_else(|| manifest.join("../../.foreign"), PathBuf::from);
-    let derper = foreign.join("bin/derper");
-    if !derper.exists() {
-        return Err(format!("{}: run tests/interop/foreign/install", derper.display()));
+    let [derper, wireguard] = ["derper", "wireguard"].map(|name| foreign.join("bin").join(name));
+    if let Some(missing) = [&derper, &wireguard].into_iter().find(|program| !program.exists()) {
+        return Err(format!("{}: run tests/interop/foreign/install", missing.display()));
     }
     // A test runs from TARGET/PROFILE/deps.
     let test = env::current_exe().expect("the path of the test");
     let target = test.ancestors().nth(3).expect("a target directory");
-    Ok(Programs { relay: relay(target)?, derper, magicsock: build_magicsock(manifest, target)? })
+    let relay = relay(target)?;
+    let towpath = relay.with_file_name("towpath");
+    if !towpath.exists() {
+        return Err(format!("{}: build towpath-cli", towpath.display()));
+    }
+    Ok(Programs { relay, towpath, wireguard, derper, magicsock: build_magicsock(manifest, target)? })
 }
 
 fn relay(target: &Path) -> Result<PathBuf, String> {

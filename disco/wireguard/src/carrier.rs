@@ -1,0 +1,271 @@
+//! Carries packets between WireGuard and an endpoint: each peer has a socket on the loopback interface, which WireGuard takes for the
+//! peer's.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::JoinSet;
+use towpath::datagrams::{Datagrams, ReceivedDatagrams, Train, UdpDatagrams, cut};
+use towpath::{Endpoint, NodePublic, Packets, SendError};
+use towpath_wire::time::Instant;
+use tracing::debug;
+
+use crate::handshake::{Handshakes, Kept, Verdict};
+use crate::message::MessageKind;
+
+/// What a carrier has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CarrierStats {
+    /// Pairs of handshakes that began at the same time, of which one was taken out.
+    pub crossed_handshakes: u64,
+    /// Initiations that were sent once more, because the peer had not been there to take them.
+    pub repeated_initiations: u64,
+    /// Packets from programs other than WireGuard to the sockets of peers, and packets that are none of WireGuard's. They are lost.
+    pub strange: u64,
+    /// Packets of WireGuard that no relay was there for. They are lost; an initiation among them is sent as soon as one is.
+    pub unsent: u64,
+    /// Packets of peers while WireGuard was not there to take them. They are lost.
+    pub undelivered: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    repeated: AtomicU64,
+    strange: AtomicU64,
+    unsent: AtomicU64,
+    undelivered: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, packets: usize) {
+    counter.fetch_add(packets as u64, Ordering::Relaxed);
+}
+
+/// A peer, as WireGuard sees it.
+#[derive(Debug)]
+struct Served {
+    key: NodePublic,
+    socket: UdpDatagrams,
+    handshakes: Mutex<Handshakes>,
+}
+
+/// What the tasks of a carrier share.
+#[derive(Debug)]
+struct Shared {
+    endpoint: Endpoint,
+    began: tokio::time::Instant,
+    /// The port of WireGuard on this host; 0 while it has none.
+    port: AtomicU16,
+    peers: HashMap<NodePublic, Arc<Served>>,
+    counters: Counters,
+}
+
+/// A carrier. It ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+impl Carrier {
+    /// Binds a socket for each peer, which the endpoint knows, and begins to carry packets.
+    pub(crate) fn start(endpoint: Endpoint, peers: impl Iterator<Item = NodePublic>) -> io::Result<Self> {
+        let own = endpoint.key();
+        let serve = |key| {
+            let socket = UdpDatagrams::bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            Ok((key, Arc::new(Served { key, socket, handshakes: Mutex::new(Handshakes::new(&own, &key)) })))
+        };
+        let peers = peers.map(serve).collect::<io::Result<HashMap<_, _>>>()?;
+        let (port, counters) = (AtomicU16::new(0), Counters::default());
+        let shared = Arc::new(Shared { endpoint, began: tokio::time::Instant::now(), port, peers, counters });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shared.clone().deliver());
+        tasks.spawn(shared.clone().send_again_at_home());
+        for peer in shared.peers.values() {
+            tasks.spawn(shared.clone().send(peer.clone()));
+            tasks.spawn(shared.clone().send_again_to(peer.clone()));
+        }
+        Ok(Self { shared, _tasks: tasks })
+    }
+
+    /// The addresses that WireGuard has to take for those of the peers.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (NodePublic, SocketAddr)> {
+        self.shared.peers.iter().map(|(key, peer)| (*key, peer.socket.local_addr()))
+    }
+
+    /// Says at which port of the loopback interface WireGuard is; 0 for none.
+    pub(crate) fn set_port(&self, port: u16) {
+        self.shared.port.store(port, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> CarrierStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { repeated, strange, unsent, undelivered } = &self.shared.counters;
+        CarrierStats {
+            crossed_handshakes: self.shared.peers.values().map(|peer| peer.handshakes().crossed).sum(),
+            repeated_initiations: read(repeated),
+            strange: read(strange),
+            unsent: read(unsent),
+            undelivered: read(undelivered),
+        }
+    }
+}
+
+impl Served {
+    fn handshakes(&self) -> MutexGuard<'_, Handshakes> {
+        self.handshakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether all packets of a run are encrypted ones, as nearly always.
+fn is_data(contents: &[u8], segment: usize) -> bool {
+    cut(contents, segment).all(|packet| MessageKind::of(packet) == Some(MessageKind::Data))
+}
+
+impl Shared {
+    fn now(&self) -> Instant {
+        Instant::from(self.began.elapsed())
+    }
+
+    /// Sends to a peer what WireGuard sends to its socket.
+    async fn send(self: Arc<Self>, peer: Arc<Served>) {
+        let mut received = ReceivedDatagrams::new();
+        loop {
+            received.clear();
+            if let Err(error) = std::future::poll_fn(|cx| peer.socket.poll_recv(cx, &mut received)).await {
+                // WireGuard was not there to take an earlier packet.
+                debug!(%error, "a socket on the loopback interface tells of an error");
+                continue;
+            }
+            for train in received.trains() {
+                let is_wireguard = train.remote == self.wireguard();
+                if is_wireguard && is_data(train.contents, train.segment) {
+                    self.send_run(&peer, train.contents, train.segment).await;
+                    continue;
+                }
+                for packet in train.datagrams() {
+                    match MessageKind::of(packet).filter(|_| is_wireguard) {
+                        Some(kind) => self.send_message(&peer, kind, packet).await,
+                        None => add(&self.counters.strange, 1),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send_message(self: &Arc<Self>, peer: &Arc<Served>, kind: MessageKind, packet: &[u8]) {
+        let verdict = peer.handshakes().outgoing(kind, packet, self.now());
+        match verdict {
+            Verdict::Pass => self.send_run(peer, packet, packet.len()).await,
+            Verdict::Keep => self.look_later(peer),
+        }
+    }
+
+    async fn send_run(&self, peer: &Served, contents: &[u8], segment: usize) {
+        match self.endpoint.send_run(&peer.key, contents, segment).await {
+            Ok(()) | Err(SendError::Closed) => {}
+            Err(error) => {
+                add(&self.counters.unsent, contents.len().div_ceil(segment.max(1)));
+                debug!(peer = %peer.key, %error, "cannot send packets of WireGuard");
+            }
+        }
+    }
+
+    /// Gives WireGuard what peers send.
+    async fn deliver(self: Arc<Self>) {
+        let mut packets = Packets::new();
+        while self.endpoint.recv(&mut packets).await.is_ok() {
+            for run in packets.runs(usize::MAX) {
+                let Some(peer) = self.peers.get(&run.peer) else { continue };
+                if is_data(run.contents, run.segment) {
+                    self.give(peer, run.contents, run.segment).await;
+                    continue;
+                }
+                for packet in cut(run.contents, run.segment) {
+                    let Some(kind) = MessageKind::of(packet) else {
+                        add(&self.counters.strange, 1);
+                        continue;
+                    };
+                    let verdict = peer.handshakes().incoming(kind, packet, self.now());
+                    match verdict {
+                        Verdict::Pass => self.give(peer, packet, packet.len()).await,
+                        Verdict::Keep => self.look_later(peer),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends packets to WireGuard from the socket of a peer.
+    async fn give(&self, peer: &Served, contents: &[u8], segment: usize) {
+        let destination = self.wireguard();
+        let most = peer.socket.train_max().saturating_mul(segment);
+        for contents in cut(contents, most) {
+            let train = Train { destination, source: None, contents, segment };
+            let is_given = destination.port() != 0 && give_train(&peer.socket, &train).await.is_ok();
+            if !is_given {
+                add(&self.counters.undelivered, contents.len().div_ceil(segment.max(1)));
+            }
+        }
+    }
+
+    fn wireguard(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.load(Ordering::Relaxed)).into()
+    }
+
+    /// Lets a message that is kept back go on when its time has come, unless it is taken out before.
+    fn look_later(self: &Arc<Self>, peer: &Arc<Served>) {
+        let Some(due) = peer.handshakes().due() else { return };
+        let (shared, peer) = (self.clone(), peer.clone());
+        let at = self.began + std::time::Duration::from_nanos(due.as_nanos());
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let kept = peer.handshakes().take_due(shared.now());
+            match kept {
+                Some(Kept::Incoming(packet)) => shared.give(&peer, &packet, packet.len()).await,
+                Some(Kept::Outgoing(packet)) => shared.send_run(&peer, &packet, packet.len()).await,
+                None => {}
+            }
+        });
+    }
+
+    /// Sends initiations that no relay was there for, as soon as one is.
+    async fn send_again_at_home(self: Arc<Self>) {
+        if self.endpoint.online().await.is_ok() {
+            for peer in self.peers.values() {
+                self.send_again(peer).await;
+            }
+        }
+    }
+
+    /// Sends an initiation that the peer was not there to take, whenever it comes to a relay.
+    async fn send_again_to(self: Arc<Self>, peer: Arc<Served>) {
+        let Ok(mut introductions) = self.endpoint.watch_introductions(&peer.key) else { return };
+        while introductions.next().await.is_ok() {
+            self.send_again(&peer).await;
+        }
+    }
+
+    async fn send_again(&self, peer: &Served) {
+        let again = peer.handshakes().again(self.now());
+        if let Some(initiation) = again {
+            add(&self.counters.repeated, 1);
+            self.send_run(peer, &initiation, initiation.len()).await;
+        }
+    }
+}
+
+async fn give_train(socket: &UdpDatagrams, train: &Train<'_>) -> io::Result<()> {
+    loop {
+        match socket.try_send(train) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            // It tells of an earlier packet (ICMP): this one has not been sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return socket.try_send(train);
+            }
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Two machines with a tunnel of WireGuard between them, which proxies carry.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use towpath_lab::{Pair, Stage};
+
+use crate::machine::Machine;
+use crate::region::{Kind, Region};
+use crate::turn::Programs;
+
+/// How long what takes milliseconds may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The two, and what they run on.
+#[derive(Debug)]
+pub struct Tunnel {
+    // Dropped in this order: what runs in a namespace before the namespace.
+    /// The machines.
+    pub machines: [Machine; 2],
+    /// The relays, which end with this value.
+    _region: Region,
+    /// The NATs and the wire.
+    pub stage: Stage,
+}
+
+impl Tunnel {
+    /// Builds the stage of a pair and starts relays and machines. On the first one is a map of the relays, `derpmap.json`; WireGuard is
+    /// not set up yet.
+    pub fn prepare(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+        let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
+        let region = Region::start(kind, programs, &stage);
+        let machines = [0, 1].map(|at| Machine::start(programs, stage.hosts[at].namespace()));
+        fs::write(machines[0].files().join("derpmap.json"), region.json()).expect("a file");
+        Self { machines, _region: region, stage }
+    }
+
+    /// As [`prepare`](Self::prepare), with both machines paired, their interfaces up, and their proxies at home. No packet of WireGuard
+    /// has been sent.
+    pub fn start(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+        let tunnel = Self::prepare(kind, programs, pair);
+        let map = tunnel.machines[0].files().join("derpmap.json");
+        let said = tunnel.machines[0].run(&format!("towpath pair --relay-map {}", map.display()));
+        let line = said.lines().find(|line| line.starts_with("towpath pair ")).expect("a line to paste");
+        tunnel.machines[1].run(line);
+        tunnel.both(|_, machine| {
+            machine.run("wg-quick up towpath");
+            machine.start_script("exec towpath proxy --config /etc/wireguard/towpath.toml");
+            machine.wait_for_log("ready: peers reach this one", 1, PATIENCE);
+            machine.wait_for_log("the packets of towpath are carried", 1, PATIENCE);
+        });
+        tunnel
+    }
+
+    /// Does the same on both machines, which are number 0 and 1, at the same time.
+    pub fn both<T: Send>(&self, act: impl Fn(usize, &Machine) -> T + Sync) -> [T; 2] {
+        let [one, other] = &self.machines;
+        thread::scope(|scope| {
+            let running = scope.spawn(|| act(1, other));
+            let first = act(0, one);
+            [first, running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))]
+        })
+    }
+}
