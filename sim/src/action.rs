@@ -32,6 +32,12 @@ pub enum Action {
         /// Whether the external endpoints of before are not used again.
         new_ports: bool,
     },
+    /// A NAT forgets the streams of the hosts behind it to relays: those carry nothing more in either direction, and neither end
+    /// notices, as behind a NAT that answers no packet of a stream that it does not know. [`Self::Rebind`] concerns UDP alone.
+    ForgetStreams {
+        /// The NAT.
+        nat: NatId,
+    },
     /// A host hears nothing and does nothing for a while. What comes over relays waits.
     Suspend {
         /// The host.

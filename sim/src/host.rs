@@ -41,6 +41,8 @@ pub struct Sent {
     pub last_signalling: Option<Instant>,
     /// Pings to relays.
     pub relay_pings: u64,
+    /// Dials of relays in place of links that did not answer.
+    pub redials: u64,
     /// When the last datagram was sent that belongs to no flow.
     pub last_probe: Option<Instant>,
 }
@@ -103,6 +105,12 @@ pub(crate) struct RelayLink {
     pub(crate) out: Instant,
     /// When the last packet arrives that is on its way to the host.
     pub(crate) back: Instant,
+    /// Whether a NAT has forgotten the streams: they carry nothing more, and neither end notices.
+    pub(crate) is_broken: bool,
+    /// When the host began to dial another stream in place of this one.
+    pub(crate) redialled: Option<Instant>,
+    /// The stream before this one, and until when the host reads what is on its way there.
+    pub(crate) before: Option<(u32, Instant)>,
 }
 
 impl RelayLink {
@@ -113,6 +121,13 @@ impl RelayLink {
         self.held.clear();
         self.held_back.clear();
         self.patience = Duration::ZERO;
+        (self.is_broken, self.redialled, self.before) = (false, None, None);
+    }
+
+    /// Whether the host reads what comes on a stream.
+    pub(crate) fn is_read(&self, epoch: u32, now: Instant) -> bool {
+        let is_before = self.before.is_some_and(|(before, until)| before == epoch && now < until);
+        self.up == LinkUp::Yes && (self.epoch == epoch || is_before)
     }
 }
 
@@ -171,6 +186,9 @@ impl<M> Host<M> {
                 patience: Duration::ZERO,
                 out: Instant::ZERO,
                 back: Instant::ZERO,
+                is_broken: false,
+                redialled: None,
+                before: None,
             });
             self.relays.len() - 1
         });

@@ -125,6 +125,17 @@ impl Topology {
         }
     }
 
+    /// Whether what is at a place has its way out through a NAT.
+    pub(crate) fn is_behind(&self, mut place: Place, nat: NatId) -> bool {
+        while let Place::Behind(next) = place {
+            if next == nat {
+                return true;
+            }
+            place = self.nats[next.index()].place;
+        }
+        false
+    }
+
     fn is_v6(&self, mut place: Place) -> bool {
         loop {
             match place {

@@ -250,7 +250,9 @@ impl Shared {
         let gateway = port.filter(|_| maps_ports).and_then(|socket| network.gateway(socket.port()));
         debug!(?endpoints, ?gateway, "the network of this host");
         self.call(|node, now| {
-            node.handle_interfaces(now, &endpoints);
+            if !node.handle_interfaces(now, &endpoints) {
+                node.handle_network_change(now);
+            }
             node.handle_gateway(now, gateway);
         });
     }
@@ -315,6 +317,11 @@ impl Shared {
             Transmit::Ping { region } => {
                 if let Some(link) = self.links.get(region) {
                     link.push_ping();
+                }
+            }
+            Transmit::Redial { region } => {
+                if let Some(link) = self.links.get(region) {
+                    link.redial();
                 }
             }
         }

@@ -87,6 +87,17 @@ impl Context {
         }
     }
 
+    /// Sends what the links want to be sent to relays, which are packets of none of the peers.
+    pub(crate) fn send_to_relays(&mut self, wanted: Vec<Transmit>) {
+        wanted.into_iter().for_each(|transmit| self.send(transmit, Vec::new()));
+    }
+
+    /// Asks all relays for answers, because this node may be behind a hole.
+    pub(crate) fn check_links(&mut self, now: Instant) {
+        let wanted = self.links.check(now);
+        self.send_to_relays(wanted);
+    }
+
     pub(crate) fn tell(&mut self, event: Event) {
         if self.events.len() >= MOST_EVENTS {
             self.events.pop_front();
@@ -138,6 +149,7 @@ impl Context {
             Homes { home, standby }
         };
         let before = std::mem::replace(&mut self.homes, homes);
+        self.links.keep([homes.home, homes.standby], now);
         if before != homes {
             self.searched = self.regions.searched();
             self.endpoints.set_servers(self.regions.servers());

@@ -50,15 +50,24 @@ pub enum Transmit {
         /// The region of the relay.
         region: Region,
     },
+    /// The link to a relay is to be dialled anew at once, because it does not answer or this host is in another network. One that is
+    /// up serves until [`RelayEvent::Up`] says that another one has taken its place; if anything comes over it before that, it works,
+    /// and the dial is given up. A dial or a pause before one that has begun earlier begins again. The packet is empty.
+    Redial {
+        /// The region of the relay.
+        region: Region,
+    },
 }
 
 /// What has become known of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayEvent {
-    /// The link to the relay of a region is up.
+    /// The link to the relay of a region is up, or another one has taken its place.
     Up(Region),
     /// The link is gone, or could not be made.
     Down(Region),
+    /// Something has come from the relay that says no more than that the link works, as a keep-alive.
+    Heard(Region),
     /// A round trip to the relay and back has been measured, by a ping or at the login.
     RoundTrip {
         /// The region.

@@ -1,18 +1,39 @@
 //! The links to relays: which are up, which are lost, and which are up and silent, as those to a relay that hangs or behind a NAT
 //! that has forgotten the connection.
+//!
+//! A link that is up says nothing of itself, and a node that only receives is reached over it alone when a direct path fails. So a
+//! link is pinged when there is a reason to doubt it, and seldom without one:
+//!
+//! | when | which links |
+//! |---|---|
+//! | data is sent over it and nothing comes, at the tempo of probes | this one |
+//! | what came over a relay or on a direct path again and again stays away; probes of a direct path are late; the network of this host has changed | all that are up |
+//! | nothing has come for long | those that are kept |
+//!
+//! One that does not answer in its patience is dialled anew. The old one serves until then, so an answer that is late costs a login
+//! and no packet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use towpath_wire::time::Instant;
 
-use crate::datagram::Region;
-use crate::patience::{GIVE_UP, TYPICAL_RTT, probe_interval, silent_after};
+use crate::datagram::{Region, Transmit};
+use crate::patience::{GIVE_UP, Pulse, TYPICAL_RTT, probe_interval, silent_after};
 
 /// How long a relay whose link was lost is not used, unless the link is up again sooner.
 const LOST: Duration = Duration::from_secs(10);
 /// How often a link that is given up is pinged while data is sent.
 const GIVEN_UP_PINGS: Duration = Duration::from_secs(1);
+/// How often a link is dialled anew at most because it does not answer.
+const REDIAL: Duration = Duration::from_secs(5);
+/// How long nothing may have come over a kept link until it is pinged, within [`IN_USE`] after data was sent or came by any way.
+const QUIET: Duration = Duration::from_secs(25);
+/// How long otherwise: longer than the keep-alives of relays are apart (60 to 65 s), so that a node at rest sends nothing as long as
+/// they come.
+const QUIET_AT_REST: Duration = Duration::from_secs(75);
+/// As long as a path is kept alive.
+const IN_USE: Duration = Duration::from_secs(600);
 
 /// Whether data may go over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +57,10 @@ struct Link {
     /// When it was pinged, and when for the first time since something came over it.
     pinged: Option<Instant>,
     waiting: Option<Instant>,
+    /// Data that comes over it.
+    pulse: Pulse,
+    /// When it was to be dialled anew last.
+    redialled: Option<Instant>,
 }
 
 impl Link {
@@ -44,9 +69,13 @@ impl Link {
         self.rtt.unwrap_or(TYPICAL_RTT)
     }
 
+    /// When it is silent if nothing comes.
+    fn silent_at(&self) -> Option<Instant> {
+        self.waiting.map(|since| since + silent_after(self.rtt()))
+    }
+
     fn answering(&self, now: Instant) -> Answering {
-        let Some(since) = self.waiting else { return Answering::Yes };
-        let silent = since + silent_after(self.rtt());
+        let Some(silent) = self.silent_at() else { return Answering::Yes };
         if now >= silent + GIVE_UP {
             Answering::No
         } else if now >= silent {
@@ -55,26 +84,170 @@ impl Link {
             Answering::Yes
         }
     }
+
+    /// Notes a ping.
+    fn ping(&mut self, now: Instant) {
+        self.pinged = Some(now);
+        self.waiting.get_or_insert(now);
+    }
+
+    /// What stays when the link is lost or another one takes its place.
+    fn kept(&self) -> Self {
+        Self { rtt: self.rtt, redialled: self.redialled, ..Self::default() }
+    }
+
+    /// Whether its dial has begun and it has not been heard since.
+    fn is_redialled(&self) -> bool {
+        self.waiting.is_some_and(|since| self.redialled.is_some_and(|at| at >= since))
+    }
+
+    /// When it is to be dialled anew if nothing comes.
+    fn redial_at(&self) -> Option<Instant> {
+        let silent = self.silent_at().filter(|_| !self.is_redialled())?;
+        Some(self.redialled.map_or(silent, |at| silent.max(at + REDIAL)))
+    }
+
+    /// When it is next to be looked at if nothing comes. `quiet` is how long a link may be quiet that is kept.
+    fn due(&self, quiet: Option<Duration>) -> Option<Instant> {
+        if !self.is_up {
+            return None;
+        }
+        if self.waiting.is_some() {
+            return self.redial_at();
+        }
+        let quiet_at = quiet.map(|quiet| self.heard + quiet);
+        self.pulse.missed_at(self.rtt()).into_iter().chain(quiet_at).min()
+    }
 }
 
 /// The links to the relays of all regions that the driver has told of.
 #[derive(Debug, Default)]
-pub(crate) struct Links(BTreeMap<Region, Link>);
+pub(crate) struct Links {
+    links: BTreeMap<Region, Link>,
+    /// The regions to whose relays links are kept up.
+    kept: [Option<Region>; 2],
+    /// When data was sent or came last, by any way.
+    used: Option<Instant>,
+    /// When a link is due, or earlier: what comes over a link puts it off, and that is not looked at each time.
+    due: Option<Instant>,
+}
 
 impl Links {
     pub(crate) fn up(&mut self, region: Region, now: Instant) {
-        let rtt = self.rtt(region);
-        self.0.insert(region, Link { is_up: true, rtt, heard: now, ..Link::default() });
+        let link = self.links.entry(region).or_default();
+        *link = Link { is_up: true, heard: now, ..link.kept() };
+        self.arm(region, now);
     }
 
     pub(crate) fn down(&mut self, region: Region, now: Instant) {
-        let rtt = self.rtt(region);
-        self.0.insert(region, Link { lost: Some(now), rtt, ..Link::default() });
+        let link = self.links.entry(region).or_default();
+        *link = Link { lost: Some(now), ..link.kept() };
+    }
+
+    /// Takes the regions to whose relays links are kept up.
+    pub(crate) fn keep(&mut self, kept: [Option<Region>; 2], now: Instant) {
+        self.kept = kept;
+        kept.into_iter().flatten().for_each(|region| self.arm(region, now));
+    }
+
+    /// Notes that data is sent or has come, by whatever way.
+    pub(crate) fn note_use(&mut self, now: Instant) {
+        let was_in_use = self.is_in_use(now);
+        self.used = Some(now);
+        if !was_in_use {
+            let kept = self.kept;
+            self.keep(kept, now);
+        }
+    }
+
+    fn is_in_use(&self, now: Instant) -> bool {
+        self.used.is_some_and(|used| now.since(used) < IN_USE)
+    }
+
+    /// How long the link to the relay of a region may be quiet until it is pinged; `None` if it is not kept.
+    fn quiet(&self, region: Region, now: Instant) -> Option<Duration> {
+        let is_kept = self.kept.contains(&Some(region));
+        is_kept.then_some(if self.is_in_use(now) { QUIET } else { QUIET_AT_REST })
+    }
+
+    /// Looks at a link no later than it is due.
+    fn arm(&mut self, region: Region, now: Instant) {
+        let quiet = self.quiet(region, now);
+        let due = self.links.get(&region).and_then(|link| link.due(quiet));
+        self.due = self.due.into_iter().chain(due).min();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Does what is due. Returns what is to be sent.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<Transmit> {
+        if self.due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let mut wanted = Vec::new();
+        let mut is_missed = false;
+        let quiet: Vec<_> = self.links.keys().map(|region| self.quiet(*region, now)).collect();
+        for ((region, link), quiet) in self.links.iter_mut().zip(quiet) {
+            if link.due(quiet).is_none_or(|due| due > now) {
+                continue;
+            }
+            if link.waiting.is_some() {
+                link.redialled = Some(now);
+                wanted.push(Transmit::Redial { region: *region });
+            } else if link.pulse.missed_at(link.rtt()).is_some_and(|at| at <= now) {
+                link.pulse.miss();
+                is_missed = true;
+            } else {
+                link.ping(now);
+                wanted.push(Transmit::Ping { region: *region });
+            }
+        }
+        if is_missed {
+            wanted.append(&mut self.check(now));
+        }
+        let due = self.links.iter().filter_map(|(region, link)| link.due(self.quiet(*region, now)));
+        self.due = due.min();
+        wanted
+    }
+
+    /// Pings all links that are up, because this node may be behind a hole, unless something has come or they were pinged a moment
+    /// ago. Returns the pings.
+    pub(crate) fn check(&mut self, now: Instant) -> Vec<Transmit> {
+        let regions: Vec<_> = self.links.keys().copied().collect();
+        regions
+            .into_iter()
+            .filter(|region| self.ping(*region, now))
+            .map(|region| Transmit::Ping { region })
+            .collect()
+    }
+
+    /// Pings all links in another network, whatever has come over them in the one before, and lets dials begin anew. Returns what is
+    /// to be sent.
+    pub(crate) fn move_network(&mut self, now: Instant) -> Vec<Transmit> {
+        let mut wanted = Vec::new();
+        for (region, link) in &mut self.links {
+            let region = *region;
+            if !link.is_up || link.is_redialled() {
+                wanted.push(Transmit::Redial { region });
+            } else {
+                link.redialled = None;
+            }
+            if link.is_up {
+                link.ping(now);
+                wanted.push(Transmit::Ping { region });
+            }
+        }
+        let regions: Vec<_> = self.links.keys().copied().collect();
+        regions.into_iter().for_each(|region| self.arm(region, now));
+        wanted
     }
 
     /// Notes a round trip, which a ping or the login took.
     pub(crate) fn measured(&mut self, region: Region, took: Duration, now: Instant) {
-        if let Some(link) = self.0.get_mut(&region) {
+        if let Some(link) = self.links.get_mut(&region) {
             link.rtt = Some(took);
         }
         self.hear(region, now);
@@ -82,38 +255,48 @@ impl Links {
 
     /// Notes that something came over a link.
     pub(crate) fn hear(&mut self, region: Region, now: Instant) {
-        if let Some(link) = self.0.get_mut(&region) {
+        if let Some(link) = self.links.get_mut(&region) {
             (link.heard, link.waiting) = (now, None);
+            self.arm(region, now);
+        }
+    }
+
+    /// Notes that what was heard over a link is a packet of a peer: more may be to come.
+    pub(crate) fn note_packet(&mut self, region: Region, now: Instant) {
+        self.note_use(now);
+        if let Some(link) = self.links.get_mut(&region) {
+            link.pulse.beat(now);
+            self.arm(region, now);
         }
     }
 
     pub(crate) fn rtt(&self, region: Region) -> Option<Duration> {
-        self.0.get(&region)?.rtt
+        self.links.get(&region)?.rtt
     }
 
     pub(crate) fn is_up(&self, region: Region) -> bool {
-        self.0.get(&region).is_some_and(|link| link.is_up)
+        self.links.get(&region).is_some_and(|link| link.is_up)
     }
 
     /// Whether the link of a region was lost a moment ago. Links that are not up are made by the driver when something is sent.
     pub(crate) fn is_lost(&self, region: Region, now: Instant) -> bool {
-        let lost = self.0.get(&region).and_then(|link| link.lost);
+        let lost = self.links.get(&region).and_then(|link| link.lost);
         lost.is_some_and(|at| now.since(at) < LOST)
     }
 
     /// A region whose link is up.
     pub(crate) fn first_up(&self) -> Option<Region> {
-        self.0.iter().find(|(_, link)| link.is_up).map(|(region, _)| *region)
+        self.links.iter().find(|(_, link)| link.is_up).map(|(region, _)| *region)
     }
 
     /// Whether a link answers. One that is not up is made when something is sent.
     pub(crate) fn answering(&self, region: Region, now: Instant) -> Answering {
-        self.0.get(&region).map_or(Answering::Yes, |link| link.answering(now))
+        self.links.get(&region).map_or(Answering::Yes, |link| link.answering(now))
     }
 
     /// Whether a link over which data is sent is to be pinged now, which is noted: nothing has come over it for a while.
     pub(crate) fn ping(&mut self, region: Region, now: Instant) -> bool {
-        let Some(link) = self.0.get_mut(&region).filter(|link| link.is_up) else { return false };
+        let Some(link) = self.links.get_mut(&region).filter(|link| link.is_up) else { return false };
         let interval = match link.answering(now) {
             Answering::No => GIVEN_UP_PINGS,
             Answering::Yes | Answering::Silent => probe_interval(link.rtt()),
@@ -121,8 +304,8 @@ impl Links {
         let last = link.pinged.map_or(link.heard, |pinged| pinged.max(link.heard));
         let is_due = now.since(last) >= interval;
         if is_due {
-            link.pinged = Some(now);
-            link.waiting.get_or_insert(now);
+            link.ping(now);
+            self.arm(region, now);
         }
         is_due
     }

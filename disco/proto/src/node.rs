@@ -116,17 +116,27 @@ impl Node {
     }
 
     /// Takes the addresses of the interfaces, with the port of the UDP socket. Other ones than before, in whatever order, are
-    /// another network. Loopback and link-local addresses count only where there are no others.
-    pub fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) {
+    /// another network. Loopback and link-local addresses count only where there are no others. Returns whether it is another
+    /// network.
+    pub fn handle_interfaces(&mut self, now: Instant, addresses: &[SocketAddr]) -> bool {
         if !self.ctx.endpoints.set_interfaces(addresses) {
-            return;
+            return false;
         }
+        self.handle_network_change(now);
         self.ctx.with_portmap(|portmap, _| portmap.move_network(addresses, now));
         self.ctx.gather(now);
         self.ctx.measure(true, now);
         for key in self.keys() {
             self.with_peer(&key, now, |peer, ctx| peer.move_network(now, ctx));
         }
+        true
+    }
+
+    /// Asks the relays for answers, because something has changed in the network of this host, as a route: a link that does not
+    /// answer is dialled anew. [`handle_interfaces`](Self::handle_interfaces) does so in another network.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        let wanted = self.ctx.links.move_network(now);
+        self.ctx.send_to_relays(wanted);
     }
 
     /// Takes the gateway, which is asked for a port if its address is a private one. To be called after
@@ -151,6 +161,7 @@ impl Node {
                 }
             }
             RelayEvent::Down(region) => self.ctx.links.down(region, now),
+            RelayEvent::Heard(region) => self.ctx.links.hear(region, now),
             RelayEvent::RoundTrip { region, took } => self.ctx.links.measured(region, took, now),
             RelayEvent::Attested { peer, address, .. } => {
                 self.with_peer(&peer, now, |peer, ctx| peer.attest(address, now, ctx));
@@ -177,6 +188,7 @@ impl Node {
         if self.refresh_at.is_none() {
             self.refresh_at = Some(now + REFRESH);
         }
+        self.ctx.links.note_use(now);
         let route = self.with_peer(peer, now, |peer, ctx| peer.route(len, now, ctx)).unwrap_or_default();
         for region in [route.relay, route.standby].into_iter().flatten() {
             if self.ctx.links.ping(region, now) {
@@ -240,6 +252,7 @@ impl Node {
             Received::Relay { region, peer } => {
                 self.ctx.links.hear(region, now);
                 self.peers.get_mut(&peer)?.hear_in(region);
+                self.ctx.links.note_packet(region, now);
                 if looks_like_disco(packet) {
                     self.handle_relayed_disco(peer, region, packet, now);
                     return None;
@@ -397,6 +410,8 @@ impl Node {
         if is_chosen {
             self.settle_homes(now);
         }
+        let wanted = self.ctx.links.handle_timeout(now);
+        self.ctx.send_to_relays(wanted);
         if self.ctx.portmap.due().is_some_and(|due| due <= now) {
             self.with_portmap(now, |portmap, _| portmap.handle_timeout(now));
         }
@@ -419,7 +434,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let peers = self.due.first().map(|(at, _)| *at);
         let rounds = [self.ctx.endpoints.due(), self.ctx.regions.due(), self.ctx.portmap.due()];
-        rounds.into_iter().chain([peers, self.refresh_at]).flatten().min()
+        rounds.into_iter().chain([peers, self.refresh_at, self.ctx.links.due()]).flatten().min()
     }
 
     /// Takes the next packet that is to be sent into `packet`, and returns its way.

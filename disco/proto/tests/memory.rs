@@ -44,7 +44,11 @@ fn a_thousand_idle_peers_take_so_many_bytes_each() {
     let each = bytes / peers.len();
     println!("{each} bytes for each of {PEERS} peers that are known and not used");
     assert!(each <= KNOWN);
-    assert_eq!(node.poll_timeout(), None);
+    assert_eq!(
+        node.poll_timeout(),
+        Some(at(75_000)),
+        "the relay is pinged if it sends no keep-alive until then"
+    );
 
     let ((), bytes) = kept(|| {
         for peer in &peers {

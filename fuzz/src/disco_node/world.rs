@@ -122,7 +122,7 @@ impl World {
         match event {
             RelayEvent::Up(_) | RelayEvent::RoundTrip { .. } => _ = self.links.insert(region),
             RelayEvent::Down(_) => _ = self.links.remove(&region),
-            RelayEvent::PeerGone { .. } | RelayEvent::Attested { .. } => {}
+            RelayEvent::PeerGone { .. } | RelayEvent::Attested { .. } | RelayEvent::Heard(_) => {}
         }
         self.node.handle_relay(self.now, event);
         self.take();
@@ -285,6 +285,7 @@ impl World {
             match transmit {
                 Transmit::Udp { dst, .. } => self.check_datagram(dst, &packet),
                 Transmit::Ping { region } => assert!(self.links.contains(&region), "a ping without a link"),
+                Transmit::Redial { .. } => assert!(packet.is_empty()),
                 Transmit::Relay { peer, .. } => {
                     let number = PEERS.iter().position(|known| known.key == peer).expect("one of the peers");
                     assert!(looks_like_disco(&packet) && packet.len() <= LONGEST);

@@ -76,6 +76,12 @@ impl LocalRelay {
         }
     }
 
+    /// Lets the connections to the relay carry nothing more, which neither end notices, as when the NATs in front of its clients have
+    /// forgotten them. Later ones work.
+    pub fn forget_connections(&self) {
+        self.way.forget();
+    }
+
     /// Breaks all connections to the relay, and lets no more in, as when its machine dies.
     pub async fn kill(&mut self) {
         self.way.kill().await;

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,8 @@ const READ: usize = 16 << 10;
 #[derive(Debug)]
 pub struct SlowStream {
     address: SocketAddr,
+    /// How often the connections were forgotten.
+    forgotten: Arc<AtomicU64>,
     tasks: JoinSet<()>,
 }
 
@@ -32,8 +36,9 @@ impl SlowStream {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, target, delay));
-        Ok(Self { address, tasks })
+        let forgotten = Arc::new(AtomicU64::new(0));
+        tasks.spawn(accept(listener, target, delay, forgotten.clone()));
+        Ok(Self { address, forgotten, tasks })
     }
 
     /// The address to connect to.
@@ -42,16 +47,25 @@ impl SlowStream {
         self.address
     }
 
+    /// Lets the connections carry nothing more in either direction, which neither end notices, as when a NAT has forgotten them. Later
+    /// ones work.
+    pub fn forget(&self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Breaks all connections, and accepts no more.
     pub async fn kill(&mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration) {
+async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration, forgotten: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
+        let began = forgotten.load(Ordering::Relaxed);
+        let forgotten = forgotten.clone();
         connections.spawn(async move {
+            let works = || forgotten.load(Ordering::Relaxed) == began;
             // The handshake of TCP takes a round trip.
             sleep_until(Instant::now() + 2 * delay).await;
             if let Ok(server) = TcpStream::connect(target).await {
@@ -59,8 +73,8 @@ async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration) {
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 tokio::select! {
-                    () = carry(from_client, to_server, delay) => {}
-                    () = carry(from_server, to_client, delay) => {}
+                    () = carry(from_client, to_server, delay, &works) => {}
+                    () = carry(from_server, to_client, delay, &works) => {}
                 }
             }
         });
@@ -68,8 +82,8 @@ async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration) {
     }
 }
 
-/// Carries bytes in one direction until that ends.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration) {
+/// Carries bytes in one direction until that ends, as long as it `works`. Not even the end is carried then.
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, works: impl Fn() -> bool) {
     let (on_the_way, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
     let read = async move {
         loop {
@@ -86,10 +100,13 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
     let write = async {
         while let Some((at, bytes)) = due.recv().await {
             sleep_until(at).await;
-            if to.write_all(&bytes).await.is_err() {
+            if works() && to.write_all(&bytes).await.is_err() {
                 return;
             }
         }
     };
     tokio::join!(read, write);
+    if !works() {
+        std::future::pending::<()>().await;
+    }
 }

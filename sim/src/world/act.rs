@@ -18,6 +18,14 @@ impl<M: Machine> World<M> {
             Action::Rebind { nat, new_ports } => {
                 self.topology.nats[nat.index()].table.restart(new_ports, self.now);
             }
+            Action::ForgetStreams { nat } => {
+                for host in (0..self.hosts.len()).map(HostId::of) {
+                    let place = self.hosts[host.index()].attachments.first().map(|at| at.place);
+                    if place.is_some_and(|place| self.topology.is_behind(place, nat)) {
+                        self.forget_streams(host);
+                    }
+                }
+            }
             Action::Suspend { host, lasts } => {
                 let until = self.now + lasts;
                 let asleep = &mut self.hosts[host.index()].asleep;

@@ -70,9 +70,9 @@ impl<M: Machine> World<M> {
             RelayEvent::Up(region) => Happening::RelayLink { host, region, up: true },
             RelayEvent::Down(region) => Happening::RelayLink { host, region, up: false },
             RelayEvent::PeerGone { region, .. } => Happening::PeerGone { host, region },
-            RelayEvent::RoundTrip { region, .. } | RelayEvent::Attested { region, .. } => {
-                Happening::RelayMeasured { host, region }
-            }
+            RelayEvent::RoundTrip { region, .. }
+            | RelayEvent::Attested { region, .. }
+            | RelayEvent::Heard(region) => Happening::RelayMeasured { host, region },
         };
         self.trace.note(self.now, what);
         self.with(host, |machine, now| machine.handle_relay(now, event));
@@ -145,6 +145,10 @@ impl<M: Machine> World<M> {
                 Some(Transmit::Ping { region }) => {
                     self.recycle(packet);
                     self.ping_relay(host, region);
+                }
+                Some(Transmit::Redial { region }) => {
+                    self.recycle(packet);
+                    self.redial(region, host);
                 }
                 Some(Transmit::Udp { src, dst, ttl }) => self.send_datagram(host, src, dst, ttl, packet),
                 Some(Transmit::Relay { region, peer }) => self.send_relayed(host, region, peer, packet),

@@ -47,6 +47,8 @@ enum Event {
     Retry { region: Region, host: HostId, epoch: u32 },
     /// A host has dialled a relay.
     Dialled { region: Region, host: HostId, epoch: u32 },
+    /// A host has dialled a relay since a time, to take the place of the stream with this number.
+    Redialled { region: Region, host: HostId, epoch: u32, since: Instant },
     /// The application sends the next packet of a flow.
     Flow(FlowId),
     /// The line of the script with this number is an action, and is carried out.
@@ -287,6 +289,7 @@ impl<M: Machine> World<M> {
             Event::FromRelay { region, to, epoch, news } => self.hear_from_relay(region, to, epoch, news),
             Event::Retry { region, host, epoch } => self.retry(region, host, epoch),
             Event::Dialled { region, host, epoch } => self.dialled(region, host, epoch),
+            Event::Redialled { region, host, epoch, since } => self.redialled(region, host, epoch, since),
             Event::Flow(flow) => self.send_packet_of(flow),
             Event::Act(line) => self.act(line),
             Event::Attach { host, line } => self.attach_moved(host, line),

@@ -20,6 +20,9 @@ const DIAL_ROUND_TRIPS: u32 = 2;
 /// How long a host waits until it dials a home again that could not be reached.
 const REDIAL: Duration = Duration::from_secs(1);
 
+/// How long a host reads on from a link that another one has taken the place of.
+const READ_ON: Duration = Duration::from_millis(500);
+
 /// The least time until TCP sends a packet again.
 const MIN_RTO: Duration = Duration::from_millis(200);
 
@@ -93,7 +96,10 @@ impl<M: Machine> World<M> {
 
     fn send_to_relay(&mut self, region: Region, host: HostId, peer: NodePublic, packet: Vec<u8>) {
         let sites = self.hosts[host.index()].site().zip(self.relay(region));
-        let Some((here, (there, _))) = sites else { return self.lose(host, region, packet) };
+        let is_broken = self.hosts[host.index()].relay(region).is_broken;
+        let Some((here, (there, _))) = sites.filter(|_| !is_broken) else {
+            return self.lose(host, region, packet);
+        };
         let arrives = self.streamed(here, there);
         let link = self.hosts[host.index()].relay(region);
         match arrives {
@@ -168,6 +174,9 @@ impl<M: Machine> World<M> {
         let arrives = sites.and_then(|(here, (there, _))| self.streamed(there, here));
         let link = self.hosts[to.index()].relay(region);
         match (arrives, sites) {
+            _ if link.is_broken && link.epoch == epoch => {
+                self.trace.note(self.now, Happening::RelayLost { host: to, region });
+            }
             (Some(at), _) if link.held_back.is_empty() => {
                 link.back = link.back.max(at);
                 let at = link.back;
@@ -191,7 +200,7 @@ impl<M: Machine> World<M> {
         // One that the network holds back says nothing when it arrives at last.
         let Some(at) = self.streamed(here, there) else { return };
         let link = self.hosts[host.index()].relay(region);
-        if link.up == LinkUp::Yes && link.held.is_empty() {
+        if link.up == LinkUp::Yes && link.held.is_empty() && !link.is_broken {
             link.out = link.out.max(at);
             let (at, epoch) = (link.out, link.epoch);
             self.queue.push(at, Event::PingAtRelay { region, from: host, epoch, sent: now });
@@ -210,11 +219,14 @@ impl<M: Machine> World<M> {
             self.queue.push(awake, Event::FromRelay { region, to: host, epoch, news });
             return;
         }
+        let now = self.now;
         let link = self.hosts[host.index()].relay(region);
-        if link.up != LinkUp::Yes || link.epoch != epoch {
-            self.trace.note(self.now, Happening::RelayLost { host, region });
+        if !link.is_read(epoch, now) || link.epoch != epoch && matches!(news, News::Down) {
+            self.trace.note(now, Happening::RelayLost { host, region });
             return;
         }
+        // It works, so that it need not be dialled.
+        link.redialled = None;
         match news {
             News::Packet(peer, packet) => {
                 self.trace.note(self.now, Happening::RelayHeard { host, region, len: packet.len() });
@@ -230,6 +242,47 @@ impl<M: Machine> World<M> {
                 self.tell_relay(host, RelayEvent::Down(region));
                 self.dial_home(region, host);
             }
+        }
+    }
+
+    /// Dials a relay beside a link that is up. One that is not up is being dialled, or is not to be kept.
+    pub(super) fn redial(&mut self, region: Region, host: HostId) {
+        let sites = self.hosts[host.index()].site().zip(self.relay(region));
+        let Some((here, (there, _))) = sites else { return };
+        let now = self.now;
+        let round_trip = self.topology.links.round_trip(here, there);
+        let link = self.hosts[host.index()].relay(region);
+        if link.up == LinkUp::Yes {
+            link.redialled = Some(now);
+            let (at, epoch) = (now + DIAL_ROUND_TRIPS * round_trip, link.epoch);
+            self.hosts[host.index()].sent.redials += 1;
+            self.queue.push(at, Event::Redialled { region, host, epoch, since: now });
+        }
+    }
+
+    /// The dial beside a link that is up has come to an end.
+    pub(super) fn redialled(&mut self, region: Region, host: HostId, epoch: u32, since: Instant) {
+        let at = self.asleep(host).or((!self.is_reachable(host, region)).then_some(self.now + REDIAL));
+        let now = self.now;
+        let link = self.hosts[host.index()].relay(region);
+        if link.epoch != epoch || link.redialled != Some(since) {
+            return;
+        }
+        if let Some(at) = at {
+            self.queue.push(at, Event::Redialled { region, host, epoch, since });
+            return;
+        }
+        link.renew(LinkUp::Yes);
+        link.before = Some((epoch, now + READ_ON));
+        self.connect(region, host);
+    }
+
+    /// Lets the streams of a host to relays carry nothing more in either direction, which neither end notices.
+    pub(super) fn forget_streams(&mut self, host: HostId) {
+        for link in self.hosts[host.index()].relays.iter_mut().filter(|link| link.up == LinkUp::Yes) {
+            link.is_broken = true;
+            link.held.clear();
+            link.held_back.clear();
         }
     }
 

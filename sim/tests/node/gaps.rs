@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use towpath_sim::{Action, Class, Pair, Place, Stage, Timing, sweep};
+use towpath_sim::{Action, Class, Flow, Pair, Place, Stage, Timing, sweep};
 use towpath_wire::time::Instant;
 
 use super::driver::{Host, START, act, between, millis, seeds, started, udp, until_direct};
@@ -82,6 +82,61 @@ fn a_nat_that_loses_its_mappings_costs_a_moment() {
         let nats = stage.nats.iter().flatten();
         nats.map(|nat| Action::Rebind { nat: *nat, new_ports: true }).collect()
     });
+}
+
+/// The NAT of one side forgets its mappings and the links to the relay, of which neither end hears. The largest gap in data that the
+/// other side sends, or this one.
+fn gap_behind_a_nat_that_forgets_all(
+    pair: &Pair,
+    side: usize,
+    is_sender: bool,
+    interval: Duration,
+) -> Duration {
+    let (mut stage, _) = started(pair, Duration::ZERO, false);
+    let [here, there] = if is_sender == (side == 0) { stage.hosts } else { [stage.hosts[1], stage.hosts[0]] };
+    let count = u64::try_from(LASTS.as_millis() / interval.as_millis()).unwrap();
+    let flow = Flow { from: here, to: there, len: 100, start: Instant::from(START), interval, count };
+    let flow = stage.world.add_flow(flow);
+    assert!(until_direct(&mut stage).is_some(), "{pair}");
+    let at = Instant::from(BREAK) + millis(7 * pair.seed % 180);
+    stage.world.run_until(at);
+    let nat = stage.nats[side].unwrap();
+    act(&mut stage, vec![Action::Rebind { nat, new_ports: true }, Action::ForgetStreams { nat }]);
+    stage.world.run_until(Instant::from(START + LASTS) + millis(500));
+    let account = stage.world.account(flow);
+    assert_eq!(account.doubles, 0, "{pair}");
+    account.largest_gap(at, Instant::from(START + LASTS) - millis(20))
+}
+
+#[test]
+fn a_nat_that_forgets_the_links_to_relays_as_well_costs_half_a_second() {
+    for is_sender in [true, false] {
+        for interval in [5, 20].map(millis) {
+            let gap = largest_gap_behind_a_nat_that_forgets_all(is_sender, interval);
+            assert!(gap <= millis(500), "sender: {is_sender}, {interval:?}: a gap of {gap:?}");
+        }
+    }
+}
+
+/// Fewer packets are missed later: one that is late may come yet.
+#[test]
+fn a_nat_that_forgets_the_links_to_relays_as_well_costs_few_packets_of_those_that_are_sent_seldom() {
+    for is_sender in [true, false] {
+        for interval in [100, 300].map(millis) {
+            let gap = largest_gap_behind_a_nat_that_forgets_all(is_sender, interval);
+            assert!(gap <= millis(300) + 3 * interval, "sender: {is_sender}, {interval:?}: a gap of {gap:?}");
+        }
+    }
+}
+
+fn largest_gap_behind_a_nat_that_forgets_all(is_sender: bool, interval: Duration) -> Duration {
+    let gaps = sweep(seeds(), |seed| {
+        let pair = Pair::new(Class::P, Class::P, Timing::NEAR, seed as u64);
+        gap_behind_a_nat_that_forgets_all(&pair, seed % 2, is_sender, interval)
+    });
+    let gap = gaps.into_iter().max().unwrap();
+    println!("is sender: {is_sender}, a packet each {interval:?}: {gap:?}");
+    gap
 }
 
 /// To a network of each class. The data goes over the relay as soon as that is dialled, within the patience of the other host.

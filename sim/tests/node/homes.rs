@@ -102,14 +102,15 @@ fn break_home(what: Action, both: bool) {
     for timing in [Timing::NEAR, Timing::FAR] {
         let runs = sweep(seeds(), |seed| {
             let mut lab = Lab::new(Class::S, timing, seed as u64);
-            let flows = lab.send(Duration::from_secs(10));
-            let flows = if both { &flows[..] } else { &flows[..1] };
+            let ([here, there], lasts) = (lab.hosts, Duration::from_secs(10));
+            let flows =
+                if both { lab.send(lasts).to_vec() } else { vec![flow(&mut lab.world, here, there, lasts)] };
             let at = after(4) + millis(7 * seed as u64);
             lab.world.run_until(at);
             lab.world.act_now(what.clone());
             lab.world.run_until(after(11));
             let doubles: u64 = flows.iter().map(|flow| lab.world.account(*flow).doubles).sum();
-            (seed, lab.gap(flows, at, after(10) - millis(20)), doubles)
+            (seed, lab.gap(&flows, at, after(10) - millis(20)), doubles)
         });
         // The patience of a link, the way over the other relay, and R because the relay died.
         let Timing { relay, direct, .. } = timing;
@@ -153,6 +154,13 @@ fn a_relayed_pair_whose_relay_dies_goes_on_over_the_other_one() {
 #[test]
 fn a_relayed_pair_whose_relay_falls_silent_goes_on_over_the_other_one() {
     break_home(Action::SilenceRelay(NEAR), true);
+}
+
+/// The one that only receives has a link to the other relay, which the sender uses.
+#[test]
+fn a_relayed_pair_of_which_one_sends_goes_on_over_the_other_relay() {
+    break_home(Action::KillRelay(NEAR), false);
+    break_home(Action::SilenceRelay(NEAR), false);
 }
 
 #[test]

@@ -73,3 +73,29 @@ fn what_a_silent_relay_holds_back_arrives_once_when_it_works_again() {
         }
     });
 }
+
+/// The NAT of the first host or of the second one forgets the link to the relay, of which neither end hears, while the first one sends.
+#[test]
+fn a_nat_that_forgets_the_link_to_the_relay_costs_half_a_second() {
+    for timing in [Timing::NEAR, Timing::FAR] {
+        for side in [0, 1] {
+            let gaps = sweep(seeds(), |seed| {
+                let pair = Pair::new(Class::S, Class::S, timing, seed as u64);
+                let (mut stage, flows) = started(&pair, LASTS, false);
+                let at = Instant::from(BREAK) + millis(7 * pair.seed);
+                stage.world.run_until(at);
+                stage.world.act_now(Action::ForgetStreams { nat: stage.nats[side].unwrap() });
+                stage.world.run_until(Instant::from(START + LASTS) + millis(500));
+                let account = stage.world.account(flows[0]);
+                assert_eq!(account.doubles, 0, "{pair}");
+                assert!(stage.hosts.iter().all(|host| stage.world.sent(*host).redials <= 1), "{pair}");
+                account.largest_gap(at, Instant::from(START + LASTS) - millis(20))
+            });
+            let gap = gaps.into_iter().max().unwrap();
+            // What comes further away may be late for longer, and a dial takes longer.
+            let most = if timing == Timing::NEAR { millis(500) } else { millis(800) };
+            println!("{timing:?}, side {side}: {gap:?}");
+            assert!(gap <= most, "{timing:?}, side {side}: a gap of {gap:?}");
+        }
+    }
+}

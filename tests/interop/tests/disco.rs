@@ -172,7 +172,7 @@ impl Beside {
     fn sent(&mut self) -> Vec<(Transmit, Message)> {
         let (mut all, mut packet) = (Vec::new(), Vec::new());
         while let Some(transmit) = self.node.poll_transmit(&mut packet) {
-            if matches!(transmit, Transmit::Ping { .. }) {
+            if matches!(transmit, Transmit::Ping { .. } | Transmit::Redial { .. }) {
                 continue;
             }
             assert!(is_disco_message(&packet));

@@ -1,10 +1,12 @@
-//! A link to the relay of a region: dialled when it is needed, served until it breaks, and dialled again.
+//! A link to the relay of a region: dialled when it is needed, served until it breaks, and dialled again; or until it does not
+//! answer, and another one has taken its place.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use towpath_disco::datagram::{Region, RelayEvent};
 use towpath_relay_client::{Client, ClientReceiver, ClientSender, Event, RecvError, SendError};
@@ -22,6 +24,10 @@ use crate::shared::Shared;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long the end of a link may take to send what waits.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long a link has worked for whose loss is no sign of what would end the next one as well: it is dialled again at once.
+const WORKED: Duration = Duration::from_secs(5);
+/// How long a link is read from when another one has taken its place, for what was on its way.
+const READ_ON: Duration = Duration::from_millis(500);
 /// Pings to the relay that are remembered.
 const MOST_PINGS: usize = 32;
 
@@ -59,6 +65,8 @@ pub(crate) struct Link {
     region: Region,
     queue: LinkQueue,
     purpose: watch::Sender<Use>,
+    /// It is to be dialled anew, whether it is up or not.
+    redial: Notify,
     health: watch::Sender<RelayHealth>,
     /// Follows the end of the task.
     ended: watch::Receiver<()>,
@@ -74,6 +82,7 @@ impl Link {
             region,
             queue: LinkQueue::default(),
             purpose: watch::Sender::new(Use::default()),
+            redial: Notify::new(),
             health: watch::Sender::default(),
             ended,
         });
@@ -130,6 +139,11 @@ impl Link {
         self.queue.push_ping();
     }
 
+    /// Dials anew at once. A link that is up serves until another one has taken its place.
+    pub(crate) fn redial(&self) {
+        self.redial.notify_one();
+    }
+
     /// Waits until there is room for packets of the application; not while the relay cannot be reached, when old packets make room.
     pub(crate) async fn room(&self) {
         if self.health().is_up {
@@ -162,6 +176,8 @@ impl Link {
             let Some(pause) = self.connect_once(context, &mut pauses).await else { continue };
             tokio::select! {
                 () = sleep(pause) => {}
+                // In another network the relay may well be reached.
+                () = self.redial.notified() => {}
                 _ = purpose.wait_for(|purpose| purpose.is_closing) => return,
             }
         }
@@ -170,27 +186,36 @@ impl Link {
     /// Dials and serves the link until it ends. Returns how long the relay is left alone then; `None` if it was given up on purpose.
     async fn connect_once(&self, context: &LinkContext, pauses: &mut Pauses) -> Option<Duration> {
         let region = self.region;
-        let client = match self.dial(context).await {
-            Ok(client) => client,
-            Err(error) => {
-                let is_new = self.health().trouble.as_deref() != Some(error.as_str());
-                if is_new {
-                    warn!(region = region.0, error, "cannot reach the relay; trying again");
-                }
-                self.note(|health| health.trouble = Some(error));
-                context.shared.upgrade()?.relay_event(RelayEvent::Down(region));
-                return Some(pauses.next(random_byte()));
+        let mut client = loop {
+            tokio::select! {
+                dialled = self.dial(context) => match dialled {
+                    Ok(client) => break client,
+                    Err(error) => {
+                        self.note_unreachable(error);
+                        context.shared.upgrade()?.relay_event(RelayEvent::Down(region));
+                        return Some(pauses.next(random_byte()));
+                    }
+                },
+                () = self.redial.notified() => {}
             }
         };
-        info!(region = region.0, relay = %client.relay(), "linked to the relay");
-        // The machine first: a program that waits for the link sends as soon as it is up.
-        context.shared.upgrade()?.relay_event(RelayEvent::Up(region));
-        self.note(|health| (health.is_up, health.trouble) = (true, None));
-        let began = Instant::now();
-        let ended = self.serve(client, context).await;
+        let (pings, mut before) = (Pings::default(), None);
+        let mut began;
+        let ended = loop {
+            info!(region = region.0, relay = %client.relay(), "linked to the relay");
+            // The machine first: a program that waits for the link sends as soon as it is up.
+            context.shared.upgrade()?.relay_event(RelayEvent::Up(region));
+            self.note(|health| (health.is_up, health.trouble) = (true, None));
+            began = Instant::now();
+            match self.serve(client, before, context, &pings).await {
+                Served::Replaced(next, receiver) => (client, before) = (*next, Some(receiver)),
+                Served::Ended(ended) => break ended,
+            }
+        };
         self.note(|health| health.is_up = false);
         context.shared.upgrade()?.relay_event(RelayEvent::Down(region));
-        if began.elapsed() > Duration::from_secs(5) {
+        let has_worked = began.elapsed() > WORKED;
+        if has_worked {
             pauses.reset();
         }
         match ended {
@@ -205,7 +230,47 @@ impl Link {
             LinkEnd::Broken(error) => {
                 warn!(region = region.0, error, "lost the link to the relay");
                 self.note(|health| health.trouble = Some(error));
-                Some(pauses.next(random_byte()))
+                Some(if has_worked { Duration::ZERO } else { pauses.next(random_byte()) })
+            }
+        }
+    }
+
+    fn note_unreachable(&self, error: String) {
+        let is_new = self.health().trouble.as_deref() != Some(error.as_str());
+        if is_new {
+            warn!(region = self.region.0, error, "cannot reach the relay; trying again");
+        }
+        self.note(|health| health.trouble = Some(error));
+    }
+
+    /// Waits until the link is to be dialled anew, and dials until another one is there. Anything that is heard on the old one
+    /// meanwhile ends the dial.
+    async fn replacement(&self, context: &LinkContext, heard: &Notify) -> Client {
+        self.redial.notified().await;
+        loop {
+            debug!(
+                region = self.region.0,
+                "the relay does not answer: dialling another link beside this one"
+            );
+            let heard = heard.notified();
+            let dial = async {
+                let mut pauses = Pauses::default();
+                loop {
+                    match self.dial(context).await {
+                        Ok(client) => return client,
+                        Err(error) => self.note_unreachable(error),
+                    }
+                    sleep(pauses.next(random_byte())).await;
+                }
+            };
+            tokio::select! {
+                client = dial => return client,
+                () = heard => {
+                    debug!(region = self.region.0, "the relay has answered late: the link stays");
+                    self.note(|health| health.trouble = None);
+                    self.redial.notified().await;
+                }
+                () = self.redial.notified() => {}
             }
         }
     }
@@ -230,21 +295,47 @@ impl Link {
         Err(failure)
     }
 
-    async fn serve(&self, client: Client, context: &LinkContext) -> LinkEnd {
-        let (sender, receiver) = client.split();
+    /// Serves a link until it ends or another one is there. `before` is what is left to be read of the link before.
+    async fn serve(
+        &self,
+        client: Client,
+        before: Option<Box<ClientReceiver>>,
+        context: &LinkContext,
+        pings: &Pings,
+    ) -> Served {
+        let (sender, mut receiver) = client.split();
         // The round trip of a new link is measured at once.
         self.queue.push_ping();
-        let pings = Pings::default();
-        let used = watch::Sender::new(Instant::now());
+        let (used, heard) = (watch::Sender::new(Instant::now()), Notify::new());
         let ended = tokio::select! {
-            ended = self.write(&sender, &pings, &used) => ended,
-            ended = self.read(receiver, context, &pings, &used) => ended,
+            ended = self.write(&sender, pings, &used) => ended,
+            ended = self.read(&mut receiver, context, pings, &used, &heard) => ended,
             () = self.unused(&used) => LinkEnd::Idle,
+            client = self.replacement(context, &heard) => {
+                return Served::Replaced(Box::new(client), Box::new(receiver));
+            }
+            never = self.read_on(before, context) => match never {},
         };
         if matches!(ended, LinkEnd::Closed | LinkEnd::Idle) {
             let _ = timeout(LAST_WORDS, sender.close()).await;
         }
-        ended
+        Served::Ended(ended)
+    }
+
+    /// Reads what is left of a link that another one has taken the place of. Does not end.
+    async fn read_on(&self, before: Option<Box<ClientReceiver>>, context: &LinkContext) -> Infallible {
+        if let Some(mut receiver) = before {
+            let read = async {
+                while let Ok(event) = receiver.recv().await {
+                    if let (Event::Packet { from, packet }, Some(shared)) = (event, context.shared.upgrade())
+                    {
+                        shared.receive_relayed(self.region, from, &packet);
+                    }
+                }
+            };
+            let _ = timeout(READ_ON, read).await;
+        }
+        std::future::pending().await
     }
 
     /// Sends what waits, until the link is closed.
@@ -267,19 +358,24 @@ impl Link {
                     None => continue,
                 },
             };
+            // A ping is no use of a link: it would keep itself up.
+            let is_use = !taken.packets.is_empty();
             if let Err(error) = send(sender, taken, pings).await {
                 return LinkEnd::of_send(&error);
             }
-            used.send_replace(Instant::now());
+            if is_use {
+                used.send_replace(Instant::now());
+            }
         }
     }
 
     async fn read(
         &self,
-        mut receiver: ClientReceiver,
+        receiver: &mut ClientReceiver,
         context: &LinkContext,
         pings: &Pings,
         used: &watch::Sender<Instant>,
+        heard: &Notify,
     ) -> LinkEnd {
         let region = self.region;
         loop {
@@ -288,6 +384,7 @@ impl Link {
                 Err(error) => return LinkEnd::of_recv(&error),
             };
             let Some(shared) = context.shared.upgrade() else { return LinkEnd::Closed };
+            heard.notify_waiters();
             match event {
                 Event::Packet { from, packet } => {
                     used.send_replace(Instant::now());
@@ -310,7 +407,7 @@ impl Link {
                     self.note(|health| health.trouble = (!text.is_empty()).then_some(text));
                 }
                 Event::Restarting { reconnect_in, .. } => return LinkEnd::Restarting(reconnect_in),
-                Event::KeepAlive | Event::PeerPresent { .. } => {}
+                Event::KeepAlive | Event::PeerPresent { .. } => shared.relay_event(RelayEvent::Heard(region)),
             }
         }
     }
@@ -332,6 +429,14 @@ impl Link {
             }
         }
     }
+}
+
+/// What became of a link.
+#[derive(Debug)]
+enum Served {
+    Ended(LinkEnd),
+    /// Another one takes its place, and this is what there may be to read of it.
+    Replaced(Box<Client>, Box<ClientReceiver>),
 }
 
 /// Why a link ended.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use towpath::{Packets, Path, SendError};
+use towpath_live::LocalRelay;
 use towpath_sim::{Action, Class};
 
 use crate::support::{Lab, PATIENCE, Seat, numbers, packet, public};
@@ -91,6 +92,33 @@ async fn a_pair_whose_relay_is_killed_goes_on_over_the_standby() {
         status.relays.iter().any(|relay| relay.region == 1 && !relay.up && relay.trouble.is_some()),
         "{status:?}"
     );
+}
+
+/// Neither end of the links hears of their end, and one of the endpoints sends nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_that_do_not_answer_are_dialled_anew_by_one_that_only_receives_as_well() {
+    let lab = Lab::new(9).await;
+    let seats = lab.pair([Class::S, Class::S]).await;
+    send(&seats[0], 2, 0..50).await;
+    assert_eq!(numbers(&seats[1].endpoint, 50).await.len(), 50);
+    lab.relays.iter().for_each(LocalRelay::forget_connections);
+    let sending = async {
+        let mut number = 1000;
+        loop {
+            send(&seats[0], 2, number..number + 1).await;
+            number += 1;
+        }
+    };
+    let mut packets = Packets::new();
+    let receiving = async {
+        // What was on its way comes first.
+        while timeout(Duration::from_millis(100), seats[1].endpoint.recv(&mut packets)).await.is_ok() {}
+        seats[1].endpoint.recv(&mut packets).await
+    };
+    tokio::select! {
+        () = sending => {}
+        received = timeout(PATIENCE, receiving) => received.expect("packets come over other links").expect("it is open"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

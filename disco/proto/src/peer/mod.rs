@@ -297,7 +297,10 @@ impl Peer {
         // The peer gets through, so an attempt that fails was a matter of loss.
         self.retry_at = self.retry_at.min(now + RETRIES[0]);
         match &mut self.path {
-            Some(path) if path.address == remote => path.heard = now,
+            Some(path) if path.address == remote => {
+                path.hear(now);
+                ctx.links.note_use(now);
+            }
             Some(path) if path.is_good(now) && !path.is_worse_than(remote, path.rtt) => {}
             _ if self.probes.is_probed(remote, PROBED, now) => {}
             _ => {
@@ -364,6 +367,10 @@ impl Peer {
             self.fire(now, ctx);
         }
         self.send_due(now, ctx);
+        if let Some(path) = self.path.as_mut().filter(|path| path.check_at().is_some_and(|at| at <= now)) {
+            path.note_check();
+            ctx.check_links(now);
+        }
         let Some(path) = &self.path else { return };
         let address = path.address;
         if path.given_up_at().is_some_and(|at| at <= now) {
@@ -400,7 +407,7 @@ impl Peer {
             let waiting = path.again_at(now).map(|again| told.map_or(again, |told| told.min(again)));
             let waiting = waiting.zip(path.given_up_at()).map(|(at, given_up)| at.min(given_up));
             let kept = self.is_kept_alive(now).then(|| path.keep_alive_at(self.keeps_alive(ctx)));
-            waiting.or(kept)
+            waiting.or(kept).into_iter().chain(path.check_at()).min()
         });
         [bursts, self.fire_at, path].into_iter().flatten().min()
     }

@@ -10,7 +10,7 @@ use towpath_wire::time::Instant;
 
 use crate::candidates::is_local;
 use crate::event::Event;
-use crate::patience::{GIVE_UP, PROBES, patience, probe_interval, silent_after};
+use crate::patience::{GIVE_UP, PROBES, Pulse, patience, probe_interval, silent_after};
 
 /// How often a suspected path is probed.
 const SUSPECTED_PROBES: Duration = Duration::from_millis(250);
@@ -47,8 +47,10 @@ pub(crate) struct Path {
     pub(crate) proven: usize,
     /// When a probe was answered last.
     answered: Instant,
-    /// When the peer was heard on the tuple, by a probe of its own.
-    pub(super) heard: Instant,
+    /// The probes of the peer that come on the tuple: again and again while it sends data.
+    heard: Pulse,
+    /// Whether relays have been asked for answers since a probe was answered, because the next ones were not.
+    is_checked: bool,
     pub(super) probed: Instant,
     /// When the probes were sent that are newer than the last one that was answered, the oldest first.
     waiting: VecDeque<Instant>,
@@ -75,7 +77,8 @@ impl Path {
             rtt,
             proven: len,
             answered: now,
-            heard: now,
+            heard: Pulse::since(now),
+            is_checked: false,
             probed: now,
             waiting: VecDeque::new(),
             loss: 0,
@@ -91,7 +94,36 @@ impl Path {
         self.proven = self.proven.max(len);
         self.note_loss(sent);
         self.waiting.retain(|probe| *probe > sent);
-        (self.answered, self.is_told) = (now, false);
+        (self.answered, self.is_told, self.is_checked) = (now, false, false);
+    }
+
+    /// When a probe was answered last, or one of the peer came.
+    fn last_sign(&self) -> Instant {
+        self.answered.max(self.heard.last())
+    }
+
+    /// Notes a probe of the peer on the tuple.
+    pub(super) fn hear(&mut self, now: Instant) {
+        self.heard.beat(now);
+    }
+
+    /// How long after a probe that is not answered the path may be a hole. One that is lost alone is made up for by the answer to the
+    /// next one, which is there before.
+    fn late_after(&self) -> Duration {
+        (patience(self.rtt) / 2).max(probe_interval(self.rtt) + self.rtt * 9 / 8)
+    }
+
+    /// When the links to relays are to be checked if nothing comes: a NAT that has forgotten the path has forgotten them as well, and
+    /// they must be there again when the path is left for them.
+    pub(super) fn check_at(&self) -> Option<Instant> {
+        let late = self.waiting.front().filter(|_| !self.is_checked).map(|since| *since + self.late_after());
+        self.heard.missed_at(self.rtt).into_iter().chain(late).min()
+    }
+
+    /// Notes that the links have been checked.
+    pub(super) fn note_check(&mut self) {
+        self.heard.miss();
+        self.is_checked = !self.waiting.is_empty();
     }
 
     /// Notes that the probe of `sent` was answered, and those before it were not. A hole is no loss: it is suspected.
@@ -123,7 +155,7 @@ impl Path {
     /// When the path is suspected if no answer comes.
     pub(super) fn suspected_at(&self) -> Instant {
         let silent = self.waiting.front().map(|since| *since + silent_after(self.rtt));
-        let stale = self.answered.max(self.heard) + self.keep_alive + STALE;
+        let stale = self.last_sign() + self.keep_alive + STALE;
         silent.map_or(stale, |silent| silent.min(stale))
     }
 
@@ -141,7 +173,7 @@ impl Path {
 
     /// Whether the path was idle for so long that it may be a hole.
     pub(super) fn is_doubtful(&self, now: Instant) -> bool {
-        now.since(self.answered.max(self.heard)) >= DOUBT
+        now.since(self.last_sign()) >= DOUBT
     }
 
     /// Whether the path answers, and loses little.
@@ -178,14 +210,14 @@ impl Path {
         // A NAT that forgets early may let in only what follows a packet of the other peer.
         let is_learned = self.keep_alive < KEEP_ALIVE;
         let other = if is_ours || is_learned { Duration::ZERO } else { KEEP_ALIVE_OTHER };
-        self.answered.max(self.heard) + self.keep_alive + other
+        self.last_sign() + self.keep_alive + other
     }
 
     /// How often to keep a path alive from now on, if this one was idle for so long before its first probe without an answer that
     /// a NAT may have forgotten it.
     pub(super) fn learned_keep_alive(&self) -> Option<Duration> {
         let first = self.waiting.front()?;
-        let idle = first.since(self.answered.max(self.heard));
+        let idle = first.since(self.last_sign());
         (idle > LEAST_KEEP_ALIVE).then(|| (idle / 2).clamp(LEAST_KEEP_ALIVE, self.keep_alive))
     }
 
@@ -253,7 +285,7 @@ mod tests {
         assert_eq!(path.learned_keep_alive(), None);
         assert!(!path.is_doubtful(at(7999)) && path.is_doubtful(at(8000)));
         assert!(!path.is_suspected(at(39_999)) && path.is_suspected(at(40_000)));
-        path.heard = at(30_000);
+        path.hear(at(30_000));
         assert!(!path.is_suspected(at(69_999)) && path.is_suspected(at(70_000)));
     }
 

@@ -207,7 +207,7 @@ impl Lab {
         self.node.route(self.now, &key, len)
     }
 
-    /// What the node sends now. Its pings are answered when the time comes.
+    /// What the node sends to clients and servers now. Its pings are answered when the time comes, and those to relays at once.
     pub(crate) fn sent(&mut self) -> Vec<(Transmit, Vec<u8>)> {
         let mut all = Vec::new();
         let mut packet = Vec::new();
@@ -219,7 +219,10 @@ impl Lab {
                 let pong = self.clients[client].seal(&Message::Pong { tx, source: dst });
                 self.on_their_way.push((self.now + Duration::from_millis(*rtt), dst, pong));
             }
-            all.push((transmit, packet.clone()));
+            match transmit {
+                Transmit::Ping { region } => self.node.handle_relay(self.now, RelayEvent::Heard(region)),
+                _ => all.push((transmit, packet.clone())),
+            }
         }
         all
     }
@@ -279,7 +282,7 @@ impl Lab {
 pub(crate) fn targets(sent: &[(Transmit, Vec<u8>)]) -> Vec<SocketAddr> {
     let on_udp = |(transmit, _): &(Transmit, Vec<u8>)| match transmit {
         Transmit::Udp { dst, .. } => Some(*dst),
-        Transmit::Relay { .. } | Transmit::Ping { .. } => None,
+        Transmit::Relay { .. } | Transmit::Ping { .. } | Transmit::Redial { .. } => None,
     };
     sent.iter().filter_map(on_udp).collect()
 }

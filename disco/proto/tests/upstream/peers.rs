@@ -196,7 +196,8 @@ fn peers_that_come_and_go_leave_nothing_behind() {
         lab.pass(u64::from(draw(200)));
     }
     (2..=5).for_each(|number| lab.node.remove_peer(&key(number)));
-    // The node keeps its own addresses fresh for a while.
+    // The node keeps its own addresses fresh for a while, and looks after the link to its relay for as long as that is up.
+    lab.node.handle_relay(lab.now, RelayEvent::Down(HOME));
     lab.pass(120_000);
     assert_eq!(lab.node.poll_timeout(), None);
     assert_eq!(lab.hear(HERE, DATA), None);
