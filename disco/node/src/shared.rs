@@ -167,7 +167,8 @@ impl Shared {
             received.clear();
             match std::future::poll_fn(|cx| socket.poll_recv(cx, &mut received)).await {
                 Ok(()) => self.receive_datagrams(&received),
-                // An ICMP error of an earlier datagram, or no memory: the next call shows whether it lasts.
+                // An error of an earlier datagram, no memory, or the destruction of the socket by another program, which it survives:
+                // none of them lasts.
                 Err(error) => {
                     debug!(%error, "cannot receive datagrams");
                     tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -1,4 +1,9 @@
 //! The UDP sockets of the system: trains by GSO and GRO where the kernel has them.
+//!
+//! A socket is bound once and for all. It survives all that happens to interfaces, addresses and routes, also one that is bound to an
+//! address: that one sends and hears nothing while the address is away, and works again when it is back. It survives that another
+//! program destroys it (`SOCK_DESTROY` of sock_diag(7)), as Android does with the sockets of a network that has gone, because its port
+//! is one that it was bound to by number: the kernel takes back only those that it has chosen itself.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,6 +11,7 @@ use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
+use rustix::net::connect_unspec;
 use rustix::net::sockopt::{
     set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
 };
@@ -36,7 +42,11 @@ impl UdpDatagrams {
     ///
     /// Any error of the system, such as [`io::ErrorKind::AddrInUse`].
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::from_std(towpath_udp::bind(address)?)?;
+        let socket = towpath_udp::bind(address)?;
+        if address.port() == 0 {
+            keep_port(&socket)?;
+        }
+        let socket = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // With less, more packets are lost while this program is busy.
         if set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER).is_err() {
@@ -54,6 +64,25 @@ impl UdpDatagrams {
     /// [`io::ErrorKind::PermissionDenied`] without CAP_NET_ADMIN.
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         SockRef::from(&self.socket).set_mark(mark)
+    }
+}
+
+/// Binds a socket to the port that the kernel has chosen for it, this time by number.
+fn keep_port(socket: &std::net::UdpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    loop {
+        let chosen = socket.local_addr()?;
+        // Dissolves the association of a socket, and with it the binding to a port that the kernel has chosen.
+        connect_unspec(&*socket)?;
+        match socket.bind(&chosen) {
+            // Another program has been given the port in between.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let mut any = chosen.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+                any.set_port(0);
+                socket.bind(&any.into())?;
+            }
+            bound => return bound,
+        }
     }
 }
 
@@ -104,5 +133,27 @@ impl Datagrams for UdpDatagrams {
                 done => return Poll::Ready(done),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// Dissolving the association of a socket does to its port what its destruction does, and needs no privilege.
+    #[tokio::test]
+    async fn a_socket_keeps_its_port_when_it_is_destroyed() {
+        let datagrams = UdpDatagrams::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a socket");
+        let local = datagrams.local_addr();
+        assert_ne!(local.port(), 0);
+        connect_unspec(&datagrams.socket).expect("it is a socket of UDP");
+        assert_eq!(datagrams.socket.local_addr().expect("an address"), local);
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        sender.send_to(b"hello", local).await.expect("loopback takes it");
+        let mut received = ReceivedDatagrams::new();
+        std::future::poll_fn(|cx| datagrams.poll_recv(cx, &mut received)).await.expect("it works");
+        assert!(received.iter().eq([(sender.local_addr().expect("an address"), &b"hello"[..])]));
     }
 }
