@@ -8,7 +8,7 @@ use towpath::{Endpoint, PeerConfig};
 use towpath_service::command::{Failure, print};
 use towpath_service::signals::Shutdown;
 use towpath_wireguard::quick::QuickFile;
-use towpath_wireguard::{Basis, Proxy, ProxyConfig, restore};
+use towpath_wireguard::{Basis, LocalSide, Proxy, ProxyConfig, restore};
 use tracing::{info, warn};
 
 use crate::metrics::Scrape;
@@ -105,7 +105,8 @@ async fn serve_interface(
     basis: &Basis,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Ended> {
-    let endpoint = bind(settings, proxy, basis).await?;
+    let local = proxy.bind(basis)?;
+    let endpoint = bind(settings, proxy, basis, local.clone()).await?;
     let scrape = Scrape { endpoint: endpoint.clone(), proxy: Some(proxy.clone()) };
     let running = Running::start(&settings.service, scrape, &proxy.served())?;
     let ready = async {
@@ -116,7 +117,7 @@ async fn serve_interface(
         std::future::pending::<anyhow::Result<Ended>>().await
     };
     let ended = tokio::select! {
-        ended = proxy.serve(endpoint.clone(), basis) => ended.map(|()| Ended::Changed).map_err(Into::into),
+        ended = proxy.serve(endpoint.clone(), local, basis) => ended.map(|()| Ended::Changed).map_err(Into::into),
         failed = ready => failed,
         () = shutdown.clone().requested() => Ok(Ended::Stopped),
     };
@@ -124,13 +125,19 @@ async fn serve_interface(
     ended
 }
 
-async fn bind(settings: &ProxySettings, proxy: &Proxy, basis: &Basis) -> anyhow::Result<Endpoint> {
+async fn bind(
+    settings: &ProxySettings,
+    proxy: &Proxy,
+    basis: &Basis,
+    local: Arc<LocalSide>,
+) -> anyhow::Result<Endpoint> {
     let mut warnings = Vec::new();
     let mut builder = settings
         .endpoint
         .builder(&mut warnings)?
         .secret_key(basis.secret_key.clone())
-        .ignore_interface(proxy.interface());
+        .ignore_interface(proxy.interface())
+        .deliver_to(local);
     for warning in warnings {
         warn!("{warning}");
     }

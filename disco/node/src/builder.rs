@@ -16,6 +16,7 @@ use crate::datagrams::{Datagrams, UdpDatagrams};
 use crate::endpoint::Endpoint;
 use crate::interfaces::Network;
 use crate::links::{LinkContext, Links};
+use crate::packets::PacketSink;
 use crate::relay_map::{RelayMap, RelayTrust};
 use crate::shared::Shared;
 
@@ -38,6 +39,7 @@ pub struct Builder {
     without_port_mapping: bool,
     one_probe: bool,
     websocket: bool,
+    sink: Option<Arc<dyn PacketSink>>,
     mark: Option<u32>,
 }
 
@@ -165,6 +167,12 @@ impl Builder {
         self
     }
 
+    /// Gives the packets of peers to `sink` as they come: nothing is copied, and [`Endpoint::recv`] gets none.
+    pub fn deliver_to(mut self, sink: Arc<dyn PacketSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
     /// Sets the endpoint up. To be called on a runtime of tokio, in which its tasks run.
     ///
     /// # Errors
@@ -207,7 +215,7 @@ impl Builder {
         let map = self.map;
         let shared = Arc::new_cyclic(|shared| {
             let links = Links::new(LinkContext { key, map, trust, shared: shared.clone() });
-            Shared::new(node, clock, sockets, links)
+            Shared::new(node, clock, sockets, links, self.sink)
         });
         let endpoint = Endpoint::new(public, shared.clone());
         for peer in &self.peers {

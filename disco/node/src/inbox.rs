@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use towpath_wire::key::NodePublic;
 
-use crate::packets::Packets;
-use crate::path::PathClass;
+use crate::packets::{Packets, Run};
 
 /// The packets that wait, in bytes and in number. An application that is slower loses the newest, as with a full socket buffer.
 const MOST_BYTES: usize = 8 << 20;
@@ -80,16 +78,20 @@ impl Inbox {
 }
 
 impl Delivery<'_> {
-    /// Puts a packet in. Returns whether there was room.
-    pub(crate) fn push(&mut self, peer: NodePublic, via: PathClass, packet: &[u8]) -> bool {
-        let waiting = &mut self.waiting;
-        let is_full = waiting.len() >= MOST_PACKETS || waiting.bytes() + packet.len() > MOST_BYTES;
-        if self.inbox.is_closed() || is_full {
-            return false;
+    /// Puts packets in. Returns for how many there was no room.
+    pub(crate) fn push(&mut self, run: &Run<'_>) -> usize {
+        let (mut lost, is_closed) = (0, self.inbox.is_closed());
+        for packet in run.packets() {
+            let waiting = &mut self.waiting;
+            let is_full = waiting.len() >= MOST_PACKETS || waiting.bytes() + packet.len() > MOST_BYTES;
+            if is_closed || is_full {
+                lost += 1;
+                continue;
+            }
+            waiting.push(run.peer, run.via, packet);
+            self.has_come = true;
         }
-        waiting.push(peer, via, packet);
-        self.has_come = true;
-        true
+        lost
     }
 }
 

@@ -66,7 +66,7 @@ pub use datagrams::PACKET_MAX;
 pub use endpoint::{Closed, Endpoint, Introductions, PathWatch, SendError};
 pub use interfaces::NetworkChanges;
 pub use netcheck::{Allocator, Dependence, NetReport, RegionReport, netcheck};
-pub use packets::{Packet, Packets, Run};
+pub use packets::{Packet, PacketSink, Packets, Run};
 pub use path::{Path, PathClass};
 pub use ping::{PingError, Pong, PongVia};
 pub use relay_map::{RelayMap, RelayMapError, RelayRegion};

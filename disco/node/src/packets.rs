@@ -1,8 +1,10 @@
 //! Packets of peers, as the application takes them.
 
+use std::fmt::Debug;
+
 use towpath_wire::key::NodePublic;
 
-use crate::datagrams::train_len;
+use crate::datagrams::{cut, train_len};
 use crate::path::PathClass;
 
 /// A packet of a peer.
@@ -26,6 +28,22 @@ pub struct Run<'a> {
     pub contents: &'a [u8],
     /// The bytes of each packet but the last one. 0 for an empty packet.
     pub segment: usize,
+    /// The kind of path by which they came.
+    pub via: PathClass,
+}
+
+impl<'a> Run<'a> {
+    /// The packets one by one.
+    pub fn packets(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        cut(self.contents, self.segment)
+    }
+}
+
+/// What takes the packets of peers as they come, in place of [`Endpoint::recv`](crate::Endpoint::recv).
+pub trait PacketSink: Debug + Send + Sync + 'static {
+    /// Takes packets. The task that receives calls this and waits for its end: it must not block. See [`Packet::peer`] on who has sent
+    /// them.
+    fn take(&self, run: &Run<'_>);
 }
 
 /// Packets of peers in the order in which they came. The memory is kept and used again.
@@ -76,12 +94,13 @@ impl Packets {
         let (mut bytes, mut entries) = (&self.bytes[..], &self.entries[..]);
         std::iter::from_fn(move || {
             let first = entries.first()?;
-            let of_peer = entries.iter().take_while(|entry| entry.peer == first.peer);
+            let is_alike = |entry: &&Entry| (entry.peer, entry.via) == (first.peer, first.via);
+            let of_peer = entries.iter().take_while(is_alike);
             let count = train_len(of_peer.map(|entry| entry.len), most);
             let (run, after) = entries.split_at(count);
             let (contents, rest) = bytes.split_at(run.iter().map(|entry| entry.len).sum());
             (bytes, entries) = (rest, after);
-            Some(Run { peer: first.peer, contents, segment: first.len })
+            Some(Run { peer: first.peer, contents, segment: first.len, via: first.via })
         })
     }
 

@@ -17,10 +17,11 @@ use towpath_wire::time::Instant;
 use tracing::{debug, info};
 
 use crate::clock::Clock;
-use crate::datagrams::{Datagrams, ReceivedDatagrams, Train};
+use crate::datagrams::{Datagrams, ReceivedDatagrams, ReceivedTrain, Train};
 use crate::inbox::Inbox;
 use crate::interfaces::{Network, NetworkChanges};
 use crate::links::Links;
+use crate::packets::{PacketSink, Run};
 use crate::path::{Path, PathClass};
 use crate::ping::Pong;
 use crate::stats::{Counters, TrafficCounter, add};
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) sockets: Vec<Arc<dyn Datagrams>>,
     pub(crate) links: Links,
     pub(crate) inbox: Inbox,
+    /// Takes packets in place of the inbox.
+    sink: Option<Arc<dyn PacketSink>>,
     peers: RwLock<HashMap<NodePublic, Arc<PeerState>>>,
     pub(crate) counters: Counters,
     /// The regions by which this endpoint is reached.
@@ -75,7 +78,13 @@ impl std::fmt::Debug for NodeLock {
 }
 
 impl Shared {
-    pub(crate) fn new(node: Node, clock: Clock, sockets: Vec<Arc<dyn Datagrams>>, links: Links) -> Self {
+    pub(crate) fn new(
+        node: Node,
+        clock: Clock,
+        sockets: Vec<Arc<dyn Datagrams>>,
+        links: Links,
+        sink: Option<Arc<dyn PacketSink>>,
+    ) -> Self {
         Self {
             clock,
             homes: watch::Sender::new(node.homes()),
@@ -85,6 +94,7 @@ impl Shared {
             sockets,
             links,
             inbox: Inbox::default(),
+            sink,
             peers: RwLock::default(),
             counters: Counters::default(),
             pongs: broadcast::Sender::new(PONGS),
@@ -177,42 +187,45 @@ impl Shared {
         }
     }
 
+    /// Takes datagrams: those of the machine are handled under its lock, those of the application are delivered behind it.
     fn receive_datagrams(&self, received: &ReceivedDatagrams) {
-        self.call(|node, now| {
-            let mut delivery = self.inbox.deliver();
-            let mut last: Option<(NodePublic, Arc<PeerState>)> = None;
-            for (remote, datagram) in received.iter() {
-                let Some(peer) = node.handle_packet(now, Received::Udp { remote }, datagram) else {
-                    continue;
-                };
-                if last.as_ref().is_none_or(|(key, _)| *key != peer) {
-                    last = self.peer(&peer).map(|state| (peer, state));
-                }
-                if let Some((_, state)) = &last {
-                    state.received.add(1, datagram.len());
-                }
-                let class = PathClass::of(remote);
-                self.counters.received(class).add(1, datagram.len());
-                let is_lost = !delivery.push(peer, class, datagram);
-                add(&self.counters.inbox_dropped, usize::from(is_lost));
+        let runs = self.call(|node, now| {
+            let mut runs = Vec::new();
+            for train in received.trains() {
+                take_runs(&train, &mut runs, |datagram| {
+                    node.handle_packet(now, Received::Udp { remote: train.remote }, datagram)
+                });
             }
+            runs
         });
+        self.deliver(&runs);
+    }
+
+    /// Delivers packets to the application.
+    fn deliver(&self, runs: &[Run<'_>]) {
+        let mut delivery = None;
+        for run in runs {
+            let count = run.contents.len().div_ceil(run.segment.max(1)).max(1);
+            if let Some(state) = self.peer(&run.peer) {
+                state.received.add(count, run.contents.len());
+            }
+            self.counters.received(run.via).add(count, run.contents.len());
+            match &self.sink {
+                Some(sink) => sink.take(run),
+                None => {
+                    let lost = delivery.get_or_insert_with(|| self.inbox.deliver()).push(run);
+                    add(&self.counters.inbox_dropped, lost);
+                }
+            }
+        }
     }
 
     /// Takes a packet that came over a relay.
     pub(crate) fn receive_relayed(&self, region: Region, peer: NodePublic, packet: &[u8]) {
         let received = Received::Relay { region, peer };
-        self.call(|node, now| {
-            if node.handle_packet(now, received, packet).is_none() {
-                return;
-            }
-            if let Some(state) = self.peer(&peer) {
-                state.received.add(1, packet.len());
-            }
-            self.counters.received(PathClass::Relayed).add(1, packet.len());
-            let is_lost = !self.inbox.deliver().push(peer, PathClass::Relayed, packet);
-            add(&self.counters.inbox_dropped, usize::from(is_lost));
-        });
+        if self.call(|node, now| node.handle_packet(now, received, packet)).is_some() {
+            self.deliver(&[Run { peer, contents: packet, segment: packet.len(), via: PathClass::Relayed }]);
+        }
     }
 
     pub(crate) fn relay_event(&self, event: RelayEvent) {
@@ -385,6 +398,36 @@ impl Shared {
     }
 }
 
+/// Adds the datagrams of a train to `runs`, as far as `peer_of` says that they are packets of peers.
+fn take_runs<'a>(
+    train: &ReceivedTrain<'a>,
+    runs: &mut Vec<Run<'a>>,
+    mut peer_of: impl FnMut(&[u8]) -> Option<NodePublic>,
+) {
+    let (via, segment) = (PathClass::of(train.remote), train.segment);
+    // The peer, and where its packets begin and end.
+    let mut open: Option<(NodePublic, usize, usize)> = None;
+    let mut close = |open: Option<(NodePublic, usize, usize)>| {
+        runs.extend(open.map(|(peer, begin, end)| {
+            let contents = &train.contents[begin..end];
+            Run { peer, contents, segment: segment.min(contents.len()), via }
+        }));
+    };
+    let mut begin = 0;
+    for datagram in train.datagrams() {
+        let end = begin + datagram.len();
+        open = match (peer_of(datagram), open) {
+            (Some(peer), Some((of, first, _))) if of == peer => Some((peer, first, end)),
+            (found, before) => {
+                close(before);
+                found.map(|peer| (peer, begin, end))
+            }
+        };
+        begin = end;
+    }
+    close(open);
+}
+
 fn log_path(peer: &NodePublic, path: Path) {
     match path {
         Path::Relayed => info!(%peer, "the path goes over a relay: the direct one is given up"),
@@ -397,5 +440,31 @@ fn log_path(peer: &NodePublic, path: Path) {
         Path::Lossy { address } => {
             info!(%peer, %address, "the path goes over a relay: the direct one loses too much");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use towpath_wire::key::NodePrivate;
+
+    use super::*;
+
+    #[test]
+    fn packets_of_a_train_make_runs_of_one_peer_without_those_of_the_machine() {
+        let [one, other] = [1, 2].map(|seed| NodePrivate::from_random([seed; 32]).public());
+        let remote = SocketAddr::from(([192, 0, 2, 1], 7));
+        // Each datagram but the last has 3 bytes; the first byte says what it is.
+        let train = ReceivedTrain { remote, contents: b"1..1..m..1..2..2.", segment: 3 };
+        let mut runs = Vec::new();
+        take_runs(&train, &mut runs, |datagram| match datagram[0] {
+            b'1' => Some(one),
+            b'2' => Some(other),
+            _ => None,
+        });
+        let runs: Vec<_> = runs.iter().map(|run| (run.peer, run.contents, run.segment)).collect();
+        assert_eq!(runs, [(one, &b"1..1.."[..], 3), (one, b"1..", 3), (other, b"2..2.", 3)]);
+        let mut runs = Vec::new();
+        take_runs(&ReceivedTrain { remote, contents: b"", segment: 0 }, &mut runs, |_| Some(one));
+        assert_eq!((runs.len(), runs[0].packets().count()), (1, 1), "an empty datagram is a packet");
     }
 }

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::{self, sleep_until};
 use towpath::datagrams::{Datagrams, ReceivedDatagrams, Train, UdpDatagrams, cut};
-use towpath::{Endpoint, NodePublic, Packets, SendError};
+use towpath::{Endpoint, NodePublic, PacketSink, Run, SendError};
 use towpath_wire::time::Instant;
 use tracing::debug;
 
@@ -51,64 +53,122 @@ struct Served {
     handshakes: Mutex<Handshakes>,
 }
 
-/// What the tasks of a carrier share.
+/// This side of a carrier: the sockets that WireGuard takes for its peers, to which an endpoint [delivers](towpath::PacketSink).
 #[derive(Debug)]
-struct Shared {
-    endpoint: Endpoint,
-    began: tokio::time::Instant,
+pub struct LocalSide {
+    /// For the tasks that it starts.
+    myself: Weak<Self>,
+    began: time::Instant,
     /// The port of WireGuard on this host; 0 while it has none.
     port: AtomicU16,
     peers: HashMap<NodePublic, Arc<Served>>,
     counters: Counters,
 }
 
-/// A carrier. It ends when it is dropped.
+/// A carrier: the tasks between WireGuard and an endpoint. It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Carrier {
-    shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
-impl Carrier {
-    /// Binds a socket for each peer, which the endpoint knows, and begins to carry packets.
-    pub(crate) fn start(endpoint: Endpoint, peers: impl Iterator<Item = NodePublic>) -> io::Result<Self> {
-        let own = endpoint.key();
+/// What the tasks of a carrier share.
+#[derive(Debug)]
+struct Shared {
+    endpoint: Endpoint,
+    local: Arc<LocalSide>,
+}
+
+impl LocalSide {
+    /// Binds a socket for each peer. `own` is the key of this side's WireGuard.
+    pub(crate) fn bind(own: &NodePublic, peers: impl Iterator<Item = NodePublic>) -> io::Result<Arc<Self>> {
         let serve = |key| {
             let socket = UdpDatagrams::bind((Ipv4Addr::LOCALHOST, 0).into())?;
-            Ok((key, Arc::new(Served { key, socket, handshakes: Mutex::new(Handshakes::new(&own, &key)) })))
+            Ok((key, Arc::new(Served { key, socket, handshakes: Mutex::new(Handshakes::new(own, &key)) })))
         };
         let peers = peers.map(serve).collect::<io::Result<HashMap<_, _>>>()?;
         let (port, counters) = (AtomicU16::new(0), Counters::default());
-        let shared = Arc::new(Shared { endpoint, began: tokio::time::Instant::now(), port, peers, counters });
-        let mut tasks = JoinSet::new();
-        tasks.spawn(shared.clone().deliver());
-        tasks.spawn(shared.clone().send_again_at_home());
-        for peer in shared.peers.values() {
-            tasks.spawn(shared.clone().send(peer.clone()));
-            tasks.spawn(shared.clone().send_again_to(peer.clone()));
-        }
-        Ok(Self { shared, _tasks: tasks })
+        let began = time::Instant::now();
+        Ok(Arc::new_cyclic(|myself| Self { myself: myself.clone(), began, port, peers, counters }))
     }
 
     /// The addresses that WireGuard has to take for those of the peers.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (NodePublic, SocketAddr)> {
-        self.shared.peers.iter().map(|(key, peer)| (*key, peer.socket.local_addr()))
+        self.peers.iter().map(|(key, peer)| (*key, peer.socket.local_addr()))
     }
 
     /// Says at which port of the loopback interface WireGuard is; 0 for none.
     pub(crate) fn set_port(&self, port: u16) {
-        self.shared.port.store(port, Ordering::Relaxed);
+        self.port.store(port, Ordering::Relaxed);
     }
 
     pub(crate) fn stats(&self) -> CarrierStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { repeated, strange, unsent, undelivered } = &self.shared.counters;
+        let Counters { repeated, strange, unsent, undelivered } = &self.counters;
         CarrierStats {
-            crossed_handshakes: self.shared.peers.values().map(|peer| peer.handshakes().crossed).sum(),
+            crossed_handshakes: self.peers.values().map(|peer| peer.handshakes().crossed).sum(),
             repeated_initiations: read(repeated),
             strange: read(strange),
             unsent: read(unsent),
             undelivered: read(undelivered),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from(self.began.elapsed())
+    }
+
+    /// The time of the runtime at a time of this clock.
+    fn at(&self, time: Instant) -> time::Instant {
+        self.began + Duration::from_nanos(time.as_nanos())
+    }
+
+    fn wireguard(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.load(Ordering::Relaxed)).into()
+    }
+
+    /// Gives WireGuard the initiation that is kept back when its time has come, unless it is taken out before.
+    fn give_later(&self, peer: &Arc<Served>) {
+        let Some((local, due)) = self.myself.upgrade().zip(peer.handshakes().due()) else { return };
+        let peer = peer.clone();
+        tokio::spawn(async move {
+            sleep_until(local.at(due)).await;
+            let kept = peer.handshakes().take_due(Kept::Incoming, local.now());
+            if let Some(packet) = kept {
+                local.give(&peer, &packet, packet.len());
+            }
+        });
+    }
+
+    /// Sends packets to WireGuard from the socket of a peer.
+    fn give(&self, peer: &Served, contents: &[u8], segment: usize) {
+        let destination = self.wireguard();
+        let most = peer.socket.train_max().saturating_mul(segment);
+        for contents in cut(contents, most) {
+            let train = Train { destination, source: None, contents, segment };
+            let is_given = destination.port() != 0 && give_train(&peer.socket, &train).is_ok();
+            if !is_given {
+                add(&self.counters.undelivered, contents.len().div_ceil(segment.max(1)));
+            }
+        }
+    }
+}
+
+impl PacketSink for LocalSide {
+    fn take(&self, run: &Run<'_>) {
+        let Some(peer) = self.peers.get(&run.peer) else { return };
+        if is_data(run.contents, run.segment) {
+            return self.give(peer, run.contents, run.segment);
+        }
+        for packet in run.packets() {
+            let Some(kind) = MessageKind::of(packet) else {
+                add(&self.counters.strange, 1);
+                continue;
+            };
+            let verdict = peer.handshakes().incoming(kind, packet, self.now());
+            match verdict {
+                Verdict::Pass => self.give(peer, packet, packet.len()),
+                Verdict::Keep => self.give_later(peer),
+            }
         }
     }
 }
@@ -119,16 +179,21 @@ impl Served {
     }
 }
 
-/// Whether all packets of a run are encrypted ones, as nearly always.
-fn is_data(contents: &[u8], segment: usize) -> bool {
-    cut(contents, segment).all(|packet| MessageKind::of(packet) == Some(MessageKind::Data))
+impl Carrier {
+    /// Begins to carry packets. The endpoint delivers to `local` and knows its peers.
+    pub(crate) fn start(endpoint: Endpoint, local: Arc<LocalSide>) -> Self {
+        let shared = Arc::new(Shared { endpoint, local });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shared.clone().send_again_at_home());
+        for peer in shared.local.peers.values() {
+            tasks.spawn(shared.clone().send(peer.clone()));
+            tasks.spawn(shared.clone().send_again_to(peer.clone()));
+        }
+        Self { _tasks: tasks }
+    }
 }
 
 impl Shared {
-    fn now(&self) -> Instant {
-        Instant::from(self.began.elapsed())
-    }
-
     /// Sends to a peer what WireGuard sends to its socket.
     async fn send(self: Arc<Self>, peer: Arc<Served>) {
         let mut received = ReceivedDatagrams::new();
@@ -140,7 +205,7 @@ impl Shared {
                 continue;
             }
             for train in received.trains() {
-                let is_wireguard = train.remote == self.wireguard();
+                let is_wireguard = train.remote == self.local.wireguard();
                 if is_wireguard && is_data(train.contents, train.segment) {
                     self.send_run(&peer, train.contents, train.segment).await;
                     continue;
@@ -148,7 +213,7 @@ impl Shared {
                 for packet in train.datagrams() {
                     match MessageKind::of(packet).filter(|_| is_wireguard) {
                         Some(kind) => self.send_message(&peer, kind, packet).await,
-                        None => add(&self.counters.strange, 1),
+                        None => add(&self.local.counters.strange, 1),
                     }
                 }
             }
@@ -156,10 +221,10 @@ impl Shared {
     }
 
     async fn send_message(self: &Arc<Self>, peer: &Arc<Served>, kind: MessageKind, packet: &[u8]) {
-        let verdict = peer.handshakes().outgoing(kind, packet, self.now());
+        let verdict = peer.handshakes().outgoing(kind, packet, self.local.now());
         match verdict {
             Verdict::Pass => self.send_run(peer, packet, packet.len()).await,
-            Verdict::Keep => self.look_later(peer),
+            Verdict::Keep => self.send_later(peer),
         }
     }
 
@@ -167,66 +232,21 @@ impl Shared {
         match self.endpoint.send_run(&peer.key, contents, segment).await {
             Ok(()) | Err(SendError::Closed) => {}
             Err(error) => {
-                add(&self.counters.unsent, contents.len().div_ceil(segment.max(1)));
+                add(&self.local.counters.unsent, contents.len().div_ceil(segment.max(1)));
                 debug!(peer = %peer.key, %error, "cannot send packets of WireGuard");
             }
         }
     }
 
-    /// Gives WireGuard what peers send.
-    async fn deliver(self: Arc<Self>) {
-        let mut packets = Packets::new();
-        while self.endpoint.recv(&mut packets).await.is_ok() {
-            for run in packets.runs(usize::MAX) {
-                let Some(peer) = self.peers.get(&run.peer) else { continue };
-                if is_data(run.contents, run.segment) {
-                    self.give(peer, run.contents, run.segment).await;
-                    continue;
-                }
-                for packet in cut(run.contents, run.segment) {
-                    let Some(kind) = MessageKind::of(packet) else {
-                        add(&self.counters.strange, 1);
-                        continue;
-                    };
-                    let verdict = peer.handshakes().incoming(kind, packet, self.now());
-                    match verdict {
-                        Verdict::Pass => self.give(peer, packet, packet.len()).await,
-                        Verdict::Keep => self.look_later(peer),
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends packets to WireGuard from the socket of a peer.
-    async fn give(&self, peer: &Served, contents: &[u8], segment: usize) {
-        let destination = self.wireguard();
-        let most = peer.socket.train_max().saturating_mul(segment);
-        for contents in cut(contents, most) {
-            let train = Train { destination, source: None, contents, segment };
-            let is_given = destination.port() != 0 && give_train(&peer.socket, &train).await.is_ok();
-            if !is_given {
-                add(&self.counters.undelivered, contents.len().div_ceil(segment.max(1)));
-            }
-        }
-    }
-
-    fn wireguard(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port.load(Ordering::Relaxed)).into()
-    }
-
-    /// Lets a message that is kept back go on when its time has come, unless it is taken out before.
-    fn look_later(self: &Arc<Self>, peer: &Arc<Served>) {
+    /// Sends the initiation that is kept back when its time has come, unless it is taken out before.
+    fn send_later(self: &Arc<Self>, peer: &Arc<Served>) {
         let Some(due) = peer.handshakes().due() else { return };
         let (shared, peer) = (self.clone(), peer.clone());
-        let at = self.began + std::time::Duration::from_nanos(due.as_nanos());
         tokio::spawn(async move {
-            tokio::time::sleep_until(at).await;
-            let kept = peer.handshakes().take_due(shared.now());
-            match kept {
-                Some(Kept::Incoming(packet)) => shared.give(&peer, &packet, packet.len()).await,
-                Some(Kept::Outgoing(packet)) => shared.send_run(&peer, &packet, packet.len()).await,
-                None => {}
+            sleep_until(shared.local.at(due)).await;
+            let kept = peer.handshakes().take_due(Kept::Outgoing, shared.local.now());
+            if let Some(packet) = kept {
+                shared.send_run(&peer, &packet, packet.len()).await;
             }
         });
     }
@@ -234,7 +254,7 @@ impl Shared {
     /// Sends initiations that no relay was there for, as soon as one is.
     async fn send_again_at_home(self: Arc<Self>) {
         if self.endpoint.online().await.is_ok() {
-            for peer in self.peers.values() {
+            for peer in self.local.peers.values() {
                 self.send_again(peer).await;
             }
         }
@@ -249,23 +269,23 @@ impl Shared {
     }
 
     async fn send_again(&self, peer: &Served) {
-        let again = peer.handshakes().again(self.now());
+        let again = peer.handshakes().again(self.local.now());
         if let Some(initiation) = again {
-            add(&self.counters.repeated, 1);
+            add(&self.local.counters.repeated, 1);
             self.send_run(peer, &initiation, initiation.len()).await;
         }
     }
 }
 
-async fn give_train(socket: &UdpDatagrams, train: &Train<'_>) -> io::Result<()> {
-    loop {
-        match socket.try_send(train) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
-            // It tells of an earlier packet (ICMP): this one has not been sent.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                return socket.try_send(train);
-            }
-            done => return done,
-        }
+/// Whether all packets of a run are encrypted ones, as nearly always.
+fn is_data(contents: &[u8], segment: usize) -> bool {
+    cut(contents, segment).all(|packet| MessageKind::of(packet) == Some(MessageKind::Data))
+}
+
+fn give_train(socket: &UdpDatagrams, train: &Train<'_>) -> io::Result<()> {
+    match socket.try_send(train) {
+        // It tells of an earlier packet (ICMP): this one has not been sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => socket.try_send(train),
+        done => done,
     }
 }

@@ -27,7 +27,7 @@ pub mod quick;
 mod state;
 mod wg;
 
-pub use carrier::CarrierStats;
+pub use carrier::{CarrierStats, LocalSide};
 pub use message::MessageKind;
 pub use proxy::{Basis, Proxy, ProxyConfig, ProxyError, restore};
 pub use wg::WgError;

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use towpath::{Endpoint, NetworkChanges, NodePrivate, NodePublic};
 use tracing::{info, warn};
 
-use crate::carrier::{Carrier, CarrierStats};
+use crate::carrier::{Carrier, CarrierStats, LocalSide};
 use crate::hosts::HostsFile;
 use crate::quick::{QuickFile, QuickPeer, to_text};
 use crate::state::{Changed, Found, StateFile};
@@ -94,7 +94,8 @@ pub struct Proxy {
     config: ProxyConfig,
     state: StateFile,
     found: Mutex<Found>,
-    carrier: Mutex<Option<Arc<Carrier>>>,
+    /// What packets are carried by now, or were last.
+    local: Mutex<Option<Arc<LocalSide>>>,
 }
 
 impl Proxy {
@@ -111,7 +112,7 @@ impl Proxy {
         }
         let state = StateFile::new(&config.state_directory, &config.file.interface);
         let found = state.read().map_err(|source| state_error("read", &state, source))?.unwrap_or_default();
-        Ok(Self { config, state, found: Mutex::new(found), carrier: Mutex::new(None) })
+        Ok(Self { config, state, found: Mutex::new(found), local: Mutex::new(None) })
     }
 
     /// The name of the interface.
@@ -126,10 +127,10 @@ impl Proxy {
         self.peers().filter(|(_, refusal)| refusal.is_none()).map(|(peer, _)| peer.key).collect()
     }
 
-    /// What the carrier of this proxy has counted.
+    /// What this proxy has counted since the interface had its key and mark.
     #[must_use]
     pub fn stats(&self) -> CarrierStats {
-        self.carrier().as_ref().map(|carrier| carrier.stats()).unwrap_or_default()
+        self.local().as_ref().map(|local| local.stats()).unwrap_or_default()
     }
 
     /// Says which peers of the file are served, and which are not and why.
@@ -186,27 +187,42 @@ impl Proxy {
         }
     }
 
-    /// Carries packets with an endpoint that was made of a [`Basis`] and knows the [served](Self::served) peers, until the interface
-    /// has another key or mark: then another endpoint is needed.
+    /// Binds what an endpoint that is made of a [`Basis`] has to [deliver to](towpath::Builder::deliver_to).
+    ///
+    /// # Errors
+    ///
+    /// [`ProxyError::Socket`].
+    pub fn bind(&self, basis: &Basis) -> Result<Arc<LocalSide>, ProxyError> {
+        let local = LocalSide::bind(&basis.secret_key.public(), self.served().into_iter());
+        let local = local.map_err(ProxyError::Socket)?;
+        *self.local() = Some(local.clone());
+        Ok(local)
+    }
+
+    /// Carries packets between what was [bound](Self::bind) and an endpoint that was made of the same [`Basis`], delivers to it and
+    /// knows the [served](Self::served) peers, until the interface has another key or mark: then another endpoint is needed.
     ///
     /// # Errors
     ///
     /// See [`ProxyError`].
-    pub async fn serve(&self, endpoint: Endpoint, basis: &Basis) -> Result<(), ProxyError> {
-        let carrier = Carrier::start(endpoint, self.served().into_iter()).map_err(ProxyError::Socket)?;
-        let carrier = Arc::new(carrier);
-        *self.carrier() = Some(carrier.clone());
+    pub async fn serve(
+        &self,
+        endpoint: Endpoint,
+        local: Arc<LocalSide>,
+        basis: &Basis,
+    ) -> Result<(), ProxyError> {
+        let _carrier = Carrier::start(endpoint, local.clone());
         self.write_names()?;
         let changes = NetworkChanges::watch();
         let mut watched = Watched::default();
         loop {
             match Interface::look(self.interface()).await? {
-                None => self.note_gone(&carrier, &mut watched),
+                None => self.note_gone(&local, &mut watched),
                 Some(interface) if !basis.is_of(&interface) => {
                     info!("{} has another key or firewall mark: starting anew with it", self.interface());
                     return Ok(());
                 }
-                Some(interface) => match self.set_up(&carrier, &interface, &mut watched).await {
+                Some(interface) => match self.set_up(&local, &interface, &mut watched).await {
                     // It may have gone meanwhile. If not, the command fails again, and says so again.
                     Err(ProxyError::Wg(error @ WgError::Failed { .. })) => {
                         warn!(%error, "cannot set {} up; trying again", self.interface());
@@ -219,8 +235,8 @@ impl Proxy {
         }
     }
 
-    fn note_gone(&self, carrier: &Carrier, watched: &mut Watched) {
-        carrier.set_port(0);
+    fn note_gone(&self, local: &LocalSide, watched: &mut Watched) {
+        local.set_port(0);
         if watched.index.take().is_some() {
             info!("{} has gone: waiting until it is back", self.interface());
             let mut found = self.found();
@@ -232,17 +248,17 @@ impl Proxy {
     /// Makes WireGuard send its packets to the carrier.
     async fn set_up(
         &self,
-        carrier: &Carrier,
+        local: &LocalSide,
         interface: &Interface,
         watched: &mut Watched,
     ) -> Result<(), ProxyError> {
         let name = self.interface();
         if watched.index.is_some_and(|index| index != interface.index) {
             // It was gone for less than a look takes.
-            self.note_gone(carrier, watched);
+            self.note_gone(local, watched);
         }
         let is_new = watched.index.replace(interface.index).is_none();
-        let addresses: BTreeMap<_, _> = carrier.addresses().collect();
+        let addresses: BTreeMap<_, _> = local.addresses().collect();
         let mut found = self.found().clone();
         let wanted = self.wanted_endpoints(interface, &addresses, &mut found, watched, is_new);
         let mtu = self.wanted_mtu(interface, &mut found).await?;
@@ -259,7 +275,7 @@ impl Proxy {
             wg::set_mtu(name, mtu).await?;
         }
         // Before WireGuard sends, so that its first packet is not taken for a stranger's.
-        carrier.set_port(interface.port);
+        local.set_port(interface.port);
         wg::set_endpoints(name, wanted.into_iter()).await?;
         if is_new {
             info!(peers = addresses.len(), port = interface.port, "the packets of {name} are carried");
@@ -359,7 +375,6 @@ impl Proxy {
     ///
     /// See [`ProxyError`]. What could not be put back is still written down.
     pub async fn put_back(&self) -> Result<(), ProxyError> {
-        *self.carrier() = None;
         let found = self.found().clone();
         put_back(self.interface(), &self.state, &found).await?;
         *self.found() = Found::default();
@@ -370,8 +385,8 @@ impl Proxy {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carrier(&self) -> MutexGuard<'_, Option<Arc<Carrier>>> {
-        self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
+    fn local(&self) -> MutexGuard<'_, Option<Arc<LocalSide>>> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -275,6 +275,21 @@ impl Value for PathBuf {
     }
 }
 
+/// A file that is used or not: `""` stands for `None`.
+impl Value for Option<PathBuf> {
+    fn allowed() -> String {
+        format!("{}, or \"\" for none", PathBuf::allowed())
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(None) } else { PathBuf::from_text(text).map(Some) }
+    }
+
+    fn to_toml(&self) -> String {
+        self.as_ref().map_or_else(|| quote(""), Value::to_toml)
+    }
+}
+
 /// Writes text as a TOML string.
 pub fn quote(text: &str) -> String {
     toml::Value::String(text.into()).to_string()

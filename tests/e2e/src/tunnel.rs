@@ -1,8 +1,7 @@
 //! Two machines with a tunnel of WireGuard between them, which proxies carry.
 
-use std::fs;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use towpath_lab::{Pair, Stage};
 

@@ -62,8 +62,7 @@ impl ProxySettings {
         let settings = Self {
             wg: wg(&mut reader),
             names: reader.key(NAMES).or(Names::default()),
-            hosts_file: Some(reader.key(HOSTS_FILE).or(PathBuf::from("/etc/hosts")))
-                .filter(|path| is_given(path)),
+            hosts_file: reader.key(HOSTS_FILE).or(Some("/etc/hosts".into())),
             state_dir: state_dir(&mut reader),
             endpoint: EndpointSettings::look_up(&mut reader),
             service: ServiceSettings::look_up(&mut reader),

@@ -29,13 +29,13 @@ pub(crate) enum Verdict {
     Keep,
 }
 
-/// A message that is kept back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which initiation is kept back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// An initiation of the peer, for this side's WireGuard.
-    Incoming(Box<[u8]>),
-    /// An initiation of this side's WireGuard, for the peer.
-    Outgoing(Box<[u8]>),
+    /// One of the peer, for this side's WireGuard.
+    Incoming,
+    /// One of this side's WireGuard, for the peer.
+    Outgoing,
 }
 
 /// The handshakes of this side's WireGuard with a peer.
@@ -47,7 +47,8 @@ pub(crate) struct Handshakes {
     sent: Option<(Instant, Box<[u8]>)>,
     /// When WireGuard was given an initiation that it has not answered.
     given: Option<Instant>,
-    kept: Option<(Instant, Kept)>,
+    /// Until when which initiation is kept back.
+    kept: Option<(Instant, Kept, Box<[u8]>)>,
     /// How often two have crossed, and one of them was taken out.
     pub(crate) crossed: u64,
 }
@@ -63,7 +64,7 @@ impl Handshakes {
             MessageKind::Initiation => {
                 if let Some(given) = self.given.filter(|given| now < *given + RESPONSE) {
                     // WireGuard made it before it saw the peer's, whose answer will void it.
-                    self.kept = Some((given + RESPONSE, Kept::Outgoing(message.into())));
+                    self.kept = Some((given + RESPONSE, Kept::Outgoing, message.into()));
                     return Verdict::Keep;
                 }
                 self.sent = Some((now, message.into()));
@@ -71,7 +72,7 @@ impl Handshakes {
             MessageKind::Response => {
                 self.given = None;
                 self.sent = None;
-                if matches!(self.kept, Some((_, Kept::Outgoing(_)))) {
+                if matches!(self.kept, Some((_, Kept::Outgoing, _))) {
                     self.kept = None;
                     self.crossed += 1;
                 }
@@ -87,14 +88,14 @@ impl Handshakes {
             MessageKind::Initiation => {
                 let waits = self.sent.as_ref().map(|(sent, _)| *sent + ANSWER).filter(|until| now < *until);
                 if let Some(until) = waits.filter(|_| self.counts) {
-                    self.kept = Some((until, Kept::Incoming(message.into())));
+                    self.kept = Some((until, Kept::Incoming, message.into()));
                     return Verdict::Keep;
                 }
                 self.given = Some(now);
             }
             MessageKind::Response => {
                 self.sent = None;
-                if matches!(self.kept, Some((_, Kept::Incoming(_)))) {
+                if matches!(self.kept, Some((_, Kept::Incoming, _))) {
                     self.kept = None;
                     self.crossed += 1;
                 }
@@ -106,17 +107,17 @@ impl Handshakes {
 
     /// When the message that is kept back goes on after all.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.kept.as_ref().map(|(due, _)| *due)
+        self.kept.as_ref().map(|(due, ..)| *due)
     }
 
-    /// The message that was kept back long enough.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Kept> {
-        let (_, kept) = self.kept.take_if(|(due, _)| *due <= now)?;
-        match &kept {
-            Kept::Incoming(_) => self.given = Some(now),
-            Kept::Outgoing(message) => self.sent = Some((now, message.clone())),
+    /// The initiation of this kind that was kept back long enough.
+    pub(crate) fn take_due(&mut self, kind: Kept, now: Instant) -> Option<Box<[u8]>> {
+        let (.., message) = self.kept.take_if(|(due, kept, _)| *kept == kind && *due <= now)?;
+        match kind {
+            Kept::Incoming => self.given = Some(now),
+            Kept::Outgoing => self.sent = Some((now, message.clone())),
         }
-        Some(kept)
+        Some(message)
     }
 
     /// The initiation of this side that has no answer, to be sent once more because the peer was not there to take it. WireGuard sends

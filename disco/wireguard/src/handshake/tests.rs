@@ -149,13 +149,13 @@ impl World {
                     }
                 }
                 Event::Look(side) => {
-                    let kept = self.proxies.as_mut().and_then(|proxies| proxies[side].take_due(instant));
-                    match kept {
-                        Some(Kept::Incoming(packet)) => {
-                            self.at(now + LOCAL, Event::AtWireGuard(side, packet.into()));
-                        }
-                        Some(Kept::Outgoing(packet)) => self.towards_peer(now, side, packet.into()),
-                        None => {}
+                    let mut take = |kind| self.proxies.as_mut()?[side].take_due(kind, instant);
+                    let (incoming, outgoing) = (take(Kept::Incoming), take(Kept::Outgoing));
+                    if let Some(packet) = incoming {
+                        self.at(now + LOCAL, Event::AtWireGuard(side, packet.into()));
+                    }
+                    if let Some(packet) = outgoing {
+                        self.towards_peer(now, side, packet.into());
                     }
                 }
             }
