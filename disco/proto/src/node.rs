@@ -1,9 +1,10 @@
 //! All peers of a node: which of them a packet is from, and when each is looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use towpath_wire::disco::datagram::DatagramKind;
 use towpath_wire::disco::key::DiscoPublic;
 use towpath_wire::disco::looks_like_disco;
@@ -42,8 +43,8 @@ pub struct Node {
     /// In the order of keys, so that the same input leads to the same output.
     peers: BTreeMap<NodePublic, Peer>,
     owners: Owners,
-    /// The peers that were heard at an address.
-    by_address: BTreeMap<SocketAddr, NodePublic>,
+    /// The peers that were heard at an address. Looked up for each packet; with a secret, as others choose the addresses.
+    by_address: HashMap<SocketAddr, NodePublic, FixedState>,
     /// One entry for each peer that is due.
     due: BTreeSet<(Instant, NodePublic)>,
     doubles: Doubles,
@@ -58,11 +59,12 @@ impl Node {
     pub fn new(config: NodeConfig) -> Self {
         let mut ctx = Context::new(config);
         let doubles = Doubles::new(ctx.random.bytes());
+        let by_address = FixedState::with_seed(u64::from_le_bytes(ctx.random.bytes()));
         Self {
             ctx,
             peers: BTreeMap::new(),
             owners: Owners::default(),
-            by_address: BTreeMap::new(),
+            by_address: HashMap::with_hasher(by_address),
             due: BTreeSet::new(),
             doubles,
             echoes: Echoes::default(),
