@@ -32,7 +32,7 @@ PURE := towpath-wire towpath-derpmap towpath-stun-proto towpath-disco towpath-re
 # Their folders. Each has the same clippy.toml.
 PURE_FOLDERS := wire derpmap stun/proto disco/proto relay/proto net/websocket
 
-.PHONY: lab e2e nat-report peer-flood figures help demo dev test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
+.PHONY: lab e2e nat-report peer-flood proxy-cost figures help demo dev test check unit budgets loom foreign peers interop bench compare build docs fuzz mutants shape
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -107,6 +107,9 @@ compare: build peers ## Compare the relay with its peers for docs/performance.md
 
 nat-report: ## Run the pairs of NATs in the simulated internet and write docs/nat.md, SEEDS=2000 runs each (ten minutes)
 	TOWPATH_SIM_SEEDS=$(SEEDS) cargo test --locked --release -p towpath-sim --test node nat_report -- --ignored --nocapture
+
+proxy-cost: build foreign ## Measure what the proxy for WireGuard costs beside wireguard-go (root; two idle cores)
+	bench/proxy
 
 peer-flood: ## Measure the CPU of a packet between two direct endpoints beside a bare loop of GSO (two idle cores)
 	cargo test --locked --release -p towpath --test flood -- --ignored --nocapture

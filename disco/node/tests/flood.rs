@@ -4,11 +4,13 @@
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::time::timeout;
-use towpath::{Endpoint, NodePrivate, Packets, PeerConfig, Region};
+use towpath::{Endpoint, NodePrivate, PacketSink, Packets, PeerConfig, Region, Run};
 use towpath_live::{LocalRelay, map_of};
 
 /// Bytes of a packet: a full one of WireGuard behind an Ethernet.
@@ -76,14 +78,13 @@ fn bare() -> Outcome {
         let sending = scope.spawn(|| {
             let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
             let state = UdpSocketState::new(UdpSockRef::from(&sender)).expect("a socket");
-            let (mut sent, mut joined) = (0, Vec::new());
+            let (mut sent, mut run) = (0, Vec::new());
             while began.elapsed() < RUN {
-                joined.clear();
-                packets(sent as u64).iter().for_each(|packet| joined.extend_from_slice(packet));
+                joined(sent as u64, &mut run);
                 let transmit = Transmit {
                     destination: to,
                     ecn: None,
-                    contents: &joined,
+                    contents: &run,
                     segment_size: Some(LEN),
                     src_ip: None,
                 };
@@ -113,8 +114,34 @@ fn outcome(sent: usize, received: usize, used: Duration) -> Outcome {
     }
 }
 
-/// Two endpoints that send through loopback, whose address each is told of the other.
-async fn endpoints() -> (LocalRelay, [Endpoint; 2]) {
+/// The bytes of packets, one after the other.
+fn joined(first: u64, joined: &mut Vec<u8>) {
+    joined.clear();
+    packets(first).iter().for_each(|packet| joined.extend_from_slice(packet));
+}
+
+/// How a program uses an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// It sends packets from wherever each is, and takes them out of the inbox.
+    Packets,
+    /// It sends runs, and is given them as they come.
+    Runs,
+}
+
+/// Counts packets.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+impl PacketSink for Counting {
+    fn take(&self, run: &Run<'_>) {
+        self.0.fetch_add(run.packets().count(), Ordering::Relaxed);
+    }
+}
+
+/// Two endpoints that send through loopback, whose address each is told of the other, and what counts the packets that they are given.
+async fn endpoints(of_use: Use) -> (LocalRelay, [Endpoint; 2], Arc<Counting>) {
+    let counting = Arc::new(Counting::default());
     let relay = LocalRelay::start(Region(1), Duration::from_millis(1)).await.expect("a relay");
     let map = map_of([relay.region("flood", None)]).expect("a map");
     let keys = [1, 2].map(|seed| NodePrivate::from_random([seed; 32]));
@@ -122,6 +149,7 @@ async fn endpoints() -> (LocalRelay, [Endpoint; 2]) {
     for key in &keys {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let builder = Endpoint::builder().secret_key(key.clone()).relay_map(map.clone()).bind_address(any);
+        let builder = if of_use == Use::Runs { builder.deliver_to(counting.clone()) } else { builder };
         endpoints.push(builder.port_mapping(false).bind().await.expect("an endpoint"));
     }
     for (at, endpoint) in endpoints.iter().enumerate() {
@@ -136,18 +164,26 @@ async fn endpoints() -> (LocalRelay, [Endpoint; 2]) {
         let mut watch = endpoint.watch_path(&peer).expect("a peer");
         timeout(Duration::from_secs(10), watch.direct()).await.expect("it becomes direct").expect("a peer");
     }
-    (relay, endpoints)
+    (relay, endpoints, counting)
 }
 
-async fn flood([sender, receiver]: &[Endpoint; 2]) -> Outcome {
+async fn flood(of_use: Use, [sender, receiver]: &[Endpoint; 2], counting: &Counting) -> Outcome {
     let (began, used, peer) = (Instant::now(), cpu(), receiver.key());
-    let before = receiver.stats().received.iter().map(|traffic| traffic.packets).sum::<u64>();
+    let before = counting.0.load(Ordering::Relaxed);
     let sending = {
         let sender = sender.clone();
         tokio::spawn(async move {
-            let mut sent = 0;
+            let (mut sent, mut run) = (0, Vec::new());
             while began.elapsed() < RUN {
-                sender.send(&peer, &packets(1 << 40 | sent as u64)).await.expect("it is sent");
+                let first = 1 << 40 | sent as u64;
+                match of_use {
+                    Use::Packets => sender.send(&peer, &packets(first)).await,
+                    Use::Runs => {
+                        joined(first, &mut run);
+                        sender.send_run(&peer, &run, LEN).await
+                    }
+                }
+                .expect("it is sent");
                 sent += BATCH;
             }
             sent
@@ -161,8 +197,7 @@ async fn flood([sender, receiver]: &[Endpoint; 2]) -> Outcome {
         }
     }
     let sent = sending.await.expect("it sends");
-    let counted = receiver.stats().received.iter().map(|traffic| traffic.packets).sum::<u64>() - before;
-    assert!(counted as usize >= received, "what is taken has come");
+    received += counting.0.load(Ordering::Relaxed) - before;
     outcome(sent, received, cpu() - used)
 }
 
@@ -177,14 +212,16 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn the_cost_of_a_direct_packet_beside_a_bare_loop() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-    let (relay, pair) = runtime.block_on(endpoints());
-    let (mut bares, mut floods) = (Vec::new(), Vec::new());
+    let pairs = [Use::Packets, Use::Runs].map(|of_use| (of_use, runtime.block_on(endpoints(of_use))));
+    let (mut bares, mut floods) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..RUNS {
         bares.push(bare());
-        floods.push(runtime.block_on(flood(&pair)));
+        for ((of_use, (_, pair, counting)), outcomes) in pairs.iter().zip(&mut floods) {
+            outcomes.push(runtime.block_on(flood(*of_use, pair, counting)));
+        }
     }
     println!("{LEN} bytes, {BATCH} a call, {RUNS} runs of {RUN:?} in turns, medians");
-    for (name, outcomes) in [("bare loop", &bares), ("endpoint", &floods)] {
+    for (name, outcomes) in [("bare loop", &bares), ("packets", &floods[0]), ("runs", &floods[1])] {
         let of = |value: fn(&Outcome) -> f64| median(outcomes.iter().map(value).collect());
         println!(
             "{name:<10} {:>9.0} packets/s  {:>6.0} ns CPU each  {:>5.2} % lost",
@@ -193,8 +230,8 @@ fn the_cost_of_a_direct_packet_beside_a_bare_loop() {
             100.0 * of(|outcome| outcome.lost),
         );
     }
-    let ratios: Vec<_> = floods.iter().zip(&bares).map(|(flood, bare)| flood.cpu / bare.cpu).collect();
-    println!("CPU of the endpoint over the bare loop: {:.2}", median(ratios));
-    println!("{:?}", pair[1].stats());
-    drop(relay);
+    for (name, outcomes) in ["packets", "runs"].into_iter().zip(&floods) {
+        let ratios: Vec<_> = outcomes.iter().zip(&bares).map(|(flood, bare)| flood.cpu / bare.cpu).collect();
+        println!("CPU of the endpoint over the bare loop, {name}: {:.2}", median(ratios));
+    }
 }
