@@ -41,6 +41,34 @@ pub trait Machine {
     fn poll_transmit(&mut self, now: Instant, packet: &mut Vec<u8>) -> Option<Transmit>;
 }
 
+/// A machine that does nothing, where a world is only looked at.
+#[derive(Debug)]
+pub(crate) struct Idle;
+
+impl Machine for Idle {
+    fn handle_packet(&mut self, _: Instant, _: Received, _: &[u8]) -> Option<NodePublic> {
+        None
+    }
+
+    fn handle_relay(&mut self, _: Instant, _: RelayEvent) {}
+
+    fn handle_interfaces(&mut self, _: Instant, _: &[SocketAddr]) {}
+
+    fn route(&mut self, _: Instant, _: &NodePublic, _: usize) -> Route {
+        Route::default()
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        None
+    }
+
+    fn poll_transmit(&mut self, _: Instant, _: &mut Vec<u8>) -> Option<Transmit> {
+        None
+    }
+}
+
 impl<M: Machine + ?Sized> Machine for Box<M> {
     fn handle_packet(&mut self, now: Instant, received: Received, packet: &[u8]) -> Option<NodePublic> {
         (**self).handle_packet(now, received, packet)

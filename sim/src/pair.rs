@@ -10,8 +10,9 @@ use towpath_wire::key::{NodePrivate, NodePublic};
 
 use crate::id::{HostId, NatId, Place, Site};
 use crate::link::{Link, Loss, Traffic};
-use crate::machine::Machine;
+use crate::machine::{Idle, Machine};
 use crate::nat::{Class, Early};
+use crate::oracle::Verdict;
 use crate::random::Random;
 use crate::world::World;
 
@@ -133,6 +134,13 @@ impl Pair {
             hosts[side] = world.add_host(publics[side], &[place], &[region], machine);
         }
         Stage { world, hosts, sites, nats, region, relay, stuns }
+    }
+
+    /// What the oracle says of the pair, of which the first host sends the first packet.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let stage = self.build(|_| Idle);
+        stage.world.verdict(stage.hosts[0], stage.hosts[1])
     }
 
     fn set_links<M: Machine>(&self, world: &mut World<M>, hosts: [Site; 2], stuns: [Site; 2], relay: Site) {

@@ -8,11 +8,10 @@ use crate::naive::{Naive, meet};
 use crate::puppet::{key, ms};
 
 fn verdict(one: Class, other: Class) -> Direct {
-    let stage = Pair::new(one, other, Timing::NEAR, 1).build(|seat| Naive::new(&seat));
-    let [a, b] = stage.hosts;
-    let direct = stage.world.verdict(a, b).direct;
-    assert_eq!(stage.world.verdict(b, a).direct, direct, "{one} {other}");
-    direct
+    let [there, back] = [(one, other), (other, one)]
+        .map(|(one, other)| Pair::new(one, other, Timing::NEAR, 1).verdict().direct);
+    assert_eq!(there, back, "{one} {other}");
+    there
 }
 
 #[test]
@@ -49,8 +48,7 @@ fn the_floor_is_half_the_relayed_round_trip_and_a_direct_one() {
             (Class::O, Class::R, Some(direct)),
             (Class::P, Class::R, None),
         ] {
-            let stage = Pair::new(one, other, timing, 1).build(|seat| Naive::new(&seat));
-            let verdict = stage.world.verdict(stage.hosts[0], stage.hosts[1]);
+            let verdict = Pair::new(one, other, timing, 1).verdict();
             assert_eq!((verdict.floor, verdict.relayed), (floor, Some(relayed)), "{one} {other}");
         }
     }

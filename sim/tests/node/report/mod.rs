@@ -41,8 +41,7 @@ struct Row {
 impl Row {
     fn of(one: Class, other: Class, timing: Timing) -> Self {
         let pair = |seed| Pair::new(one, other, timing, seed as u64);
-        let stage = pair(0).build(Host::new);
-        let verdict = stage.world.verdict(stage.hosts[0], stage.hosts[1]).direct;
+        let verdict = pair(0).verdict().direct;
         // Without loss one run of a pair that stays on the relay is much like another.
         let runs = if verdict == Direct::Cannot { seeds().div_ceil(10) } else { seeds() };
         let times = |loss, lost| Times {
