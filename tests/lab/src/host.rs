@@ -104,12 +104,14 @@ impl Host {
             &self.namespace,
             &format!(
                 "link set dev {interface} up
-                 address add {address}/{prefix_len} dev {interface} {added}
-                 route replace {everywhere} via {gateway} dev {interface}\n",
+                 address add {address}/{prefix_len} dev {interface} {added}\n",
             ),
         )?;
+        let default = format!("route replace {everywhere} via {gateway} dev {interface}\n");
         self.link = Some(Link { interface, address });
-        self.await_link(router, gateway)
+        // What goes by an old uplink goes there until the new one carries packets.
+        self.await_link(router, gateway)?;
+        ip(&self.namespace, &default)
     }
 
     fn cut(&self, link: &Link) -> Result<(), LabError> {

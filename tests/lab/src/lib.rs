@@ -53,7 +53,7 @@ mod sys;
 mod tools;
 mod wire;
 
-pub use towpath_sim::{Class, Link, Loss, Pair, Timing, Traffic};
+pub use towpath_sim::{Class, Direct, Link, Loss, Pair, Spread, Timing, Traffic, sweep};
 
 pub use crate::capability::{Capability, capabilities, lack};
 pub use crate::classify::{Allocation, Behaviour};

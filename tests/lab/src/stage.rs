@@ -1,6 +1,6 @@
 //! Two hosts behind NATs, a relay and two STUN servers: what most tests are about.
 
-use towpath_sim::{Loss, Pair};
+use towpath_sim::{Link, Loss, Pair, Traffic};
 
 use crate::error::LabError;
 use crate::host::Host;
@@ -40,17 +40,39 @@ impl Stage {
         let hosts = [lab.add_host(&nats[0])?, lab.add_host(&nats[1])?];
         let relay = lab.add_server(at_relay)?;
         let stuns = [lab.add_server(at_stun)?, lab.add_server(at_other_stun)?];
-        let loss = if pair.loss > 0.0 { Loss::Random(pair.loss) } else { Loss::Nothing };
-        let link = |one, other, round_trip| {
-            lab.set_round_trip(one, other, round_trip);
-            lab.change_links(one, other, |link| (link.loss, link.applies_to) = (loss, pair.lost));
-        };
-        link(sites[0], sites[1], pair.timing.direct);
+        lab.set_round_trip(sites[0], sites[1], pair.timing.direct);
         for site in sites {
-            link(site, at_relay, pair.timing.relay / 2);
-            link(site, at_stun, pair.timing.stun);
-            link(site, at_other_stun, pair.timing.stun);
+            lab.set_round_trip(site, at_relay, pair.timing.relay / 2);
+            lab.set_round_trip(site, at_stun, pair.timing.stun);
+            lab.set_round_trip(site, at_other_stun, pair.timing.stun);
         }
-        Ok(Self { lab, hosts, nats, sites, relay, stuns })
+        let stage = Self { lab, hosts, nats, sites, relay, stuns };
+        stage.lose(pair.loss, pair.lost);
+        Ok(stage)
+    }
+
+    /// Lets every link to and from the hosts lose a share of what it carries, from now on.
+    pub fn lose(&self, share: f64, lost: Traffic) {
+        let loss = if share > 0.0 { Loss::Random(share) } else { Loss::Nothing };
+        let change = |link: &mut Link| (link.loss, link.applies_to) = (loss, lost);
+        self.lab.change_links(self.sites[0], self.sites[1], change);
+        for server in self.servers() {
+            for site in self.sites {
+                self.lab.change_links(site, server.site(), change);
+            }
+        }
+    }
+
+    /// Blocks all UDP between a side and what is not behind its NAT, in both directions.
+    pub fn block_udp(&self, side: usize) {
+        let block = |link: &mut Link| (link.blocked, link.applies_to) = (true, Traffic::Udp);
+        self.lab.change_links(self.sites[0], self.sites[1], block);
+        for server in self.servers() {
+            self.lab.change_links(self.sites[side], server.site(), block);
+        }
+    }
+
+    const fn servers(&self) -> [&Server; 3] {
+        [&self.relay, &self.stuns[0], &self.stuns[1]]
     }
 }

@@ -1,11 +1,12 @@
 //! What happens to NATs and hosts, and what runs in a namespace.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use towpath_lab::{Class, Host, Lab, Nat, Pair, Rebinding, Server, Stage, Timing};
+use towpath_lab::{Class, Host, Lab, Nat, Pair, Rebinding, Server, Stage, Timing, Traffic};
 
-use crate::tools::{bind, came_before, receive, turn};
+use crate::tools::{PATIENCE, bind, came_before, receive, turn};
 
 /// A host behind a NAT of a class, and a server.
 fn one(lab: &mut Lab, class: Class) -> (Nat, Host, Server) {
@@ -124,6 +125,51 @@ fn runtimes_and_commands_are_in_their_namespace() {
     let output = host.namespace().command("ip").args(["-4", "-o", "address"]).output().unwrap();
     let listed = String::from_utf8(output.stdout).unwrap();
     assert!(listed.contains(&host.address().to_string()), "{listed}");
+}
+
+/// Waits for what the wire does with a packet.
+#[track_caller]
+fn await_that(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "the wire does nothing");
+        sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn the_udp_of_a_side_is_lost_or_blocked_and_nothing_else() {
+    let Some(_turn) = turn() else { return };
+    let stage = Stage::build(&Pair::new(Class::P, Class::P, Timing::NEAR, 18)).unwrap();
+    let inside = stage.hosts.each_ref().map(|host| bind(host.namespace(), host.address()));
+    let relay = bind(stage.relay.namespace(), stage.relay.v4());
+    let to = relay.local_addr().unwrap();
+    let back = mapped(&inside[0], &relay);
+    let listener = stage.relay.namespace().run(|| TcpListener::bind((stage.relay.v4(), 0))).unwrap();
+    let stream = listener.local_addr().unwrap();
+    // What the links between the first host and the relay have done.
+    let counts = |out| {
+        let [here, relay] = [stage.sites[0], stage.relay.site()];
+        if out { stage.lab.counts(here, relay) } else { stage.lab.counts(relay, here) }
+    };
+
+    stage.lose(1.0, Traffic::Udp);
+    inside[0].send_to(b"lost", to).unwrap();
+    await_that(|| counts(true).lost == 1);
+    stage.lose(0.0, Traffic::Udp);
+    inside[0].send_to(b"behind", to).unwrap();
+    assert!(!came_before(&relay, b"lost", b"behind"));
+
+    stage.block_udp(0);
+    inside[0].send_to(b"blocked", to).unwrap();
+    inside[1].send_to(b"behind", to).unwrap();
+    assert!(!came_before(&relay, b"blocked", b"behind"));
+    relay.send_to(b"blocked", back).unwrap();
+    await_that(|| counts(false).blocked == 1);
+    assert!(stage.hosts[0].namespace().run(|| TcpStream::connect(stream)).is_ok());
+    stage.lab.change_links(stage.sites[0], stage.relay.site(), |link| link.blocked = false);
+    relay.send_to(b"behind", back).unwrap();
+    assert!(!came_before(&inside[0], b"blocked", b"behind"));
 }
 
 #[test]
