@@ -20,6 +20,9 @@ RUNS ?= 7
 # How many runs `make nat-report` makes of each pair.
 SEEDS ?= 2000
 
+# How many runs `make lab` makes of each pair, and of each thing that breaks a path.
+LAB_RUNS ?= 30
+
 # How long `make fuzz` takes for each target, and which ones; all unless given.
 SECONDS ?= 60
 TARGETS ?=
@@ -75,8 +78,9 @@ unit: ## Run the unit, property, golden and loopback tests
 e2e: build foreign ## Test peers behind real NATs in network namespaces, beside stock magicsock and derper (root, nftables)
 	cargo test --locked -p towpath-lab -p towpath-e2e -- --show-output
 
-lab: build foreign ## Run each pair of NATs 30 times in network namespaces, and measure what breaks a path (an hour; root)
-	LAB_RUNS=30 LAB_FLOW=20 cargo test --locked --release -p towpath-e2e --test pairs -- --include-ignored --nocapture --test-threads 1
+lab: build foreign ## Measure pairs behind NATs of nftables and what breaks a path, LAB_RUNS=30 runs each, and write docs/nat.md (an hour; root)
+	LAB_FLOW=20 cargo test --locked --release -p towpath-e2e --test pairs no_packet -- --nocapture
+	LAB_RUNS=$(LAB_RUNS) cargo test --locked --release -p towpath-e2e --test lab -- --ignored --nocapture --test-threads 1
 
 loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom

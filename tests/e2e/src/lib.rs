@@ -1,10 +1,13 @@
 //! Peers with real sockets behind real NATs, beside foreign programs, in the laboratory of `towpath-lab`.
 //!
 //! `cargo test --locked -p towpath-e2e -- --nocapture` as root, after `make build foreign`, says how long each pair has taken.
+//! `make lab` measures more, and writes docs/nat.md. `LAB_RUNS` is how many runs are made of what is measured, 3 unless it is set;
+//! `LAB_FLOW` is how many thousand packets a second are sent across the switch to the direct path, 5 unless it is set.
 //!
 //! | what | file |
 //! |---|---|
 //! | a region: a relay, ours or stock derper, and STUN servers beside it | `region.rs` |
+//! | how often something is measured, and the parts of docs/nat.md that are written | `report.rs` |
 //! | a peer on Tailscale's own code for paths: the Go program in `magicsock/` | `magicsock.rs` |
 //! | an endpoint that is ready to be measured | `endpoint.rs` |
 //! | two of our endpoints, and the packets between them | `peers.rs` |
@@ -19,6 +22,7 @@ mod machine;
 mod magicsock;
 mod peers;
 mod region;
+mod report;
 mod talk;
 mod tunnel;
 mod turn;
@@ -27,6 +31,7 @@ pub use duo::Duo;
 pub use machine::Machine;
 pub use peers::{Flow, Flowing, Peers};
 pub use region::{Kind, REGION};
+pub use report::{cells, millis, runs, write_part};
 pub use talk::{Fate, First, Outcome};
 pub use tunnel::Tunnel;
 pub use turn::{Programs, turn};

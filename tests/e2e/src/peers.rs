@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use towpath::{Endpoint, NodePrivate, Packets, PathClass, PeerConfig};
-use towpath_lab::{Pair, Runtime, Stage};
+use towpath_lab::{Pair, Rebinding, Runtime, Stage};
 
 use crate::endpoint::bind;
 use crate::region::{Kind, Region};
@@ -17,6 +17,8 @@ use crate::turn::Programs;
 const LAST_WORDS: Duration = Duration::from_millis(5);
 /// How long the last packets may take.
 const LAST: Duration = Duration::from_millis(700);
+/// The round trip to a relay that nobody should prefer.
+const FAR: Duration = Duration::from_millis(80);
 /// Bytes of a packet, and where the number of its flow and its own are.
 const LEN: usize = 1300;
 const FLOW_AT: usize = 4;
@@ -97,26 +99,58 @@ impl Peers {
     pub fn start(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
         let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
         let region = Region::start(kind, programs, &stage);
+        Self::of(region, stage)
+    }
+
+    /// As [`start`](Self::start), with the relay of a second region, which is farther away.
+    pub fn start_with_standby(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+        let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
+        for site in stage.sites {
+            stage.lab.set_round_trip(site, stage.stuns[1].site(), FAR);
+        }
+        let region = Region::start_with_standby(kind, programs, &stage);
+        Self::of(region, stage)
+    }
+
+    fn of(region: Region, stage: Stage) -> Self {
         let runtimes = [0, 1].map(|at| stage.hosts[at].namespace().runtime().expect("a runtime"));
         let mut peers = Self { endpoints: Vec::new(), flows: AtomicU32::new(1), runtimes, region, stage };
         peers.start_endpoints();
         peers
     }
 
-    /// Starts the endpoints anew, as after both programs were started again. The NATs keep what they know.
-    pub fn start_endpoints(&mut self) {
-        for (at, endpoint) in std::mem::take(&mut self.endpoints).into_iter().enumerate() {
-            self.runtimes[at].block_on(async move { endpoint.close().await });
+    /// Starts the endpoints anew, with other keys, as after both programs were started again and both NATs have forgotten them.
+    pub fn start_again(&mut self) {
+        let closing: Vec<_> = std::mem::take(&mut self.endpoints)
+            .into_iter()
+            .zip(&self.runtimes)
+            .map(|(endpoint, runtime)| runtime.spawn(async move { endpoint.close().await }))
+            .collect();
+        for closed in closing {
+            self.runtimes[0].block_on(closed).expect("it closes");
         }
+        for nat in &self.stage.nats {
+            nat.rebind(Rebinding::SamePorts).expect("a NAT");
+        }
+        self.start_endpoints();
+    }
+
+    fn start_endpoints(&mut self) {
         let mut random = [0; 64];
         getrandom::fill(&mut random).expect("random bytes");
         let keys = [0, 32].map(|at| NodePrivate::from_random(*random[at..].first_chunk().expect("32 bytes")));
-        for at in 0..2 {
-            let (key, peer, map) = (keys[at].clone(), keys[1 - at].public(), self.region.map());
-            let builder = Endpoint::builder().secret_key(key).relay_map(map);
-            let endpoint = self.runtimes[at].block_on(bind(builder, PeerConfig::new(peer)));
-            self.endpoints.push(endpoint);
+        let starting = [0, 1].map(|at| {
+            let builder = Endpoint::builder().secret_key(keys[at].clone()).relay_map(self.region.map());
+            self.runtimes[at].spawn(bind(builder, PeerConfig::new(keys[1 - at].public())))
+        });
+        for started in starting {
+            self.endpoints.push(self.runtimes[0].block_on(started).expect("an endpoint"));
         }
+    }
+
+    /// Kills the relay of both.
+    pub fn kill_relay(&mut self) {
+        self.region.kill();
     }
 
     /// The endpoint on a side.
@@ -138,7 +172,7 @@ impl Peers {
         let flowing = self.flow(0, Duration::from_millis(20), 1);
         let [first, second] = followed;
         let direct = self.runtimes[0].block_on(async move { (first.await, second.await) });
-        self.end(flowing);
+        self.cut(flowing);
         let (Ok(Some(first)), Ok(Some(second))) = direct else { return None };
         Some(first.max(second) - began)
     }
@@ -181,6 +215,15 @@ impl Peers {
             flow
         });
         Flowing { number: of_flow, stop, sending, receiving }
+    }
+
+    /// Stops a flow at once. What is on its way is not asked for.
+    fn cut(&self, flowing: Flowing) {
+        let Flowing { sending, receiving, .. } = flowing;
+        sending.abort();
+        receiving.abort();
+        // Whether they were done before does not matter.
+        let _ = self.runtimes[0].block_on(async move { (sending.await, receiving.await) });
     }
 
     /// Stops a flow, and waits for what is on its way. It must be from the first side.

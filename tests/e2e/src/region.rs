@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use towpath::RelayMap;
 use towpath_lab::{Namespace, Server, Stage};
-use towpath_wire::map::{DerpMap, DerpNode, DerpRegion, NO_ADDRESS};
+use towpath_wire::map::{DerpMap, DerpNode, DerpRegion, NO_ADDRESS, RegionId};
 use towpath_wire::pin::CertificatePin;
 use towpath_wire::ports;
 
@@ -19,6 +19,8 @@ use crate::turn::Programs;
 
 /// The number of the region.
 pub const REGION: towpath::Region = towpath::Region(900);
+/// The number of the region that takes its place.
+const STANDBY: u16 = 901;
 /// How long a relay may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -31,8 +33,8 @@ pub enum Kind {
     Derper,
 }
 
-/// A region with a relay, which answers STUN too, and two STUN servers more, so that a node can tell what its NAT does. They end with
-/// this value.
+/// A region with a relay, which answers STUN too, and STUN servers more, so that a node can tell what its NAT does; perhaps a second one.
+/// They end with this value.
 #[derive(Debug)]
 pub(crate) struct Region {
     map: DerpMap,
@@ -44,6 +46,8 @@ pub(crate) struct Region {
 struct Relay {
     process: Child,
     address: IpAddr,
+    /// The address of IPv6, if it serves there.
+    v6: Option<IpAddr>,
     pin: CertificatePin,
     files: TempDir,
 }
@@ -51,15 +55,27 @@ struct Relay {
 impl Region {
     /// Starts a relay on each server of a stage, and returns when all serve.
     pub(crate) fn start(kind: Kind, programs: &Programs, stage: &Stage) -> Self {
-        let servers = [&stage.relay, &stage.stuns[0], &stage.stuns[1]];
-        let relays: Vec<_> = servers.map(|server| Relay::start(kind, programs, server)).into();
-        let nodes = relays.iter().enumerate().map(|(place, relay)| relay.node(place)).collect();
-        let number = REGION.0.into();
-        let (region_code, region_name) = ("lab".into(), "Laboratory".into());
-        let region =
-            DerpRegion { region_id: number, region_code, region_name, nodes, ..DerpRegion::default() };
-        let map = DerpMap { regions: [(number, Some(region))].into(), ..DerpMap::default() };
+        let relays = Self::serve(kind, programs, stage);
+        let map = DerpMap { regions: [region(REGION.0, &relays)].into(), ..DerpMap::default() };
         Self { map, relays }
+    }
+
+    /// Starts a relay on each server of a stage, of which the last one is another region's, and returns when all serve.
+    pub(crate) fn start_with_standby(kind: Kind, programs: &Programs, stage: &Stage) -> Self {
+        let relays = Self::serve(kind, programs, stage);
+        let (home, standby) = relays.split_at(relays.len() - 1);
+        let regions = [region(REGION.0, home), region(STANDBY, standby)].into();
+        Self { map: DerpMap { regions, ..DerpMap::default() }, relays }
+    }
+
+    fn serve(kind: Kind, programs: &Programs, stage: &Stage) -> Vec<Relay> {
+        let servers = [&stage.relay, &stage.stuns[0], &stage.stuns[1]];
+        servers.map(|server| Relay::start(kind, programs, server)).into()
+    }
+
+    /// Kills the relay, as the kernel does with a program that uses too much memory.
+    pub(crate) fn kill(&mut self) {
+        self.relays[0].kill();
     }
 
     /// The DERP map for an endpoint.
@@ -90,13 +106,15 @@ impl Relay {
         let pin = write_certificate(files.path(), address);
         let (namespace, dir) = (server.namespace(), files.path());
         let mut command = match kind {
-            Kind::Towpath => towpath(namespace, &programs.relay, dir, address),
+            Kind::Towpath => towpath(namespace, &programs.relay, dir, [address, server.v6()]),
             Kind::Derper => derper(namespace, &programs.derper, dir, address),
         };
         let log = File::create(dir.join("log")).expect("a log file");
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         let process = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut relay = Self { process, address, pin, files };
+        // What derper listens to is one address.
+        let v6 = (kind == Kind::Towpath).then(|| server.v6());
+        let mut relay = Self { process, address, v6, pin, files };
         relay.wait_until_ready(namespace);
         relay
     }
@@ -112,38 +130,51 @@ impl Relay {
         }
     }
 
-    /// The relay as a node of the map. Only the first one is a relay there.
-    fn node(&self, place: usize) -> DerpNode {
-        DerpNode {
-            name: format!("{}{place}", REGION.0),
-            region_id: REGION.0.into(),
-            host_name: self.address.to_string(),
-            cert_name: self.pin.to_string(),
-            ipv4: self.address.to_string(),
-            ipv6: NO_ADDRESS.into(),
-            stun_only: place > 0,
-            ..DerpNode::default()
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
+    fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-fn towpath(namespace: &Namespace, binary: &Path, dir: &Path, address: IpAddr) -> Command {
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A region of the map, by its number. Only the first one is a relay there.
+fn region(number: u16, relays: &[Relay]) -> (RegionId, Option<DerpRegion>) {
+    let nodes = relays.iter().enumerate().map(|(place, relay)| DerpNode {
+        name: format!("{number}{place}"),
+        region_id: number.into(),
+        host_name: relay.address.to_string(),
+        cert_name: relay.pin.to_string(),
+        ipv4: relay.address.to_string(),
+        ipv6: relay.v6.map_or_else(|| NO_ADDRESS.into(), |address| address.to_string()),
+        stun_only: place > 0,
+        ..DerpNode::default()
+    });
+    let (region_code, region_name) = (format!("lab{number}"), format!("Laboratory {number}"));
+    let region = DerpRegion {
+        region_id: number.into(),
+        region_code,
+        region_name,
+        nodes: nodes.collect(),
+        ..DerpRegion::default()
+    };
+    (number.into(), Some(region))
+}
+
+fn towpath(namespace: &Namespace, binary: &Path, dir: &Path, [address, v6]: [IpAddr; 2]) -> Command {
     let config = dir.join("relay.toml");
     let text = format!(
-        "hostname = \"{address}\"\nadmission = \"open\"\nlisten = \"{address}:{}\"\ncert = {:?}\nkey = {:?}\nkey_file = {:?}\n\n\
-         [stun]\nlisten = [\"{address}:{}\"]\n\n[admin]\nlisten = \"\"\n",
+        "hostname = \"{address}\"\nadmission = \"open\"\nlisten = \"[::]:{}\"\ncert = {:?}\nkey = {:?}\nkey_file = {:?}\n\n\
+         [stun]\nlisten = [\"{address}:{stun}\", \"[{v6}]:{stun}\"]\n\n[admin]\nlisten = \"\"\n",
         ports::HTTPS,
         dir.join(format!("{address}.crt")),
         dir.join(format!("{address}.key")),
         dir.join("relay.key"),
-        ports::STUN,
+        stun = ports::STUN,
     );
     fs::write(&config, text).expect("a configuration file");
     let mut command = namespace.command(binary);
