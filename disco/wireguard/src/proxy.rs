@@ -276,7 +276,16 @@ impl Proxy {
         }
         // Before WireGuard sends, so that its first packet is not taken for a stranger's.
         local.set_port(interface.port);
-        wg::set_endpoints(name, wanted.into_iter()).await?;
+        let is_known =
+            |(key, _): &(NodePublic, _)| interface.peers.get(key).is_some_and(|peer| peer.is_known);
+        let (known, unknown): (Vec<_>, Vec<_>) = wanted.into_iter().partition(is_known);
+        wg::set_endpoints(name, known.into_iter()).await?;
+        for (key, address) in unknown {
+            // WireGuard may have begun a handshake in vain, and would begin the next one 5 s later.
+            if let Some(peer) = interface.peers.get(&key) {
+                wg::make_anew(name, &key, peer, Some(address)).await?;
+            }
+        }
         if is_new {
             info!(peers = addresses.len(), port = interface.port, "the packets of {name} are carried");
         }
@@ -428,7 +437,7 @@ async fn put_back(name: &str, state: &StateFile, found: &Found) -> Result<(), Pr
             };
             match changed.found {
                 Some(endpoint) => endpoints.push((*key, endpoint)),
-                None => wg::forget_endpoint(name, key, peer).await?,
+                None => wg::make_anew(name, key, peer, None).await?,
             }
         }
         wg::set_endpoints(name, endpoints.into_iter()).await?;

@@ -62,6 +62,8 @@ pub(crate) struct Interface {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct InterfacePeer {
     pub(crate) endpoint: Option<SocketAddr>,
+    /// Whether there was a handshake since the peer was made.
+    pub(crate) is_known: bool,
     /// As in the dump: what is needed to make the peer anew.
     preshared_key: Option<Zeroizing<String>>,
     allowed: String,
@@ -112,9 +114,12 @@ impl Interface {
         };
         let mut peers = BTreeMap::new();
         for line in lines {
-            let [key, preshared, endpoint, allowed, _, _, _, keepalive] = line[..] else { return None };
+            let [key, preshared, endpoint, allowed, handshake, _, _, keepalive] = line[..] else {
+                return None;
+            };
             let peer = InterfacePeer {
                 endpoint: endpoint.parse().ok(),
+                is_known: handshake != "0",
                 preshared_key: (preshared != "(none)").then(|| Zeroizing::new(preshared.to_owned())),
                 allowed: if allowed == "(none)" { String::new() } else { allowed.to_owned() },
                 keepalive: keepalive.to_owned(),
@@ -142,24 +147,21 @@ pub(crate) async fn set_endpoints(
     Ok(())
 }
 
-/// Makes a peer anew without an endpoint, which `wg` cannot take from one that is there. Its session ends.
-pub(crate) async fn forget_endpoint(
+/// Makes a peer anew, with an endpoint or without one, which `wg` cannot take from one that is there. Its session ends, and so does the
+/// time for which WireGuard waits after it has begun a handshake.
+pub(crate) async fn make_anew(
     interface: &str,
     key: &NodePublic,
     peer: &InterfacePeer,
+    endpoint: Option<SocketAddr>,
 ) -> Result<(), WgError> {
-    let key = to_text(key);
-    run("wg", &["set", interface, "peer", &key, "remove"], None).await?;
-    let mut arguments = vec![
-        "set",
-        interface,
-        "peer",
-        &key,
-        "allowed-ips",
-        &peer.allowed,
-        "persistent-keepalive",
-        &peer.keepalive,
-    ];
+    let (key, endpoint) = (to_text(key), endpoint.map(|endpoint| endpoint.to_string()));
+    // Both in one command, so that no packet finds that there is no peer.
+    let mut arguments = vec!["set", interface, "peer", &key, "remove", "peer", &key];
+    arguments.extend(["allowed-ips", &peer.allowed, "persistent-keepalive", &peer.keepalive]);
+    if let Some(endpoint) = &endpoint {
+        arguments.extend(["endpoint", endpoint]);
+    }
     if peer.preshared_key.is_some() {
         arguments.extend(["preshared-key", "/dev/stdin"]);
     }
@@ -252,6 +254,7 @@ mod tests {
         let peers: Vec<_> = interface.peers.iter().map(|(key, peer)| (to_text(key), peer)).collect();
         let (_, one) = peers.iter().find(|(key, _)| key == A).expect("a peer");
         assert_eq!(one.endpoint, Some(([127, 0, 0, 1], 4001).into()));
+        assert!(!one.is_known);
         assert_eq!((one.preshared_key.is_some(), one.keepalive.as_str()), (true, "25"));
         let (_, other) = peers.iter().find(|(key, _)| key == B).expect("a peer");
         assert_eq!(

@@ -33,5 +33,5 @@ pub use peers::{Flow, Flowing, Peers};
 pub use region::{Kind, REGION};
 pub use report::{cells, millis, runs, write_part};
 pub use talk::{Fate, First, Outcome};
-pub use tunnel::Tunnel;
+pub use tunnel::{Tunnel, start_proxy};
 pub use turn::{Programs, turn};

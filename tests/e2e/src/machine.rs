@@ -113,6 +113,14 @@ impl Machine {
         said
     }
 
+    /// Runs `ping` with arguments, and returns the times of the replies in milliseconds. It fails where there is none.
+    pub fn ping(&self, arguments: &str) -> Vec<f64> {
+        let said = self.run(&format!("ping -n {arguments}"));
+        let times =
+            said.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse().ok());
+        times.collect()
+    }
+
     /// Runs a shell script.
     pub fn try_run(&self, script: &str) -> Output {
         self.script(script).output().expect("nsenter runs")

@@ -35,19 +35,22 @@ impl Tunnel {
         Self { machines, _region: region, stage }
     }
 
-    /// As [`prepare`](Self::prepare), with both machines paired, their interfaces up, and their proxies at home. No packet of WireGuard
-    /// has been sent.
-    pub fn start(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+    /// As [`prepare`](Self::prepare), with both machines paired: their files are written, and nothing runs.
+    pub fn pair(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
         let tunnel = Self::prepare(kind, programs, pair);
         let map = tunnel.machines[0].files().join("derpmap.json");
         let said = tunnel.machines[0].run(&format!("towpath pair --relay-map {}", map.display()));
         let line = said.lines().find(|line| line.starts_with("towpath pair ")).expect("a line to paste");
         tunnel.machines[1].run(line);
+        tunnel
+    }
+
+    /// As [`pair`](Self::pair), with both interfaces up, and the proxies at home. No packet of WireGuard has been sent.
+    pub fn start(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
+        let tunnel = Self::pair(kind, programs, pair);
         tunnel.both(|_, machine| {
             machine.run("wg-quick up towpath");
-            machine.start_script("exec towpath proxy --config /etc/wireguard/towpath.toml");
-            machine.wait_for_log("ready: peers reach this one", 1, PATIENCE);
-            machine.wait_for_log("the packets of towpath are carried", 1, PATIENCE);
+            start_proxy(machine);
         });
         tunnel
     }
@@ -61,4 +64,13 @@ impl Tunnel {
             [first, running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))]
         })
     }
+}
+
+/// Starts the proxy of a machine whose interface is up, and returns when it is at home and carries packets.
+pub fn start_proxy(machine: &Machine) {
+    let (home, carried) = ("ready: peers reach this one", "the packets of towpath are carried");
+    let [homes, carries] = [home, carried].map(|text| machine.log().matches(text).count());
+    machine.start_script("exec towpath proxy --config /etc/wireguard/towpath.toml");
+    machine.wait_for_log(home, homes + 1, PATIENCE);
+    machine.wait_for_log(carried, carries + 1, PATIENCE);
 }

@@ -17,12 +17,6 @@ fn runs() -> usize {
     std::env::var("LAB_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
 }
 
-/// The times of the replies to pings, in milliseconds.
-fn replies(said: &str) -> Vec<f64> {
-    let times = said.lines().filter_map(|line| line.split("time=").nth(1)?.split(' ').next()?.parse().ok());
-    times.collect()
-}
-
 /// What `wg` says of the one peer.
 fn endpoint(machine: &Machine) -> String {
     machine.run("wg show towpath endpoints").split_whitespace().nth(1).expect("an endpoint").to_owned()
@@ -36,7 +30,7 @@ fn a_tunnel_works_from_the_first_second_by_name_and_becomes_direct() {
     {
         let tunnel = Tunnel::start(kind, programs, &Pair::new(classes[0], classes[1], Timing::NEAR, seed));
         let [laptop, dev] = &tunnel.machines;
-        let times = replies(&laptop.run("ping -n -c 20 -i 0.1 -w 10 dev"));
+        let times = laptop.ping("-c 20 -i 0.1 -w 10 dev");
         println!("{kind:?}, {classes:?}: {times:.0?}");
         assert_eq!(times.len(), 20, "no packet is lost");
         let last = times.last().copied().unwrap_or_default();
@@ -60,9 +54,7 @@ fn both_sides_that_begin_at_once_have_their_first_reply_at_once() {
                 machine.wait_for_log("the packets of towpath are carried", run + 1, PATIENCE);
             });
         }
-        let times = tunnel.both(|at, machine| {
-            replies(&machine.run(&format!("ping -n -c 1 -w 10 {}", ["dev", "laptop"][at])))
-        });
+        let times = tunnel.both(|at, machine| machine.ping(&format!("-c 1 -w 10 {}", ["dev", "laptop"][at])));
         println!("run {run}: {times:.0?} ms");
         let first = times.concat().into_iter().fold(0.0, f64::max);
         if first > RELAY + BEYOND {

@@ -194,8 +194,13 @@ impl Peer {
                 path.suspect(now);
             }
         } else {
-            // The peer has started anew, unless this is a recording.
+            // The peer has started anew, unless this is a recording. Data goes over the relay as well until the path answers.
             self.offers.echoed = None;
+            if let Some(path) = self.path.as_mut().filter(|path| !path.is_suspected(now)) {
+                path.suspect(now);
+                let address = path.address;
+                self.probe(address, None, now, ctx);
+            }
         }
         if is_fresh {
             self.offers.echoed = Some(now);
