@@ -289,6 +289,15 @@ impl Proxy {
         if is_new {
             info!(peers = addresses.len(), port = interface.port, "the packets of {name} are carried");
         }
+        if is_new && interface.mark.is_some() {
+            for uplink in wg::uplinks(name).await?.iter().filter(|uplink| uplink.filters_strictly()) {
+                let filter = format!("net.ipv4.conf.{}.rp_filter", uplink.name);
+                warn!(
+                    "{filter} is 1, by which the kernel drops what relays send while all routes lead into {name}: run \
+                     `sysctl -w {filter}=2`"
+                );
+            }
+        }
         Ok(())
     }
 
@@ -339,8 +348,9 @@ impl Proxy {
         if self.config.file.mtu.is_some() {
             return Ok(None);
         }
-        let uplink = wg::uplink_mtu(self.interface()).await?.unwrap_or(ETHERNET_MTU);
-        let fitting = uplink.min(ETHERNET_MTU).saturating_sub(OVERHEAD);
+        let uplinks = wg::uplinks(self.interface()).await?;
+        let uplink = uplinks.iter().map(|uplink| uplink.mtu).fold(ETHERNET_MTU, u32::min);
+        let fitting = uplink.saturating_sub(OVERHEAD);
         if interface.mtu <= fitting {
             return Ok(None);
         }

@@ -174,8 +174,28 @@ pub(crate) async fn set_mtu(interface: &str, mtu: u32) -> Result<(), WgError> {
     Ok(())
 }
 
-/// The smallest MTU of the interfaces with a default route in the main table, without `besides`; `None` if there is none.
-pub(crate) async fn uplink_mtu(besides: &str) -> Result<Option<u32>, WgError> {
+/// An interface with a default route.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    pub(crate) name: String,
+    /// Bytes.
+    pub(crate) mtu: u32,
+}
+
+impl Uplink {
+    /// Whether the kernel drops what comes in here from an address to which an answer would leave by another interface (RFC 3704,
+    /// strict): the larger of two settings counts.
+    pub(crate) fn filters_strictly(&self) -> bool {
+        let setting = |interface: &str| {
+            let path = format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter");
+            std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u8>().ok()).unwrap_or(0)
+        };
+        setting("all").max(setting(&self.name)) == 1
+    }
+}
+
+/// The interfaces with a default route in the main table, without `besides`.
+pub(crate) async fn uplinks(besides: &str) -> Result<Vec<Uplink>, WgError> {
     let links: Vec<Link> = from_json("ip", &run("ip", &["-j", "link", "show"], None).await?)?;
     let mut devices = Vec::new();
     for family in ["-4", "-6"] {
@@ -185,8 +205,8 @@ pub(crate) async fn uplink_mtu(besides: &str) -> Result<Option<u32>, WgError> {
         let routes: Vec<Route> = from_json("ip", &said)?;
         devices.extend(routes.into_iter().filter_map(|route| route.dev));
     }
-    let used = links.iter().filter(|link| link.ifname != besides && devices.contains(&link.ifname));
-    Ok(used.map(|link| link.mtu).min())
+    let used = links.into_iter().filter(|link| link.ifname != besides && devices.contains(&link.ifname));
+    Ok(used.map(|Link { ifname: name, mtu, .. }| Uplink { name, mtu }).collect())
 }
 
 fn from_json<'a, T: Deserialize<'a>>(command: &'static str, said: &'a [u8]) -> Result<Vec<T>, WgError> {
