@@ -74,6 +74,7 @@ fn status_text(status: &Value) -> String {
     );
     let _ = writeln!(text, "  sockets          {}", list(&status["local_addresses"]));
     let _ = writeln!(text, "  reached at       {}", list(&status["direct_addresses"]));
+    let _ = writeln!(text, "  port mapping     {}", text_of(&status["port_mapping"]));
     for relay in status["relays"].as_array().into_iter().flatten() {
         let state = if relay["up"] == true { "up" } else { "down" };
         let rtt = relay["rtt_us"].as_u64().map_or(String::new(), |rtt| format!(", {}", millis(rtt)));

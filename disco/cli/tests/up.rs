@@ -111,7 +111,13 @@ async fn a_running_peer_answers_who_asks_it_and_ends_when_it_is_told() {
     assert!(ping.status.success(), "{}", said(&ping));
     assert_eq!(said(&ping).matches("answer ").count(), 2, "{}", said(&ping));
     let status = said(&peers[0].ask(&["status"]));
-    for part in [&peers[0].key, &peers[1].key, "home             region 900", "relay 900        up"] {
+    for part in [
+        &peers[0].key,
+        &peers[1].key,
+        "home             region 900",
+        "relay 900        up",
+        "port mapping     no gateway",
+    ] {
         assert!(status.contains(part), "no `{part}` in {status}");
     }
     let why = said(&peers[0].ask(&["why", &peers[1].key]));

@@ -19,6 +19,7 @@ use crate::links::{LinkContext, Links};
 use crate::packets::PacketSink;
 use crate::relay_map::{RelayMap, RelayTrust};
 use crate::shared::Shared;
+use crate::upnp::{Orders, Upnp, serve};
 
 /// What an endpoint is to be.
 #[derive(Debug, Default)]
@@ -140,7 +141,7 @@ impl Builder {
         self
     }
 
-    /// Whether the gateway is asked to forward a port (PCP, NAT-PMP). It is unless this says otherwise.
+    /// Whether the gateway is asked to forward a port (PCP, NAT-PMP, UPnP-IGD). It is unless this says otherwise.
     pub const fn port_mapping(mut self, port_mapping: bool) -> Self {
         self.without_port_mapping = !port_mapping;
         self
@@ -213,21 +214,31 @@ impl Builder {
             mark: self.mark,
         };
         let map = self.map;
+        let (upnp, orders) = Upnp::new();
         let shared = Arc::new_cyclic(|shared| {
             let links = Links::new(LinkContext { key, map, trust, shared: shared.clone() });
-            Shared::new(node, clock, sockets, links, self.sink)
+            Shared::new(node, clock, sockets, links, self.sink, upnp)
         });
+        for socket in &shared.sockets {
+            // To the runtime, a new socket is full until it has looked, and the first requests to STUN servers and to the gateway would be
+            // lost. An error comes again when something is sent.
+            _ = socket.writable().await;
+        }
         let endpoint = Endpoint::new(public, shared.clone());
         for peer in &self.peers {
             endpoint.add_peer(peer);
         }
-        start(&shared, self.ignored_interfaces, !self.without_port_mapping);
+        start(&shared, self.ignored_interfaces, (!self.without_port_mapping).then_some(orders));
         Ok(endpoint)
     }
 }
 
-/// Starts the tasks of an endpoint.
-fn start(shared: &Arc<Shared>, ignored: Vec<String>, maps_ports: bool) {
+/// Starts the tasks of an endpoint. `orders`: to the gateway, if it is asked for a port.
+fn start(shared: &Arc<Shared>, ignored: Vec<String>, orders: Option<Orders>) {
+    let maps_ports = orders.is_some();
+    if let Some(orders) = orders {
+        shared.spawn(serve(shared.clone(), orders));
+    }
     let [home, standby] = *shared.homes.borrow();
     shared.links.keep(home, standby);
     let own: Vec<_> = shared.sockets.iter().filter_map(|socket| socket.interfaces()).flatten().collect();

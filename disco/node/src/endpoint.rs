@@ -335,6 +335,7 @@ impl Endpoint {
             standby: standby.map(|standby| standby.0),
             local_addresses: self.local_addresses(),
             direct_addresses: self.direct_addresses(),
+            port_mapping: shared.look(|node, _| node.port_mapping()),
             relays: relays.collect(),
             peers: peers.collect(),
         }
@@ -346,7 +347,7 @@ impl Endpoint {
         let shared = self.shared();
         shared.call(|node, _| node.close());
         shared.inbox.close();
-        shared.links.close().await;
+        tokio::join!(shared.links.close(), shared.upnp.finish());
         shared.abort();
     }
 

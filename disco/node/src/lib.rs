@@ -34,6 +34,7 @@
 //! | UDP sockets, or what a program puts in their place | [`datagrams`] |
 //! | relays: the map of them, and the links | `relay_map.rs`, `links/` |
 //! | interfaces and the gateway of this host | `interfaces.rs` |
+//! | a port of the gateway by UPnP-IGD | `upnp.rs` |
 //! | packets that wait for the application | `inbox.rs`, `packets.rs` |
 //! | what the network of this host lets through | `netcheck/` |
 //! | what can be seen: paths, status, counts | `path.rs`, `status.rs`, `stats.rs` |
@@ -60,6 +61,7 @@ mod relay_map;
 mod shared;
 mod stats;
 mod status;
+mod upnp;
 
 pub use builder::{BindError, Builder};
 pub use datagrams::PACKET_MAX;

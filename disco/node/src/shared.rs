@@ -25,6 +25,7 @@ use crate::packets::{PacketSink, Run};
 use crate::path::{Path, PathClass};
 use crate::ping::Pong;
 use crate::stats::{Counters, TrafficCounter, add};
+use crate::upnp::Upnp;
 
 /// No deadline.
 const NEVER: u64 = u64::MAX;
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     /// At most one for each address family.
     pub(crate) sockets: Vec<Arc<dyn Datagrams>>,
     pub(crate) links: Links,
+    pub(crate) upnp: Upnp,
     pub(crate) inbox: Inbox,
     /// Takes packets in place of the inbox.
     sink: Option<Arc<dyn PacketSink>>,
@@ -84,6 +86,7 @@ impl Shared {
         sockets: Vec<Arc<dyn Datagrams>>,
         links: Links,
         sink: Option<Arc<dyn PacketSink>>,
+        upnp: Upnp,
     ) -> Self {
         Self {
             clock,
@@ -93,6 +96,7 @@ impl Shared {
             rearm: Notify::new(),
             sockets,
             links,
+            upnp,
             inbox: Inbox::default(),
             sink,
             peers: RwLock::default(),
@@ -338,6 +342,7 @@ impl Shared {
                     link.redial();
                 }
             }
+            Transmit::Upnp { gateway, request } => self.upnp.order(gateway, request),
         }
     }
 

@@ -1,8 +1,10 @@
 //! How an endpoint, its relays and its peers are, for people and programs.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
+use towpath_disco::PortMapping;
 use towpath_disco::datagram::Region;
 use towpath_wire::key::NodePublic;
 
@@ -26,6 +28,9 @@ pub struct Status {
     pub local_addresses: Vec<SocketAddr>,
     /// The addresses under which it may be reached directly, the most useful first.
     pub direct_addresses: Vec<SocketAddr>,
+    /// What the gateway has said to a request for a port. Serialised as text.
+    #[serde(serialize_with = "as_text")]
+    pub port_mapping: PortMapping,
     /// The relays to which there are links.
     pub relays: Vec<RelayStatus>,
     /// The peers, by key.
@@ -74,6 +79,6 @@ pub struct PeerStatus {
     pub received: Traffic,
 }
 
-fn as_text<S: Serializer>(key: &NodePublic, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(key)
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use towpath_wire::key::NodePublic;
 
+use crate::config::GatewayConfig;
+use crate::portmap::UpnpRequest;
+
 /// A region of relays, by its number in the DERP map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Region(pub u16);
@@ -56,6 +59,14 @@ pub enum Transmit {
     Redial {
         /// The region of the relay.
         region: Region,
+    },
+    /// A request to the gateway by UPnP-IGD. What comes of one for a port is given to [`Node::handle_upnp`](crate::Node::handle_upnp). A
+    /// driver without UPnP takes it for a request that is not answered. The packet is empty.
+    Upnp {
+        /// The gateway, and the local address to which it is to forward. No other host is asked.
+        gateway: GatewayConfig,
+        /// What it is asked for.
+        request: UpnpRequest,
     },
 }
 

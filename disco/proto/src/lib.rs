@@ -15,7 +15,7 @@
 //! | its home region and the one that is kept ready, and the links to relays | `home.rs`, `links.rs` |
 //! | requests to STUN servers that wait for their answers | `asked.rs` |
 //! | how long an answer may take on a path and on a link | `patience.rs` |
-//! | a port that the gateway forwards: PCP, NAT-PMP | `portmap/` |
+//! | a port that the gateway forwards: PCP, NAT-PMP, UPnP-IGD | `portmap/` |
 //! | which addresses are probed, and how much of that an address bears | `candidates.rs`, `budget.rs` |
 //! | packets that came over both ways | `doubles.rs` |
 //! | pings that the application asks for | `echo.rs` |
@@ -51,4 +51,4 @@ pub use event::Event;
 pub use node::Node;
 pub use peer::technique::Technique;
 pub use peer::why::Why;
-pub use portmap::{PortMapping, PortProtocol};
+pub use portmap::{PortMapping, PortProtocol, UpnpAnswer, UpnpRequest};

@@ -24,7 +24,7 @@ use crate::hello::Hello;
 use crate::owners::Owners;
 use crate::peer::Peer;
 use crate::peer::why::Why;
-use crate::portmap::{PortMap, PortMapping};
+use crate::portmap::{PortMap, PortMapping, UpnpAnswer};
 use crate::random::Random;
 
 /// How long after data to any peer the addresses of this node are kept fresh.
@@ -146,6 +146,11 @@ impl Node {
     /// one before.
     pub fn handle_gateway(&mut self, now: Instant, gateway: Option<GatewayConfig>) {
         self.with_portmap(now, |portmap, random| portmap.set_gateway(gateway, now, random));
+    }
+
+    /// Takes what has come of a [request for a port](crate::UpnpRequest::Map) to `gateway`.
+    pub fn handle_upnp(&mut self, now: Instant, gateway: GatewayConfig, answer: UpnpAnswer) {
+        self.with_portmap(now, |portmap, _| portmap.handle_upnp(gateway, answer, now));
     }
 
     /// Gives back what the gateway forwards, as before the node ends.

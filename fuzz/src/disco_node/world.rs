@@ -286,6 +286,7 @@ impl World {
                 Transmit::Udp { dst, .. } => self.check_datagram(dst, &packet),
                 Transmit::Ping { region } => assert!(self.links.contains(&region), "a ping without a link"),
                 Transmit::Redial { .. } => assert!(packet.is_empty()),
+                Transmit::Upnp { .. } => panic!("the node was told of no gateway"),
                 Transmit::Relay { peer, .. } => {
                     let number = PEERS.iter().position(|known| known.key == peer).expect("one of the peers");
                     assert!(looks_like_disco(&packet) && packet.len() <= LONGEST);

@@ -150,6 +150,8 @@ impl<M: Machine> World<M> {
                     self.recycle(packet);
                     self.redial(region, host);
                 }
+                // The gateways of this world do not speak it.
+                Some(Transmit::Upnp { .. }) => self.recycle(packet),
                 Some(Transmit::Udp { src, dst, ttl }) => self.send_datagram(host, src, dst, ttl, packet),
                 Some(Transmit::Relay { region, peer }) => self.send_relayed(host, region, peer, packet),
             }

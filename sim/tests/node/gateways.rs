@@ -96,8 +96,8 @@ fn a_gateway_that_refuses_or_is_silent_leaves_a_hard_pair_relayed_and_why_says_w
         ),
         (
             Gateway::Silent,
-            "the gateway answers neither PCP nor NAT-PMP",
-            "enable PCP or NAT-PMP on the router",
+            "the gateway answers neither PCP, NAT-PMP nor UPnP",
+            "enable PCP, NAT-PMP or UPnP on it",
         ),
     ] {
         let (mut lab, _) = lab(1, [Class::R, Class::S], [Some(gateway), None]);

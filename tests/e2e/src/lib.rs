@@ -14,24 +14,29 @@
 //! | a machine: a host with files, processes and names of its own | `machine.rs` |
 //! | two machines with a tunnel of WireGuard, carried by proxies | `tunnel.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
+//! | a router that forwards a port on request: miniupnpd, and a device that is none | `router.rs`, `impostor.rs` |
 //! | what a test needs of the machine, and whose turn it is | `turn.rs` |
 
 mod duo;
 mod endpoint;
+mod impostor;
 mod machine;
 mod magicsock;
 mod peers;
 mod region;
 mod report;
+mod router;
 mod talk;
 mod tunnel;
 mod turn;
 
 pub use duo::Duo;
+pub use impostor::Impostor;
 pub use machine::Machine;
 pub use peers::{Flow, Flowing, Peers};
 pub use region::{Kind, REGION};
 pub use report::{cells, millis, runs, write_part};
+pub use router::{Router, Speaks};
 pub use talk::{Fate, First, Outcome};
 pub use tunnel::{Tunnel, start_proxy};
 pub use turn::{Programs, turn};

@@ -153,6 +153,11 @@ impl Peers {
         self.region.kill();
     }
 
+    /// The relays, as a file for `towpath netcheck`.
+    pub fn relay_map(&self) -> String {
+        self.region.json()
+    }
+
     /// The endpoint on a side.
     pub fn endpoint(&self, side: usize) -> &Endpoint {
         &self.endpoints[side]

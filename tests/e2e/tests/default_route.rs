@@ -34,6 +34,7 @@ fn tunnel(seed: u64, peer_lines: &str) -> Option<(Tunnel, impl Drop)> {
 }
 
 /// Pings until replies come directly, and through the tunnel.
+#[expect(clippy::print_stdout, reason = "the times are what a failed test shows")]
 fn becomes_direct(laptop: &Machine) {
     let times = laptop.ping(&format!("-c 10 -i 0.1 -w 10 {BEYOND}"));
     println!("{times:.0?}");

@@ -1,5 +1,6 @@
 //! The addresses of the laboratory's internet, from the blocks for documentation and for measurements (RFC 5737, RFC 2544 and
-//! RFC 3849). Programs take them for public ones.
+//! RFC 3849). Programs take them for public ones, but for miniupnpd, which forwards no port of an address in such a block: NATs have
+//! addresses of a block that belongs to somebody, whom no packet reaches.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -38,7 +39,7 @@ impl Addresses {
     /// The address outside.
     pub(crate) const fn outside(self) -> IpAddr {
         match self.lan {
-            Lan::Private | Lan::Public => IpAddr::V4(Ipv4Addr::new(198, 51, 100, self.number)),
+            Lan::Private | Lan::Public => IpAddr::V4(Ipv4Addr::new(25, 0, 0, self.number)),
             Lan::Public6 => v6(0xffff, 1, self.number),
         }
     }

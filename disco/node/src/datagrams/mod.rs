@@ -91,7 +91,7 @@ pub trait Datagrams: Debug + Send + Sync + 'static {
     /// As for [`try_send`](Self::try_send).
     fn try_send_dying(&self, train: &Train<'_>, ttl: u8) -> io::Result<()>;
 
-    /// Waits for room to send, in any number of tasks at once.
+    /// Waits for room to send, in any number of tasks at once. An endpoint waits for it before it begins.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@
 //! | mapping (RFC 4787 section 4.1) | the addresses by which different servers see one socket |
 //! | filtering (section 5) | a server with two addresses answers from the other one (RFC 5780). Towpath's relays can (`stun.alternate`) |
 //! | allocator | the external ports of new sockets, or of new destinations |
-//! | port mapping | PCP and NAT-PMP, as an endpoint asks for it |
+//! | port mapping | PCP, NAT-PMP and UPnP-IGD, as an endpoint asks for it |
 //! | captive portal | the challenge of a relay's port 80, where the map says that the relay answers it |
 
 mod captive;

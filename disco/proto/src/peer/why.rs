@@ -178,7 +178,7 @@ mod tests {
             (
                 PortMapping::Silent,
                 "the router of this node forwards no port",
-                "answers neither PCP nor NAT-PMP",
+                "answers neither PCP, NAT-PMP nor UPnP",
             ),
             (
                 PortMapping::Refused { protocol, result: 8 },

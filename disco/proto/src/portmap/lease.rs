@@ -14,6 +14,8 @@ const MOST: Duration = Duration::from_secs(24 * 3600);
 const RENEW_LEAST: Duration = Duration::from_secs(4);
 /// How long an answer is waited for, and the least time between two questions whether the gateway has started anew.
 const ANSWERED: Duration = Duration::from_secs(10);
+/// The least time between two such questions by UPnP-IGD, each of which asks for the port anew, by two connections of TCP.
+const UPNP_ANSWERED: Duration = Duration::from_secs(600);
 
 /// A port that a gateway forwards.
 #[derive(Clone, Debug)]
@@ -54,7 +56,8 @@ impl Lease {
 
     /// Notes a question whether the gateway has started anew. Returns whether it is time for one.
     pub(super) fn question(&mut self, now: Instant) -> bool {
-        let is_time = now.since(self.asked) >= ANSWERED;
+        let least = if self.protocol == PortProtocol::Upnp { UPNP_ANSWERED } else { ANSWERED };
+        let is_time = now.since(self.asked) >= least;
         if is_time {
             (self.asked, self.is_asked) = (now, true);
         }
@@ -72,6 +75,8 @@ impl Lease {
         let (before, at) = std::mem::replace(&mut self.epoch, (epoch, now));
         let (before, epoch, passed) = (u64::from(before), u64::from(epoch), now.since(at).as_secs());
         match self.protocol {
+            // Its answers name no such time.
+            PortProtocol::Upnp => false,
             // Section 3.6 of RFC 6886: its clock may be slow by an eighth, and 2 s.
             PortProtocol::NatPmp => epoch + 2 < before + passed * 7 / 8,
             // Section 8.5 of RFC 6887: either clock may be slow by a sixteenth, and 2 s.

@@ -1,15 +1,17 @@
-//! A port that the gateway of this host's network forwards: PCP (RFC 6887) and NAT-PMP (RFC 6886).
+//! A port that the gateway of this host's network forwards: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP-IGD.
 //!
 //! | what | file |
 //! |---|---|
 //! | which protocol is asked, when, and what follows from the answers | `mod.rs` |
 //! | a port that was granted | `lease.rs` |
 //! | the packets | `pcp.rs`, `nat_pmp.rs`, `answer.rs` |
+//! | what the driver asks by UPnP-IGD | `upnp.rs` |
 //! | what is known of it, for the user | `state.rs` |
 //!
 //! A new gateway is asked for a port by PCP and for its external address by NAT-PMP at once. NAT-PMP is asked for a port where
 //! PCP is refused or has not been answered after 250 ms, and not before: miniupnpd, which speaks both, would replace the mapping
-//! of PCP by that of NAT-PMP.
+//! of PCP by that of NAT-PMP. UPnP-IGD, which keeps mappings of its own beside those of the others, is used where these are both
+//! refused or not answered after 500 ms; what it grants when another protocol has granted meanwhile is given back.
 
 mod answer;
 mod lease;
@@ -18,6 +20,7 @@ mod pcp;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upnp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -28,6 +31,7 @@ use self::answer::{GatewayAnswer, Says, UNSUPPORTED_VERSION};
 use self::lease::Lease;
 use self::pcp::MapNonce;
 pub use self::state::{PortMapping, PortProtocol};
+pub use self::upnp::{UpnpAnswer, UpnpRequest};
 use crate::config::GatewayConfig;
 use crate::datagram::Transmit;
 use crate::random::Random;
@@ -42,6 +46,11 @@ const LIFETIME: u32 = 7200;
 const NAT_PMP_WAITS: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 const PCP_WAITS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(6)];
+/// When UPnP-IGD is used at the latest, unless another protocol has granted a port: a gateway that speaks NAT-PMP has been asked for one
+/// 250 ms before.
+const UPNP_AFTER: Duration = Duration::from_millis(500);
+/// How long the driver may take.
+const UPNP_WAIT: Duration = Duration::from_secs(8);
 /// When a gateway is asked again that has not answered or has refused without saying for how long.
 const AGAIN: Duration = Duration::from_secs(600);
 /// Bounds of the time after which a gateway is asked again that has said for how long it refuses (RFC 6887 section 7.4 recommends
@@ -75,6 +84,7 @@ pub(crate) struct PortMap {
     suggested: Option<SocketAddrV4>,
     pcp: Option<Waiting>,
     nat_pmp: Option<Waiting>,
+    upnp: Option<Waiting>,
     /// What NAT-PMP has answered so far: the external address, and the port with its lifetime.
     address: Option<Ipv4Addr>,
     port: Option<(u16, u32)>,
@@ -101,7 +111,12 @@ impl PortMap {
             Some((Lease { protocol: PortProtocol::Pcp, .. }, gateway)) => {
                 self.send(pcp::request(gateway.local, &self.nonce, None, 0));
             }
-            Some((_, gateway)) => self.send(nat_pmp::request(gateway.local.port(), 0, 0)),
+            Some((Lease { protocol: PortProtocol::NatPmp, .. }, gateway)) => {
+                self.send(nat_pmp::request(gateway.local.port(), 0, 0));
+            }
+            Some((Lease { protocol: PortProtocol::Upnp, external, .. }, gateway)) => {
+                self.unmap(gateway, external);
+            }
             None => {}
         }
         *self = Self { out: std::mem::take(&mut self.out), ..Self::default() };
@@ -149,9 +164,9 @@ impl PortMap {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let waiting = [self.pcp, self.nat_pmp].map(|waiting| waiting.map(|waiting| waiting.due));
+        let waiting = [self.pcp, self.nat_pmp, self.upnp].map(|waiting| waiting.map(|waiting| waiting.due));
         let lease = self.lease.as_ref().map(|lease| lease.renew_at.min(lease.ends));
-        [waiting[0], waiting[1], lease, self.again_at].into_iter().flatten().min()
+        waiting.into_iter().chain([lease, self.again_at]).flatten().min()
     }
 
     /// Does what is due.
@@ -169,28 +184,34 @@ impl PortMap {
         if self.nat_pmp.is_some_and(|waiting| waiting.due <= now) {
             self.step_nat_pmp(now);
         }
+        if self.upnp.is_some_and(|waiting| waiting.due <= now) {
+            self.step_upnp(now);
+        }
     }
 
     /// Asks the gateway whether it has started anew and so forgotten the port, unless it was asked of late.
     pub(crate) fn question(&mut self, now: Instant) {
         let Some((lease, gateway)) = self.lease.as_mut().zip(self.gateway) else { return };
         if lease.question(now) {
-            let packet = match lease.protocol {
-                PortProtocol::Pcp => pcp::question(gateway.local),
-                PortProtocol::NatPmp => nat_pmp::question(),
-            };
-            self.send(packet);
+            let external = lease.external.port();
+            match lease.protocol {
+                PortProtocol::Pcp => self.send(pcp::question(gateway.local)),
+                PortProtocol::NatPmp => self.send(nat_pmp::question()),
+                // Nothing in the protocol tells it; what the gateway still forwards it grants again.
+                PortProtocol::Upnp => self.map(gateway, Some(external)),
+            }
         }
     }
 
     /// Takes a packet of the gateway. One that is not waited for says nothing.
     pub(crate) fn handle_answer(&mut self, packet: &[u8], now: Instant) {
         let Some((protocol, answer)) = self.read(packet) else { return };
-        let lease = self.lease.as_mut().filter(|lease| lease.protocol == protocol);
         let is_waiting = match protocol {
             PortProtocol::Pcp => self.pcp.is_some(),
             PortProtocol::NatPmp => self.nat_pmp.is_some(),
+            PortProtocol::Upnp => false,
         };
+        let lease = self.lease.as_mut().filter(|lease| lease.protocol == protocol);
         if !is_waiting && !lease.as_ref().is_some_and(|lease| lease.is_awaited(now)) {
             return;
         }
@@ -214,6 +235,29 @@ impl PortMap {
                 self.complete(answer.epoch, now);
             }
             Says::Refused { result, lifetime } => self.refuse(protocol, result, lifetime, now),
+        }
+    }
+
+    /// Takes what has come of a request by UPnP-IGD to `asked`. A port that is of no use is given back.
+    pub(crate) fn handle_upnp(&mut self, asked: GatewayConfig, answer: UpnpAnswer, now: Instant) {
+        let lease = self.lease.as_ref().filter(|lease| lease.protocol == PortProtocol::Upnp);
+        let is_waiting = self.is_upnp_asked() || lease.is_some_and(|lease| lease.is_awaited(now));
+        let is_wanted = self.gateway == Some(asked) && is_waiting;
+        match answer {
+            UpnpAnswer::Granted(external) if is_wanted && is_usable(external) => {
+                self.grant(PortProtocol::Upnp, external, LIFETIME, 0, now);
+            }
+            UpnpAnswer::Granted(external) => {
+                if self.gateway != Some(asked) || self.external() != Some(external) {
+                    self.unmap(asked, external);
+                }
+                if is_wanted {
+                    self.refuse(PortProtocol::Upnp, upnp::ACTION_FAILED, None, now);
+                }
+            }
+            UpnpAnswer::Refused(code) if is_wanted => self.refuse(PortProtocol::Upnp, code, None, now),
+            UpnpAnswer::Silent if is_wanted && self.is_upnp_asked() => self.end(PortProtocol::Upnp, now),
+            UpnpAnswer::Refused(_) | UpnpAnswer::Silent => {}
         }
     }
 
@@ -242,6 +286,7 @@ impl PortMap {
         if self.gateway.is_some() {
             let waiting = Some(Waiting { sent: 0, due: now });
             (self.pcp, self.nat_pmp) = (waiting, waiting);
+            self.upnp = Some(Waiting { sent: 0, due: now + UPNP_AFTER });
             self.step_pcp(now);
             self.step_nat_pmp(now);
         }
@@ -250,13 +295,18 @@ impl PortMap {
     fn renew(&mut self, now: Instant) {
         let Some((lease, gateway)) = self.lease.as_mut().zip(self.gateway) else { return };
         lease.renew(now);
-        let (protocol, external) = (lease.protocol, lease.external);
-        if protocol == PortProtocol::Pcp {
-            return self.send(pcp::request(gateway.local, &self.nonce, Some(external), LIFETIME));
+        let external = lease.external;
+        match lease.protocol {
+            PortProtocol::Pcp => {
+                self.send(pcp::request(gateway.local, &self.nonce, Some(external), LIFETIME));
+            }
+            PortProtocol::NatPmp => {
+                (self.address, self.port) = (None, None);
+                self.send(nat_pmp::question());
+                self.send(nat_pmp::request(gateway.local.port(), external.port(), LIFETIME));
+            }
+            PortProtocol::Upnp => self.map(gateway, Some(external.port())),
         }
-        (self.address, self.port) = (None, None);
-        self.send(nat_pmp::question());
-        self.send(nat_pmp::request(gateway.local.port(), external.port(), LIFETIME));
     }
 
     /// Sends a request by PCP, or gives it up.
@@ -282,10 +332,25 @@ impl PortMap {
         }
     }
 
+    /// Has the driver ask by UPnP-IGD, or gives it up.
+    fn step_upnp(&mut self, now: Instant) {
+        let Some((waiting, gateway)) = self.upnp.as_mut().zip(self.gateway) else { return };
+        if waiting.sent > 0 {
+            return self.end(PortProtocol::Upnp, now);
+        }
+        *waiting = Waiting { sent: 1, due: now + UPNP_WAIT };
+        self.map(gateway, self.suggested.map(|suggested| suggested.port()));
+    }
+
+    fn is_upnp_asked(&self) -> bool {
+        self.upnp.is_some_and(|waiting| waiting.sent > 0)
+    }
+
     /// Notes that a protocol has brought nothing.
     fn end(&mut self, protocol: PortProtocol, now: Instant) {
         match protocol {
             PortProtocol::NatPmp => self.nat_pmp = None,
+            PortProtocol::Upnp => self.upnp = None,
             PortProtocol::Pcp => {
                 self.pcp = None;
                 // NAT-PMP has asked for the address only.
@@ -294,7 +359,12 @@ impl PortMap {
                 }
             }
         }
-        if self.pcp.is_none() && self.nat_pmp.is_none() {
+        if self.pcp.is_some() || self.nat_pmp.is_some() {
+            return;
+        }
+        if self.upnp.is_some_and(|waiting| waiting.sent == 0) {
+            self.step_upnp(now);
+        } else if self.upnp.is_none() {
             self.again_at = Some(now + self.refusal.map_or(AGAIN, |refusal| refusal.pause));
         }
     }
@@ -319,10 +389,12 @@ impl PortMap {
             let failure = match protocol {
                 PortProtocol::Pcp => pcp::NETWORK_FAILURE,
                 PortProtocol::NatPmp => nat_pmp::NETWORK_FAILURE,
+                PortProtocol::Upnp => upnp::ACTION_FAILED,
             };
             return self.refuse(protocol, failure, None, now);
         }
-        (self.pcp, self.nat_pmp, self.refusal, self.again_at) = (None, None, None, None);
+        (self.pcp, self.nat_pmp, self.upnp) = (None, None, None);
+        (self.refusal, self.again_at) = (None, None);
         (self.address, self.port) = (None, None);
         self.suggested = Some(external);
         self.lease = Some(Lease::new(protocol, external, lifetime, epoch, now));
@@ -342,6 +414,16 @@ impl PortMap {
             self.refusal = Some(Refusal { protocol, result, pause });
         }
         self.end(protocol, now);
+    }
+
+    fn map(&mut self, gateway: GatewayConfig, external: Option<u16>) {
+        let request = UpnpRequest::Map { external, lifetime: LIFETIME };
+        self.out.push((Transmit::Upnp { gateway, request }, Vec::new()));
+    }
+
+    fn unmap(&mut self, gateway: GatewayConfig, external: SocketAddrV4) {
+        let request = UpnpRequest::Unmap { external: external.port() };
+        self.out.push((Transmit::Upnp { gateway, request }, Vec::new()));
     }
 
     fn send(&mut self, packet: Vec<u8>) {

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 
 use towpath_wire::labels;
 
-use super::{nat_pmp, pcp};
+use super::{nat_pmp, pcp, upnp};
 
 labels! {
     /// A protocol in which a gateway is asked for a port.
@@ -14,6 +14,8 @@ labels! {
         Pcp = "PCP",
         /// NAT-PMP (RFC 6886).
         NatPmp = "NAT-PMP",
+        /// UPnP-IGD (WANIPConnection).
+        Upnp = "UPnP",
     }
 }
 
@@ -25,13 +27,13 @@ pub enum PortMapping {
     NoGateway,
     /// The gateway has been asked, and answers are waited for.
     Pending,
-    /// The gateway answers by neither protocol.
+    /// The gateway answers by none of the protocols.
     Silent,
     /// The gateway has refused.
     Refused {
         /// The protocol.
         protocol: PortProtocol,
-        /// The result that the gateway has given (RFC 6887 section 7.4, RFC 6886 section 3.5).
+        /// The result that the gateway has given (RFC 6887 section 7.4, RFC 6886 section 3.5), or the error code of UPnP.
         result: u16,
     },
     /// The gateway forwards a port of an address that the internet does not reach: it is behind another NAT.
@@ -55,11 +57,11 @@ impl PortMapping {
     pub(crate) const fn remedy(self) -> Option<&'static str> {
         match self {
             Self::NoGateway | Self::Pending | Self::Granted { .. } => None,
-            Self::Silent => Some(
-                "the router of this node forwards no port on request: enable PCP or NAT-PMP on the router",
-            ),
+            Self::Silent => {
+                Some("the router of this node forwards no port on request: enable PCP, NAT-PMP or UPnP on it")
+            }
             Self::Refused { .. } => Some(
-                "the router of this node refuses to forward a port: allow this host to use PCP or NAT-PMP",
+                "the router of this node refuses to forward a port: allow this host to use PCP, NAT-PMP or UPnP",
             ),
             Self::Inner { .. } => Some(
                 "the router of this node is behind another NAT: forward a UDP port on that one to the router as well, \
@@ -74,11 +76,12 @@ impl fmt::Display for PortMapping {
         match *self {
             Self::NoGateway => f.write_str("no gateway is asked for a port"),
             Self::Pending => f.write_str("the gateway is asked for a port"),
-            Self::Silent => f.write_str("the gateway answers neither PCP nor NAT-PMP"),
+            Self::Silent => f.write_str("the gateway answers neither PCP, NAT-PMP nor UPnP"),
             Self::Refused { protocol, result } => {
                 let name = match protocol {
                     PortProtocol::Pcp => pcp::result_name(result),
                     PortProtocol::NatPmp => nat_pmp::result_name(result),
+                    PortProtocol::Upnp => upnp::error_name(result),
                 };
                 write!(f, "the gateway refuses by {} with result {result}, {name}", protocol.label())
             }

@@ -1,7 +1,7 @@
 //! The exchange with a gateway, packet by packet.
 
 use super::*;
-use crate::portmap::PortProtocol::{NatPmp, Pcp};
+use crate::portmap::PortProtocol::{NatPmp, Pcp, Upnp};
 
 const LOCAL: &str = "192.168.1.7:41641";
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
@@ -35,7 +35,36 @@ fn asking() -> PortMap {
 }
 
 fn packets(map: &mut PortMap) -> Vec<Vec<u8>> {
-    map.sent().into_iter().map(|(_, packet)| packet).collect()
+    let is_packet = |transmit: &Transmit| matches!(transmit, Transmit::Udp { .. });
+    map.sent().into_iter().filter(|(transmit, _)| is_packet(transmit)).map(|(_, packet)| packet).collect()
+}
+
+/// What is asked for by UPnP-IGD.
+fn upnp_requests(map: &mut PortMap) -> Vec<UpnpRequest> {
+    let request = |(transmit, packet): (Transmit, Vec<u8>)| match transmit {
+        Transmit::Upnp { gateway: asked, request } => {
+            assert!(asked == gateway() && packet.is_empty());
+            Some(request)
+        }
+        _ => None,
+    };
+    map.sent().into_iter().filter_map(request).collect()
+}
+
+/// A request for a port.
+fn map_request(external: Option<u16>) -> UpnpRequest {
+    UpnpRequest::Map { external, lifetime: 7200 }
+}
+
+/// An exchange in which the gateway speaks neither of the other protocols and has granted [`EXTERNAL`] by UPnP-IGD at 0.
+fn granted_by_upnp() -> PortMap {
+    let mut map = asking();
+    map.handle_answer(&NO_PCP, at(0));
+    map.handle_answer(&NO_NAT_PMP, at(0));
+    assert_eq!(upnp_requests(&mut map), [map_request(None)]);
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4(EXTERNAL)), at(0));
+    assert_eq!(map.state(true), PortMapping::Granted { protocol: Upnp, external: v4(EXTERNAL) });
+    map
 }
 
 /// The answer to a MAP request of PCP.
@@ -229,6 +258,7 @@ fn a_refusal_is_remembered_and_the_gateway_asked_again_when_it_is_over() {
         let mut map = asking();
         map.handle_answer(&NO_NAT_PMP, at(1));
         map.handle_answer(&pcp_answer(&map, result, lifetime, 9, EXTERNAL), at(1000));
+        map.handle_upnp(gateway(), UpnpAnswer::Silent, at(1000));
         let state = PortMapping::Refused { protocol: Pcp, result: result.into() };
         assert_eq!((map.state(true), map.due()), (state, Some(seconds(1 + pause))), "{result}");
         packets(&mut map);
@@ -239,6 +269,7 @@ fn a_refusal_is_remembered_and_the_gateway_asked_again_when_it_is_over() {
     let mut map = asking();
     map.handle_answer(&NO_PCP, at(1));
     map.handle_answer(&[0, 0x81, 0, 2, 0, 0, 0, 9], at(1000));
+    map.handle_upnp(gateway(), UpnpAnswer::Silent, at(1000));
     let state = PortMapping::Refused { protocol: NatPmp, result: 2 };
     assert_eq!((map.state(true), map.due()), (state, Some(seconds(601))));
     // What PCP refuses, NAT-PMP may grant.
@@ -257,6 +288,7 @@ fn each_protocol_may_be_the_only_one() {
     let mut map = asking();
     map.handle_answer(&NO_NAT_PMP, at(1));
     map.handle_answer(&NO_PCP, at(2));
+    map.handle_upnp(gateway(), UpnpAnswer::Silent, at(3));
     assert_eq!(map.state(true), PortMapping::Refused { protocol: NatPmp, result: 1 });
     for (whole, waiting) in [(&NO_PCP[..], Pcp), (&NO_NAT_PMP[..], NatPmp)] {
         for len in 0..whole.len() {
@@ -322,6 +354,126 @@ fn a_gateway_that_has_started_anew_is_asked_for_a_port_at_once() {
 }
 
 #[test]
+fn upnp_is_used_where_the_others_are_refused_or_silent_and_not_before() {
+    let mut map = asking();
+    map.handle_timeout(at(499));
+    assert_eq!(upnp_requests(&mut map), []);
+    map.handle_timeout(at(500));
+    assert_eq!(upnp_requests(&mut map), [map_request(None)]);
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4(EXTERNAL)), at(600));
+    assert_eq!(map.external(), Some(v4(EXTERNAL)));
+    assert_eq!(run(&mut map, seconds(3599)), [], "nothing else is asked then");
+    // Both others refuse: at once. One of them: at its time.
+    granted_by_upnp();
+    let mut map = asking();
+    map.handle_answer(&NO_PCP, at(1));
+    assert_eq!(upnp_requests(&mut map), []);
+    // Granted by another protocol: never.
+    let mut map = granted();
+    map.handle_timeout(at(500));
+    assert_eq!(upnp_requests(&mut map), []);
+}
+
+#[test]
+fn a_port_that_comes_by_upnp_when_another_protocol_has_granted_one_is_given_back() {
+    let other = v4("203.0.113.9:6000");
+    let mut map = asking();
+    map.handle_timeout(at(500));
+    map.handle_answer(&pcp_answer(&map, 0, 7200, 9, EXTERNAL), at(501));
+    map.sent();
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(other), at(600));
+    assert_eq!(upnp_requests(&mut map), [UpnpRequest::Unmap { external: 6000 }]);
+    assert_eq!(map.state(true), PortMapping::Granted { protocol: Pcp, external: v4(EXTERNAL) });
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4(EXTERNAL)), at(600));
+    assert_eq!(upnp_requests(&mut map), [], "it would take the port that PCP has granted");
+    // After the end, and for a gateway of before.
+    let mut map = asking();
+    map.handle_timeout(at(500));
+    map.close();
+    map.sent();
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(other), at(600));
+    assert_eq!(
+        (map.external(), upnp_requests(&mut map)),
+        (None, vec![UpnpRequest::Unmap { external: 6000 }])
+    );
+    let mut map = asking();
+    map.handle_timeout(at(500));
+    let next = GatewayConfig { address: Ipv4Addr::new(10, 0, 0, 1), ..gateway() };
+    map.set_gateway(Some(next), at(501), &mut Random::new([2; 32]));
+    map.handle_timeout(at(1001));
+    map.sent();
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(other), at(1002));
+    assert_eq!(
+        (map.external(), upnp_requests(&mut map)),
+        (None, vec![UpnpRequest::Unmap { external: 6000 }])
+    );
+    map.handle_upnp(gateway(), UpnpAnswer::Refused(606), at(1002));
+    assert!(map.upnp.is_some(), "the gateway of now is still waited for");
+}
+
+#[test]
+fn what_upnp_refuses_or_does_not_answer_is_asked_for_again_after_ten_minutes() {
+    for (answer, state) in [
+        (UpnpAnswer::Refused(718), PortMapping::Refused { protocol: Upnp, result: 718 }),
+        (UpnpAnswer::Granted(v4("0.0.0.0:5000")), PortMapping::Refused { protocol: Upnp, result: 501 }),
+        (UpnpAnswer::Silent, PortMapping::Silent),
+    ] {
+        let mut map = asking();
+        map.handle_timeout(at(500));
+        map.sent();
+        map.handle_upnp(gateway(), answer, at(600));
+        let given_back = matches!(answer, UpnpAnswer::Granted(_));
+        assert_eq!(upnp_requests(&mut map).len(), usize::from(given_back), "of no use");
+        assert_eq!(map.state(true), PortMapping::Pending, "the others are waited for");
+        run(&mut map, seconds(9));
+        assert_eq!((map.state(true), map.due()), (state, Some(seconds(609))));
+        map.handle_timeout(seconds(609));
+        map.handle_timeout(seconds(609) + UPNP_AFTER);
+        assert_eq!(upnp_requests(&mut map), [map_request(None)]);
+    }
+    // A driver that does not answer is a gateway that does not.
+    let mut map = asking();
+    map.handle_answer(&NO_PCP, at(0));
+    map.handle_answer(&NO_NAT_PMP, at(0));
+    map.handle_timeout(at(7999));
+    assert_eq!(map.state(true), PortMapping::Pending);
+    map.handle_timeout(at(8000));
+    assert_eq!(map.state(true), PortMapping::Refused { protocol: Pcp, result: 1 });
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4(EXTERNAL)), at(8001));
+    assert_eq!(map.external(), None, "too late");
+}
+
+#[test]
+fn a_port_by_upnp_is_asked_for_again_every_hour_and_every_ten_minutes_of_use_and_given_back() {
+    let again = [map_request(Some(5000))];
+    let mut map = granted_by_upnp();
+    map.question(seconds(599));
+    assert_eq!(upnp_requests(&mut map), []);
+    map.question(seconds(600));
+    assert_eq!(upnp_requests(&mut map), again);
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4(EXTERNAL)), seconds(601));
+    assert_eq!(map.due(), Some(seconds(601 + 3600)), "it lasts anew");
+    map.handle_timeout(seconds(601 + 3600));
+    assert_eq!(upnp_requests(&mut map), again);
+    // Neither a refusal nor silence takes it away before its time.
+    map.handle_upnp(gateway(), UpnpAnswer::Refused(501), seconds(601 + 3601));
+    map.handle_upnp(gateway(), UpnpAnswer::Silent, seconds(601 + 3601));
+    assert_eq!(map.external(), Some(v4(EXTERNAL)));
+    // A gateway that has started anew, or has another address outside, grants another one.
+    map.question(seconds(4900));
+    map.sent();
+    map.handle_upnp(gateway(), UpnpAnswer::Granted(v4("203.0.113.77:7")), seconds(4901));
+    assert_eq!(map.external(), Some(v4("203.0.113.77:7")));
+    map.close();
+    assert_eq!(upnp_requests(&mut map), [UpnpRequest::Unmap { external: 7 }]);
+    let mut map = granted_by_upnp();
+    run(&mut map, seconds(7199));
+    assert_eq!(map.external(), Some(v4(EXTERNAL)));
+    map.handle_timeout(seconds(7200));
+    assert_eq!((map.external(), packets(&mut map).len()), (None, 2), "all protocols are asked anew");
+}
+
+#[test]
 fn what_was_not_asked_for_says_nothing() {
     let mut map = granted();
     let other = pcp_answer(&map, 0, 7200, 1000, "203.0.113.66:6");
@@ -364,6 +516,7 @@ fn a_gateway_without_an_address_of_its_own_has_nothing_to_grant() {
         map.handle_answer(&NO_NAT_PMP, at(1));
         map.handle_answer(&pcp_answer(&map, 0, 7200, 9, external), at(1));
         assert_eq!(map.external(), None, "{external}");
+        map.handle_upnp(gateway(), UpnpAnswer::Silent, at(2));
         assert_eq!(map.state(true), PortMapping::Refused { protocol: Pcp, result: 7 });
     }
     let mut map = asking();

@@ -282,7 +282,7 @@ impl Lab {
 pub(crate) fn targets(sent: &[(Transmit, Vec<u8>)]) -> Vec<SocketAddr> {
     let on_udp = |(transmit, _): &(Transmit, Vec<u8>)| match transmit {
         Transmit::Udp { dst, .. } => Some(*dst),
-        Transmit::Relay { .. } | Transmit::Ping { .. } | Transmit::Redial { .. } => None,
+        _ => None,
     };
     sent.iter().filter_map(on_udp).collect()
 }

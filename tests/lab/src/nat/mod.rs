@@ -88,6 +88,12 @@ impl Nat {
         self.addresses.outside()
     }
 
+    /// The address in the LAN.
+    #[must_use]
+    pub const fn gateway(&self) -> IpAddr {
+        self.addresses.gateway()
+    }
+
     /// The NAT's own namespace, with the interfaces `wan` and `lan`.
     #[must_use]
     pub const fn namespace(&self) -> &Namespace {
