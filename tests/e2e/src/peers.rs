@@ -119,8 +119,16 @@ impl Peers {
         peers
     }
 
-    /// Starts the endpoints anew, with other keys, as after both programs were started again and both NATs have forgotten them.
+    /// Starts the endpoints anew, as [`start_endpoints`](Self::start_endpoints) does, when both NATs have forgotten them.
     pub fn start_again(&mut self) {
+        self.close_endpoints();
+        for nat in &self.stage.nats {
+            nat.rebind(Rebinding::SamePorts).expect("a NAT");
+        }
+        self.start_endpoints();
+    }
+
+    fn close_endpoints(&mut self) {
         let closing: Vec<_> = std::mem::take(&mut self.endpoints)
             .into_iter()
             .zip(&self.runtimes)
@@ -129,13 +137,11 @@ impl Peers {
         for closed in closing {
             self.runtimes[0].block_on(closed).expect("it closes");
         }
-        for nat in &self.stage.nats {
-            nat.rebind(Rebinding::SamePorts).expect("a NAT");
-        }
-        self.start_endpoints();
     }
 
-    fn start_endpoints(&mut self) {
+    /// Starts the endpoints anew, with other keys, as after both programs were started again.
+    pub fn start_endpoints(&mut self) {
+        self.close_endpoints();
         let mut random = [0; 64];
         getrandom::fill(&mut random).expect("random bytes");
         let keys = [0, 32].map(|at| NodePrivate::from_random(*random[at..].first_chunk().expect("32 bytes")));
