@@ -225,7 +225,7 @@ async fn search_at(gateway: &GatewayConfig, asked: SocketAddr) -> Option<Gateway
     None
 }
 
-/// Has a gateway forward a port: the wanted one if there is one and it is free. Returns the external address with it.
+/// Asks a gateway to forward a port: the wanted one if there is one and it is free. Returns the external address with it.
 async fn forward(
     device: &Gateway<Tokio>,
     local: SocketAddrV4,

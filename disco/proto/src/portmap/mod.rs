@@ -332,7 +332,7 @@ impl PortMap {
         }
     }
 
-    /// Has the driver ask by UPnP-IGD, or gives it up.
+    /// Makes the driver ask by UPnP-IGD, or gives it up.
     fn step_upnp(&mut self, now: Instant) {
         let Some((waiting, gateway)) = self.upnp.as_mut().zip(self.gateway) else { return };
         if waiting.sent > 0 {
