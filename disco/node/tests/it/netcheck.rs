@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use towpath::{Allocator, Dependence, Region, RelayMap, netcheck};
+use tokio::net::UdpSocket;
+use towpath::{Allocator, Dependence, Endpoint, Region, RelayMap, netcheck};
 use towpath_live::map_of;
 use towpath_stun::{BoundServer, Policy, RunningServer, StunSettings};
 use towpath_wire::map::{DerpNode, DerpRegion};
@@ -58,4 +59,15 @@ async fn a_server_that_does_not_answer_leaves_udp_blocked_and_the_rest_unknown()
     assert_eq!((report.mapping, report.filtering, report.allocator), (None, None, None));
     assert!(report.to_string().contains("UDP             is blocked"), "{report}");
     assert!(report.regions[0].rtt.is_none());
+}
+
+#[tokio::test]
+async fn the_first_requests_of_an_endpoint_are_sent() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let map = map(&[server.local_addr().expect("an address")]);
+    let own = "127.0.0.1:0".parse().expect("an address");
+    let endpoint = Endpoint::builder().relay_map(map).bind_address(own).port_mapping(false);
+    let endpoint = endpoint.bind().await.expect("an endpoint");
+    server.recv_from(&mut [0; 100]).await.expect("a request");
+    assert_eq!(endpoint.stats().disco_lost, 0);
 }
