@@ -262,11 +262,7 @@ impl Proxy {
         let mut found = self.found().clone();
         let wanted = self.wanted_endpoints(interface, &addresses, &mut found, watched, is_new);
         let mtu = self.wanted_mtu(interface, &mut found).await?;
-        found.hosts.clone_from(&self.config.hosts);
-        if *self.found() != found {
-            self.state.write(&found).map_err(|source| state_error("write", &self.state, source))?;
-            *self.found() = found;
-        }
+        self.note(found)?;
         if let Some(mtu) = mtu {
             info!(
                 before = interface.mtu,
@@ -360,8 +356,23 @@ impl Proxy {
         Ok(Some(fitting))
     }
 
-    /// Writes the names of peers down.
+    /// Writes down what was found, before it is changed.
+    fn note(&self, found: Found) -> Result<(), ProxyError> {
+        if *self.found() != found {
+            self.state.write(&found).map_err(|source| state_error("write", &self.state, source))?;
+            *self.found() = found;
+        }
+        Ok(())
+    }
+
+    /// Writes the names of peers into the file for them, and takes those of an earlier proxy out of another file.
     fn write_names(&self) -> Result<(), ProxyError> {
+        let mut found = self.found().clone();
+        let before = std::mem::replace(&mut found.hosts, self.config.hosts.clone());
+        if let Some(other) = before.filter(|before| Some(before) != self.config.hosts.as_ref()) {
+            take_out(&other, self.interface())?;
+        }
+        self.note(found)?;
         let Some(path) = &self.config.hosts else { return Ok(()) };
         let mut names = Vec::new();
         for peer in &self.config.file.peers {
@@ -433,8 +444,7 @@ pub async fn restore(state_directory: &Path, interface: &str) -> Result<bool, Pr
 
 async fn put_back(name: &str, state: &StateFile, found: &Found) -> Result<(), ProxyError> {
     if let Some(path) = &found.hosts {
-        let written = HostsFile::new(path, name).write(&[]);
-        written.map_err(|source| ProxyError::Hosts { path: path.clone(), source })?;
+        take_out(path, name)?;
     }
     if let Some(interface) = Interface::look(name).await? {
         let mut endpoints = Vec::new();
@@ -456,6 +466,12 @@ async fn put_back(name: &str, state: &StateFile, found: &Found) -> Result<(), Pr
         }
     }
     state.remove().map_err(|source| state_error("remove", state, source))
+}
+
+/// Takes the names of an interface's peers out of a file.
+fn take_out(path: &Path, interface: &str) -> Result<(), ProxyError> {
+    let written = HostsFile::new(path, interface).write(&[]);
+    written.map(|_| ()).map_err(|source| ProxyError::Hosts { path: path.to_owned(), source })
 }
 
 fn state_error(action: &'static str, state: &StateFile, source: io::Error) -> ProxyError {
