@@ -1,5 +1,8 @@
 //! The lines of a file: what each says.
 
+/// The longest name that may be one, in bytes. The longest one is PersistentKeepalive.
+const NAME_MAX: usize = 24;
+
 /// A line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Line<'a> {
@@ -30,9 +33,13 @@ impl<'a> Line<'a> {
     }
 }
 
+/// A name and a value. What is no word in place of the name is none: it may be a key whose own `=` was taken for that of the setting, and
+/// a name that is not known is repeated in a message.
 fn setting(text: &str) -> Option<(&str, &str)> {
     let (name, value) = text.split_once('=')?;
-    Some((name.trim(), value.trim()))
+    let name = name.trim();
+    let is_word = name.len() <= NAME_MAX && name.bytes().all(|letter| letter.is_ascii_alphanumeric());
+    is_word.then_some((name, value.trim()))
 }
 
 #[cfg(test)]
@@ -51,6 +58,9 @@ mod tests {
             ("  # Name = dev ", Line::Note("Name", "dev")),
             ("[Peer", Line::Other),
             ("what", Line::Other),
+            ("PrivateKey yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", Line::Other),
+            ("PrivateKeyyAnz5TFalXXJte14tji3zlMNqahd2rYUIgJBgB3fBmk=", Line::Other),
+            ("# see a = b", Line::Empty),
         ] {
             assert_eq!(Line::read(text), line, "{text}");
         }
