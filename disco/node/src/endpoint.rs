@@ -12,7 +12,7 @@ use towpath_wire::disco::key::DiscoPublic;
 use towpath_wire::key::NodePublic;
 
 use crate::builder::Builder;
-use crate::datagrams::{Datagrams, PACKET_MAX, Train, cut, train_len};
+use crate::datagrams::{Datagrams, PACKET_MAX, Train, count, cut, train_len};
 use crate::packets::Packets;
 use crate::path::{Path, PathClass};
 use crate::shared::{PeerState, Shared};
@@ -161,8 +161,7 @@ impl Endpoint {
     /// See [`SendError`]. No packet was sent then.
     pub async fn send<P: AsRef<[u8]>>(&self, peer: &NodePublic, packets: &[P]) -> Result<(), SendError> {
         let packets_of = || packets.iter().map(AsRef::as_ref);
-        let Some(address) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
-        let Some(socket) = self.socket_for_packets(address, packets_of) else { return Ok(()) };
+        let Some((address, socket)) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
         let mut joined = Vec::new();
         let mut rest = packets;
         while let Some(first) = rest.first().map(AsRef::as_ref) {
@@ -195,35 +194,34 @@ impl Endpoint {
         segment: usize,
     ) -> Result<(), SendError> {
         let packets_of = || cut(contents, segment);
-        let Some(address) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
-        let Some(socket) = self.socket_for_packets(address, packets_of) else { return Ok(()) };
+        let Some((address, socket)) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
         let fitting = socket.train_max().min(PACKET_MAX / segment.max(1)).max(1);
         for contents in cut(contents, fitting.saturating_mul(segment)) {
             let train = Train { destination: address, source: None, contents, segment };
-            self.send_train(socket.as_ref(), &train, contents.len().div_ceil(segment.max(1)).max(1)).await;
+            self.send_train(socket.as_ref(), &train, count(contents, segment)).await;
         }
         Ok(())
     }
 
-    /// Sends packets over the relays of the route to a peer. Returns the address to which they go directly as well.
+    /// Sends packets over the relays of the route to a peer. Returns the address to which they go directly as well, and the socket for
+    /// that.
     async fn send_over_relays<'p, I: Iterator<Item = &'p [u8]>>(
         &self,
         peer: &NodePublic,
         packets: impl Fn() -> I,
-    ) -> Result<Option<SocketAddr>, SendError> {
-        let longest = check(packets())?;
-        let state = self.state_of(peer)?;
-        let route = self.shared().route(peer, &state, longest);
-        let (count, bytes) = count_of(packets());
+    ) -> Result<Option<(SocketAddr, &Arc<dyn Datagrams>)>, SendError> {
+        let Sizes { longest, count, bytes } = check(packets())?;
+        let (shared, state) = (self.shared(), self.state_of(peer)?);
+        let counters = &shared.counters;
+        let route = shared.route(peer, &state, longest);
         if route == Route::default() {
-            add(&self.shared().counters.unroutable, count);
+            add(&counters.unroutable, count);
             return Err(SendError::NoWay);
         }
         state.sent.add(count, bytes);
         let is_relayed_alone = route.direct.is_none();
         for region in [route.relay, route.standby].into_iter().flatten() {
-            let counters = &self.shared().counters;
-            let Some(link) = self.shared().links.get(region) else {
+            let Some(link) = shared.links.get(region) else {
                 add(&counters.unroutable, count);
                 continue;
             };
@@ -235,23 +233,13 @@ impl Endpoint {
                 add(&counters.copies_left_out, link.push_copies(peer, packets()));
             }
         }
-        Ok(route.direct)
-    }
-
-    /// The socket for packets to an address, which are counted as sent; `None` if there is none for its family.
-    fn socket_for_packets<'p, I: Iterator<Item = &'p [u8]>>(
-        &self,
-        address: SocketAddr,
-        packets: impl Fn() -> I,
-    ) -> Option<&Arc<dyn Datagrams>> {
-        let shared = self.shared();
-        let (count, bytes) = count_of(packets());
-        let socket = shared.socket_for(address);
-        match socket {
-            Some(_) => shared.counters.sent(PathClass::of(address)).add(count, bytes),
-            None => add(&shared.counters.send_refused, count),
-        }
-        socket
+        let Some(address) = route.direct else { return Ok(None) };
+        let Some(socket) = shared.socket_for(address) else {
+            add(&counters.send_refused, count);
+            return Ok(None);
+        };
+        counters.sent(PathClass::of(address)).add(count, bytes);
+        Ok(Some((address, socket)))
     }
 
     async fn send_train(&self, socket: &dyn Datagrams, train: &Train<'_>, packets: usize) {
@@ -419,9 +407,19 @@ impl Introductions {
     }
 }
 
-/// Checks packets. Returns the length of the longest.
-fn check<'p>(packets: impl Iterator<Item = &'p [u8]>) -> Result<usize, SendError> {
-    let mut longest = 0;
+/// The sizes of packets that are sent together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sizes {
+    /// Bytes of the longest.
+    longest: usize,
+    count: usize,
+    /// Bytes of all.
+    bytes: usize,
+}
+
+/// Checks packets.
+fn check<'p>(packets: impl Iterator<Item = &'p [u8]>) -> Result<Sizes, SendError> {
+    let mut sizes = Sizes::default();
     for packet in packets {
         if packet.len() > PACKET_MAX {
             return Err(SendError::TooLong(packet.len()));
@@ -429,14 +427,11 @@ fn check<'p>(packets: impl Iterator<Item = &'p [u8]>) -> Result<usize, SendError
         if DatagramKind::is_mistaken(packet) {
             return Err(SendError::Mistakable);
         }
-        longest = longest.max(packet.len());
+        sizes.longest = sizes.longest.max(packet.len());
+        sizes.count += 1;
+        sizes.bytes += packet.len();
     }
-    Ok(longest)
-}
-
-/// How many packets there are, and their bytes.
-fn count_of<'p>(packets: impl Iterator<Item = &'p [u8]>) -> (usize, usize) {
-    packets.fold((0, 0), |(count, bytes), packet| (count + 1, bytes + packet.len()))
+    Ok(sizes)
 }
 
 async fn send_train(socket: &dyn Datagrams, train: &Train<'_>) -> io::Result<()> {
@@ -462,6 +457,7 @@ mod tests {
         }
         let (long, longest) = (vec![4; PACKET_MAX + 1], vec![4; PACKET_MAX]);
         assert_eq!(check([&long[..]].into_iter()), Err(SendError::TooLong(PACKET_MAX + 1)));
-        assert_eq!(check([&[4; 3][..], &longest].into_iter()), Ok(PACKET_MAX));
+        let sizes = Sizes { longest: PACKET_MAX, count: 2, bytes: PACKET_MAX + 3 };
+        assert_eq!(check([&[4; 3][..], &longest].into_iter()), Ok(sizes));
     }
 }

@@ -17,7 +17,7 @@ use towpath_wire::time::Instant;
 use tracing::{debug, info};
 
 use crate::clock::Clock;
-use crate::datagrams::{Datagrams, ReceivedDatagrams, ReceivedTrain, Train};
+use crate::datagrams::{Datagrams, ReceivedDatagrams, ReceivedTrain, Train, count};
 use crate::inbox::Inbox;
 use crate::interfaces::{Network, NetworkChanges};
 use crate::links::Links;
@@ -209,7 +209,7 @@ impl Shared {
     fn deliver(&self, runs: &[Run<'_>]) {
         let mut delivery = None;
         for run in runs {
-            let count = run.contents.len().div_ceil(run.segment.max(1)).max(1);
+            let count = count(run.contents, run.segment);
             if let Some(state) = self.peer(&run.peer) {
                 state.received.add(count, run.contents.len());
             }

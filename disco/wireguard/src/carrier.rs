@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{self, sleep_until};
-use towpath::datagrams::{Datagrams, ReceivedDatagrams, Train, UdpDatagrams, cut};
+use towpath::datagrams::{Datagrams, ReceivedDatagrams, Train, UdpDatagrams, count, cut};
 use towpath::{Endpoint, NodePublic, PacketSink, Run, SendError};
 use towpath_wire::time::Instant;
 use tracing::debug;
@@ -147,7 +147,7 @@ impl LocalSide {
             let train = Train { destination, source: None, contents, segment };
             let is_given = destination.port() != 0 && give_train(&peer.socket, &train).is_ok();
             if !is_given {
-                add(&self.counters.undelivered, contents.len().div_ceil(segment.max(1)));
+                add(&self.counters.undelivered, count(contents, segment));
             }
         }
     }
@@ -232,7 +232,7 @@ impl Shared {
         match self.endpoint.send_run(&peer.key, contents, segment).await {
             Ok(()) | Err(SendError::Closed) => {}
             Err(error) => {
-                add(&self.local.counters.unsent, contents.len().div_ceil(segment.max(1)));
+                add(&self.local.counters.unsent, count(contents, segment));
                 debug!(peer = %peer.key, %error, "cannot send packets of WireGuard");
             }
         }

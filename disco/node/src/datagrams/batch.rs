@@ -112,11 +112,16 @@ impl ReceivedDatagrams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::count;
     use super::*;
 
     #[test]
     fn a_train_is_cut_into_its_datagrams_and_an_empty_datagram_is_one() {
-        let cut = |train: &'static [u8], stride| cut(train, stride).map(<[u8]>::len).collect::<Vec<_>>();
+        let cut = |train: &'static [u8], stride| {
+            let lens: Vec<_> = cut(train, stride).map(<[u8]>::len).collect();
+            assert_eq!(lens.len(), count(train, stride));
+            lens
+        };
         assert_eq!(cut(b"", 0), [0]);
         assert_eq!(cut(b"abcdefg", 3), [3, 3, 1]);
         assert_eq!(cut(b"abcdef", 3), [3, 3]);

@@ -41,6 +41,12 @@ pub fn cut(train: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
     empty.into_iter().chain(train.chunks(segment.max(1)))
 }
 
+/// How many datagrams [`cut`] makes of a train.
+#[must_use]
+pub fn count(train: &[u8], segment: usize) -> usize {
+    train.len().div_ceil(segment.max(1)).max(1)
+}
+
 /// How many packets with these lengths, from the first one on, make a train of at most `most`: of one length, the last one perhaps
 /// shorter.
 pub(crate) fn train_len(lens: impl Iterator<Item = usize>, most: usize) -> usize {
