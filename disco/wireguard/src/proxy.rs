@@ -15,7 +15,7 @@ use crate::carrier::{Carrier, CarrierStats, LocalSide};
 use crate::hosts::HostsFile;
 use crate::quick::{QuickFile, QuickPeer, to_text};
 use crate::state::{Changed, Found, StateFile};
-use crate::wg::{self, Interface, OVERHEAD, WgError};
+use crate::wg::{self, Interface, OVERHEAD, Uplink, WgError};
 
 /// How often the interface is looked at, for what others have done to it. Of its coming and going the kernel tells at once.
 const LOOK: Duration = Duration::from_secs(2);
@@ -182,7 +182,7 @@ impl Proxy {
                     info!("there is no WireGuard interface {name} yet: waiting for `wg-quick up {name}`");
                 }
             }
-            // It is time to look again, whichever of them it is.
+            // After a change, and from time to time without one.
             let _ = timeout(LOOK, changes.next()).await;
         }
     }
@@ -230,8 +230,9 @@ impl Proxy {
                     done => done?,
                 },
             }
-            // It is time to look again, whichever of them it is.
-            let _ = timeout(LOOK, changes.next()).await;
+            if timeout(LOOK, changes.next()).await.is_ok() {
+                watched.uplinks = None;
+            }
         }
     }
 
@@ -257,11 +258,16 @@ impl Proxy {
             // It was gone for less than a look takes.
             self.note_gone(local, watched);
         }
-        let is_new = watched.index.replace(interface.index).is_none();
+        let is_new = watched.index.is_none();
         let addresses: BTreeMap<_, _> = local.addresses().collect();
         let mut found = self.found().clone();
         let wanted = self.wanted_endpoints(interface, &addresses, &mut found, watched, is_new);
-        let mtu = self.wanted_mtu(interface, &mut found).await?;
+        let uplinks = match watched.uplinks.take() {
+            Some(uplinks) => uplinks,
+            None => wg::uplinks(name).await?,
+        };
+        let uplinks = watched.uplinks.insert(uplinks);
+        let mtu = self.wanted_mtu(interface, uplinks, &mut found);
         self.note(found)?;
         if let Some(mtu) = mtu {
             info!(
@@ -286,7 +292,7 @@ impl Proxy {
             info!(peers = addresses.len(), port = interface.port, "the packets of {name} are carried");
         }
         if is_new && interface.mark.is_some() {
-            for uplink in wg::uplinks(name).await?.iter().filter(|uplink| uplink.filters_strictly()) {
+            for uplink in uplinks.iter().filter(|uplink| uplink.filters_strictly()) {
                 let filter = format!("net.ipv4.conf.{}.rp_filter", uplink.name);
                 warn!(
                     "{filter} is 1, by which the kernel drops what relays send while all routes lead into {name}: run \
@@ -294,6 +300,7 @@ impl Proxy {
                 );
             }
         }
+        watched.index = Some(interface.index);
         Ok(())
     }
 
@@ -340,20 +347,19 @@ impl Proxy {
     }
 
     /// The MTU that the interface has to be given: none if it fits, or if the file says one.
-    async fn wanted_mtu(&self, interface: &Interface, found: &mut Found) -> Result<Option<u32>, ProxyError> {
+    fn wanted_mtu(&self, interface: &Interface, uplinks: &[Uplink], found: &mut Found) -> Option<u32> {
         if self.config.file.mtu.is_some() {
-            return Ok(None);
+            return None;
         }
-        let uplinks = wg::uplinks(self.interface()).await?;
         let uplink = uplinks.iter().map(|uplink| uplink.mtu).fold(ETHERNET_MTU, u32::min);
         let fitting = uplink.saturating_sub(OVERHEAD);
         if interface.mtu <= fitting {
-            return Ok(None);
+            return None;
         }
         let before = found.mtu.filter(|before| before.set == interface.mtu);
         found.mtu =
             Some(Changed { found: before.map_or(interface.mtu, |before| before.found), set: fitting });
-        Ok(Some(fitting))
+        Some(fitting)
     }
 
     /// Writes down what was found, before it is changed.
@@ -423,8 +429,10 @@ impl Proxy {
 /// What a proxy has seen of its interface.
 #[derive(Debug, Default)]
 struct Watched {
-    /// The number of the interface while it is there.
+    /// The number of the interface that packets are carried of, while it is there.
     index: Option<u32>,
+    /// The interfaces with a default route; `None` if the kernel has told of a change since they were looked at.
+    uplinks: Option<Vec<Uplink>>,
     /// Served peers that are not on the interface.
     absent: BTreeSet<NodePublic>,
 }
