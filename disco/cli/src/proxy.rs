@@ -1,13 +1,13 @@
 //! A proxy for WireGuard: its packets, carried to its peers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use towpath::{Endpoint, PeerConfig};
 use towpath_service::command::{Failure, print};
 use towpath_service::signals::Shutdown;
-use towpath_wireguard::quick::QuickFile;
+use towpath_wireguard::quick::{QuickFile, QuickFileError};
 use towpath_wireguard::{Basis, LocalSide, Proxy, ProxyConfig, restore};
 use tracing::{info, warn};
 
@@ -35,14 +35,15 @@ impl RunProxy {
             return self.put_back();
         }
         let (settings, resolved) = ProxySettings::read(&self.flags, self.config.as_deref())?;
-        let file = load(&settings.wg)?;
+        let file = QuickFile::load(&settings.wg).map_err(unusable)?;
         let shutdown = running::prepare(&settings.service, &resolved)?;
         Ok(running::block_on(serve(settings, file, shutdown))?)
     }
 
     fn put_back(&self) -> Result<(), Failure> {
         let (wg, directory) = ProxySettings::read_place(&self.flags, self.config.as_deref())?;
-        let interface = load(&wg)?.interface;
+        // The file may be gone, or changed by now.
+        let interface = QuickFile::interface_of(&wg).map_err(unusable)?;
         let was_changed = running::block_on(async { Ok(restore(&directory, &interface).await?) })?;
         let text = if was_changed {
             format!("{interface} is as it was found\n")
@@ -53,8 +54,8 @@ impl RunProxy {
     }
 }
 
-fn load(wg: &Path) -> Result<QuickFile, Failure> {
-    QuickFile::load(wg).map_err(|error| Failure::Unreadable(error.into()))
+fn unusable(error: QuickFileError) -> Failure {
+    Failure::Unreadable(error.into())
 }
 
 async fn serve(settings: ProxySettings, file: QuickFile, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -67,9 +68,12 @@ async fn serve(settings: ProxySettings, file: QuickFile, shutdown: Shutdown) -> 
     proxy.announce();
     let ended = serve_until(&settings, &proxy, &shutdown).await;
     // In either case, so that WireGuard is not left with addresses behind which nothing is.
-    proxy.put_back().await?;
-    info!("stopped: {} is as it was found", proxy.interface());
-    ended
+    let restored = proxy.put_back().await;
+    if restored.is_ok() {
+        info!("stopped: {} is as it was found", proxy.interface());
+    }
+    ended?;
+    Ok(restored?)
 }
 
 /// Carries packets until a signal says to stop.

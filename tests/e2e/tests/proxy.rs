@@ -5,17 +5,13 @@
 
 use std::time::Duration;
 
-use towpath_e2e::{Kind, Machine, Tunnel, turn};
+use towpath_e2e::{Kind, Machine, Tunnel, runs, turn};
 use towpath_lab::{Class, Pair, Timing};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The round trip over the relay, and what a first reply may take beyond it where both sides begin at once, in milliseconds.
 const RELAY: f64 = 80.0;
 const BEYOND: f64 = 250.0;
-
-fn runs() -> usize {
-    std::env::var("LAB_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3)
-}
 
 /// What `wg` says of the one peer.
 fn endpoint(machine: &Machine) -> String {
@@ -78,6 +74,8 @@ fn everything_is_put_back_at_the_end_and_after_a_kill() {
 
     dev.run("pkill -KILL -x towpath");
     assert!(endpoint(dev).starts_with("127.0.0.1:") && dev.run("cat /etc/hosts").contains("\tlaptop\n"));
+    // What was found is put back also where the file of wg-quick is gone.
+    dev.run("rm /etc/wireguard/towpath.conf");
     let said = dev.run("towpath proxy --restore --config /etc/wireguard/towpath.toml");
     assert_eq!(said, "towpath is as it was found\n");
     assert_eq!(endpoint(dev), "(none)");

@@ -105,6 +105,16 @@ impl fmt::Display for Mistakes<'_> {
 }
 
 impl QuickFile {
+    /// The interface of a file, which is named as for [`load`](Self::load). The file is not read.
+    ///
+    /// # Errors
+    ///
+    /// [`QuickFileError::Name`].
+    pub fn interface_of(name: &Path) -> Result<String, QuickFileError> {
+        let path = path_of(name);
+        interface_of(&path).ok_or(QuickFileError::Name(path))
+    }
+
     /// Reads a file. `name` is its path, or the name of an interface, which stands for a file in `/etc/wireguard` as with wg-quick.
     ///
     /// # Errors
@@ -112,7 +122,7 @@ impl QuickFile {
     /// See [`QuickFileError`].
     pub fn load(name: &Path) -> Result<Self, QuickFileError> {
         let path = path_of(name);
-        let interface = interface_of(&path).ok_or_else(|| QuickFileError::Name(path.clone()))?;
+        let interface = Self::interface_of(&path)?;
         let text = std::fs::read_to_string(&path)
             .map(zeroize::Zeroizing::new)
             .map_err(|source| QuickFileError::Read { path: path.clone(), source })?;
