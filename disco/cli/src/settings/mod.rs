@@ -35,9 +35,6 @@ const ADMIN_SOCKET: SettingKey = SettingKey::new("admin.socket");
 const LOG_FORMAT: SettingKey = SettingKey::new("log.format");
 const LOG_LEVEL: SettingKey = SettingKey::new("log.level");
 
-/// What a path must be.
-const PATH: &str = "the path of a file";
-
 /// The settings of an endpoint.
 #[derive(Debug)]
 pub(crate) struct EndpointSettings {
@@ -71,7 +68,7 @@ pub(crate) struct ServiceSettings {
 impl EndpointSettings {
     fn look_up(reader: &mut ConfigReader<'_>) -> Self {
         Self {
-            relay_map: reader.key(RELAY_MAP).matching(PATH, |path: &PathBuf| is_given(path)).required(),
+            relay_map: reader.key(RELAY_MAP).required(),
             port: reader.key(PORT).or(0),
             home: reader.key(HOME).within(1..=u16::MAX).optional(),
             token_file: reader.key(TOKEN_FILE).optional(),
@@ -142,10 +139,6 @@ fn sources(file: Option<&Path>) -> Sources {
         Some(path) => sources.file(&path),
         None => sources,
     }
-}
-
-fn is_given(path: &Path) -> bool {
-    !path.as_os_str().is_empty()
 }
 
 fn admin_listen(reader: &mut ConfigReader<'_>) -> Option<SocketAddr> {

@@ -6,7 +6,7 @@ use clap::Args;
 use towpath_service::config::{ConfigReader, Problems, Resolved, SettingKey, Sources};
 
 use super::names::Names;
-use super::{CONFIG_VARIABLE, EndpointSettings, PATH, RELAY_MAP, ServiceSettings, is_given, sources};
+use super::{CONFIG_VARIABLE, EndpointSettings, RELAY_MAP, ServiceSettings, sources};
 
 const WG: SettingKey = SettingKey::new("wg").with_flag("--wg");
 const NAMES: SettingKey = SettingKey::new("names");
@@ -86,14 +86,11 @@ impl ProxySettings {
 }
 
 fn wg(reader: &mut ConfigReader<'_>) -> PathBuf {
-    reader.key(WG).matching(PATH, |path: &PathBuf| is_given(path)).required()
+    reader.key(WG).required()
 }
 
 fn state_dir(reader: &mut ConfigReader<'_>) -> PathBuf {
-    reader
-        .key(STATE_DIR)
-        .matching("the path of a directory", |path: &PathBuf| is_given(path))
-        .or("/var/lib/towpath".into())
+    reader.key(STATE_DIR).or("/var/lib/towpath".into())
 }
 
 #[cfg(test)]
