@@ -69,7 +69,7 @@ impl Pair {
         let invitation = other.invitation(&own, &map)?.to_text();
         self.write(&Files { quick: own.file(&other), map })?;
         print(&Zeroizing::new(format!(
-            "Paste this line on the other machine, as root. It holds that machine's private key: show it to none else.\n\n\
+            "Paste this line on the other machine, as root. It holds that machine's private key: keep it secret.\n\n\
              towpath pair {}\n\n{}",
             *invitation,
             self.next_steps(&self.peer_name)
@@ -103,7 +103,7 @@ impl Pair {
 
     /// Writes all files of this machine, or none.
     fn write(&self, files: &Files) -> anyhow::Result<()> {
-        // Links to files of this directory work from any other.
+        // The configuration names its files so that it can be used from any directory.
         let dir = std::path::absolute(&self.dir).context("cannot tell where the files are to be")?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", visible_path(&dir)))?;
         let config = format!(
@@ -135,7 +135,8 @@ impl Pair {
 /// Reads a relay map of any form. Returns it as JSON.
 fn read_map(path: &Path) -> anyhow::Result<String> {
     let shown = path.display().to_string();
-    RelayMap::from_file(path)?;
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", visible_path(path)))?;
+    let bytes =
+        fs::read(path).with_context(|| format!("cannot read the relay map {}", visible_path(path)))?;
+    RelayMap::read(&shown, &bytes)?;
     Ok(Loaded::read(&shown, &bytes, None)?.map.to_wire()?.to_json())
 }
