@@ -41,8 +41,8 @@ impl<'a> Run<'a> {
 
 /// What takes the packets of peers as they come, in place of [`Endpoint::recv`](crate::Endpoint::recv).
 pub trait PacketSink: Debug + Send + Sync + 'static {
-    /// Takes packets. The task that receives calls this and waits for its end: it must not block. See [`Packet::peer`] on who has sent
-    /// them.
+    /// Takes packets. The task that receives calls this and waits for its end: it must not block. How
+    /// far the sender is certain, [`Packet::peer`] says.
     fn take(&self, run: &Run<'_>);
 }
 

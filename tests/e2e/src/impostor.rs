@@ -58,7 +58,7 @@ fn answer_searches(ssdp: &UdpSocket, location: SocketAddr, searches: &AtomicUsiz
              LOCATION: http://{location}/description.xml\r\n\r\n"
         );
         searches.fetch_add(1, Ordering::Relaxed);
-        // Whoever has searched may have gone.
+        // The host that has searched may have gone.
         _ = ssdp.send_to(answer.as_bytes(), from);
     }
 }
@@ -96,7 +96,7 @@ fn serve(http: &TcpListener, requests: &Mutex<Vec<String>>) {
             _ => DONE,
         };
         requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.trim_end().to_owned());
-        // Whoever has asked may have gone.
+        // The host that has asked may have gone.
         _ = write!(
             stream,
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

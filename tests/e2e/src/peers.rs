@@ -17,7 +17,7 @@ use crate::turn::Programs;
 const LAST_WORDS: Duration = Duration::from_millis(5);
 /// How long the last packets may take.
 const LAST: Duration = Duration::from_millis(700);
-/// The round trip to a relay that nobody should prefer.
+/// The round trip to the relay of the standby, which is farther away than the other one.
 const FAR: Duration = Duration::from_millis(80);
 /// Bytes of a packet, and where the number of its flow and its own are.
 const LEN: usize = 1300;

@@ -1,6 +1,6 @@
 //! The addresses of the laboratory's internet, from the blocks for documentation and for measurements (RFC 5737, RFC 2544 and
 //! RFC 3849). Programs take them for public ones, but for miniupnpd, which forwards no port of an address in such a block: NATs have
-//! addresses of a block that belongs to somebody, whom no packet reaches.
+//! addresses of a block that is in use elsewhere; no packet leaves the laboratory.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

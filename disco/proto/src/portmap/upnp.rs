@@ -8,7 +8,7 @@ pub enum UpnpRequest {
     /// To forward a UDP port to the local address of [`GatewayConfig`](crate::GatewayConfig). A request for the port that is forwarded
     /// already makes it last anew.
     Map {
-        /// The external port, if a certain one is wanted. If the gateway has given it to somebody else, any other one will do.
+        /// The external port, if a certain one is wanted. If the gateway forwards it to another host, any other one will do.
         external: Option<u16>,
         /// For how many seconds.
         lifetime: u32,
