@@ -22,6 +22,8 @@ SEEDS ?= 2000
 
 # How many runs `make lab` makes of each pair, and of each thing that breaks a path.
 LAB_RUNS ?= 30
+# How many of each fault of a tunnel of WireGuard.
+TUNNEL_RUNS ?= 15
 
 # How long `make fuzz` takes for each target, and which ones; all unless given.
 SECONDS ?= 60
@@ -81,6 +83,7 @@ e2e: build foreign ## Test peers behind real NATs in network namespaces, beside 
 lab: build foreign ## Measure pairs behind NATs of nftables and what breaks a path, LAB_RUNS=30 runs each, and write docs/nat.md (an hour; root)
 	LAB_FLOW=20 cargo test --locked --release -p towpath-e2e --test pairs no_packet -- --nocapture
 	LAB_RUNS=$(LAB_RUNS) cargo test --locked --release -p towpath-e2e --test lab -- --ignored --nocapture --test-threads 1
+	LAB_RUNS=$(TUNNEL_RUNS) cargo test --locked --release -p towpath-e2e --test failures -- --ignored --nocapture --test-threads 1
 
 loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom

@@ -13,6 +13,7 @@
 //! | two of our endpoints, and the packets between them | `peers.rs` |
 //! | a machine: a host with files, processes and names of its own | `machine.rs` |
 //! | two machines with a tunnel of WireGuard, carried by proxies | `tunnel.rs` |
+//! | pings from one machine to another, and when their answers came | `pings.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
 //! | a router that forwards a port on request: miniupnpd, and a device that is none | `router.rs`, `impostor.rs` |
 //! | what a test needs of the machine, and whose turn it is | `turn.rs` |
@@ -23,6 +24,7 @@ mod impostor;
 mod machine;
 mod magicsock;
 mod peers;
+mod pings;
 mod region;
 mod report;
 mod router;
@@ -34,6 +36,7 @@ pub use duo::Duo;
 pub use impostor::Impostor;
 pub use machine::Machine;
 pub use peers::{Flow, Flowing, Peers};
+pub use pings::{Pings, Reply};
 pub use region::{Kind, REGION};
 pub use report::{cells, millis, runs, write_part};
 pub use router::{Router, Speaks};

@@ -17,8 +17,6 @@ use crate::turn::Programs;
 const LAST_WORDS: Duration = Duration::from_millis(5);
 /// How long the last packets may take.
 const LAST: Duration = Duration::from_millis(700);
-/// The round trip to the relay of the standby, which is farther away than the other one.
-const FAR: Duration = Duration::from_millis(80);
 /// Bytes of a packet, and where the number of its flow and its own are.
 const LEN: usize = 1300;
 const FLOW_AT: usize = 4;
@@ -105,9 +103,6 @@ impl Peers {
     /// As [`start`](Self::start), with the relay of a second region, which is farther away.
     pub fn start_with_standby(kind: Kind, programs: &Programs, pair: &Pair) -> Self {
         let stage = Stage::build(pair).unwrap_or_else(|error| panic!("{pair:?}: {error}"));
-        for site in stage.sites {
-            stage.lab.set_round_trip(site, stage.stuns[1].site(), FAR);
-        }
         let region = Region::start_with_standby(kind, programs, &stage);
         Self::of(region, stage)
     }

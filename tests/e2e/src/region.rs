@@ -21,6 +21,8 @@ use crate::turn::Programs;
 pub const REGION: towpath::Region = towpath::Region(900);
 /// The number of the region that takes its place.
 const STANDBY: u16 = 901;
+/// The round trip to its relay: no node is to prefer it.
+const FAR: Duration = Duration::from_millis(80);
 /// How long a relay may take until it serves.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -60,8 +62,11 @@ impl Region {
         Self { map, relays }
     }
 
-    /// Starts a relay on each server of a stage, of which the last one is another region's, and returns when all serve.
+    /// Starts a relay on each server of a stage, of which the last one is farther away and another region's, and returns when all serve.
     pub(crate) fn start_with_standby(kind: Kind, programs: &Programs, stage: &Stage) -> Self {
+        for site in stage.sites {
+            stage.lab.set_round_trip(site, stage.stuns[1].site(), FAR);
+        }
         let relays = Self::serve(kind, programs, stage);
         let (home, standby) = relays.split_at(relays.len() - 1);
         let regions = [region(REGION.0, home), region(STANDBY, standby)].into();
