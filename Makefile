@@ -22,7 +22,7 @@ SEEDS ?= 2000
 
 # How many runs `make lab` makes of each pair, and of each thing that breaks a path.
 LAB_RUNS ?= 30
-# How many of each fault of a tunnel of WireGuard.
+# How many of each tunnel of WireGuard, beside one of Tailscale's.
 TUNNEL_RUNS ?= 15
 
 # How long `make fuzz` takes for each target, and which ones; all unless given.
@@ -80,10 +80,10 @@ unit: ## Run the unit, property, golden and loopback tests
 e2e: build foreign ## Test peers behind real NATs in network namespaces, beside stock magicsock and derper (root, nftables)
 	cargo test --locked -p towpath-lab -p towpath-e2e -- --show-output
 
-lab: build foreign ## Measure pairs behind NATs of nftables and what breaks a path, LAB_RUNS=30 runs each, and write docs/nat.md (an hour; root)
+lab: build foreign ## Measure pairs behind NATs of nftables and what breaks a path, LAB_RUNS=30 runs each, and write docs/nat.md (three hours; root)
 	LAB_FLOW=20 cargo test --locked --release -p towpath-e2e --test pairs no_packet -- --nocapture
 	LAB_RUNS=$(LAB_RUNS) cargo test --locked --release -p towpath-e2e --test lab -- --ignored --nocapture --test-threads 1
-	LAB_RUNS=$(TUNNEL_RUNS) cargo test --locked --release -p towpath-e2e --test failures -- --ignored --nocapture --test-threads 1
+	LAB_RUNS=$(TUNNEL_RUNS) cargo test --locked --release -p towpath-e2e --test failures --test beside_tailscale -- --ignored --nocapture --test-threads 1
 
 loom: ## Test every interleaving of the state that data-plane threads share
 	RUSTFLAGS="--cfg loom" cargo test --locked --release -p towpath-relay-proto --test loom --target-dir target/loom

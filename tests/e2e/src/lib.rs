@@ -13,6 +13,7 @@
 //! | two of our endpoints, and the packets between them | `peers.rs` |
 //! | a machine: a host with files, processes and names of its own | `machine.rs` |
 //! | two machines with a tunnel of WireGuard, carried by proxies | `tunnel.rs` |
+//! | two machines with stock tailscaled, under Headscale | `tailnet.rs` |
 //! | pings from one machine to another, and when their answers came | `pings.rs` |
 //! | our endpoint and such a peer, and their conversation | `duo.rs`, `talk.rs` |
 //! | a router that forwards a port on request: miniupnpd, and a device that is none | `router.rs`, `impostor.rs` |
@@ -28,6 +29,7 @@ mod pings;
 mod region;
 mod report;
 mod router;
+mod tailnet;
 mod talk;
 mod tunnel;
 mod turn;
@@ -40,6 +42,7 @@ pub use pings::{Pings, Reply};
 pub use region::{Kind, REGION};
 pub use report::{cells, millis, runs, write_part};
 pub use router::{Router, Speaks};
+pub use tailnet::Tailnet;
 pub use talk::{Fate, First, Outcome};
 pub use tunnel::{Tunnel, start_proxy};
 pub use turn::{Programs, turn};

@@ -36,8 +36,14 @@ impl Machine {
         let files = TempDir::new().expect("a temporary directory");
         let bin = files.path().join("bin");
         fs::create_dir(&bin).expect("a directory");
-        symlink(&programs.towpath, bin.join("towpath")).expect("a link");
-        symlink(&programs.wireguard, bin.join("wireguard-go")).expect("a link");
+        for (program, name) in [
+            (&programs.towpath, "towpath"),
+            (&programs.wireguard, "wireguard-go"),
+            (&programs.tailscaled, "tailscaled"),
+            (&programs.tailscale, "tailscale"),
+        ] {
+            symlink(program, bin.join(name)).expect("a link");
+        }
         for folder in OWN_FOLDERS {
             // They are covered, never written to.
             fs::create_dir_all(folder).expect("a folder");

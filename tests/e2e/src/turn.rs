@@ -18,6 +18,12 @@ pub struct Programs {
     pub wireguard: PathBuf,
     /// Stock derper, as `tests/interop/foreign/install` has installed it.
     pub derper: PathBuf,
+    /// Tailscale's daemon, as `tests/interop/foreign/install` has installed it.
+    pub tailscaled: PathBuf,
+    /// Its command.
+    pub tailscale: PathBuf,
+    /// Headscale, from there as well.
+    pub headscale: PathBuf,
     /// The Go program of `magicsock/`, as it is now.
     pub magicsock: PathBuf,
 }
@@ -46,8 +52,11 @@ fn find() -> Result<Programs, String> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let foreign =
         env::var_os("TOWPATH_FOREIGN").map_or_else(|| manifest.join("../../.foreign"), PathBuf::from);
-    let [derper, wireguard] = ["derper", "wireguard"].map(|name| foreign.join("bin").join(name));
-    if let Some(missing) = [&derper, &wireguard].into_iter().find(|program| !program.exists()) {
+    let programs = ["derper", "wireguard", "tailscaled", "tailscale", "headscale"];
+    let [derper, wireguard, tailscaled, tailscale, headscale] =
+        programs.map(|name| foreign.join("bin").join(name));
+    let all = [&derper, &wireguard, &tailscaled, &tailscale, &headscale];
+    if let Some(missing) = all.into_iter().find(|program| !program.exists()) {
         return Err(format!("{}: run tests/interop/foreign/install", missing.display()));
     }
     // A test runs from TARGET/PROFILE/deps.
@@ -58,7 +67,8 @@ fn find() -> Result<Programs, String> {
     if !towpath.exists() {
         return Err(format!("{}: build towpath-cli", towpath.display()));
     }
-    Ok(Programs { relay, towpath, wireguard, derper, magicsock: build_magicsock(manifest, target)? })
+    let magicsock = build_magicsock(manifest, target)?;
+    Ok(Programs { relay, towpath, wireguard, derper, tailscaled, tailscale, headscale, magicsock })
 }
 
 fn relay(target: &Path) -> Result<PathBuf, String> {
