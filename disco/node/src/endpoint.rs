@@ -146,7 +146,7 @@ impl Endpoint {
     /// [`SendError::UnknownPeer`].
     pub fn prepare(&self, peer: &NodePublic) -> Result<(), SendError> {
         let state = self.state_of(peer)?;
-        self.shared().route(peer, &state, 0);
+        self.shared().route(peer, &state, (0, false));
         Ok(())
     }
 
@@ -161,7 +161,9 @@ impl Endpoint {
     /// See [`SendError`]. No packet was sent then.
     pub async fn send<P: AsRef<[u8]>>(&self, peer: &NodePublic, packets: &[P]) -> Result<(), SendError> {
         let packets_of = || packets.iter().map(AsRef::as_ref);
-        let Some((address, socket)) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
+        let Some((address, socket)) = self.send_over_relays(peer, packets_of, false).await? else {
+            return Ok(());
+        };
         let mut joined = Vec::new();
         let mut rest = packets;
         while let Some(first) = rest.first().map(AsRef::as_ref) {
@@ -194,11 +196,28 @@ impl Endpoint {
         segment: usize,
     ) -> Result<(), SendError> {
         let packets_of = || cut(contents, segment);
-        let Some((address, socket)) = self.send_over_relays(peer, packets_of).await? else { return Ok(()) };
+        let Some((address, socket)) = self.send_over_relays(peer, packets_of, false).await? else {
+            return Ok(());
+        };
         let fitting = socket.train_max().min(PACKET_MAX / segment.max(1)).max(1);
         for contents in cut(contents, fitting.saturating_mul(segment)) {
             let train = Train { destination: address, source: None, contents, segment };
             self.send_train(socket.as_ref(), &train, count(contents, segment)).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a packet to a peer over a relay and, where there is a path, directly as well: for the few packets whose loss costs seconds,
+    /// such as those of a handshake. The peer receives it once.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]. The packet was not sent then.
+    pub async fn send_both_ways(&self, peer: &NodePublic, packet: &[u8]) -> Result<(), SendError> {
+        let packets_of = || std::iter::once(packet);
+        if let Some((address, socket)) = self.send_over_relays(peer, packets_of, true).await? {
+            let train = Train { destination: address, source: None, contents: packet, segment: packet.len() };
+            self.send_train(socket.as_ref(), &train, 1).await;
         }
         Ok(())
     }
@@ -209,11 +228,12 @@ impl Endpoint {
         &self,
         peer: &NodePublic,
         packets: impl Fn() -> I,
+        precious: bool,
     ) -> Result<Option<(SocketAddr, &Arc<dyn Datagrams>)>, SendError> {
         let Sizes { longest, count, bytes } = check(packets())?;
         let (shared, state) = (self.shared(), self.state_of(peer)?);
         let counters = &shared.counters;
-        let route = shared.route(peer, &state, longest);
+        let route = shared.route(peer, &state, (longest, precious));
         if route == Route::default() {
             add(&counters.unroutable, count);
             return Err(SendError::NoWay);

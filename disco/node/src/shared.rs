@@ -275,9 +275,18 @@ impl Shared {
         });
     }
 
-    /// The ways for packets to a peer.
-    pub(crate) fn route(&self, peer: &NodePublic, state: &PeerState, len: usize) -> Route {
-        let (route, now) = self.call(|node, now| (node.route(now, peer, len), now));
+    /// The ways for packets to a peer, of which the longest has `len` bytes; over a relay in any case if they are `precious`.
+    pub(crate) fn route(
+        &self,
+        peer: &NodePublic,
+        state: &PeerState,
+        (len, precious): (usize, bool),
+    ) -> Route {
+        let (route, now) = self.call(|node, now| {
+            let route =
+                if precious { node.route_both_ways(now, peer, len) } else { node.route(now, peer, len) };
+            (route, now)
+        });
         if route.direct.is_none() {
             // What has begun to be waited for stays.
             let _ =

@@ -191,12 +191,21 @@ impl Node {
 
     /// The ways for a datagram of `len` bytes to a peer; none for a peer that is not known.
     pub fn route(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
+        self.route_for(now, peer, (len, false))
+    }
+
+    /// As [`route`](Self::route), over a relay as well where there is a direct path: for the few datagrams whose loss costs seconds.
+    pub fn route_both_ways(&mut self, now: Instant, peer: &NodePublic, len: usize) -> Route {
+        self.route_for(now, peer, (len, true))
+    }
+
+    fn route_for(&mut self, now: Instant, peer: &NodePublic, datagram: (usize, bool)) -> Route {
         self.active_until = now + ACTIVE;
         if self.refresh_at.is_none() {
             self.refresh_at = Some(now + REFRESH);
         }
         self.ctx.links.note_use(now);
-        let route = self.with_peer(peer, now, |peer, ctx| peer.route(len, now, ctx)).unwrap_or_default();
+        let route = self.with_peer(peer, now, |peer, ctx| peer.route(datagram, now, ctx)).unwrap_or_default();
         for region in [route.relay, route.standby].into_iter().flatten() {
             if self.ctx.links.ping(region, now) {
                 self.ctx.send(Transmit::Ping { region }, Vec::new());

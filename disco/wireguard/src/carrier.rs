@@ -223,16 +223,28 @@ impl Shared {
     async fn send_message(self: &Arc<Self>, peer: &Arc<Served>, kind: MessageKind, packet: &[u8]) {
         let verdict = peer.handshakes().outgoing(kind, packet, self.local.now());
         match verdict {
-            Verdict::Pass => self.send_run(peer, packet, packet.len()).await,
+            Verdict::Pass if kind == MessageKind::Data => self.send_run(peer, packet, packet.len()).await,
+            // WireGuard sends one that is lost again after five seconds.
+            Verdict::Pass => self.send_both_ways(peer, packet).await,
             Verdict::Keep => self.send_later(peer),
         }
     }
 
+    async fn send_both_ways(&self, peer: &Served, packet: &[u8]) {
+        let sent = self.endpoint.send_both_ways(&peer.key, packet).await;
+        self.note_sent(peer, sent, 1);
+    }
+
     async fn send_run(&self, peer: &Served, contents: &[u8], segment: usize) {
-        match self.endpoint.send_run(&peer.key, contents, segment).await {
+        let sent = self.endpoint.send_run(&peer.key, contents, segment).await;
+        self.note_sent(peer, sent, count(contents, segment));
+    }
+
+    fn note_sent(&self, peer: &Served, sent: Result<(), SendError>, packets: usize) {
+        match sent {
             Ok(()) | Err(SendError::Closed) => {}
             Err(error) => {
-                add(&self.local.counters.unsent, count(contents, segment));
+                add(&self.local.counters.unsent, packets);
                 debug!(peer = %peer.key, %error, "cannot send packets of WireGuard");
             }
         }
@@ -246,7 +258,7 @@ impl Shared {
             sleep_until(shared.local.at(due)).await;
             let kept = peer.handshakes().take_due(Kept::Outgoing, shared.local.now());
             if let Some(packet) = kept {
-                shared.send_run(&peer, &packet, packet.len()).await;
+                shared.send_both_ways(&peer, &packet).await;
             }
         });
     }
@@ -272,7 +284,7 @@ impl Shared {
         let again = peer.handshakes().again(self.local.now());
         if let Some(initiation) = again {
             add(&self.local.counters.repeated, 1);
-            self.send_run(peer, &initiation, initiation.len()).await;
+            self.send_both_ways(peer, &initiation).await;
         }
     }
 }

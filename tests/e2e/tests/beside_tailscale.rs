@@ -18,12 +18,12 @@ const DIRECT: Duration = Duration::from_millis(75);
 const LOSSES: [f64; 2] = [0.0, 0.05];
 
 const PAIRS: [(Class, Class); 7] = [
-    (Class::O, Class::O),
-    (Class::O, Class::P),
-    (Class::P, Class::O),
-    (Class::A, Class::P),
     (Class::P, Class::P),
     (Class::O, Class::R),
+    (Class::A, Class::P),
+    (Class::O, Class::P),
+    (Class::O, Class::O),
+    (Class::P, Class::O),
     (Class::Poisonable, Class::Poisonable),
 ];
 

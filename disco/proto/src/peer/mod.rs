@@ -180,8 +180,14 @@ impl Peer {
         self.path.as_ref()
     }
 
-    /// The ways for a datagram of `len` bytes. Begins to make the peer direct, and probes the path that is used.
-    pub(crate) fn route(&mut self, len: usize, now: Instant, ctx: &mut Context) -> Route {
+    /// The ways for a datagram of `len` bytes, over a relay in any case if it `is_precious`. Begins to make the peer direct, and probes
+    /// the path that is used.
+    pub(crate) fn route(
+        &mut self,
+        (len, is_precious): (usize, bool),
+        now: Instant,
+        ctx: &mut Context,
+    ) -> Route {
         self.sent = Some(now);
         let Some(path) = &self.path else {
             let (relay, standby) = self.relays(now, ctx);
@@ -190,7 +196,7 @@ impl Peer {
         };
         let (address, is_suspected, is_large) = (path.address, path.is_suspected(now), len > path.proven);
         let is_lossy = path.is_lossy;
-        let is_relayed = is_suspected || is_large || is_lossy || path.is_doubtful(now);
+        let is_relayed = is_precious || is_suspected || is_large || is_lossy || path.is_doubtful(now);
         let (relay, standby) = if is_relayed { self.relays(now, ctx) } else { (None, None) };
         if path.is_probe_due(now) {
             self.probe(address, None, now, ctx);
@@ -201,7 +207,11 @@ impl Peer {
         if is_suspected {
             self.suspect(now, ctx);
         }
-        Route { direct: Some(address).filter(|_| !is_lossy || relay.is_none()), relay, standby }
+        Route {
+            direct: Some(address).filter(|_| !is_lossy || is_precious || relay.is_none()),
+            relay,
+            standby,
+        }
     }
 
     /// Offers this node to a peer that is not direct, unless that has been done of late.

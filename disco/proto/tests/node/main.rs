@@ -176,6 +176,16 @@ fn two_peers_that_know_nothing_but_their_node_keys_become_direct() {
 }
 
 #[test]
+fn a_precious_datagram_goes_over_a_relay_as_well_and_no_other_one_does_so_for_it() {
+    let mut pair = Pair::new();
+    pair.send(0, 100, at(0));
+    pair.pass(at(1000));
+    let both = Route { direct: Some(pair.addresses[1]), relay: Some(REGION), ..Route::default() };
+    assert_eq!(pair.nodes[0].route_both_ways(at(1000), &Pair::key(1), 148), both);
+    assert_eq!(pair.nodes[0].route(at(1000), &Pair::key(1), 100), Route { relay: None, ..both });
+}
+
+#[test]
 fn a_datagram_that_udp_does_not_carry_is_probed_by_the_largest_that_it_does() {
     let mut pair = Pair::new();
     pair.send(0, 100, at(0));
